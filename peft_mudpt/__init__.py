@@ -1,0 +1,11 @@
+"""Multi-modal prompt tuning for CLIP, native to PEFT. Importing this package registers the method `MUDPT` with PEFT."""
+
+from ._registration import register
+from .config import MuDPTConfig
+from .model import MuDPTModel
+
+
+__version__ = "0.1.0"
+__all__ = ["MuDPTConfig", "MuDPTModel"]
+
+register()

@@ -1,0 +1,324 @@
+"""What can be asked for, and what is refused: `MuDPTConfig` and its presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Literal, NamedTuple, Optional, Union, get_args
+
+from peft import PeftConfig
+
+
+class MuDPTType(str, Enum):
+    """The type string of `adapter_config.json`. PEFT looks methods up by this string, so its own enum stays as it is."""
+
+    MUDPT = "MUDPT"
+
+
+class TowerShape(NamedTuple):
+    """The two numbers of a CLIP tower that an adapter depends on."""
+
+    hidden_size: int
+    num_layers: int
+
+
+Modality = Literal["text", "vision"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+FUSION_DIRECTIONS = ("none", "text_to_vision", "vision_to_text", "bidirectional")
+FUSION_TYPES = ("linear", "transformer")
+FUSION_COMBINES = ("add", "replace")
+FUSION_SHARINGS = ("all", "input_and_deep", "per_layer")
+
+# What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
+PAPER_DEPTH = 9
+
+# Each published method as a point of the design space: only what differs from the defaults, which are MuDPT's.
+PRESETS: dict[str, dict] = {
+    # Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134
+    "coop": dict(num_virtual_tokens=16, prompt_depth=1, vision_prompt_depth=0, fusion_direction="none"),
+    # Jia et al., "Visual Prompt Tuning", arXiv 2203.12119
+    "vpt_shallow": dict(prompt_depth=1, text_prompt_depth=0, fusion_direction="none"),
+    "vpt_deep": dict(num_virtual_tokens=8, prompt_depth="all", text_prompt_depth=0, fusion_direction="none"),
+    # independent vision-language prompting, the baseline of Khattak et al., arXiv 2210.03117
+    "ivlp": dict(num_virtual_tokens=2, prompt_depth="all", fusion_direction="none"),
+    # Khattak et al., "MaPLe: Multi-modal Prompt Learning", arXiv 2210.03117
+    "maple": dict(
+        num_virtual_tokens=2,
+        fusion_direction="text_to_vision",
+        fusion_type="linear",
+        fusion_combine="replace",
+        fusion_sharing="per_layer",
+    ),
+    # Miao et al., "MuDPT: Multi-modal Deep-symphysis Prompt Tuning", arXiv 2306.11400: the one-directional ablation,
+    # the linear form of the authors' released trainer, and the method as in the paper
+    "umudpt": dict(num_virtual_tokens=2, fusion_direction="text_to_vision", fusion_combine="replace"),
+    "mudpt_linear": dict(fusion_type="linear", fusion_sharing="input_and_deep"),
+    "mudpt": dict(),
+}
+
+
+@dataclass
+class MuDPTConfig(PeftConfig):
+    """
+    Configuration of a MuDPT adapter: learned prompt tokens in both towers of a frozen CLIP, tied together by an
+    injection model (MuDPT, arXiv 2306.11400). CoOp, VPT, IVLP and MaPLe are points of the same space; see
+    [`MuDPTConfig.from_preset`].
+
+    Creating the adapter fills in what depends on the base model (`text_hidden_size`, `vision_hidden_size`, the depths,
+    `text_prompt_init_ids`), so that the saved file describes the adapter by itself. Use a new config for another base.
+
+    Raises:
+        ValueError: for a combination that means nothing; the message names the fields, their values and the way out.
+    """
+
+    num_virtual_tokens: int = field(
+        default=4, metadata={"help": "Number of prompt tokens per layer, in each tower that has prompts."}
+    )
+    text_num_virtual_tokens: Optional[int] = field(
+        default=None, metadata={"help": "Number of text prompt tokens, if other than num_virtual_tokens. 0: no prompts."}
+    )
+    vision_num_virtual_tokens: Optional[int] = field(
+        default=None, metadata={"help": "Number of visual prompt tokens, if other than num_virtual_tokens. 0: none."}
+    )
+    prompt_depth: Union[int, Literal["all"], None] = field(
+        default=None,
+        metadata={
+            "help": "Number of layers that receive prompts of their own, the input counted as the first. 'all': every "
+            "layer of the tower. None: 9 as in the paper, or every layer of the shallower tower if it has fewer."
+        },
+    )
+    text_prompt_depth: Union[int, Literal["all"], None] = field(
+        default=None, metadata={"help": "Depth of the text prompts, if other than prompt_depth. 0: no text prompts."}
+    )
+    vision_prompt_depth: Union[int, Literal["all"], None] = field(
+        default=None, metadata={"help": "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts."}
+    )
+    text_prompt_init_text: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "Words such as 'a photo of a': the text prompts of the input layer start from their token "
+            "embeddings (the first tokens, if there are more than prompts). None: random, as are all other prompts."
+        },
+    )
+    tokenizer_name_or_path: Optional[str] = field(
+        default=None, metadata={"help": "Tokenizer for text_prompt_init_text. None: the base model's own."}
+    )
+    init_std: float = field(default=0.02, metadata={"help": "Standard deviation of randomly initialised prompts."})
+    fusion_direction: Literal["none", "text_to_vision", "vision_to_text", "bidirectional"] = field(
+        default="bidirectional", metadata={"help": "Which tower's raw prompts inform the other tower's prompts."}
+    )
+    fusion_type: Literal["linear", "transformer"] = field(
+        default="transformer", metadata={"help": "The injection model: one Linear, or a light transformer block."}
+    )
+    fusion_combine: Literal["add", "replace"] = field(
+        default="add",
+        metadata={"help": "'add': shift the target's own prompts. 'replace': the target has no prompts of its own."},
+    )
+    fusion_sharing: Literal["all", "input_and_deep", "per_layer"] = field(
+        default="all",
+        metadata={"help": "One injection model for all layers, one for the input and one for the rest, or one each."},
+    )
+    modules_to_save: Optional[list[str]] = field(
+        default=None, metadata={"help": "Modules of the base model to train and save beside the prompts."}
+    )
+    text_hidden_size: Optional[int] = field(
+        default=None, metadata={"help": "Width of the text tower. Filled in from the base model."}
+    )
+    vision_hidden_size: Optional[int] = field(
+        default=None, metadata={"help": "Width of the vision tower. Filled in from the base model."}
+    )
+    text_prompt_init_ids: Optional[list[int]] = field(
+        default=None,
+        metadata={"help": "Token ids of text_prompt_init_text. Filled in, so that a saved adapter needs no tokenizer."},
+    )
+
+    # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
+    target_modules: ClassVar[None] = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = MuDPTType.MUDPT
+        self.validate()
+
+    @classmethod
+    def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:
+        """
+        The configuration of a published method, with any field overridden.
+
+        Args:
+            preset: one of `coop`, `vpt_shallow`, `vpt_deep`, `ivlp`, `maple`, `umudpt`, `mudpt_linear`, `mudpt`.
+            **overrides: fields of [`MuDPTConfig`].
+
+        Raises:
+            ValueError: if there is no such preset, or an override does not go with it.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}; the presets are {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[preset], **overrides})
+
+    def num_tokens(self, modality: Modality) -> int:
+        """Number of prompt tokens per layer of one tower; 0 if that tower has no prompts."""
+        own = getattr(self, f"{modality}_num_virtual_tokens")
+        return 0 if self._asked_depth(modality) == 0 else self.num_virtual_tokens if own is None else own
+
+    def depth(self, modality: Modality) -> int:
+        """Number of layers of one tower with prompts, once `resolve` has filled it in; 0 if it has no prompts."""
+        return self._asked_depth(modality) if self.num_tokens(modality) else 0
+
+    @property
+    def fused_depth(self) -> int:
+        """Number of layers whose prompts are tied to the other tower's; deeper ones keep their own."""
+        return 0 if self.fusion_direction == "none" else min(map(self.depth, MODALITIES))
+
+    def fused_layers(self, source: Modality) -> range:
+        """The layers where prompts of `source` inform the other tower. The text input is never informed (eq. T^_0 = T_0)."""
+        direction = {"text": "text_to_vision", "vision": "vision_to_text"}[source]
+        if self.fusion_direction not in (direction, "bidirectional"):
+            return range(0)
+        return range(0 if source == "text" else 1, self.fused_depth)
+
+    def owned_depth(self, modality: Modality) -> int:
+        """Number of layers for which one tower owns prompts: under `replace` the generated ones are no parameters."""
+        if self.fusion_combine == "add" or self.fusion_direction == "none":
+            return self.depth(modality)
+        source = "vision" if modality == "text" else "text"
+        return self.depth(modality) - len(self.fused_layers(source))
+
+    def resolve(self, towers: dict[Modality, TowerShape]) -> None:
+        """
+        Fill in what depends on the base model. Nothing is changed if the base is refused.
+
+        Args:
+            towers: the towers the base model has; one may be missing if the config already knows its side (a saved
+                adapter) or gives it no prompts.
+
+        Raises:
+            ValueError: if the config does not fit these towers.
+        """
+        self.validate()
+        resolved: dict[str, int] = {}
+        prompted = [modality for modality in MODALITIES if self.num_tokens(modality)]
+        shallowest = min((towers[m].num_layers for m in prompted if m in towers), default=PAPER_DEPTH)
+        for modality in MODALITIES:
+            width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
+            width, depth = getattr(self, width_field), self._asked_depth(modality)
+            if modality not in towers:
+                if modality in prompted and not (width and isinstance(depth, int)):
+                    raise ValueError(
+                        f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
+                        f"{depth_field}=0 (and fusion_direction='none'), or give {width_field} and {depth_field} of "
+                        "the CLIP that the adapter is meant for."
+                    )
+                continue
+            tower = towers[modality]
+            if width not in (None, tower.hidden_size):
+                raise ValueError(
+                    f"This adapter was made for {width_field}={width}, but the base model's {modality} tower is "
+                    f"{tower.hidden_size} wide. Load it onto the base model it was trained on; for a new adapter "
+                    "create a new MuDPTConfig."
+                )
+            if depth is None:
+                depth = min(PAPER_DEPTH, shallowest)
+            elif depth == "all":
+                depth = tower.num_layers
+            if depth > tower.num_layers:
+                raise ValueError(
+                    f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
+                    f"{tower.num_layers} layers. Choose at most {tower.num_layers}, or 'all'."
+                )
+            resolved |= {width_field: tower.hidden_size, depth_field: depth if modality in prompted else 0}
+        self._validate_fused_depths(
+            *(resolved.get(f"{m}_prompt_depth", self.depth(m)) for m in MODALITIES)  # text, vision
+        )
+        for name, value in resolved.items():
+            setattr(self, name, value)
+
+    def validate(self) -> None:
+        """Refuse what means nothing whatever the base model is; see the class for the error."""
+        if self.task_type is not None:
+            raise ValueError(
+                f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not take. "
+                "Leave task_type out."
+            )
+        for name, allowed in (
+            ("fusion_direction", FUSION_DIRECTIONS),
+            ("fusion_type", FUSION_TYPES),
+            ("fusion_combine", FUSION_COMBINES),
+            ("fusion_sharing", FUSION_SHARINGS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; it is one of {', '.join(allowed)}.")
+        self._validate_numbers()
+        if not any(map(self.num_tokens, MODALITIES)):
+            raise ValueError(
+                "Neither tower has prompts: give text_prompt_depth or vision_prompt_depth a value above 0 "
+                "(and at least one token)."
+            )
+        if self.text_prompt_init_text is not None and not self.num_tokens("text"):
+            raise ValueError(
+                f"text_prompt_init_text={self.text_prompt_init_text!r} starts the text prompts, but there are none. "
+                "Leave it out, or give text_prompt_depth a value above 0."
+            )
+        self._validate_fusion()
+
+    def _asked_depth(self, modality: Modality) -> Union[int, str, None]:
+        own = getattr(self, f"{modality}_prompt_depth")
+        return self.prompt_depth if own is None else own
+
+    def _validate_numbers(self) -> None:
+        def refuse(name: str, expected: str) -> None:
+            raise ValueError(f"{name}={getattr(self, name)!r} is not {expected}.")
+
+        def is_count(value, least: int) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+        if not is_count(self.num_virtual_tokens, 1):
+            refuse("num_virtual_tokens", "a whole number of at least 1 (to leave a tower out, set its depth to 0)")
+        for modality in MODALITIES:
+            for name in (f"{modality}_num_virtual_tokens", f"{modality}_hidden_size"):
+                if getattr(self, name) is not None and not is_count(getattr(self, name), 0):
+                    refuse(name, "a whole number or None")
+        for name in ("prompt_depth", "text_prompt_depth", "vision_prompt_depth"):
+            if getattr(self, name) not in (None, "all") and not is_count(getattr(self, name), 0):
+                refuse(name, "a whole number, 'all' or None")
+        if not isinstance(self.init_std, (int, float)) or not 0 <= self.init_std < float("inf"):
+            refuse("init_std", "a number of at least 0")
+
+    def _validate_fusion(self) -> None:
+        if self.fusion_direction == "none":
+            return
+        text, vision = map(self.num_tokens, MODALITIES)
+        if not (text and vision):
+            raise ValueError(
+                f"fusion_direction={self.fusion_direction!r} needs prompts in both towers, but the "
+                f"{'vision' if text else 'text'} tower has none (its depth or its number of tokens is 0). Set "
+                "fusion_direction='none', or give that tower prompts."
+            )
+        if text != vision:
+            raise ValueError(
+                f"fusion_direction={self.fusion_direction!r} pairs the prompt tokens of the towers one by one, but "
+                f"there are {text} text and {vision} visual tokens. Make text_num_virtual_tokens and "
+                "vision_num_virtual_tokens equal, or set fusion_direction='none'."
+            )
+        if self.fusion_combine == "replace" and self.fusion_direction == "bidirectional":
+            raise ValueError(
+                "fusion_combine='replace' generates one tower's prompts from the other's, so it needs one direction: "
+                "fusion_direction is 'bidirectional'. Set it to 'text_to_vision' or 'vision_to_text', or "
+                "fusion_combine='add'."
+            )
+        self._validate_fused_depths(*map(self._asked_depth, MODALITIES))
+
+    def _validate_fused_depths(self, text_depth, vision_depth) -> None:
+        if self.fusion_direction == "none" or not all(isinstance(d, int) for d in (text_depth, vision_depth)):
+            return  # a depth that is still open is looked at again by `resolve`
+        if self.fusion_combine == "replace" and text_depth != vision_depth:
+            raise ValueError(
+                "fusion_combine='replace' generates one tower's prompts layer by layer from the other's, but "
+                f"text_prompt_depth is {text_depth} and vision_prompt_depth is {vision_depth}. Make them equal, or "
+                "set fusion_combine='add'."
+            )
+        if self.fusion_direction == "vision_to_text" and min(text_depth, vision_depth) < 2:
+            raise ValueError(
+                "fusion_direction='vision_to_text' begins at the second layer (the text input takes nothing in), but "
+                f"text_prompt_depth is {text_depth} and vision_prompt_depth is {vision_depth}. Make both at least 2."
+            )

@@ -1,0 +1,113 @@
+"""`MuDPTLayer`: the one module a CLIP gains, holding all its MuDPT adapters and the hooks that read them."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from .config import Modality, MuDPTConfig
+from .prompts import MultiModalPrompts
+from .towers import prompted_tower
+
+
+class MuDPTLayer(nn.Module, BaseTunerLayer):
+    """
+    A new child of the module that owns the towers. It wraps and replaces nothing: the hooks it registers on the towers
+    ask it for the active adapter's prompts (see `towers.PromptSource`).
+    """
+
+    # Keys in the state dict: <this layer>.mudpt_adapters.<adapter name>.<parameter>. transformers inserts the adapter
+    # name after the first segment that begins with "mudpt_", so this must be the only one.
+    adapter_layer_names = ("mudpt_adapters",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mudpt_adapters = nn.ModuleDict()
+        self.merged_adapters = []
+        self._towers: list[nn.Module] = []  # not registered: they stay where they are in the model
+        self._hooks: list[RemovableHandle] = []
+
+    def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
+        """Add an adapter. The layer must be attached."""
+        self.mudpt_adapters[adapter_name] = prompts
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def attach(self, towers: list[nn.Module]) -> None:
+        """Register the hooks on the towers, once."""
+        if not self._hooks:
+            self._towers = towers
+            self._hooks = [hook for tower in towers for hook in prompted_tower(tower)(self).attach(tower)]
+
+    def detach(self) -> None:
+        """Take the hooks off the towers."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._towers = [], []
+
+    def num_tokens(self, modality: Modality) -> int:
+        adapter = self._active_prompts()
+        return 0 if adapter is None else adapter.num_tokens[modality]
+
+    def prompts(self, modality: Modality, layer: int) -> Optional[torch.Tensor]:
+        adapter = self._active_prompts()
+        return None if adapter is None or layer >= adapter.depth[modality] else adapter(modality, layer)
+
+    def _active_prompts(self) -> Optional[MultiModalPrompts]:
+        if not self.disable_adapters:
+            for name in self.active_adapters:
+                if name in self.mudpt_adapters:
+                    return self.mudpt_adapters[name]
+        return None
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        # names that are not here belong to another method's adapters on the same model
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        own = [name for name in names if name in self.mudpt_adapters]
+        if len(own) > 1:
+            raise ValueError(
+                f"MuDPT adapters {own} cannot be active together: each puts its own prompts in the same places. "
+                "Activate one of them with set_adapter(name)."
+            )
+        super().set_adapter(adapter_names, inference_mode=inference_mode)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        super().delete_adapter(adapter_name)
+        if not self.mudpt_adapters:
+            self.detach()
+
+    def merge(self, safe_merge: bool = False, adapter_names: Optional[list[str]] = None) -> None:
+        raise ValueError(NO_MERGE)
+
+    def unmerge(self) -> None:
+        raise ValueError(NO_MERGE)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Optional[torch.device] = None) -> None:
+        like = self._towers[0].embeddings.position_embedding.weight
+        adapter = self.mudpt_adapters[adapter_name]
+        device = like.device if device is None else device
+        if device.type == "meta" or any(parameter.is_meta for parameter in adapter.parameters()):
+            return  # weights yet to come: of an offloaded base, or of the adapter itself
+        adapter.to(device, like.dtype)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        # PEFT's own property looks for the weight of a wrapped layer, and without one asks itself for ever.
+        raise AttributeError("MuDPTLayer wraps no layer, so it has no weight.")
+
+    @property
+    def bias(self) -> torch.Tensor:
+        raise AttributeError("MuDPTLayer wraps no layer, so it has no bias.")
+
+    def __repr__(self) -> str:
+        return f"mudpt.{super().__repr__()}"  # PEFT's status helpers read the method's name from it
+
+
+NO_MERGE = (
+    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can stand for. Keep the "
+    "adapter beside the model, or use unload() to get the base model back."
+)

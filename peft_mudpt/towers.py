@@ -1,0 +1,250 @@
+"""Where prompts enter a tower and leave it again: the forward hooks, for each supported model family.
+
+The hooks are registered once and hold no tensor: each asks the `PromptSource` afresh, so that switching an adapter off
+or over is a flag they read (which `torch.compile` follows), and gradient checkpointing may run any part again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar, Optional, Protocol
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import CLIPTextModel, CLIPVisionModel
+
+from .config import Modality, TowerShape
+
+
+class PromptSource(Protocol):
+    """Whom the hooks ask."""
+
+    def num_tokens(self, modality: Modality) -> int:
+        """Number of prompt tokens in this tower now; 0 if it runs without prompts."""
+
+    def prompts(self, modality: Modality, layer: int) -> Optional[torch.Tensor]:
+        """The prompts (n, d) to put before this layer; None if the tower's tokens carry on as they are."""
+
+
+class PromptedTower:
+    """
+    The life of the prompts in one tower: inserted at the embeddings, overwritten before each deep layer, removed after
+    the last. What the base model returns therefore has the shapes it has without prompts; only `attentions`, which
+    relate all tokens, show them.
+    """
+
+    modality: ClassVar[Modality]
+
+    def __init__(self, source: PromptSource):
+        self.source = source
+
+    @staticmethod
+    def split(hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens before and after the n prompt tokens of `hidden` (B, L, d)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def hooked_modules(tower: nn.Module) -> list[nn.Module]:
+        """The modules that must stay in place for the prompts to reach the tower."""
+        return [tower, tower.embeddings, tower.encoder, *tower.encoder.layers]
+
+    def attach(self, tower: nn.Module) -> list[RemovableHandle]:
+        """Register the hooks on one tower."""
+        return [
+            tower.embeddings.register_forward_hook(self.insert),
+            *(
+                layer.register_forward_pre_hook(partial(self.overwrite, index))
+                for index, layer in enumerate(tower.encoder.layers)
+                if index > 0
+            ),
+            tower.encoder.register_forward_hook(self.remove),
+            tower.register_forward_hook(self.remove_from_hidden_states),
+        ]
+
+    def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
+        """The prompts (n, d) as they stand beside the embedded tokens."""
+        return self.source.prompts(self.modality, 0)
+
+    def insert(self, embeddings: nn.Module, args: tuple, hidden: torch.Tensor) -> Optional[torch.Tensor]:
+        prompts = self.input_prompts(embeddings)
+        return None if prompts is None else self._replace(hidden, 0, prompts)  # (B, L, d) -> (B, L + n, d)
+
+    def overwrite(self, index: int, layer: nn.Module, args: tuple) -> Optional[tuple]:
+        prompts = self.source.prompts(self.modality, index)
+        if prompts is None:
+            return None
+        hidden, *rest = args
+        return self._replace(hidden, len(prompts), prompts), *rest  # (B, L + n, d), unchanged shape
+
+    def remove(self, encoder: nn.Module, args: tuple, output):
+        n = self.source.num_tokens(self.modality)
+        if n:
+            output.last_hidden_state = self._replace(output.last_hidden_state, n)  # (B, L + n, d) -> (B, L, d)
+        return output
+
+    def remove_from_hidden_states(self, tower: nn.Module, args: tuple, output):
+        n = self.source.num_tokens(self.modality)
+        if not n:
+            return None
+
+        def shortened(states):  # hidden states are (B, L + n, d); attentions, which have a fourth axis, stay
+            if isinstance(states, tuple) and any(state is not None and state.dim() == 3 for state in states):
+                return tuple(None if state is None else self._replace(state, n) for state in states)
+            return states
+
+        if isinstance(output, tuple):  # return_dict=False
+            return tuple(map(shortened, output))
+        if output.hidden_states is not None:
+            output.hidden_states = shortened(output.hidden_states)
+        return output
+
+    def _replace(self, hidden: torch.Tensor, n: int, prompts: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Put `prompts` in the place of the n prompt tokens; None takes them out."""
+        before, after = self.split(hidden, n)
+        parts = [before, after]
+        if prompts is not None:
+            parts.insert(1, prompts.to(hidden).expand(len(hidden), -1, -1))  # (n, d) -> (B, n, d)
+        parts = [part for part in parts if part.shape[1]]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+class PromptedCLIPVision(PromptedTower):
+    """[CLS, patches, prompts]. The prompts have no position; they pass `pre_layrnorm` with the other tokens."""
+
+    modality = "vision"
+
+    @staticmethod
+    def split(hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        end = hidden.shape[1] - n
+        return hidden[:, :end], hidden[:, end + n :]
+
+
+class PromptedCLIPText(PromptedTower):
+    """
+    [BOS, prompts, words, EOS, padding]. The prompts stand at positions 1..n and have their position embeddings, so the
+    words move n positions on.
+
+    The token ids stay as the user passed them: the prompts are inserted after the embedding and are gone again before
+    the tower looks for EOS, so both of CLIP's pooling rules hold, and no placeholder token is needed.
+    """
+
+    modality = "text"
+
+    @staticmethod
+    def split(hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return hidden[:, :1], hidden[:, 1 + n :]
+
+    def attach(self, tower: nn.Module) -> list[RemovableHandle]:
+        make_room = tower.register_forward_pre_hook(self.make_room, with_kwargs=True)
+        return [make_room, *super().attach(tower)]
+
+    def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
+        prompts = super().input_prompts(embeddings)
+        if prompts is None:
+            return None
+        # through the module, not its weight: offloading loads a weight only while its module runs
+        positions = torch.arange(1, 1 + len(prompts), device=embeddings.position_ids.device)
+        return prompts + embeddings.position_embedding(positions)  # (n, d)
+
+    def make_room(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        """Move the positions and the attention mask of the words n tokens on."""
+        n = self.source.num_tokens(self.modality)
+        kwargs = {**dict(zip(("input_ids", "attention_mask", "position_ids"), args)), **kwargs}
+        input_ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
+        if not n or input_ids is None:
+            return None
+        if mask is not None:
+            if mask.dim() != 2:
+                raise ValueError(
+                    f"attention_mask has shape {tuple(mask.shape)}; with text prompts it must be (batch, length) as "
+                    "the tokenizer makes it, since the prompts' columns are added to it."
+                )
+            kwargs["attention_mask"] = torch.cat([mask[:, :1], mask.new_ones(len(mask), n), mask[:, 1:]], dim=1)
+        kwargs["position_ids"] = self._moved_positions(tower, input_ids, kwargs.get("position_ids"), n)
+        return (), kwargs
+
+    def _moved_positions(
+        self, tower: nn.Module, input_ids: torch.Tensor, position_ids: Optional[torch.Tensor], n: int
+    ) -> torch.Tensor:
+        """Positions (1 or B, L) of the tokens with n prompts after BOS."""
+        table, length = tower.embeddings.position_embedding.num_embeddings, input_ids.shape[-1]
+        compiling = torch.compiler.is_compiling()  # the checks read values, which a graph cannot
+        explicit = position_ids is not None
+        if not explicit:
+            position_ids = torch.arange(length, device=input_ids.device)[None]  # (1, L)
+        elif position_ids.dim() != 2 or position_ids.shape[1] != length:
+            raise ValueError(
+                f"position_ids has shape {tuple(position_ids.shape)}, expected (batch, {length}) like input_ids."
+            )
+        elif not compiling and (position_ids[:, 0].any() or (position_ids[:, 1:] < 1).any()):
+            raise ValueError(
+                "position_ids must be 0 for the first token (BOS) and at least 1 for the others: the prompts stand at "
+                f"positions 1 to {n} and the words after them. Leave position_ids out, or disable the adapter."
+            )
+        moved = torch.cat([position_ids[:, :1], position_ids[:, 1:] + n], dim=1)
+        if (explicit or length + n > table) and not compiling:
+            self._check_fits(tower, input_ids, moved, n)
+        # What is beyond the table now stands behind EOS, where causal attention lets it touch nothing that counts.
+        return moved.clamp(max=table - 1)
+
+    @staticmethod
+    def _check_fits(tower: nn.Module, input_ids: torch.Tensor, positions: torch.Tensor, n: int) -> None:
+        table = tower.embeddings.position_embedding.num_embeddings
+        ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
+        if tower.eos_token_id == 2:  # CLIP's older rule: EOS is the largest id
+            is_eos = ids == ids.amax(dim=1, keepdim=True)
+        else:
+            is_eos = ids == tower.eos_token_id
+        behind_eos = (is_eos.cumsum(dim=1) - is_eos.long()) > 0  # (B, L); all False where EOS is missing
+        needed = positions.masked_fill(behind_eos, 0).amax().item() + 1
+        if needed > table:
+            raise ValueError(
+                f"The text needs {needed} positions with its {n} prompt tokens, but the text tower has {table}: "
+                f"{table - n} tokens are left for BOS, words and EOS. Shorten the text, or tokenize it with "
+                f"truncation=True, max_length={table - n}."
+            )
+
+
+# One entry per supported model family and tower.
+PROMPTED_TOWERS: dict[type[nn.Module], type[PromptedTower]] = {
+    CLIPTextModel: PromptedCLIPText,
+    CLIPVisionModel: PromptedCLIPVision,
+}
+
+
+def prompted_tower(module: nn.Module) -> Optional[type[PromptedTower]]:
+    """How prompts enter this module; None if it is no supported tower."""
+    return next((prompted for tower, prompted in PROMPTED_TOWERS.items() if isinstance(module, tower)), None)
+
+
+def find_towers(model: nn.Module) -> dict[Modality, str]:
+    """
+    The names of the supported towers in `model`, by modality; "" is the model itself.
+
+    Raises:
+        ValueError: if there is none, or more than one of a kind.
+    """
+    found: dict[Modality, str] = {}
+    for name, module in model.named_modules():
+        prompted = prompted_tower(module)
+        if prompted is None:
+            continue
+        if prompted.modality in found:
+            raise ValueError(
+                f"{type(model).__name__} holds several {prompted.modality} towers ({found[prompted.modality]!r} and "
+                f"{name!r}); adapt the CLIP models in it one by one."
+            )
+        found[prompted.modality] = name
+    if not found:
+        supported = ", ".join(cls.__name__ for cls in PROMPTED_TOWERS)
+        raise ValueError(
+            f"{type(model).__name__} is no CLIP: MuDPT needs a model with one of the towers {supported}, for example "
+            "transformers.CLIPModel. The model was left as it is."
+        )
+    return found
+
+
+def tower_shape(tower: nn.Module) -> TowerShape:
+    """Width and depth of a tower, from its own config."""
+    return TowerShape(tower.config.hidden_size, tower.config.num_hidden_layers)
