@@ -2,10 +2,11 @@
 
 from ._registration import register
 from .config import MuDPTConfig
+from .conversion import convert_checkpoint
 from .model import MuDPTModel
 
 
 __version__ = "0.1.0"
-__all__ = ["MuDPTConfig", "MuDPTModel"]
+__all__ = ["MuDPTConfig", "MuDPTModel", "convert_checkpoint"]
 
 register()

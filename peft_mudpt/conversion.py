@@ -1,0 +1,253 @@
+"""Checkpoints of the published research code -> this package's config and adapter weights."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Mapping, NamedTuple, Optional
+
+import torch
+
+from .config import MODALITIES, MuDPTConfig
+from .layer import MuDPTLayer
+from .model import LAYER_NAME
+from .prompts import MultiModalPrompts
+
+
+# What published files hold beside the learned parameters: the embedded class names of one data set, and all of CLIP
+# under its original names. Both come from the base model again.
+NOT_LEARNED = re.compile(
+    r"(.*\.)?token_(prefix|suffix)"
+    r"|logit_scale"
+    r"|image_encoder\.(class_embedding|positional_embedding|proj|conv1\.weight|ln_(pre|post)\.(weight|bias))"
+    r"|text_encoder\.(positional_embedding|text_projection|ln_final\.(weight|bias))"
+    r"|(image|text)_encoder\.transformer\.resblocks\.\d+\.(ln_[12]|attn(\.out_proj)?|mlp\.c_(fc|proj))"
+    r"\.(weight|bias|in_proj_weight|in_proj_bias)"
+)
+
+
+class Depths(NamedTuple):
+    """Number of layers with prompts in each tower, the input counted."""
+
+    text: int
+    vision: int
+
+
+# Published name -> name in `MultiModalPrompts`. "<prompts>.<i>" is layer i of a stack, "<prompts>.deep" its layers 1 and
+# up. None: a parameter that has no influence at this depth; it may be there or not.
+Names = dict[str, Optional[str]]
+
+
+def _linear(published: str, ours: str) -> Names:
+    return {f"{published}.{kind}": f"{ours}.{kind}" for kind in ("weight", "bias")}
+
+
+def _light_transformer(prefix: str, pre: str, post: str, projection: str, ours: str) -> Names:
+    block = f"{prefix}self_attn"
+    return {
+        **_linear(f"{prefix}{pre}", f"{ours}.pre_layer_norm"),
+        **_linear(f"{block}.ln_1", f"{ours}.layer_norm1"),
+        f"{block}.attn.in_proj_weight": f"{ours}.self_attn.in_proj.weight",
+        f"{block}.attn.in_proj_bias": f"{ours}.self_attn.in_proj.bias",
+        **_linear(f"{block}.attn.out_proj", f"{ours}.self_attn.out_proj"),
+        **_linear(f"{block}.ln_2", f"{ours}.layer_norm2"),
+        **_linear(f"{block}.mlp.c_fc", f"{ours}.fc1"),
+        **_linear(f"{block}.mlp.c_proj", f"{ours}.fc2"),
+        **_linear(f"{prefix}{post}", f"{ours}.post_layer_norm"),
+        **_linear(f"{prefix}{projection}", f"{ours}.projection"),
+    }
+
+
+def _idle_unless(active: bool, names: Names) -> Names:
+    return names if active else dict.fromkeys(names)
+
+
+def _coop(depths: Depths) -> Names:
+    return {"prompt_learner.ctx": "text_prompts.0"}
+
+
+def _vpt(depths: Depths) -> Names:
+    blocks = {
+        f"image_encoder.transformer.resblocks.{i}.visual_ctx": f"vision_prompts.{i}" for i in range(1, depths.vision)
+    }
+    return {"image_encoder.visual_ctx": "vision_prompts.0", **blocks}
+
+
+def _mpt(depths: Depths) -> Names:
+    blocks = {f"text_encoder.transformer.resblocks.{i}.visual_ctx": f"text_prompts.{i}" for i in range(1, depths.text)}
+    return {"text_prompt_learner.visual_ctx": "text_prompts.0", **blocks, **_vpt(depths)}
+
+
+def _maple(depths: Depths) -> Names:
+    networks = "text_to_vision.networks.layer_"
+    names: Names = {"prompt_learner.ctx": "text_prompts.0", **_linear("prompt_learner.proj", f"{networks}0")}
+    for i in range(depths.text - 1):
+        names[f"prompt_learner.compound_prompts_text.{i}"] = f"text_prompts.{i + 1}"
+        names |= _linear(f"prompt_learner.compound_prompt_projections.{i}", f"{networks}{i + 1}")
+    return names
+
+
+def _mudpt(depths: Depths) -> Names:
+    learner, deep = "mudpt_prompt_learner.", depths.text > 1
+    return {
+        f"{learner}ctx": "text_prompts.0",
+        "image_encoder.visual_ctx": "vision_prompts.0",
+        **_linear(f"{learner}embed_projection", "text_to_vision.networks.input_layer"),
+        **_idle_unless(
+            deep,
+            {
+                f"{learner}deep_prompts": "text_prompts.deep",
+                "image_encoder.visual_ctx_deep_prompts": "vision_prompts.deep",
+                **_linear(f"{learner}deep_projections", "text_to_vision.networks.deep_layers"),
+                **_linear("image_encoder.visual_ctx_deep_projections", "vision_to_text.networks.deep_layers"),
+            },
+        ),
+    }
+
+
+def _umudpt(depths: Depths, learner: str = "umudpt_prompt_learner.") -> Names:
+    return {
+        f"{learner}ctx": "text_prompts.0",
+        **_idle_unless(depths.text > 1, {f"{learner}deep_prompts": "text_prompts.deep"}),
+        **_light_transformer(learner, "ln_pre", "ln_post", "visual_proj", "text_to_vision.networks.all_layers"),
+    }
+
+
+def _uumudpt(depths: Depths) -> Names:
+    visual = "image_encoder.visual_ctx"
+    back = _light_transformer(
+        f"{visual}_", "ln_intra_pre", "ln_intra_post", "text_proj", "vision_to_text.networks.all_layers"
+    )
+    return {
+        **_umudpt(depths, learner="uumudpt_prompt_learner."),
+        visual: "vision_prompts.0",
+        **_idle_unless(depths.text > 1, {f"{visual}_deep_prompts": "vision_prompts.deep", **back}),
+    }
+
+
+# The published implementations (their names for the methods): preset, and the names of their parameters.
+METHODS: dict[str, tuple[str, Callable[[Depths], Names]]] = {
+    "coop": ("coop", _coop),
+    "vpt": ("vpt_deep", _vpt),
+    "mpt": ("ivlp", _mpt),
+    "maple": ("maple", _maple),
+    "mudpt": ("mudpt_linear", _mudpt),
+    "umudpt": ("umudpt", _umudpt),
+    "uumudpt": ("mudpt", _uumudpt),
+}
+
+
+def convert_checkpoint(
+    state_dict: Mapping[str, torch.Tensor], method: str
+) -> tuple[MuDPTConfig, dict[str, torch.Tensor]]:
+    """
+    Convert the weights of a published implementation.
+
+    Args:
+        state_dict: its parameters under its own names. The embedded class names (`token_prefix`, `token_suffix`) and
+            the weights of CLIP that such files also hold are left out.
+        method: what the implementation calls the method: `coop`, `vpt`, `mpt` (preset `ivlp`), `maple`, `mudpt` (preset
+            `mudpt_linear`: the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
+
+    Returns:
+        The config of the adapter, and its float32 weights, to be loaded by `peft.set_peft_model_state_dict`.
+
+    Raises:
+        ValueError: for an unknown method; for names that do not belong to it or are missing, and shapes that do not go
+            together, each listed.
+
+    Example:
+
+        ```py
+        >>> config, weights = convert_checkpoint(torch.load(file, weights_only=True)["state_dict"], "maple")
+        >>> model = get_peft_model(clip, config)
+        >>> set_peft_model_state_dict(model, weights)
+        ```
+    """
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}; the published methods are {', '.join(METHODS)}.")
+    learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(name)}
+    if method == "coop" and "ctx" in learned:  # CoOp's own files hold the prompt learner alone
+        learned["prompt_learner.ctx"] = learned.pop("ctx")
+    preset, published_names = METHODS[method]
+    depths = _depths(learned)
+    names = published_names(depths)
+
+    missing = [name for name, ours in names.items() if ours is not None and name not in learned]
+    unknown = [name for name in learned if name not in names]
+    if missing or unknown:
+        raise ValueError(
+            f"This is no checkpoint of method {method!r}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}."
+        )
+    used = {name: ours for name, ours in names.items() if ours is not None}
+    config = _config(preset, {ours: learned[name].shape for name, ours in used.items()}, depths)
+    _check_shapes(config, {name: (ours, learned[name].shape) for name, ours in used.items()})
+    prefix = ".".join(["base_model.model", LAYER_NAME, *MuDPTLayer.adapter_layer_names])
+    weights = _stacked({ours: learned[name].float() for name, ours in used.items()})
+    return config, {f"{prefix}.{name}": tensor for name, tensor in weights.items()}
+
+
+def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
+    """How deep the prompts of this file reach, from the numbers in its names and the lengths of its stacks."""
+
+    def deepest(numbered: str, offset: int) -> int:
+        found = (re.match(numbered, name) for name in learned)
+        return max((int(match[1]) + offset for match in found if match), default=1)
+
+    stacks = [len(tensor) for name, tensor in learned.items() if name.endswith("deep_prompts")]
+    in_text_tower = deepest(r"text_encoder\.transformer\.resblocks\.(\d+)\.visual_ctx", 1)
+    compound = deepest(r"prompt_learner\.compound_prompt\w*\.(\d+)", 2)
+    return Depths(
+        text=max(in_text_tower, compound, 1 + max(stacks, default=0)),
+        vision=deepest(r"image_encoder\.transformer\.resblocks\.(\d+)\.visual_ctx", 1),
+    )
+
+
+def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPTConfig:
+    """The preset, with the tokens, depths and widths of this file. `shapes` are by our names."""
+    fused = MuDPTConfig.from_preset(preset).fusion_direction != "none"
+    prompts = {modality: shapes.get(f"{modality}_prompts.0") for modality in MODALITIES}  # (n, d)
+    if fused and prompts["vision"] is None:  # generated: as many as text prompts, as wide as the projection
+        width = next(shape[0] for name, shape in shapes.items() if name.endswith(("layer_0.bias", "projection.bias")))
+        prompts["vision"] = torch.Size([prompts["text"][0], width])
+    fields = {}
+    for modality in MODALITIES:
+        if prompts[modality] is None:
+            continue
+        if len(prompts[modality]) != 2:
+            raise ValueError(
+                f"The input prompts have shape {tuple(prompts[modality])}, expected (tokens, width). Class-specific "
+                "contexts (CSC) are not supported, only a context that all classes share."
+            )
+        tokens, width = prompts[modality]
+        fields[f"{modality}_num_virtual_tokens"] = tokens
+        fields[f"{modality}_hidden_size"] = width
+        fields[f"{modality}_prompt_depth"] = depths.text if fused else getattr(depths, modality)
+    return MuDPTConfig.from_preset(preset, **fields)
+
+
+def _check_shapes(config: MuDPTConfig, found: dict[str, tuple[str, torch.Size]]) -> None:
+    with torch.device("meta"):
+        ours = {name: tensor.shape for name, tensor in MultiModalPrompts(config).state_dict().items()}
+    wrong = []
+    for published, (name, shape) in found.items():
+        stack, _, layer = name.rpartition(".")
+        expected = ours[name] if name in ours else ours[stack]  # a stack is (J, n, d)
+        if stack in ours:
+            expected = (expected[0] - 1, *expected[1:]) if layer == "deep" else expected[1:]
+        if tuple(shape) != tuple(expected):
+            wrong.append(f"{published} is {tuple(shape)}, expected {tuple(expected)}")
+    if wrong:
+        raise ValueError(f"The shapes in this checkpoint do not go together: {'; '.join(wrong)}.")
+
+
+def _stacked(renamed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Join the layers of each prompt stack: (n, d), ... or (n, d), (J - 1, n, d) -> (J, n, d)."""
+    weights = {}
+    for name, tensor in renamed.items():
+        stack, _, layer = name.rpartition(".")
+        if stack not in ("text_prompts", "vision_prompts"):
+            weights[name] = tensor
+        else:  # the layers come in order
+            tensor = tensor if layer == "deep" else tensor[None]
+            weights[stack] = torch.cat([weights[stack], tensor]) if stack in weights else tensor
+    return weights

@@ -1,0 +1,46 @@
+"""The embedded world: a tiny real CLIP and pictures of drawn shapes, so that everything runs without a network.
+
+It shows that learning works. Accuracies on it say nothing about CLIP on photographs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .pictures import CLASS_NAMES, SIZE, STYLES, draw
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# `CLIPModel.from_pretrained(MODEL_PATH)`, `AutoProcessor.from_pretrained(MODEL_PATH, backend="pil")`
+MODEL_PATH = str(Path(__file__).parent / "clip")
+
+# The styles the CLIP was trained on (by examples/pretrain_demo.py), and the one it is adapted to.
+PRETRAINING_STYLES = ("plain", "dark", "noisy")
+ADAPTATION_STYLE = "sunset"
+
+__all__ = ["ADAPTATION_STYLE", "CLASS_NAMES", "MODEL_PATH", "PRETRAINING_STYLES", "SIZE", "STYLES", "draw", "load_pictures"]
+
+
+def load_pictures(style: str, images_per_class: int, seed: int) -> Dataset:
+    """
+    Draw a data set with columns `image` (RGB picture) and `label` (`ClassLabel` of `CLASS_NAMES`), class by class.
+
+    Args:
+        style: one of `STYLES`.
+        images_per_class: number of pictures of each class.
+        seed: another seed draws other pictures.
+
+    Raises:
+        ValueError: if there is no such style.
+    """
+    import numpy as np
+    from datasets import ClassLabel, Dataset, Features, Image
+
+    rng = np.random.default_rng([seed, *style.encode()])
+    labels = [label for label in range(len(CLASS_NAMES)) for _ in range(images_per_class)]
+    images = [draw(CLASS_NAMES[label], style, rng) for label in labels]
+    features = Features({"image": Image(), "label": ClassLabel(names=list(CLASS_NAMES))})
+    return Dataset.from_dict({"image": images, "label": labels}, features=features)

@@ -1,0 +1,154 @@
+"""The numbers of the published implementations (tests/golden/README.md), variant by variant."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
+from torch.nn.functional import cross_entropy
+from transformers import CLIPConfig, CLIPModel
+
+from peft_mudpt import convert_checkpoint
+
+
+GOLDEN = Path(__file__).parent / "golden"
+METHODS = ("coop", "vpt", "mpt", "maple", "mudpt", "umudpt", "uumudpt")
+
+
+def read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(file, framework="pt") as handle:
+        return {key: handle.get_tensor(key) for key in handle.keys()}, handle.metadata()
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    tensors, metadata = read(GOLDEN / "backbone.safetensors")
+    clip = CLIPModel(CLIPConfig(**json.loads(metadata["config"]))).eval()
+    rows = torch.zeros_like(clip.text_model.embeddings.token_embedding.weight)
+    rows[tensors["token_embedding.ids"]] = tensors["token_embedding.rows"].float()
+    weights = {key.removeprefix("model/"): value.float() for key, value in tensors.items() if key.startswith("model/")}
+    weights["text_model.embeddings.token_embedding.weight"] = rows
+    clip.load_state_dict(weights)
+    return clip
+
+
+class Case:
+    """One golden case, with its parameters loaded into an adapter on the backbone."""
+
+    def __init__(self, method: str, backbone: CLIPModel):
+        self.tensors, self.metadata = read(GOLDEN / f"{method}.safetensors")
+        self.method = method
+        config, weights = convert_checkpoint(self.named("param"), method)
+        self.model = get_peft_model(backbone, config).eval()
+        set_peft_model_state_dict(self.model, weights)
+        # the recorded ids hold placeholders where the prompts stand; here the adapter makes the room itself
+        n = int(self.metadata["n_ctx_text"])
+        ids = self.tensors["input_ids"]
+        self.inputs = {
+            "input_ids": torch.cat([ids[:, :1], ids[:, 1 + n :]], dim=1),
+            "pixel_values": self.tensors["images"],
+        }
+
+    def named(self, group: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(f"{group}/"): t for key, t in self.tensors.items() if key.startswith(f"{group}/")}
+
+    def converted(self, group: str) -> dict[str, torch.Tensor]:
+        return convert_checkpoint(self.named(group), self.method)[1]
+
+    def loss(self) -> torch.Tensor:
+        return cross_entropy(self.model(**self.inputs).logits_per_image, self.tensors["labels"])
+
+
+@pytest.fixture(params=METHODS)
+def case(request, backbone):
+    case = Case(request.param, backbone)
+    yield case
+    case.model.unload()
+
+
+def assert_near(ours, golden, tolerance):
+    torch.testing.assert_close(ours, golden, atol=tolerance, rtol=0)
+
+
+def test_the_backbone_is_loaded_as_it_was_recorded(backbone):
+    tensors, _ = read(GOLDEN / "backbone.safetensors")
+    with torch.no_grad():
+        outputs = backbone(input_ids=tensors["check/input_ids"], pixel_values=tensors["check/images"])
+    assert_near(outputs.logits_per_image, tensors["check/logits_per_image"], 1e-5)
+
+
+def test_features_and_logits_equal_the_published_ones(case):
+    with torch.no_grad():
+        image_features = case.model.get_image_features(case.inputs["pixel_values"]).pooler_output
+        text_features = case.model.get_text_features(case.inputs["input_ids"]).pooler_output
+        logits = case.model(**case.inputs).logits_per_image
+    assert_near(image_features, case.tensors["image_features"], 5e-5)
+    assert_near(text_features, case.tensors["text_features"], 5e-5)
+    assert_near(logits, case.tensors["logits"], 5e-5)
+
+
+def test_the_prompts_that_reach_each_layer_equal_the_published_ones(case):
+    seen = {"text": {}, "visual": {}}
+    n = {"text": int(case.metadata["n_ctx_text"]), "visual": int(case.metadata["n_ctx_visual"])}
+    base = case.model.get_base_model()
+
+    def watch(tower, layer):
+        def hook(module, args):
+            hidden = args[0]  # (B, L, d)
+            prompts = hidden[:, 1 : 1 + n[tower]] if tower == "text" else hidden[:, hidden.shape[1] - n[tower] :]
+            seen[tower][layer] = prompts[0]
+
+        return hook
+
+    towers = {"text": base.text_model.encoder.layers, "visual": base.vision_model.encoder.layers}
+    handles = [
+        layer.register_forward_pre_hook(watch(tower, index))
+        for tower, layers in towers.items()
+        for index, layer in enumerate(layers)
+    ]
+    handles.append(base.vision_model.pre_layrnorm.register_forward_pre_hook(watch("visual", "first")))
+    with torch.no_grad():
+        case.model(**case.inputs)
+    for handle in handles:
+        handle.remove()
+
+    if "fused/visual_first" in case.tensors:
+        assert_near(seen["visual"]["first"], case.tensors["fused/visual_first"], 5e-5)
+    for tower in ("text", "visual"):
+        for index, prompts in enumerate(case.tensors.get(f"fused/{tower}_deep", ()), start=1):
+            assert_near(seen[tower][index], prompts, 5e-5)
+
+
+def test_gradients_equal_the_published_ones(case):
+    loss = case.loss()
+    assert_near(loss, case.tensors["loss"].squeeze(), 1e-5)
+    loss.backward()
+    key_of = {id(p): name for name, p in case.model.named_parameters()}
+    gradients = {key_of[id(p)].replace(".default.", "."): p.grad for p in case.model.parameters() if p.requires_grad}
+    golden = case.converted("grad")
+    assert gradients.keys() == golden.keys()
+    for name in golden:
+        assert_near(gradients[name], golden[name], 1e-5)
+
+
+def test_five_steps_of_sgd_end_where_the_published_ones_end(case):
+    numbers = {key: float(case.metadata[key]) for key in ("lr", "momentum", "weight_decay")}
+    trainable = [p for p in case.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trainable, **numbers)
+    case.model.train()
+    losses = []
+    for _ in range(int(case.metadata["steps"])):
+        loss = case.loss()
+        losses.append(loss.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert_near(torch.stack(losses), case.tensors["train/losses"], 1e-5)
+    final, golden = get_peft_model_state_dict(case.model), case.converted("final")
+    assert final.keys() == golden.keys()
+    for name in golden:
+        assert_near(final[name], golden[name], 1e-5)
+    with torch.no_grad():
+        assert_near(case.model.eval()(**case.inputs).logits_per_image, case.tensors["final_logits"], 5e-5)
