@@ -20,8 +20,8 @@ CAPTIONS = ("{}.", "a {}.", "a photo of a {}.", "a picture of a {}.", "a drawing
 @dataclass
 class Arguments:
     output_dir: str = field(default=demo.MODEL_PATH, metadata={"help": "Where the model and its processor are saved."})
-    images_per_class: int = field(default=60, metadata={"help": "Pictures of each class in each pre-training style."})
-    max_steps: int = field(default=1500, metadata={"help": "Optimiser steps; each shows one picture of every class."})
+    images_per_class: int = field(default=100, metadata={"help": "Pictures of each class in each pre-training style."})
+    max_steps: int = field(default=4000, metadata={"help": "Optimiser steps; each shows one picture of every class."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     seed: int = field(default=0, metadata={"help": "Seed of the pictures, the weights and the batches."})
 
