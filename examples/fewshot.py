@@ -58,8 +58,8 @@ def load_data(arguments: Arguments):
     return pool.select(drawn), test, class_names
 
 
-def train(accelerator, model, class_tokens, loader, arguments: Arguments):
-    """Cross-entropy of the images against all classes; only the adapter learns. Returns the prepared model."""
+def train(accelerator, model, class_tokens, loader, arguments: Arguments) -> None:
+    """Cross-entropy of the images against all classes; only the adapter learns."""
     import torch
     from torch.nn.functional import cross_entropy
     from tqdm import tqdm
@@ -71,14 +71,12 @@ def train(accelerator, model, class_tokens, loader, arguments: Arguments):
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps = arguments.max_train_steps or arguments.num_train_epochs * len(loader)
-    # accelerate steps the schedule once per process
+    processes = accelerator.num_processes  # accelerate steps the schedule once for each
     schedule = accelerator.prepare(
-        get_cosine_schedule_with_warmup(
-            optimizer, steps // 20 * accelerator.num_processes, steps * accelerator.num_processes
-        )
+        get_cosine_schedule_with_warmup(optimizer, steps // 20 * processes, steps * processes)
     )
     model.train()
-    batches = (batch for _ in range(steps) for batch in loader)  # more than enough epochs
+    batches = (batch for _ in range(steps) for batch in loader)  # one epoch after the other, more than enough
     bar = tqdm(range(steps), desc="training", disable=not accelerator.is_local_main_process)
     for _, batch in zip(bar, batches):
         logits = model(**class_tokens, pixel_values=batch["pixel_values"]).logits_per_image  # (B, C)
@@ -88,7 +86,6 @@ def train(accelerator, model, class_tokens, loader, arguments: Arguments):
         schedule.step()
         optimizer.zero_grad()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    return accelerator.unwrap_model(model)
 
 
 def evaluate(accelerator, model, class_tokens, loader) -> float:
@@ -132,42 +129,50 @@ def main() -> None:
         pixel_values = image_processor(images, return_tensors="pt").pixel_values  # (B, 3, H, W)
         return {"pixel_values": pixel_values, "labels": torch.tensor([row["label"] for row in rows])}
 
-    def load_clip():
-        return CLIPModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
+    def class_tokens(template: str) -> dict[str, torch.Tensor]:
+        tokens = tokenize_classes(tokenizer, class_names, template)
+        return {name: tensor.to(accelerator.device) for name, tensor in tokens.items()}
 
-    config = MuDPTConfig.from_preset(arguments.method, tokenizer_name_or_path=arguments.model_name_or_path)
-    config.text_prompt_init_text, after_prompts = split_template(
-        arguments.template, tokenizer, config.num_tokens("text")
-    )
-    model = get_peft_model(load_clip(), config).to(accelerator.device)
+    def load_clip() -> CLIPModel:
+        clip = CLIPModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
+        return clip.to(accelerator.device)
+
+    config = MuDPTConfig.from_preset(arguments.method)
+    init_text, after_prompts = split_template(arguments.template, tokenizer, config.num_tokens("text"))
+    config.text_prompt_init_text = init_text
+    model = get_peft_model(load_clip(), config)
     trainable, total = model.get_nb_trainable_parameters()
-    accelerator.print(f"{arguments.method}: {trainable:,} trainable parameters of {total:,}")
-    accelerator.print(f"{len(class_names)} classes, {len(train_set):,} training and {len(test_set):,} test pictures")
+    accelerator.print(f"method                {arguments.method}")
+    accelerator.print(f"trainable parameters  {trainable:,} of {total:,}")
+    accelerator.print(f"classes               {len(class_names)}")
+    accelerator.print(f"training pictures     {len(train_set):,}")
+    accelerator.print(f"test pictures         {len(test_set):,}")
 
     train_loader = DataLoader(train_set, arguments.per_device_train_batch_size, shuffle=True, collate_fn=collate)
-    test_loader = accelerator.prepare(
-        DataLoader(test_set, arguments.per_device_eval_batch_size, collate_fn=collate)
-    )
-    whole = {name: ids.to(accelerator.device) for name, ids in tokenize_classes(tokenizer, class_names, arguments.template).items()}
-    class_tokens = {name: ids.to(accelerator.device) for name, ids in tokenize_classes(tokenizer, class_names, after_prompts).items()}
-
+    test_loader = DataLoader(test_set, arguments.per_device_eval_batch_size, collate_fn=collate)
+    test_loader = accelerator.prepare(test_loader)
     with model.disable_adapter():
-        zero_shot = evaluate(accelerator, model, whole, test_loader)
-    accelerator.print(f"zero-shot accuracy  {zero_shot:.1f} %")
-    model = train(accelerator, model, class_tokens, train_loader, arguments)
-    accuracy = evaluate(accelerator, model, class_tokens, test_loader)
-    accelerator.print(f"{arguments.method} accuracy  {accuracy:.1f} %")
+        zero_shot = evaluate(accelerator, model, class_tokens(arguments.template), test_loader)
+    accelerator.print(f"zero-shot accuracy    {zero_shot:.1f} %")
+    train(accelerator, model, class_tokens(after_prompts), train_loader, arguments)
+    accuracy = evaluate(accelerator, model, class_tokens(after_prompts), test_loader)
+    accelerator.print(f"accuracy after        {accuracy:.1f} %")
 
     if accelerator.is_main_process:
         model.save_pretrained(arguments.output_dir)
-        reloaded = PeftModel.from_pretrained(load_clip(), arguments.output_dir).to(accelerator.device).eval()
-        pixel_values = next(iter(test_loader))["pixel_values"]
+        print(f"adapter saved to      {arguments.output_dir}")
+        reloaded = PeftModel.from_pretrained(load_clip(), arguments.output_dir).eval()
+        inputs = {**class_tokens(after_prompts), **collate([test_set[0]])}
+        inputs["pixel_values"] = inputs["pixel_values"].to(accelerator.device)
+        del inputs["labels"]
         with torch.no_grad():
-            before, after = (m(**class_tokens, pixel_values=pixel_values).logits_per_image for m in (model, reloaded))
-        if not torch.equal(before, after):
-            raise RuntimeError("the reloaded adapter gives other logits")
-        print(f"saved to {arguments.output_dir}, reloaded: equal logits")
-        print(f"{time.perf_counter() - started:.0f} seconds")
+            equal = torch.equal(model(**inputs).logits_per_image, reloaded(**inputs).logits_per_image)
+        if not equal:
+            raise RuntimeError(
+                f"The adapter reloaded from {arguments.output_dir} gives other logits than the trained."
+            )
+        print("reloaded              equal logits")
+        print(f"seconds               {time.perf_counter() - started:.0f}")
 
 
 if __name__ == "__main__":

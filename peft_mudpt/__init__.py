@@ -1,4 +1,4 @@
-"""Multi-modal prompt tuning for CLIP, native to PEFT. Importing this package registers the method `MUDPT` with PEFT."""
+"""Multi-modal prompt tuning for CLIP, native to PEFT. Importing this package registers the method `MUDPT`."""
 
 from ._registration import register
 from .config import MuDPTConfig

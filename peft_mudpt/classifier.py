@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from torch.nn.functional import normalize
@@ -13,8 +14,8 @@ def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens
     """
     What text prompts take over of a CLIP template, and what stands after them.
 
-    The prompts stand in the place of the template's first words and can start from them; words beyond their number stay
-    (as in MaPLe, arXiv 2210.03117). Two prompt tokens and "a photo of a {}." give ("a photo", "of a {}.").
+    The prompts stand in the place of the template's first words and can start from them; words beyond their number
+    stay (as in MaPLe, arXiv 2210.03117). Two prompt tokens and "a photo of a {}." give ("a photo", "of a {}.").
 
     Args:
         template: the text of a class, with `{}` for its name.
@@ -28,7 +29,9 @@ def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens
         ValueError: if the template does not hold `{}` exactly once.
     """
     if template.count("{}") != 1:
-        raise ValueError(f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'")
+        raise ValueError(
+            f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
+        )
     before, _, after = template.partition("{}")
     words = before.split()
 

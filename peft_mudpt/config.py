@@ -10,7 +10,7 @@ from peft import PeftConfig
 
 
 class MuDPTType(str, Enum):
-    """The type string of `adapter_config.json`. PEFT looks methods up by this string, so its own enum stays as it is."""
+    """The type in `adapter_config.json`. PEFT looks methods up by the string, so its own enum stays as it is."""
 
     MUDPT = "MUDPT"
 
@@ -75,7 +75,8 @@ class MuDPTConfig(PeftConfig):
         default=4, metadata={"help": "Number of prompt tokens per layer, in each tower that has prompts."}
     )
     text_num_virtual_tokens: Optional[int] = field(
-        default=None, metadata={"help": "Number of text prompt tokens, if other than num_virtual_tokens. 0: no prompts."}
+        default=None,
+        metadata={"help": "Number of text prompt tokens, if other than num_virtual_tokens. 0: no prompts."},
     )
     vision_num_virtual_tokens: Optional[int] = field(
         default=None, metadata={"help": "Number of visual prompt tokens, if other than num_virtual_tokens. 0: none."}
@@ -91,7 +92,8 @@ class MuDPTConfig(PeftConfig):
         default=None, metadata={"help": "Depth of the text prompts, if other than prompt_depth. 0: no text prompts."}
     )
     vision_prompt_depth: Union[int, Literal["all"], None] = field(
-        default=None, metadata={"help": "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts."}
+        default=None,
+        metadata={"help": "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts."},
     )
     text_prompt_init_text: Optional[str] = field(
         default=None,
@@ -129,7 +131,9 @@ class MuDPTConfig(PeftConfig):
     )
     text_prompt_init_ids: Optional[list[int]] = field(
         default=None,
-        metadata={"help": "Token ids of text_prompt_init_text. Filled in, so that a saved adapter needs no tokenizer."},
+        metadata={
+            "help": "Token ids of text_prompt_init_text. Filled in, so that a saved adapter needs no tokenizer."
+        },
     )
 
     # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
@@ -171,7 +175,7 @@ class MuDPTConfig(PeftConfig):
         return 0 if self.fusion_direction == "none" else min(map(self.depth, MODALITIES))
 
     def fused_layers(self, source: Modality) -> range:
-        """The layers where prompts of `source` inform the other tower. The text input is never informed (eq. T^_0 = T_0)."""
+        """The layers where prompts of `source` inform the other tower; the text input is never informed."""
         direction = {"text": "text_to_vision", "vision": "vision_to_text"}[source]
         if self.fusion_direction not in (direction, "bidirectional"):
             return range(0)
@@ -237,8 +241,8 @@ class MuDPTConfig(PeftConfig):
         """Refuse what means nothing whatever the base model is; see the class for the error."""
         if self.task_type is not None:
             raise ValueError(
-                f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not take. "
-                "Leave task_type out."
+                f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not "
+                "take. Leave task_type out."
             )
         for name, allowed in (
             ("fusion_direction", FUSION_DIRECTIONS),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Callable, Mapping, NamedTuple, Optional
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Optional
 
 import torch
 
@@ -32,8 +33,8 @@ class Depths(NamedTuple):
     vision: int
 
 
-# Published name -> name in `MultiModalPrompts`. "<prompts>.<i>" is layer i of a stack, "<prompts>.deep" its layers 1 and
-# up. None: a parameter that has no influence at this depth; it may be there or not.
+# Published name -> name in `MultiModalPrompts`. "<prompts>.<i>" is layer i of a stack, "<prompts>.deep" all after the
+# first. None: a parameter that has no influence at this depth; it may be there or not.
 Names = dict[str, Optional[str]]
 
 
@@ -143,10 +144,10 @@ def convert_checkpoint(
     Convert the weights of a published implementation.
 
     Args:
-        state_dict: its parameters under its own names. The embedded class names (`token_prefix`, `token_suffix`) and
-            the weights of CLIP that such files also hold are left out.
-        method: what the implementation calls the method: `coop`, `vpt`, `mpt` (preset `ivlp`), `maple`, `mudpt` (preset
-            `mudpt_linear`: the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
+        state_dict: its parameters under its own names. The embedded class names (`token_prefix`, `token_suffix`)
+            and the weights of CLIP that such files also hold are left out.
+        method: what the implementation calls the method: `coop`, `vpt`, `mpt` (preset `ivlp`), `maple`, `mudpt`
+            (preset `mudpt_linear`: the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
         The config of the adapter, and its float32 weights, to be loaded by `peft.set_peft_model_state_dict`.
@@ -176,7 +177,8 @@ def convert_checkpoint(
     unknown = [name for name in learned if name not in names]
     if missing or unknown:
         raise ValueError(
-            f"This is no checkpoint of method {method!r}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}."
+            f"This is no checkpoint of method {method!r}: missing {missing or 'nothing'}, "
+            f"unknown {unknown or 'nothing'}."
         )
     used = {name: ours for name, ours in names.items() if ours is not None}
     config = _config(preset, {ours: learned[name].shape for name, ours in used.items()}, depths)

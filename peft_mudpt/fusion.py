@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -96,5 +96,5 @@ class InjectionModel(nn.Module):
         return f"layer_{layer}"
 
     def forward(self, layer: int, prompts: torch.Tensor) -> torch.Tensor:
-        """Raw prompts (n, source_width) of `layer` -> what they give to the other tower's prompts (n, target_width)."""
+        """Raw prompts (n, source_width) of `layer` -> the shift of the other tower's (n, target_width)."""
         return self.networks[self._network_name(layer)](prompts)

@@ -108,6 +108,6 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
 
 NO_MERGE = (
-    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can stand for. Keep the "
-    "adapter beside the model, or use unload() to get the base model back."
+    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can stand for. Keep "
+    "the adapter beside the model, or use unload() to get the base model back."
 )

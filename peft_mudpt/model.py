@@ -128,8 +128,8 @@ class MuDPTModel(BaseTuner):
         n, table = config.num_tokens("text"), text_tower.embeddings.position_embedding.num_embeddings
         if n + 3 > table:
             raise ValueError(
-                f"{n} text prompt tokens (num_virtual_tokens or text_num_virtual_tokens) leave no room for BOS, a word "
-                f"and EOS among the {table} positions of the text tower. Use at most {table - 3}."
+                f"{n} text prompt tokens (num_virtual_tokens or text_num_virtual_tokens) leave no room for BOS, a "
+                f"word and EOS among the {table} positions of the text tower. Use at most {table - 3}."
             )
 
     @staticmethod

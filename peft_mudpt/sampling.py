@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from typing import Sequence
+from collections.abc import Sequence
 
 
 def sample_few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:

@@ -21,7 +21,16 @@ MODEL_PATH = str(Path(__file__).parent / "clip")
 PRETRAINING_STYLES = ("plain", "dark", "noisy")
 ADAPTATION_STYLE = "sunset"
 
-__all__ = ["ADAPTATION_STYLE", "CLASS_NAMES", "MODEL_PATH", "PRETRAINING_STYLES", "SIZE", "STYLES", "draw", "load_pictures"]
+__all__ = [
+    "ADAPTATION_STYLE",
+    "CLASS_NAMES",
+    "MODEL_PATH",
+    "PRETRAINING_STYLES",
+    "SIZE",
+    "STYLES",
+    "draw",
+    "load_pictures",
+]
 
 
 def load_pictures(style: str, images_per_class: int, seed: int) -> Dataset:

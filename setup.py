@@ -1,0 +1,29 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "__init__.py").read_text())[1]
+
+examples = ["accelerate", "datasets", "Pillow"]
+test = [*examples, "pytest", "pytest-xdist"]
+
+setup(
+    name="peft_mudpt",
+    version=version,
+    description="Few-shot adaptation of CLIP by multi-modal prompts, native to Hugging Face PEFT",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["peft_mudpt", "peft_mudpt.*"]),
+    package_data={"peft_mudpt": ["py.typed", "demo/clip/*"]},
+    python_requires=">=3.10",
+    install_requires=["torch", "transformers>=5.10", "peft>=0.21", "safetensors", "numpy"],
+    extras_require={
+        "examples": examples,  # the scripts, and the pictures of the embedded world
+        "test": test,
+        "dev": [*test, "ruff"],
+    },
+)
