@@ -1,0 +1,29 @@
+"""Write the numbers of README.md: run the commands it names, and put what they print where it names them.
+
+A block begins with `<!-- printed by: COMMAND -->` and ends with `<!-- end -->`.
+"""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCK = re.compile(r"(<!-- printed by: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def printed(block: re.Match) -> str:
+    begin, command, end = block.groups()
+    print(f"running: {command}")
+    result = subprocess.run(shlex.split(command), cwd=README.parent, stdout=subprocess.PIPE, text=True, check=True)
+    output = result.stdout if result.stdout.startswith("|") else f"```text\n{result.stdout}```\n"  # a table, or text
+    return f"{begin}{output}{end}"
+
+
+def main() -> None:
+    README.write_text(BLOCK.sub(printed, README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
