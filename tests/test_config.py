@@ -1,0 +1,113 @@
+import pytest
+
+from peft_mudpt import PRESETS, MuDPTConfig
+from peft_mudpt.config import TowerShape
+
+
+TOWERS = {"text": TowerShape(512, 12), "vision": TowerShape(768, 12)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_survives_saving_and_loading(preset, tmp_path):
+    config = MuDPTConfig.from_preset(preset)
+    config.resolve(TOWERS)
+    config.save_pretrained(tmp_path)
+    assert MuDPTConfig.from_pretrained(tmp_path) == config
+
+
+def test_the_type_in_the_file_is_mudpt(tmp_path):
+    MuDPTConfig().save_pretrained(tmp_path)
+    assert '"peft_type": "MUDPT"' in (tmp_path / "adapter_config.json").read_text()
+
+
+def test_the_default_is_the_preset_mudpt():
+    assert MuDPTConfig() == MuDPTConfig.from_preset("mudpt")
+
+
+def test_a_preset_takes_overrides():
+    config = MuDPTConfig.from_preset("coop", num_virtual_tokens=4)
+    assert config.num_tokens("text") == 4
+    assert config.num_tokens("vision") == 0
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'cocop'.*coop, vpt_shallow"):
+        MuDPTConfig.from_preset("cocop")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (dict(num_virtual_tokens=0), "num_virtual_tokens=0"),
+        (dict(num_virtual_tokens=2.0), "num_virtual_tokens=2.0"),
+        (dict(num_virtual_tokens=True), "num_virtual_tokens=True"),
+        (dict(vision_num_virtual_tokens=-1), "vision_num_virtual_tokens=-1"),
+        (dict(prompt_depth=-1), "prompt_depth=-1"),
+        (dict(text_prompt_depth="deep"), "text_prompt_depth='deep'"),
+        (dict(init_std=-0.1), "init_std=-0.1"),
+        (dict(fusion_type="mlp"), "fusion_type='mlp'.*linear, transformer"),
+        (dict(fusion_direction="both"), "fusion_direction='both'.*bidirectional"),
+        (dict(fusion_combine="concat"), "fusion_combine='concat'.*add, replace"),
+        (dict(fusion_sharing="none"), "fusion_sharing='none'.*per_layer"),
+        (dict(fusion_type=["linear"]), r"fusion_type=\['linear'\]"),
+        (dict(text_prompt_depth=0, vision_prompt_depth=0), "text_prompt_depth or vision_prompt_depth"),
+        (dict(text_prompt_depth=0), "fusion_direction='bidirectional'.*text"),
+        (dict(vision_num_virtual_tokens=0), "fusion_direction='bidirectional'.*vision"),
+        (dict(text_num_virtual_tokens=2), "2 text and 4 visual"),
+        (dict(fusion_combine="replace"), "fusion_combine='replace'.*'bidirectional'"),
+        (
+            dict(
+                fusion_direction="text_to_vision", fusion_combine="replace", text_prompt_depth=2, vision_prompt_depth=3
+            ),
+            "text_prompt_depth is 2 and vision_prompt_depth is 3",
+        ),
+        (dict(fusion_direction="vision_to_text", prompt_depth=1), "vision_to_text.*text_prompt_depth is 1"),
+        (
+            dict(text_prompt_depth=0, fusion_direction="none", text_prompt_init_text="a photo"),
+            "text_prompt_init_text='a photo'",
+        ),
+        (dict(task_type="FEATURE_EXTRACTION"), "task_type='FEATURE_EXTRACTION'"),
+    ],
+)
+def test_a_combination_that_means_nothing_is_refused_by_name(fields, named):
+    with pytest.raises(ValueError, match=named):
+        MuDPTConfig(**fields)
+
+
+def test_no_depth_given_means_nine_layers_or_all_of_the_shallower_tower():
+    config = MuDPTConfig()
+    config.resolve(TOWERS)
+    assert (config.depth("text"), config.depth("vision")) == (9, 9)
+    config = MuDPTConfig()
+    config.resolve({"text": TowerShape(32, 3), "vision": TowerShape(48, 12)})
+    assert (config.depth("text"), config.depth("vision")) == (3, 3)
+
+
+def test_depth_all_means_every_layer_of_each_tower():
+    config = MuDPTConfig.from_preset("ivlp")
+    config.resolve({"text": TowerShape(768, 12), "vision": TowerShape(1024, 24)})
+    assert (config.depth("text"), config.depth("vision")) == (12, 24)
+
+
+def test_a_depth_beyond_the_tower_is_refused_and_changes_nothing():
+    config = MuDPTConfig(prompt_depth=13)
+    before = config.to_dict()
+    with pytest.raises(ValueError, match="text_prompt_depth .or prompt_depth. is 13.*12 layers"):
+        config.resolve(TOWERS)
+    assert config.to_dict() == before
+
+
+def test_a_config_of_one_base_is_refused_on_another_width():
+    config = MuDPTConfig()
+    config.resolve(TOWERS)
+    with pytest.raises(ValueError, match="text_hidden_size=512.*640 wide.*new MuDPTConfig"):
+        config.resolve({"text": TowerShape(640, 12), "vision": TowerShape(768, 12)})
+
+
+def test_one_tower_is_enough_where_the_config_knows_the_other():
+    config = MuDPTConfig()
+    with pytest.raises(ValueError, match="no vision tower.*vision_prompt_depth=0"):
+        config.resolve({"text": TOWERS["text"]})
+    config.resolve(TOWERS)
+    config.resolve({"text": TOWERS["text"]})
+    assert config.depth("vision") == 9

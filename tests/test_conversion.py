@@ -1,0 +1,146 @@
+"""What conversion accepts and refuses. That the converted weights are right is shown by test_golden.py."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftConfig
+
+from peft_mudpt import MuDPTConfig, convert_checkpoint
+
+from .test_golden import GOLDEN, METHODS, read
+
+
+ROOT = Path(__file__).parents[1]
+PRESETS = {"vpt": "vpt_deep", "mpt": "ivlp", "mudpt": "mudpt_linear", "uumudpt": "mudpt"}
+
+
+def published(method: str) -> dict[str, torch.Tensor]:
+    tensors, _ = read(GOLDEN / f"{method}.safetensors")
+    return {key.removeprefix("param/"): t for key, t in tensors.items() if key.startswith("param/")}
+
+
+def at_depth_one(method: str) -> dict[str, torch.Tensor]:
+    """What a published trainer saves at depth 1: the deep prompts are gone or empty."""
+    kept = {}
+    for name, tensor in published(method).items():
+        if "resblocks" in name or "compound" in name:
+            continue
+        kept[name] = tensor[:0] if name.endswith("deep_prompts") else tensor
+    return kept
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_config_is_the_preset_with_the_sizes_of_the_file(method):
+    config, _ = convert_checkpoint(published(method), method)
+    preset = MuDPTConfig.from_preset(PRESETS.get(method, method))
+    for name in ("fusion_direction", "fusion_type", "fusion_combine", "fusion_sharing"):
+        assert getattr(config, name) == getattr(preset, name)
+    for modality, width in (("text", 64), ("vision", 128)):
+        if config.num_tokens(modality):
+            assert getattr(config, f"{modality}_hidden_size") == width
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_of_depth_one_gives_an_adapter_of_depth_one(method):
+    weights = at_depth_one(method)
+    config, converted = convert_checkpoint(weights, method)
+    assert {config.depth("text"), config.depth("vision")} <= {0, 1}
+    assert not any("vision_to_text" in name for name in converted)
+    without_idle = {n: t for n, t in weights.items() if not n.endswith("deep_prompts") and "visual_ctx_" not in n}
+    again = convert_checkpoint(without_idle, method)[1]
+    assert again.keys() == converted.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_learned_is_left_out(method):
+    extra = dict.fromkeys(
+        (
+            "prompt_learner.token_prefix",
+            "mudpt_prompt_learner.token_suffix",
+            "logit_scale",
+            "image_encoder.conv1.weight",
+            "image_encoder.transformer.resblocks.0.attn.in_proj_weight",
+            "text_encoder.transformer.resblocks.11.mlp.c_fc.bias",
+            "text_encoder.text_projection",
+        ),
+        torch.zeros(1),
+    )
+    _, converted = convert_checkpoint({**published(method), **extra}, method)
+    assert converted.keys() == convert_checkpoint(published(method), method)[1].keys()
+
+
+def test_half_precision_files_give_full_precision_weights():
+    half = {name: tensor.half() for name, tensor in published("maple").items()}
+    assert {tensor.dtype for tensor in convert_checkpoint(half, "maple")[1].values()} == {torch.float32}
+
+
+def test_coops_own_files_hold_the_bare_context():
+    context = published("coop")["prompt_learner.ctx"]
+    _, converted = convert_checkpoint({"ctx": context, "token_prefix": torch.zeros(1)}, "coop")
+    assert torch.equal(next(iter(converted.values()))[0], context)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_missing_name_is_listed(method):
+    weights = published(method)
+    first = next(name for name in weights if name.endswith("ctx"))
+    del weights[first]
+    with pytest.raises(ValueError, match=f"missing .*{first}"):
+        convert_checkpoint(weights, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_name_is_listed(method):
+    with pytest.raises(ValueError, match="unknown .*prompt_learner.extra"):
+        convert_checkpoint({**published(method), "prompt_learner.extra": torch.zeros(1)}, method)
+
+
+def test_an_unknown_method_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'cocop'.*coop, vpt, mpt"):
+        convert_checkpoint({}, "cocop")
+
+
+def test_class_specific_contexts_are_refused():
+    with pytest.raises(ValueError, match="Class-specific"):
+        convert_checkpoint({"prompt_learner.ctx": torch.zeros(5, 4, 64)}, "coop")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shapes_that_do_not_go_together_are_listed(method):
+    weights = published(method)
+    for name in list(weights)[:: max(1, len(weights) // 5)]:
+        wrong = {**weights, name: torch.zeros(7, 7, 7, 7)}
+        with pytest.raises(ValueError, match="shape"):
+            convert_checkpoint(wrong, method)
+
+
+def run_script(*arguments) -> subprocess.CompletedProcess:
+    script = str(ROOT / "examples" / "convert_checkpoint.py")
+    return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_script_writes_an_adapter_that_peft_finds(tmp_path):
+    torch.save({"state_dict": published("maple"), "epoch": 5}, tmp_path / "model.pth.tar-5")
+    result = run_script(tmp_path / "model.pth.tar-5", "--method", "maple", "--output_dir", tmp_path / "adapter")
+    assert result.returncode == 0, result.stderr
+    assert isinstance(PeftConfig.from_pretrained(tmp_path / "adapter"), MuDPTConfig)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+class Malicious:
+    def __reduce__(self):
+        return Path.touch, (Path(self.target),)
+
+
+def test_the_script_executes_nothing_that_a_file_holds(tmp_path):
+    Malicious.target = str(tmp_path / "executed")
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"prompt_learner.ctx": Malicious()}))
+    torch.save({"prompt_learner.ctx": Malicious()}, tmp_path / "evil_too.pth")
+    for name in ("evil.pth", "evil_too.pth"):
+        result = run_script(tmp_path / name, "--method", "coop", "--output_dir", tmp_path / "adapter")
+        assert result.returncode != 0 and "more than tensors" in result.stderr
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "adapter").exists()
