@@ -19,19 +19,35 @@ class Arguments:
     )
 
 
-def load_weights(file: str):
-    """The tensors of a file. Only tensors are read: nothing in the file is executed."""
+class Ignored:
+    """Stands for every object of a file that is no tensor, such as the scheduler that Dassl saves with the weights."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+def load_weights(file: str) -> dict:
+    """The tensors of a file. Nothing in it is executed: whatever else it names is read as `Ignored`."""
     import pickle
+    import zipfile
 
     import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{file} holds more than tensors, and is not loaded since that could run code.") from error
+        # before torch 1.6 a file was no archive; these are read if they hold nothing but tensors
+        others = get_unsafe_globals_in_checkpoint(file) if zipfile.is_zipfile(file) else []
+        with safe_globals([(Ignored, name) for name in others]):
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{file} is no checkpoint that can be read safely.") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]  # Dassl, the published trainers' framework, wraps the weights
     if not isinstance(loaded, dict):
         raise ValueError(f"{file} holds a {type(loaded).__name__}, expected a dictionary of tensors.")
-    loaded = loaded.get("state_dict", loaded)  # Dassl, the published trainers' framework, wraps the weights
     return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
 
 

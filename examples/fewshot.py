@@ -31,12 +31,15 @@ class Arguments:
         metadata={"help": "Text of a class. Text prompts start from its first words; the rest stands after them."},
     )
     seed: int = field(default=1, metadata={"help": "Seed of the draw, of the weights and of the batches."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pictures per device and step."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Pictures per device and step."})
     per_device_eval_batch_size: int = field(default=100, metadata={"help": "Pictures per device when testing."})
     learning_rate: float = field(default=0.0025, metadata={"help": "Peak learning rate of SGD, annealed by a cosine."})
     weight_decay: float = field(default=5e-4, metadata={"help": "Weight decay of SGD."})
-    num_train_epochs: int = field(default=10, metadata={"help": "How often each training picture is seen."})
-    max_train_steps: Optional[int] = field(default=None, metadata={"help": "Stop after so many steps instead."})
+    num_train_epochs: int = field(default=5, metadata={"help": "How often each training picture is seen, at least."})
+    min_train_steps: int = field(
+        default=1200, metadata={"help": "Few pictures are seen more often, for so many steps."}
+    )
+    max_train_steps: Optional[int] = field(default=None, metadata={"help": "Train for exactly so many steps instead."})
     mixed_precision: Optional[str] = field(default=None, metadata={"help": "no, fp16 or bf16, as in accelerate."})
 
 
@@ -51,6 +54,10 @@ def load_data(arguments: Arguments):
         test = demo.load_pictures(demo.ADAPTATION_STYLE, images_per_class=10, seed=2)
     else:
         pool, test = load_dataset("imagefolder", data_dir=arguments.train_dir, split="train"), None
+        if "label" not in pool.column_names:
+            raise ValueError(
+                f"--train_dir {arguments.train_dir} must hold a folder of pictures for each class, at least two."
+            )
     drawn = sample_few_shot(pool["label"][:], arguments.shots, arguments.seed)
     if test is None:
         test = pool.select(sorted(set(range(len(pool))) - set(drawn)))
@@ -70,7 +77,7 @@ def train(accelerator, model, class_tokens, loader, arguments: Arguments) -> Non
         trainable, lr=arguments.learning_rate, momentum=0.9, weight_decay=arguments.weight_decay
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    steps = arguments.max_train_steps or arguments.num_train_epochs * len(loader)
+    steps = arguments.max_train_steps or max(arguments.min_train_steps, arguments.num_train_epochs * len(loader))
     processes = accelerator.num_processes  # accelerate steps the schedule once for each
     schedule = accelerator.prepare(
         get_cosine_schedule_with_warmup(optimizer, steps // 20 * processes, steps * processes)
@@ -86,14 +93,17 @@ def train(accelerator, model, class_tokens, loader, arguments: Arguments) -> Non
         schedule.step()
         optimizer.zero_grad()
         bar.set_postfix(loss=f"{loss.item():.3f}")
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast was for training
 
 
-def evaluate(accelerator, model, class_tokens, loader) -> float:
-    """Accuracy on the test pictures, in percent. The classes are encoded once."""
+def evaluate(accelerator, model, class_tokens, loader) -> str:
+    """Accuracy on the test pictures. The classes are encoded once."""
     import torch
 
     from peft_mudpt.classifier import classify, encode_classes
 
+    if len(loader.dataset) == 0:
+        return "no picture is left to test on: lower --shots"
     model.eval()
     correct = []
     with torch.no_grad(), accelerator.autocast():
@@ -101,7 +111,7 @@ def evaluate(accelerator, model, class_tokens, loader) -> float:
         for batch in loader:
             predictions = classify(model, batch["pixel_values"], class_features).argmax(dim=-1)
             correct.append(accelerator.gather_for_metrics(predictions == batch["labels"]))
-    return 100 * torch.cat(correct).float().mean().item()
+    return f"{100 * torch.cat(correct).float().mean().item():.1f} %"
 
 
 def main() -> None:
@@ -153,21 +163,19 @@ def main() -> None:
     test_loader = accelerator.prepare(test_loader)
     with model.disable_adapter():
         zero_shot = evaluate(accelerator, model, class_tokens(arguments.template), test_loader)
-    accelerator.print(f"zero-shot accuracy    {zero_shot:.1f} %")
+    accelerator.print(f"zero-shot accuracy    {zero_shot}")
     train(accelerator, model, class_tokens(after_prompts), train_loader, arguments)
     accuracy = evaluate(accelerator, model, class_tokens(after_prompts), test_loader)
-    accelerator.print(f"accuracy after        {accuracy:.1f} %")
+    accelerator.print(f"accuracy after        {accuracy}")
 
     if accelerator.is_main_process:
         model.save_pretrained(arguments.output_dir)
         print(f"adapter saved to      {arguments.output_dir}")
         reloaded = PeftModel.from_pretrained(load_clip(), arguments.output_dir).eval()
-        inputs = {**class_tokens(after_prompts), **collate([test_set[0]])}
-        inputs["pixel_values"] = inputs["pixel_values"].to(accelerator.device)
-        del inputs["labels"]
+        pixel_values = collate([train_set[0]])["pixel_values"].to(accelerator.device)
         with torch.no_grad():
-            equal = torch.equal(model(**inputs).logits_per_image, reloaded(**inputs).logits_per_image)
-        if not equal:
+            logits = [m(**class_tokens(after_prompts), pixel_values=pixel_values) for m in (model.eval(), reloaded)]
+        if not torch.equal(logits[0].logits_per_image, logits[1].logits_per_image):
             raise RuntimeError(
                 f"The adapter reloaded from {arguments.output_dir} gives other logits than the trained."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Optional
 
@@ -33,15 +34,13 @@ def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens
             f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
         )
     before, _, after = template.partition("{}")
-    words = before.split()
+    words = re.findall(r"\S+\s*", before)  # each with the space behind it
 
     def count(k: int) -> int:
-        return len(tokenizer(" ".join(words[:k]), add_special_tokens=False).input_ids)
+        return len(tokenizer("".join(words[:k]), add_special_tokens=False).input_ids)
 
     taken = max(k for k in range(len(words) + 1) if count(k) <= num_tokens)
-    if taken == 0:
-        return None, template
-    return " ".join(words[:taken]), " ".join([*words[taken:], "{}"]) + after
+    return "".join(words[:taken]).strip() or None, "".join(words[taken:]) + "{}" + after
 
 
 def tokenize_classes(

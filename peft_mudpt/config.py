@@ -16,10 +16,11 @@ class MuDPTType(str, Enum):
 
 
 class TowerShape(NamedTuple):
-    """The two numbers of a CLIP tower that an adapter depends on."""
+    """What an adapter depends on, of a CLIP tower."""
 
     hidden_size: int
     num_layers: int
+    num_positions: Optional[int] = None  # of the text tower's table
 
 
 Modality = Literal["text", "vision"]
@@ -129,11 +130,9 @@ class MuDPTConfig(PeftConfig):
     vision_hidden_size: Optional[int] = field(
         default=None, metadata={"help": "Width of the vision tower. Filled in from the base model."}
     )
-    text_prompt_init_ids: Optional[list[int]] = field(
+    text_prompt_init_ids: Optional[dict[str, list[int]]] = field(
         default=None,
-        metadata={
-            "help": "Token ids of text_prompt_init_text. Filled in, so that a saved adapter needs no tokenizer."
-        },
+        metadata={"help": "Token ids of text_prompt_init_text, by its words. Filled in: loading needs no tokenizer."},
     )
 
     # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
@@ -156,7 +155,7 @@ class MuDPTConfig(PeftConfig):
         Raises:
             ValueError: if there is no such preset, or an override does not go with it.
         """
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"Unknown preset {preset!r}; the presets are {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[preset], **overrides})
 
@@ -206,8 +205,11 @@ class MuDPTConfig(PeftConfig):
         for modality in MODALITIES:
             width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
             width, depth = getattr(self, width_field), self._asked_depth(modality)
+            if modality not in prompted:
+                resolved[depth_field] = 0
+                continue
             if modality not in towers:
-                if modality in prompted and not (width and isinstance(depth, int)):
+                if not (width and isinstance(depth, int)):
                     raise ValueError(
                         f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
                         f"{depth_field}=0 (and fusion_direction='none'), or give {width_field} and {depth_field} of "
@@ -230,7 +232,14 @@ class MuDPTConfig(PeftConfig):
                     f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
                     f"{tower.num_layers} layers. Choose at most {tower.num_layers}, or 'all'."
                 )
-            resolved |= {width_field: tower.hidden_size, depth_field: depth if modality in prompted else 0}
+            n = self.num_tokens(modality)
+            if tower.num_positions is not None and n + 3 > tower.num_positions:
+                raise ValueError(
+                    f"{n} {modality} prompt tokens (num_virtual_tokens or {modality}_num_virtual_tokens) leave no "
+                    f"room for BOS, a word and EOS among the tower's {tower.num_positions} positions. Use at most "
+                    f"{tower.num_positions - 3}."
+                )
+            resolved |= {width_field: tower.hidden_size, depth_field: depth}
         self._validate_fused_depths(
             *(resolved.get(f"{m}_prompt_depth", self.depth(m)) for m in MODALITIES)  # text, vision
         )
@@ -252,7 +261,7 @@ class MuDPTConfig(PeftConfig):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; it is one of {', '.join(allowed)}.")
-        self._validate_numbers()
+        self._validate_types()
         if not any(map(self.num_tokens, MODALITIES)):
             raise ValueError(
                 "Neither tower has prompts: give text_prompt_depth or vision_prompt_depth a value above 0 "
@@ -269,7 +278,7 @@ class MuDPTConfig(PeftConfig):
         own = getattr(self, f"{modality}_prompt_depth")
         return self.prompt_depth if own is None else own
 
-    def _validate_numbers(self) -> None:
+    def _validate_types(self) -> None:
         def refuse(name: str, expected: str) -> None:
             raise ValueError(f"{name}={getattr(self, name)!r} is not {expected}.")
 
@@ -285,8 +294,20 @@ class MuDPTConfig(PeftConfig):
         for name in ("prompt_depth", "text_prompt_depth", "vision_prompt_depth"):
             if getattr(self, name) not in (None, "all") and not is_count(getattr(self, name), 0):
                 refuse(name, "a whole number, 'all' or None")
-        if not isinstance(self.init_std, (int, float)) or not 0 <= self.init_std < float("inf"):
+        std_is_number = isinstance(self.init_std, (int, float)) and not isinstance(self.init_std, bool)
+        if not std_is_number or not 0 <= self.init_std < float("inf"):
             refuse("init_std", "a number of at least 0")
+        for name in ("text_prompt_init_text", "tokenizer_name_or_path"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                refuse(name, "a string or None")
+        modules = self.modules_to_save or []
+        if isinstance(modules, str) or not all(isinstance(module, str) and module for module in modules):
+            refuse("modules_to_save", "a list of module names or None")
+        recorded = self.text_prompt_init_ids or {}
+        if not isinstance(recorded, dict) or not all(
+            isinstance(ids, list) and ids and all(is_count(i, 0) for i in ids) for ids in recorded.values()
+        ):
+            refuse("text_prompt_init_ids", "token ids by words, or None (it is filled in from text_prompt_init_text)")
 
     def _validate_fusion(self) -> None:
         if self.fusion_direction == "none":

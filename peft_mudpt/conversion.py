@@ -9,8 +9,7 @@ from typing import NamedTuple, Optional
 import torch
 
 from .config import MODALITIES, MuDPTConfig
-from .layer import MuDPTLayer
-from .model import LAYER_NAME
+from .layer import LAYER_NAME, MuDPTLayer
 from .prompts import MultiModalPrompts
 
 
@@ -45,16 +44,16 @@ def _linear(published: str, ours: str) -> Names:
 def _light_transformer(prefix: str, pre: str, post: str, projection: str, ours: str) -> Names:
     block = f"{prefix}self_attn"
     return {
-        **_linear(f"{prefix}{pre}", f"{ours}.pre_layer_norm"),
-        **_linear(f"{block}.ln_1", f"{ours}.layer_norm1"),
-        f"{block}.attn.in_proj_weight": f"{ours}.self_attn.in_proj.weight",
-        f"{block}.attn.in_proj_bias": f"{ours}.self_attn.in_proj.bias",
-        **_linear(f"{block}.attn.out_proj", f"{ours}.self_attn.out_proj"),
-        **_linear(f"{block}.ln_2", f"{ours}.layer_norm2"),
-        **_linear(f"{block}.mlp.c_fc", f"{ours}.fc1"),
-        **_linear(f"{block}.mlp.c_proj", f"{ours}.fc2"),
-        **_linear(f"{prefix}{post}", f"{ours}.post_layer_norm"),
-        **_linear(f"{prefix}{projection}", f"{ours}.projection"),
+        **_linear(f"{prefix}{pre}", f"{ours}.input_norm"),
+        **_linear(f"{block}.ln_1", f"{ours}.attention_norm"),
+        f"{block}.attn.in_proj_weight": f"{ours}.attention.qkv.weight",
+        f"{block}.attn.in_proj_bias": f"{ours}.attention.qkv.bias",
+        **_linear(f"{block}.attn.out_proj", f"{ours}.attention.output"),
+        **_linear(f"{block}.ln_2", f"{ours}.feed_forward_norm"),
+        **_linear(f"{block}.mlp.c_fc", f"{ours}.feed_forward_in"),
+        **_linear(f"{block}.mlp.c_proj", f"{ours}.feed_forward_out"),
+        **_linear(f"{prefix}{post}", f"{ours}.output_norm"),
+        **_linear(f"{prefix}{projection}", f"{ours}.output"),
     }
 
 
@@ -164,11 +163,12 @@ def convert_checkpoint(
         >>> set_peft_model_state_dict(model, weights)
         ```
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; the published methods are {', '.join(METHODS)}.")
-    learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(name)}
-    if method == "coop" and "ctx" in learned:  # CoOp's own files hold the prompt learner alone
-        learned["prompt_learner.ctx"] = learned.pop("ctx")
+    learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(str(name))}
+    if method == "coop" and list(learned) == ["ctx"]:  # CoOp's own files hold the prompt learner alone
+        learned = {"prompt_learner.ctx": learned["ctx"]}
+    _check_tensors(learned)
     preset, published_names = METHODS[method]
     depths = _depths(learned)
     names = published_names(depths)
@@ -186,6 +186,18 @@ def convert_checkpoint(
     prefix = ".".join(["base_model.model", LAYER_NAME, *MuDPTLayer.adapter_layer_names])
     weights = _stacked({ours: learned[name].float() for name, ours in used.items()})
     return config, {f"{prefix}.{name}": tensor for name, tensor in weights.items()}
+
+
+def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
+    """Every value is a tensor with an axis and with numbers in it; only a stack of deep prompts may be empty."""
+    wrong = []
+    for name, tensor in learned.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
+            wrong.append(f"{name!r} ({type(tensor).__name__})")
+        elif 0 in (tensor.shape[1:] if name.endswith("deep_prompts") and tensor.dim() == 3 else tensor.shape):
+            wrong.append(f"{name!r} of shape {tuple(tensor.shape)}")
+    if wrong:
+        raise ValueError(f"A checkpoint holds named tensors of at least one number each, not {', '.join(wrong)}.")
 
 
 def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
@@ -209,7 +221,8 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
     fused = MuDPTConfig.from_preset(preset).fusion_direction != "none"
     prompts = {modality: shapes.get(f"{modality}_prompts.0") for modality in MODALITIES}  # (n, d)
     if fused and prompts["vision"] is None:  # generated: as many as text prompts, as wide as the projection
-        width = next(shape[0] for name, shape in shapes.items() if name.endswith(("layer_0.bias", "projection.bias")))
+        biases = ("text_to_vision.networks.layer_0.bias", "text_to_vision.networks.all_layers.output.bias")
+        width = next(shapes[name][0] for name in biases if name in shapes)
         prompts["vision"] = torch.Size([prompts["text"][0], width])
     fields = {}
     for modality in MODALITIES:

@@ -23,20 +23,20 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        # width / 64 heads, at least 1; a width that is no multiple of 64 gets the next number that divides it
+        # width / 64 heads, at least 1; a width that is no multiple of 64 gets the next lower number that divides it
         self.num_heads = next(h for h in range(max(1, width // HEAD_DIM), 0, -1) if width % h == 0)
-        self.in_proj = nn.Linear(width, 3 * width)  # rows: query, key, value
-        self.out_proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.in_proj.weight)
-        nn.init.zeros_(self.in_proj.bias)
-        nn.init.zeros_(self.out_proj.bias)
+        self.qkv = nn.Linear(width, 3 * width)  # rows: query, key, value
+        self.output = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.output.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         n, width = hidden.shape
-        heads = self.in_proj(hidden).view(n, 3, self.num_heads, width // self.num_heads)  # (n, 3, h, w/h)
+        heads = self.qkv(hidden).view(n, 3, self.num_heads, width // self.num_heads)  # (n, 3, h, w/h)
         query, key, value = heads.permute(1, 2, 0, 3).unsqueeze(1)  # 3 x (1, h, n, w/h)
         attended = F.scaled_dot_product_attention(query, key, value)  # (1, h, n, w/h)
-        return self.out_proj(attended[0].transpose(0, 1).reshape(n, width))
+        return self.output(attended[0].transpose(0, 1).reshape(n, width))
 
 
 class LightTransformer(nn.Module):
@@ -48,26 +48,27 @@ class LightTransformer(nn.Module):
         source_width: width of the tower whose prompts are read.
         target_width: width of the tower whose prompts are shifted.
 
-    `forward` maps (n, source_width) to (n, target_width).
+    `forward` maps (n, source_width) to (n, target_width). The parts are not called as they are in CLIP, so that
+    `modules_to_save` and other adapters' targets, which PEFT finds by the end of a name, mean CLIP's.
     """
 
     def __init__(self, source_width: int, target_width: int):
         super().__init__()
-        self.pre_layer_norm = nn.LayerNorm(source_width)
-        self.layer_norm1 = nn.LayerNorm(source_width)
-        self.self_attn = SelfAttention(source_width)
-        self.layer_norm2 = nn.LayerNorm(source_width)
-        self.fc1 = nn.Linear(source_width, 4 * source_width)
+        self.input_norm = nn.LayerNorm(source_width)
+        self.attention_norm = nn.LayerNorm(source_width)
+        self.attention = SelfAttention(source_width)
+        self.feed_forward_norm = nn.LayerNorm(source_width)
+        self.feed_forward_in = nn.Linear(source_width, 4 * source_width)
         self.activation = QuickGELUActivation()
-        self.fc2 = nn.Linear(4 * source_width, source_width)
-        self.post_layer_norm = nn.LayerNorm(source_width)
-        self.projection = nn.Linear(source_width, target_width)
+        self.feed_forward_out = nn.Linear(4 * source_width, source_width)
+        self.output_norm = nn.LayerNorm(source_width)
+        self.output = nn.Linear(source_width, target_width)
 
     def forward(self, prompts: torch.Tensor) -> torch.Tensor:
-        hidden = self.pre_layer_norm(prompts)
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
-        hidden = hidden + self.fc2(self.activation(self.fc1(self.layer_norm2(hidden))))
-        return self.projection(self.post_layer_norm(hidden))
+        hidden = self.input_norm(prompts)
+        hidden = hidden + self.attention(self.attention_norm(hidden))
+        hidden = hidden + self.feed_forward_out(self.activation(self.feed_forward_in(self.feed_forward_norm(hidden))))
+        return self.output(self.output_norm(hidden))
 
 
 class InjectionModel(nn.Module):

@@ -14,6 +14,16 @@ from .prompts import MultiModalPrompts
 from .towers import prompted_tower
 
 
+# The layer's place in the module that owns the towers; CoOp's word for it. It must not contain the prefix "mudpt_":
+# PEFT would not delete adapters below it.
+LAYER_NAME = "prompt_learner"
+
+NO_MERGE = (
+    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can stand for. Keep "
+    "the adapter beside the model, or use unload() to get the base model back."
+)
+
+
 class MuDPTLayer(nn.Module, BaseTunerLayer):
     """
     A new child of the module that owns the towers. It wraps and replaces nothing: the hooks it registers on the towers
@@ -24,30 +34,26 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
     # name after the first segment that begins with "mudpt_", so this must be the only one.
     adapter_layer_names = ("mudpt_adapters",)
 
-    def __init__(self) -> None:
+    def __init__(self, towers: list[nn.Module]) -> None:
         super().__init__()
         self.mudpt_adapters = nn.ModuleDict()
         self.merged_adapters = []
-        self._towers: list[nn.Module] = []  # not registered: they stay where they are in the model
+        self._towers = towers  # in a list, which does not register them: they stay where they are in the model
         self._hooks: list[RemovableHandle] = []
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
-        """Add an adapter. The layer must be attached."""
+        """Add an adapter; the first one brings the hooks."""
         self.mudpt_adapters[adapter_name] = prompts
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
-
-    def attach(self, towers: list[nn.Module]) -> None:
-        """Register the hooks on the towers, once."""
         if not self._hooks:
-            self._towers = towers
-            self._hooks = [hook for tower in towers for hook in prompted_tower(tower)(self).attach(tower)]
+            self._hooks = [hook for tower in self._towers for hook in prompted_tower(tower)(self).attach(tower)]
 
     def detach(self) -> None:
         """Take the hooks off the towers."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._towers = [], []
+        self._hooks = []
 
     def num_tokens(self, modality: Modality) -> int:
         adapter = self._active_prompts()
@@ -87,6 +93,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         raise ValueError(NO_MERGE)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Optional[torch.device] = None) -> None:
+        if adapter_name not in self.mudpt_adapters:
+            return  # another method's, which PEFT offers to every tuner layer
         like = self._towers[0].embeddings.position_embedding.weight
         adapter = self.mudpt_adapters[adapter_name]
         device = like.device if device is None else device
@@ -105,9 +113,3 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return f"mudpt.{super().__repr__()}"  # PEFT's status helpers read the method's name from it
-
-
-NO_MERGE = (
-    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can stand for. Keep "
-    "the adapter beside the model, or use unload() to get the base model back."
-)

@@ -69,14 +69,3 @@ class MultiModalPrompts(nn.Module):
             return own[layer]
         shift = injection_model(layer, source[layer])  # (n, d)
         return own[layer] + shift if self.combine == "add" else shift
-
-    @torch.no_grad()
-    def start_text_from(self, token_embeddings: torch.Tensor) -> None:
-        """
-        Start the text prompts of the input layer from words.
-
-        Args:
-            token_embeddings: (m, d_t), without positions. The first n are used; if m < n the rest stays random.
-        """
-        m = min(len(token_embeddings), self.text_prompts.shape[1])
-        self.text_prompts[0, :m] = token_embeddings[:m].to(self.text_prompts)

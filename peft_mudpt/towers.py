@@ -17,6 +17,12 @@ from transformers import CLIPTextModel, CLIPVisionModel
 from .config import Modality, TowerShape
 
 
+NO_ADAPTER_PER_SAMPLE = (
+    "adapter_names= (an adapter per sample) is not supported by MuDPT: all texts and images of a batch share one "
+    "sequence layout. Activate one adapter with set_adapter(name), and run the samples of each adapter together."
+)
+
+
 class PromptSource(Protocol):
     """Whom the hooks ask."""
 
@@ -31,7 +37,7 @@ class PromptedTower:
     """
     The life of the prompts in one tower: inserted at the embeddings, overwritten before each deep layer, removed after
     the last. What the base model returns therefore has the shapes it has without prompts; only `attentions`, which
-    relate all tokens, show them.
+    relate all tokens, show them. (A tower's `embeddings` or `encoder` called by itself shows them too.)
     """
 
     modality: ClassVar[Modality]
@@ -52,6 +58,7 @@ class PromptedTower:
     def attach(self, tower: nn.Module) -> list[RemovableHandle]:
         """Register the hooks on one tower."""
         return [
+            tower.register_forward_pre_hook(self.prepare, with_kwargs=True),
             tower.embeddings.register_forward_hook(self.insert),
             *(
                 layer.register_forward_pre_hook(partial(self.overwrite, index))
@@ -61,6 +68,12 @@ class PromptedTower:
             tower.encoder.register_forward_hook(self.remove),
             tower.register_forward_hook(self.remove_from_hidden_states),
         ]
+
+    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        """Look at the tower's arguments, and change what the prompts make another."""
+        if self.source.num_tokens(self.modality) and kwargs.get("adapter_names") is not None:
+            raise ValueError(NO_ADAPTER_PER_SAMPLE)
+        return None
 
     def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
         """The prompts (n, d) as they stand beside the embedded tokens."""
@@ -135,10 +148,6 @@ class PromptedCLIPText(PromptedTower):
     def split(hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         return hidden[:, :1], hidden[:, 1 + n :]
 
-    def attach(self, tower: nn.Module) -> list[RemovableHandle]:
-        make_room = tower.register_forward_pre_hook(self.make_room, with_kwargs=True)
-        return [make_room, *super().attach(tower)]
-
     def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
         prompts = super().input_prompts(embeddings)
         if prompts is None:
@@ -147,10 +156,12 @@ class PromptedCLIPText(PromptedTower):
         positions = torch.arange(1, 1 + len(prompts), device=embeddings.position_ids.device)
         return prompts + embeddings.position_embedding(positions)  # (n, d)
 
-    def make_room(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
         """Move the positions and the attention mask of the words n tokens on."""
+        super().prepare(tower, args, kwargs)
         n = self.source.num_tokens(self.modality)
-        kwargs = {**dict(zip(("input_ids", "attention_mask", "position_ids"), args)), **kwargs}
+        names = ("input_ids", "attention_mask", "position_ids")  # as the tower takes them by position
+        kwargs = {**dict(zip(names, args)), **kwargs}
         input_ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if not n or input_ids is None:
             return None
@@ -162,48 +173,52 @@ class PromptedCLIPText(PromptedTower):
                 )
             kwargs["attention_mask"] = torch.cat([mask[:, :1], mask.new_ones(len(mask), n), mask[:, 1:]], dim=1)
         kwargs["position_ids"] = self._moved_positions(tower, input_ids, kwargs.get("position_ids"), n)
-        return (), kwargs
+        return args[len(names) :], kwargs
 
+    @classmethod
     def _moved_positions(
-        self, tower: nn.Module, input_ids: torch.Tensor, position_ids: Optional[torch.Tensor], n: int
+        cls, tower: nn.Module, input_ids: torch.Tensor, position_ids: Optional[torch.Tensor], n: int
     ) -> torch.Tensor:
-        """Positions (1 or B, L) of the tokens with n prompts after BOS."""
-        table, length = tower.embeddings.position_embedding.num_embeddings, input_ids.shape[-1]
-        compiling = torch.compiler.is_compiling()  # the checks read values, which a graph cannot
+        """Positions (1 or B, L) of the tokens when n prompts stand after BOS."""
+        ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
+        table, length = _num_positions(tower), ids.shape[1]
         explicit = position_ids is not None
         if not explicit:
-            position_ids = torch.arange(length, device=input_ids.device)[None]  # (1, L)
+            position_ids = torch.arange(length, device=ids.device)[None]  # (1, L)
         elif position_ids.dim() != 2 or position_ids.shape[1] != length:
             raise ValueError(
                 f"position_ids has shape {tuple(position_ids.shape)}, expected (batch, {length}) like input_ids."
             )
-        elif not compiling and (position_ids[:, 0].any() or (position_ids[:, 1:] < 1).any()):
-            raise ValueError(
-                "position_ids must be 0 for the first token (BOS) and at least 1 for the others: the prompts stand at "
-                f"positions 1 to {n} and the words after them. Leave position_ids out, or disable the adapter."
-            )
         moved = torch.cat([position_ids[:, :1], position_ids[:, 1:] + n], dim=1)
-        if (explicit or length + n > table) and not compiling:
-            self._check_fits(tower, input_ids, moved, n)
-        # What is beyond the table now stands behind EOS, where causal attention lets it touch nothing that counts.
-        return moved.clamp(max=table - 1)
+        if not explicit and length + n <= table:
+            return moved
+        # Causal attention lets nothing that counts see what stands behind EOS: there, any position does.
+        behind_eos = cls._behind_eos(tower, ids)
+        out_of_order = (position_ids[:, :1] != 0) | (position_ids[:, 1:] < 1).any(dim=1, keepdim=True)  # (1 or B, 1)
+        if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
+            if out_of_order.any():
+                raise ValueError(
+                    "position_ids must be 0 for the first token (BOS) and at least 1 for the others: the prompts "
+                    f"stand at positions 1 to {n} and the words after them. Leave position_ids out, or disable the "
+                    "adapter."
+                )
+            needed = moved.masked_fill(behind_eos, 0).amax().item() + 1
+            if needed > table:
+                raise ValueError(
+                    f"The text needs {needed} positions with its {n} prompt tokens, but the text tower has {table}: "
+                    f"{table - n} tokens are left for BOS, words and EOS. Shorten the text, or tokenize it with "
+                    f"truncation=True, max_length={table - n}."
+                )
+        return torch.where(behind_eos, moved.clamp(max=table - 1), moved).masked_fill(out_of_order, table)
 
     @staticmethod
-    def _check_fits(tower: nn.Module, input_ids: torch.Tensor, positions: torch.Tensor, n: int) -> None:
-        table = tower.embeddings.position_embedding.num_embeddings
-        ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
+    def _behind_eos(tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """Which tokens (B, L) stand behind the first EOS of their row; none where there is no EOS."""
         if tower.eos_token_id == 2:  # CLIP's older rule: EOS is the largest id
             is_eos = ids == ids.amax(dim=1, keepdim=True)
         else:
             is_eos = ids == tower.eos_token_id
-        behind_eos = (is_eos.cumsum(dim=1) - is_eos.long()) > 0  # (B, L); all False where EOS is missing
-        needed = positions.masked_fill(behind_eos, 0).amax().item() + 1
-        if needed > table:
-            raise ValueError(
-                f"The text needs {needed} positions with its {n} prompt tokens, but the text tower has {table}: "
-                f"{table - n} tokens are left for BOS, words and EOS. Shorten the text, or tokenize it with "
-                f"truncation=True, max_length={table - n}."
-            )
+        return (is_eos.cumsum(dim=1) - is_eos.long()) > 0
 
 
 # One entry per supported model family and tower.
@@ -245,6 +260,12 @@ def find_towers(model: nn.Module) -> dict[Modality, str]:
     return found
 
 
+def _num_positions(text_tower: nn.Module) -> int:
+    # of the weight, since LoRA may stand in the place of the module
+    return text_tower.embeddings.position_embedding.weight.shape[0]
+
+
 def tower_shape(tower: nn.Module) -> TowerShape:
-    """Width and depth of a tower, from its own config."""
-    return TowerShape(tower.config.hidden_size, tower.config.num_hidden_layers)
+    """What an adapter depends on, of one tower."""
+    positions = _num_positions(tower) if prompted_tower(tower).modality == "text" else None
+    return TowerShape(tower.config.hidden_size, tower.config.num_hidden_layers, positions)

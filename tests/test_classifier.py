@@ -28,6 +28,10 @@ def test_a_word_of_several_tokens_is_not_torn(tokenizer):
     assert split_template("a zebra {}, a pet.", tokenizer, 3) == ("a", "zebra {}, a pet.")
 
 
+def test_what_stands_after_the_prompts_keeps_its_spaces(tokenizer):
+    assert split_template("a photo of  a-{}!", tokenizer, 2) == ("a photo", "of  a-{}!")
+
+
 def test_a_template_that_begins_with_the_class_has_no_words_to_give(tokenizer):
     assert split_template("{}, a pet.", tokenizer, 4) == (None, "{}, a pet.")
 

@@ -45,6 +45,12 @@ def test_an_unknown_preset_lists_the_known_ones():
         (dict(prompt_depth=-1), "prompt_depth=-1"),
         (dict(text_prompt_depth="deep"), "text_prompt_depth='deep'"),
         (dict(init_std=-0.1), "init_std=-0.1"),
+        (dict(init_std=True), "init_std=True"),
+        (dict(modules_to_save="visual_projection"), "modules_to_save='visual_projection'"),
+        (dict(modules_to_save=[5]), r"modules_to_save=\[5\]"),
+        (dict(text_prompt_init_text=["a", "photo"]), "text_prompt_init_text="),
+        (dict(text_prompt_init_ids=[1, 2]), "text_prompt_init_ids="),
+        (dict(text_prompt_init_ids={"a": [1.5]}), "text_prompt_init_ids="),
         (dict(fusion_type="mlp"), "fusion_type='mlp'.*linear, transformer"),
         (dict(fusion_direction="both"), "fusion_direction='both'.*bidirectional"),
         (dict(fusion_combine="concat"), "fusion_combine='concat'.*add, replace"),
@@ -111,3 +117,17 @@ def test_one_tower_is_enough_where_the_config_knows_the_other():
     config.resolve(TOWERS)
     config.resolve({"text": TOWERS["text"]})
     assert config.depth("vision") == 9
+
+
+def test_a_side_without_prompts_leaves_its_tower_open():
+    config = MuDPTConfig.from_preset("coop")
+    config.resolve(TOWERS)
+    config.resolve({"text": TOWERS["text"], "vision": TowerShape(1024, 24)})
+    assert config.vision_hidden_size is None
+
+
+def test_a_config_changed_to_nonsense_is_refused_when_used():
+    config = MuDPTConfig()
+    config.num_virtual_tokens = "4"
+    with pytest.raises(ValueError, match="num_virtual_tokens='4'"):
+        config.resolve(TOWERS)

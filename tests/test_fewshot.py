@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from peft_mudpt import demo
@@ -16,6 +17,14 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "fewshot.py"
 def run(*arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", str(SCRIPT)]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+
+
+def save_pictures(folder: Path, per_class: int, classes=("filled red star", "hollow blue heart")) -> None:
+    rng = np.random.default_rng(3)
+    for name in classes:
+        (folder / name.replace(" ", "_")).mkdir(parents=True)
+        for i in range(per_class):
+            demo.draw(name, "plain", rng).save(folder / name.replace(" ", "_") / f"{i}.png")
 
 
 def number(output: str, name: str) -> float:
@@ -37,11 +46,7 @@ def test_a_few_steps_on_the_embedded_world_gain_accuracy(tmp_path):
 
 @pytest.mark.parametrize("method", ["maple", "vpt_deep"])
 def test_a_folder_of_pictures_is_all_it_needs(tmp_path, method):
-    for name, label in (("red_star", 4), ("blue_heart", 39)):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
-        for i, picture in enumerate(demo.load_pictures("plain", 6, seed=3)["image"][6 * label : 6 * label + 6]):
-            picture.save(folder / f"{i}.png")
+    save_pictures(tmp_path / "pictures", per_class=6)
     result = run(
         *("--train_dir", tmp_path / "pictures", "--output_dir", tmp_path / "adapter"),
         *("--method", method, "--shots", 4, "--max_train_steps", 2),
@@ -50,3 +55,30 @@ def test_a_folder_of_pictures_is_all_it_needs(tmp_path, method):
     assert number(result.stdout, "training pictures") == 8
     assert number(result.stdout, "test pictures") == 4
     assert number(result.stdout, "accuracy after") == 100
+
+
+def test_without_pictures_to_test_on_it_trains_all_the_same_and_says_so(tmp_path):
+    save_pictures(tmp_path / "pictures", per_class=1)
+    result = run("--train_dir", tmp_path / "pictures", "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
+    assert result.returncode == 0, result.stderr
+    assert "no picture is left to test on: lower --shots" in result.stdout
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    save_pictures(tmp_path / "pictures", per_class=1, classes=("filled red star",))
+    result = run("--train_dir", tmp_path / "pictures", "--output_dir", tmp_path / "adapter")
+    assert "must hold a folder of pictures for each class, at least two" in result.stderr
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_mixed_precision_ends_with_an_adapter_that_reloads(tmp_path):
+    result = run("--mixed_precision", "bf16", "--max_train_steps", 2, "--output_dir", tmp_path / "adapter")
+    assert "reloaded              equal logits" in result.stdout, result.stderr
+
+
+def test_two_processes_share_the_work(tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", str(SCRIPT)]
+    arguments = ["--max_train_steps", "2", "--output_dir", str(tmp_path / "adapter")]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("reloaded              equal logits") == 1

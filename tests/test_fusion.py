@@ -12,10 +12,10 @@ def test_attention_equals_pytorchs_multi_head_attention():
     reference = nn.MultiheadAttention(128, num_heads=2, batch_first=True)
     reference.load_state_dict(
         {
-            "in_proj_weight": ours.in_proj.weight,
-            "in_proj_bias": ours.in_proj.bias,
-            "out_proj.weight": ours.out_proj.weight,
-            "out_proj.bias": ours.out_proj.bias,
+            "in_proj_weight": ours.qkv.weight,
+            "in_proj_bias": ours.qkv.bias,
+            "out_proj.weight": ours.output.weight,
+            "out_proj.bias": ours.output.bias,
         }
     )
     prompts = torch.randn(5, 128)
@@ -24,11 +24,11 @@ def test_attention_equals_pytorchs_multi_head_attention():
 
 def test_the_light_transformer_follows_its_formula():
     model, prompts = LightTransformer(64, 96), torch.randn(4, 64)
-    hidden = model.pre_layer_norm(prompts)
-    hidden = hidden + model.self_attn(model.layer_norm1(hidden))
-    inner = model.fc1(model.layer_norm2(hidden))
-    hidden = hidden + model.fc2(inner * torch.sigmoid(1.702 * inner))
-    torch.testing.assert_close(model(prompts), model.projection(model.post_layer_norm(hidden)))
+    hidden = model.input_norm(prompts)
+    hidden = hidden + model.attention(model.attention_norm(hidden))
+    inner = model.feed_forward_in(model.feed_forward_norm(hidden))
+    hidden = hidden + model.feed_forward_out(inner * torch.sigmoid(1.702 * inner))
+    torch.testing.assert_close(model(prompts), model.output(model.output_norm(hidden)))
     assert model(prompts).shape == (4, 96)
 
 

@@ -9,10 +9,11 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
     inject_adapter_in_model,
+    set_peft_model_state_dict,
 )
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoTokenizer, CLIPModel
+from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
 
@@ -36,6 +37,9 @@ def trainable(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+NAME_PARTS = ("weight", "model", "text_prompts", "prompt_learner", "mudpt_adapters", "layers")
+
+
 class TestAdding:
     @pytest.mark.parametrize("preset", PRESETS)
     def test_exactly_the_adapters_parameters_are_trainable(self, clip, preset):
@@ -48,29 +52,6 @@ class TestAdding:
         model = get_peft_model(clip, MuDPTConfig.from_preset(preset))
         model(**inputs).logits_per_image.square().sum().backward()
         assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-
-    def test_words_start_the_prompts_from_the_tokenizer_of_the_base_model(self):
-        clip = CLIPModel.from_pretrained(demo.MODEL_PATH).eval()
-        tokenizer = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
-        images = torch.randn(2, 3, 32, 32)
-
-        def on(texts):
-            return dict(tokenizer(texts, padding=True, return_tensors="pt"), pixel_values=images)
-
-        plain = logits(clip, on(["a photo of a red star.", "a photo of a hollow blue heart."]))
-        text_only = config(
-            text_prompt_init_text="a photo of a", prompt_depth=1, vision_prompt_depth=0, fusion_direction="none"
-        )
-        model = get_peft_model(clip, text_only)
-        torch.testing.assert_close(logits(model, on(["red star.", "hollow blue heart."])), plain, atol=1e-5, rtol=0)
-
-    def test_words_without_a_tokenizer_are_refused(self, clip):
-        with pytest.raises(ValueError, match="text_prompt_init_text='a photo'.*Set tokenizer_name_or_path"):
-            get_peft_model(clip, config(text_prompt_init_text="a photo"))
-
-    def test_a_folder_without_a_tokenizer_is_refused_by_name(self, clip, tmp_path):
-        with pytest.raises(ValueError, match="gives none"):
-            get_peft_model(clip, config(text_prompt_init_text="a photo", tokenizer_name_or_path=str(tmp_path)))
 
     def test_a_model_that_is_no_clip_is_refused_and_left_as_it_was(self):
         model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -89,18 +70,29 @@ class TestAdding:
         with pytest.raises(ValueError, match="22 text prompt tokens.*24 positions.*at most 21"):
             get_peft_model(clip, config(num_virtual_tokens=22))
 
-    @pytest.mark.parametrize(
-        "name", ["weight", "model", "text_prompts", "prompt_learner", "layers", "a.b", "keys", ""]
-    )
+    @pytest.mark.parametrize("name", [*NAME_PARTS, "a.b", "keys", "training", ""])
     def test_a_name_that_peft_would_confuse_is_refused(self, clip, name):
         with pytest.raises(ValueError, match="cannot be the name of an adapter"):
             get_peft_model(clip, config(), adapter_name=name)
+        assert hooks_on(clip) == 0 and not hasattr(clip, "prompt_learner")
 
     def test_a_later_adapter_is_held_against_the_names_of_the_earlier(self, clip):
         model = get_peft_model(clip, config(), adapter_name="input_layer")
         with pytest.raises(ValueError, match="'input_layer' cannot be the name"):
             model.add_adapter("other", MuDPTConfig.from_preset("mudpt_linear"))
         assert list(model.peft_config) == ["input_layer"]
+
+    def test_what_other_adapters_put_into_the_model_takes_no_name(self, clip):
+        inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), clip, adapter_name="first")
+        model = get_peft_model(clip, config(modules_to_save=["visual_projection"]), adapter_name="second")
+        model.add_adapter("third", config())
+        assert list(model.prompt_learner.mudpt_adapters) == ["second", "third"]
+
+    def test_lora_on_the_position_table_does_not_disturb(self, clip, inputs):
+        model = get_peft_model(clip, config())
+        expected = logits(model, inputs)
+        inject_adapter_in_model(LoraConfig(target_modules=["position_embedding"]), clip, adapter_name="lora")
+        torch.testing.assert_close(logits(model, inputs), expected)
 
     @pytest.mark.parametrize("wanted", ["embeddings", "encoder", "text_model", "layers.1", "vision_model"])
     def test_modules_to_save_that_hold_the_prompts_entrance_are_refused(self, clip, wanted):
@@ -148,18 +140,6 @@ class TestSaving:
             assert weights["base_model.model.prompt_learner.mudpt_adapters.text_prompts"].shape == (3, tokens, 32)
             assert len(weights) == sum(f".{name}." in key for key, _ in model.named_parameters())
 
-    def test_words_need_no_tokenizer_when_loading(self, tmp_path):
-        clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
-        model = get_peft_model(clip, config(text_prompt_init_text="a photo of a"))
-        model.save_pretrained(tmp_path)
-        saved = MuDPTConfig.from_pretrained(tmp_path)
-        saved.tokenizer_name_or_path = saved.base_model_name_or_path = "nowhere/at-all"
-        saved.save_pretrained(tmp_path)
-        fresh = CLIPModel.from_pretrained(demo.MODEL_PATH)
-        fresh.name_or_path = ""
-        for is_trainable in (False, True):
-            PeftModel.from_pretrained(fresh, tmp_path, is_trainable=is_trainable).unload()
-
     def test_loading_with_little_memory_gives_equal_logits(self, clip, inputs, tmp_path):
         model = get_peft_model(clip, config())
         expected = logits(model, inputs)
@@ -202,6 +182,30 @@ class TestSaving:
         reloaded = PeftModel.from_pretrained(build_clip(), tmp_path)
         assert torch.equal(logits(reloaded, inputs), expected)
 
+    def test_layer_norms_can_be_trained_beside_the_prompts(self, clip, inputs, tmp_path):
+        model = get_peft_model(clip, config(modules_to_save=["layer_norm1"]))
+        assert sum("layer_norm1.modules_to_save" in name for name in trainable(model)) == 2 * 7
+        with torch.no_grad():
+            for name in trainable(model):
+                model.get_parameter(name).mul_(1.1)
+        expected = logits(model, inputs)
+        model.save_pretrained(tmp_path)
+        assert torch.equal(logits(PeftModel.from_pretrained(build_clip(), tmp_path), inputs), expected)
+
+    def test_a_tower_alone_takes_the_modules_it_has(self, clip, tmp_path):
+        get_peft_model(clip, config(modules_to_save=["visual_projection"])).save_pretrained(tmp_path)
+        text = PeftModel.from_pretrained(CLIPTextModelWithProjection(clip.config.text_config), tmp_path)
+        assert hooks_on(text) > 0
+
+    def test_other_methods_load_beside_it_with_little_memory(self, clip, tmp_path):
+        lora = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+        get_peft_model(build_clip(), lora).save_pretrained(tmp_path)
+        clip.add_adapter(config(), adapter_name="prompts")
+        inject_adapter_in_model(lora, clip, adapter_name="lora", low_cpu_mem_usage=True)
+        weights = load_file(tmp_path / "adapter_model.safetensors")
+        result = set_peft_model_state_dict(clip, weights, adapter_name="lora", low_cpu_mem_usage=True)
+        assert not result.unexpected_keys
+
 
 class TestSwitching:
     def test_disabled_it_is_the_base_model_bit_for_bit(self, clip, inputs):
@@ -243,8 +247,13 @@ class TestSwitching:
 
     def test_an_adapter_per_sample_is_refused(self, clip, inputs):
         model = get_peft_model(clip, config())
+        names = ["default"] * 3
         with pytest.raises(ValueError, match="adapter_names="):
-            model(**inputs, adapter_names=["default"] * 3)
+            model(**inputs, adapter_names=names)
+        with pytest.raises(ValueError, match="adapter_names="):
+            model.get_text_features(inputs["input_ids"], adapter_names=names)
+        with pytest.raises(ValueError, match="adapter_names="):
+            model.get_image_features(inputs["pixel_values"], adapter_names=names)
 
     def test_lora_works_beside_it(self, clip, inputs):
         model = get_peft_model(clip, config()).get_base_model()

@@ -58,18 +58,3 @@ def test_random_prompts_have_the_configured_spread():
     torch.manual_seed(0)
     prompts = prompts_of(num_virtual_tokens=200, init_std=0.5)
     assert abs(prompts.text_prompts.std().item() - 0.5) < 0.02
-
-
-def test_words_start_the_first_text_prompts_and_no_others():
-    prompts, words = prompts_of(), torch.randn(2, 8)
-    rest, deep = prompts.text_prompts[0, 2:].clone(), prompts.text_prompts[1:].clone()
-    prompts.start_text_from(words)
-    assert torch.equal(prompts.text_prompts[0, :2], words)
-    assert torch.equal(prompts.text_prompts[0, 2:], rest)
-    assert torch.equal(prompts.text_prompts[1:], deep)
-
-
-def test_more_words_than_prompts_give_the_first():
-    prompts, words = prompts_of(), torch.randn(6, 8)
-    prompts.start_text_from(words)
-    assert torch.equal(prompts.text_prompts[0], words[:4])

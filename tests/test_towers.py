@@ -57,13 +57,6 @@ class TestTextContract:
         ids = [[BOS, 5, 6, EOS, 0], [BOS, 7, EOS, 0, 0]]  # EOS is the largest id, as the older rule wants
         assert torch.equal(text_features(new, ids), text_features(old, ids))
 
-    def test_words_as_prompts_give_the_features_of_plain_clip_with_these_words(self, clip, inputs):
-        words, table = torch.tensor([11, 12, 13]), clip.text_model.embeddings.token_embedding
-        plain = text_features(clip, [[BOS, 11, 12, 13, 5, EOS]])
-        model = adapted(clip, prompt_depth=1, vision_prompt_depth=0, fusion_direction="none")
-        model.prompt_learner.mudpt_adapters["default"].start_text_from(table(words))
-        torch.testing.assert_close(text_features(model, [[BOS, 5, EOS]]), plain, atol=1e-6, rtol=1e-5)
-
     @pytest.mark.parametrize("eos_token_id", [EOS, 2])
     def test_text_that_does_not_fit_is_refused_with_what_is_left(self, eos_token_id):
         model = adapted(build_clip(eos_token_id=eos_token_id))
@@ -100,6 +93,18 @@ class TestTextContract:
     def test_explicit_positions_of_another_length_are_refused(self, model):
         with pytest.raises(ValueError, match=r"\(1, 3\), expected \(batch, 4\)"):
             text_features(model, [[BOS, 5, 6, EOS]], position_ids=torch.arange(3)[None])
+
+    @pytest.mark.parametrize("positions", [None, [[1, 2, 3, 4]], [[0, 1, 2, 21]]])
+    def test_compiled_it_refuses_as_well_what_it_cannot_place(self, model, positions):
+        torch._dynamo.reset()
+        compiled = torch.compile(model.text_model, fullgraph=True, backend="aot_eager")
+        ids = [BOS, *range(1, 21), EOS, 0, 0] if positions is None else [BOS, 5, 6, EOS]
+        with pytest.raises(IndexError), torch.no_grad():
+            compiled(torch.tensor([ids]), position_ids=None if positions is None else torch.tensor(positions))
+
+    def test_a_fourth_positional_argument_is_refused_as_without_prompts(self, model):
+        with pytest.raises(TypeError):
+            model.text_model(torch.tensor([[BOS, 5, EOS]]), None, None, True)
 
     def test_a_mask_over_pairs_of_tokens_is_refused(self, model):
         with pytest.raises(ValueError, match=r"attention_mask has shape \(1, 1, 4, 4\)"):

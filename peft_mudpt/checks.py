@@ -1,0 +1,86 @@
+"""What PEFT would let pass and silently get wrong: refused here, before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from .config import MODALITIES, MuDPTConfig
+from .layer import LAYER_NAME, MuDPTLayer
+from .prompts import MultiModalPrompts
+from .towers import prompted_tower
+
+
+def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:
+    """
+    PEFT tells adapters apart by searching the state dict's keys for `.<name>.`, so no adapter may be called like any
+    other part of a key: tensors would be missing from the saved file.
+
+    Args:
+        names: of the MuDPT adapters on `model`, the new one included.
+        model: the base model.
+        adapters: the modules of these adapters.
+
+    Raises:
+        ValueError: if a name cannot be told from a part of the model.
+    """
+    taken = {"base_model", "model", LAYER_NAME, *MuDPTLayer.adapter_layer_names, *_own_segments(model)}
+    taken |= {segment for adapter in adapters for key in adapter.state_dict() for segment in key.split(".")}
+    for name in names:
+        if not isinstance(name, str) or not name or "." in name or name in taken or hasattr(nn.ModuleDict(), name):
+            raise ValueError(
+                f"{name!r} cannot be the name of an adapter on this model: PEFT would mix it up with a part of the "
+                "model. Choose another name, without dots."
+            )
+
+
+def _own_segments(module: nn.Module) -> Iterator[str]:
+    """The names of all modules below this one, without what adapters have put into them."""
+    for name, child in module.named_children():
+        yield name
+        if not isinstance(child, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            yield from _own_segments(child)
+
+
+def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[str, nn.Module]) -> None:
+    """
+    PEFT trains a copy of each of these modules. A copied hook would read a copy of the prompts, so that the real ones
+    would never be trained; and what is no module (such as `logit_scale`) PEFT leaves out without a word.
+
+    Args:
+        config: of the new adapter.
+        model: the base model.
+        towers: its towers by modality.
+
+    Raises:
+        ValueError: if a name matches no module, one that prompts enter, or one of the adapter itself.
+    """
+    hooked = {id(module) for tower in towers.values() for module in prompted_tower(tower).hooked_modules(tower)}
+    with torch.device("meta"):
+        own = [name for name, _ in MultiModalPrompts(config).named_modules() if name]
+    # an adapter made on the whole CLIP may name modules that a single tower does not have
+    made_elsewhere = any(
+        getattr(config, f"{modality}_hidden_size") and modality not in towers for modality in MODALITIES
+    )
+    for wanted in config.modules_to_save or ():
+        # PEFT's own rule for a match
+        matches = [module for name, module in model.named_modules() if name and name.endswith(wanted)]
+        if not matches and not made_elsewhere:
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, but {type(model).__name__} has no such module (parameters cannot "
+                "be named, only modules). Correct the name or leave it out."
+            )
+        if any(id(inner) in hooked for module in matches for inner in module.modules()):
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, which holds a place where prompts enter the tower. Name modules "
+                "beside or below it, such as 'visual_projection' or 'layers.1.mlp'."
+            )
+        if any(name.endswith(wanted) for name in own):
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, which a part of the adapter itself is also called. Give more of "
+                "the name, from the module above it on."
+            )
