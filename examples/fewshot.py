@@ -37,7 +37,7 @@ class Arguments:
     weight_decay: float = field(default=5e-4, metadata={"help": "Weight decay of SGD."})
     num_train_epochs: int = field(default=5, metadata={"help": "How often each training picture is seen, at least."})
     min_train_steps: int = field(
-        default=1200, metadata={"help": "Few pictures are seen more often, for so many steps."}
+        default=1200, metadata={"help": "Few pictures are seen more often: in so many steps."}
     )
     max_train_steps: Optional[int] = field(default=None, metadata={"help": "Train for exactly so many steps instead."})
     mixed_precision: Optional[str] = field(default=None, metadata={"help": "no, fp16 or bf16, as in accelerate."})

@@ -39,8 +39,8 @@ CAPTIONS = ("{}.", "a {}.", "a photo of a {}.", "a picture of a {}.", "a drawing
 class Arguments:
     output_dir: str = field(default=demo.MODEL_PATH, metadata={"help": "Where the model and its processor are saved."})
     images_per_class: int = field(default=100, metadata={"help": "Pictures of each class in each pre-training style."})
-    max_steps: int = field(default=3000, metadata={"help": "Optimiser steps; each shows one picture of every class."})
-    made_up: int = field(default=40, metadata={"help": "Made-up names, and made-up pictures, in a step."})
+    max_steps: int = field(default=2800, metadata={"help": "Optimiser steps; each shows one picture of every class."})
+    made_up: int = field(default=32, metadata={"help": "Made-up names, and made-up pictures, in a step."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     seed: int = field(default=0, metadata={"help": "Seed of the pictures, the weights and the batches."})
 

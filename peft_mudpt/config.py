@@ -161,8 +161,10 @@ class MuDPTConfig(PeftConfig):
 
     def num_tokens(self, modality: Modality) -> int:
         """Number of prompt tokens per layer of one tower; 0 if that tower has no prompts."""
+        if self._asked_depth(modality) == 0:
+            return 0
         own = getattr(self, f"{modality}_num_virtual_tokens")
-        return 0 if self._asked_depth(modality) == 0 else self.num_virtual_tokens if own is None else own
+        return self.num_virtual_tokens if own is None else own
 
     def depth(self, modality: Modality) -> int:
         """Number of layers of one tower with prompts, once `resolve` has filled it in; 0 if it has no prompts."""
@@ -199,52 +201,47 @@ class MuDPTConfig(PeftConfig):
             ValueError: if the config does not fit these towers.
         """
         self.validate()
-        resolved: dict[str, int] = {}
         prompted = [modality for modality in MODALITIES if self.num_tokens(modality)]
         shallowest = min((towers[m].num_layers for m in prompted if m in towers), default=PAPER_DEPTH)
+        resolved: dict[str, int] = {}
         for modality in MODALITIES:
-            width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
-            width, depth = getattr(self, width_field), self._asked_depth(modality)
             if modality not in prompted:
-                resolved[depth_field] = 0
-                continue
-            if modality not in towers:
-                if not (width and isinstance(depth, int)):
-                    raise ValueError(
-                        f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
-                        f"{depth_field}=0 (and fusion_direction='none'), or give {width_field} and {depth_field} of "
-                        "the CLIP that the adapter is meant for."
-                    )
-                continue
-            tower = towers[modality]
-            if width not in (None, tower.hidden_size):
+                resolved[f"{modality}_prompt_depth"] = 0
+            elif modality in towers:
+                resolved |= self._fitted(modality, towers[modality], default_depth=min(PAPER_DEPTH, shallowest))
+            elif not (getattr(self, f"{modality}_hidden_size") and isinstance(self._asked_depth(modality), int)):
                 raise ValueError(
-                    f"This adapter was made for {width_field}={width}, but the base model's {modality} tower is "
-                    f"{tower.hidden_size} wide. Load it onto the base model it was trained on; for a new adapter "
-                    "create a new MuDPTConfig."
+                    f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
+                    f"{modality}_prompt_depth=0 (and fusion_direction='none'), or give {modality}_hidden_size and "
+                    f"{modality}_prompt_depth of the CLIP that the adapter is meant for."
                 )
-            if depth is None:
-                depth = min(PAPER_DEPTH, shallowest)
-            elif depth == "all":
-                depth = tower.num_layers
-            if depth > tower.num_layers:
-                raise ValueError(
-                    f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
-                    f"{tower.num_layers} layers. Choose at most {tower.num_layers}, or 'all'."
-                )
-            n = self.num_tokens(modality)
-            if tower.num_positions is not None and n + 3 > tower.num_positions:
-                raise ValueError(
-                    f"{n} {modality} prompt tokens (num_virtual_tokens or {modality}_num_virtual_tokens) leave no "
-                    f"room for BOS, a word and EOS among the tower's {tower.num_positions} positions. Use at most "
-                    f"{tower.num_positions - 3}."
-                )
-            resolved |= {width_field: tower.hidden_size, depth_field: depth}
-        self._validate_fused_depths(
-            *(resolved.get(f"{m}_prompt_depth", self.depth(m)) for m in MODALITIES)  # text, vision
-        )
+        self._validate_fused_depths(*(resolved.get(f"{m}_prompt_depth", self.depth(m)) for m in MODALITIES))
         for name, value in resolved.items():
             setattr(self, name, value)
+
+    def _fitted(self, modality: Modality, tower: TowerShape, default_depth: int) -> dict[str, int]:
+        """The fields of one tower, filled in; an error if its prompts do not fit it."""
+        width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
+        width, depth, n = getattr(self, width_field), self._asked_depth(modality), self.num_tokens(modality)
+        if width not in (None, tower.hidden_size):
+            raise ValueError(
+                f"This adapter was made for {width_field}={width}, but the base model's {modality} tower is "
+                f"{tower.hidden_size} wide. Load it onto the base model it was trained on; for a new adapter create a "
+                "new MuDPTConfig."
+            )
+        depth = default_depth if depth is None else tower.num_layers if depth == "all" else depth
+        if depth > tower.num_layers:
+            raise ValueError(
+                f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
+                f"{tower.num_layers} layers. Choose at most {tower.num_layers}, or 'all'."
+            )
+        if tower.num_positions is not None and n + 3 > tower.num_positions:
+            raise ValueError(
+                f"{n} {modality} prompt tokens (num_virtual_tokens or {modality}_num_virtual_tokens) leave no room "
+                f"for BOS, a word and EOS among the tower's {tower.num_positions} positions. Use at most "
+                f"{tower.num_positions - 3}."
+            )
+        return {width_field: tower.hidden_size, depth_field: depth}
 
     def validate(self) -> None:
         """Refuse what means nothing whatever the base model is; see the class for the error."""
@@ -300,8 +297,8 @@ class MuDPTConfig(PeftConfig):
         for name in ("text_prompt_init_text", "tokenizer_name_or_path"):
             if not isinstance(getattr(self, name), (str, type(None))):
                 refuse(name, "a string or None")
-        modules = self.modules_to_save or []
-        if isinstance(modules, str) or not all(isinstance(module, str) and module for module in modules):
+        modules = [] if self.modules_to_save is None else self.modules_to_save
+        if not isinstance(modules, (list, tuple, set)) or not all(isinstance(m, str) and m for m in modules):
             refuse("modules_to_save", "a list of module names or None")
         recorded = self.text_prompt_init_ids or {}
         if not isinstance(recorded, dict) or not all(

@@ -47,6 +47,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         (dict(init_std=-0.1), "init_std=-0.1"),
         (dict(init_std=True), "init_std=True"),
         (dict(modules_to_save="visual_projection"), "modules_to_save='visual_projection'"),
+        (dict(modules_to_save=5), "modules_to_save=5"),
         (dict(modules_to_save=[5]), r"modules_to_save=\[5\]"),
         (dict(text_prompt_init_text=["a", "photo"]), "text_prompt_init_text="),
         (dict(text_prompt_init_ids=[1, 2]), "text_prompt_init_ids="),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftConfig
@@ -162,6 +163,7 @@ def test_the_script_reads_past_the_objects_that_trainers_save(tmp_path):
         "state_dict": published("coop"),
         "optimizer": optimizer.state_dict(),
         "scheduler": {"successor": schedule},
+        "val_result": np.float64(1),
     }
     torch.save(saved, tmp_path / "model.pth.tar-50")
     result = run_script(tmp_path / "model.pth.tar-50", "--method", "coop", "--output_dir", tmp_path / "adapter")
