@@ -19,7 +19,7 @@ MODEL_PATH = str(Path(__file__).parent / "clip")
 
 # The styles the CLIP was trained on (by examples/pretrain_demo.py), and the one it is adapted to.
 PRETRAINING_STYLES = ("plain", "dark", "noisy")
-ADAPTATION_STYLE = "sunset"
+ADAPTATION_STYLE = "faded"
 
 __all__ = [
     "ADAPTATION_STYLE",

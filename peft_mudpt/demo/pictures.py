@@ -67,7 +67,7 @@ STYLES = {
     "plain": Style(background=(WHITE, WHITE)),
     "dark": Style(background=(BLACK, BLACK)),
     "noisy": Style(background=((0.6, 0.6, 0.6), (0.6, 0.6, 0.6)), background_jitter=0.2, noise=0.12),
-    "sunset": Style(background=((0.95, 0.6, 0.35), (0.45, 0.25, 0.5)), hue_shift=28, noise=0.03),
+    "sunset": Style(background=((0.95, 0.6, 0.35), (0.45, 0.25, 0.5)), hue_shift=20, noise=0.03),
     "faded": Style(background=((0.75, 0.75, 0.7), (0.75, 0.75, 0.7)), fading=0.6, blur=0.6),
     "scribbled": Style(background=(WHITE, WHITE), scribbles=7),
 }
