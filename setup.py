@@ -20,7 +20,7 @@ setup(
     packages=find_packages(include=["peft_mudpt", "peft_mudpt.*"]),
     package_data={"peft_mudpt": ["py.typed", "demo/clip/*"]},
     python_requires=">=3.10",
-    install_requires=["torch", "transformers>=5.10", "peft>=0.21", "safetensors", "numpy"],
+    install_requires=["torch>=2.6", "transformers>=5.10", "peft>=0.21", "safetensors", "numpy"],
     extras_require={
         "examples": examples,  # the scripts, and the pictures of the embedded world
         "test": test,

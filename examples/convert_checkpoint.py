@@ -1,6 +1,6 @@
 """Turn a checkpoint of the published research code into an adapter that PEFT loads.
 
-    python examples/convert_checkpoint.py model.pth.tar-5 --method maple --output_dir my-adapter \\
+    python examples/convert_checkpoint.py model.pth.tar-5 --method maple --output_dir outputs/converted \\
         --model_name_or_path openai/clip-vit-base-patch16
 """
 

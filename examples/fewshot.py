@@ -6,8 +6,10 @@
 `--train_dir` holds one folder of pictures per class, named after it. What is not drawn for training is the test set.
 """
 
+import glob
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Optional
 
 from transformers import HfArgumentParser
@@ -43,6 +45,18 @@ class Arguments:
     mixed_precision: Optional[str] = field(default=None, metadata={"help": "no, fp16 or bf16, as in accelerate."})
 
 
+def check(arguments: Arguments) -> None:
+    """Refuse now what would otherwise fail after minutes of work."""
+    if arguments.train_dir is not None and not Path(arguments.train_dir).is_dir():
+        raise ValueError(f"--train_dir {arguments.train_dir} is no folder.")
+    if Path(arguments.output_dir).is_file():
+        raise ValueError(f"--output_dir {arguments.output_dir} is a file; give a folder.")
+    if arguments.max_train_steps is not None and arguments.max_train_steps < 1:
+        raise ValueError(
+            f"--max_train_steps {arguments.max_train_steps} is too few; give at least 1, or leave it out."
+        )
+
+
 def load_data(arguments: Arguments):
     """The few training pictures and the test pictures, with columns `image` and `label`, and the class names."""
     from datasets import load_dataset
@@ -53,11 +67,17 @@ def load_data(arguments: Arguments):
         pool = demo.load_pictures(demo.ADAPTATION_STYLE, images_per_class=32, seed=1)
         test = demo.load_pictures(demo.ADAPTATION_STYLE, images_per_class=10, seed=2)
     else:
-        pool, test = load_dataset("imagefolder", data_dir=arguments.train_dir, split="train"), None
-        if "label" not in pool.column_names:
+        # a pattern, since by data_dir a class called "train" would be taken for a split
+        pattern = f"{glob.escape(arguments.train_dir)}/*/*"
+        folders = "--train_dir must hold a folder of pictures for each class, at least two"
+        try:
+            pool, test = load_dataset("imagefolder", data_files={"train": pattern}, split="train"), None
+        except (FileNotFoundError, ValueError) as error:
             raise ValueError(
-                f"--train_dir {arguments.train_dir} must hold a folder of pictures for each class, at least two."
-            )
+                f"{folders}; {arguments.train_dir} has no picture in any (links to folders are not followed)."
+            ) from error
+        if "label" not in pool.column_names:
+            raise ValueError(f"{folders}; {arguments.train_dir} holds one.")
     drawn = sample_few_shot(pool["label"][:], arguments.shots, arguments.seed)
     if test is None:
         test = pool.select(sorted(set(range(len(pool))) - set(drawn)))
@@ -77,7 +97,9 @@ def train(accelerator, model, class_tokens, loader, arguments: Arguments) -> Non
         trainable, lr=arguments.learning_rate, momentum=0.9, weight_decay=arguments.weight_decay
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    steps = arguments.max_train_steps or max(arguments.min_train_steps, arguments.num_train_epochs * len(loader))
+    steps = arguments.max_train_steps
+    if steps is None:
+        steps = max(arguments.min_train_steps, arguments.num_train_epochs * len(loader))
     processes = accelerator.num_processes  # accelerate steps the schedule once for each
     schedule = accelerator.prepare(
         get_cosine_schedule_with_warmup(optimizer, steps // 20 * processes, steps * processes)
@@ -127,6 +149,8 @@ def main() -> None:
     from peft_mudpt import MuDPTConfig
     from peft_mudpt.classifier import split_template, tokenize_classes
 
+    check(arguments)
+    config = MuDPTConfig.from_preset(arguments.method)
     accelerator = Accelerator(mixed_precision=arguments.mixed_precision)
     started = time.perf_counter()
     set_seed(arguments.seed)
@@ -147,13 +171,13 @@ def main() -> None:
         clip = CLIPModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
         return clip.to(accelerator.device)
 
-    config = MuDPTConfig.from_preset(arguments.method)
     init_text, after_prompts = split_template(arguments.template, tokenizer, config.num_tokens("text"))
     config.text_prompt_init_text = init_text
     model = get_peft_model(load_clip(), config)
     trainable, total = model.get_nb_trainable_parameters()
     accelerator.print(f"method                {arguments.method}")
     accelerator.print(f"trainable parameters  {trainable:,} of {total:,}")
+    accelerator.print(f"text after prompts    {after_prompts}")
     accelerator.print(f"classes               {len(class_names)}")
     accelerator.print(f"training pictures     {len(train_set):,}")
     accelerator.print(f"test pictures         {len(test_set):,}")

@@ -47,7 +47,7 @@ def tokenize_classes(
     tokenizer: PreTrainedTokenizerBase, class_names: Sequence[str], template: str
 ) -> dict[str, torch.Tensor]:
     """The texts of the classes, in order: `input_ids` and `attention_mask` (C, L)."""
-    return dict(tokenizer([template.format(name) for name in class_names], padding=True, return_tensors="pt"))
+    return dict(tokenizer([template.replace("{}", name) for name in class_names], padding=True, return_tensors="pt"))
 
 
 def encode_classes(model: torch.nn.Module, class_tokens: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -285,9 +285,9 @@ class MuDPTConfig(PeftConfig):
         if not is_count(self.num_virtual_tokens, 1):
             refuse("num_virtual_tokens", "a whole number of at least 1 (to leave a tower out, set its depth to 0)")
         for modality in MODALITIES:
-            for name in (f"{modality}_num_virtual_tokens", f"{modality}_hidden_size"):
-                if getattr(self, name) is not None and not is_count(getattr(self, name), 0):
-                    refuse(name, "a whole number or None")
+            for name, least in ((f"{modality}_num_virtual_tokens", 0), (f"{modality}_hidden_size", 1)):
+                if getattr(self, name) is not None and not is_count(getattr(self, name), least):
+                    refuse(name, f"a whole number of at least {least}, or None")
         for name in ("prompt_depth", "text_prompt_depth", "vision_prompt_depth"):
             if getattr(self, name) not in (None, "all") and not is_count(getattr(self, name), 0):
                 refuse(name, "a whole number, 'all' or None")

@@ -140,7 +140,8 @@ def convert_checkpoint(
     state_dict: Mapping[str, torch.Tensor], method: str
 ) -> tuple[MuDPTConfig, dict[str, torch.Tensor]]:
     """
-    Convert the weights of a published implementation.
+    Convert the weights of a published implementation. CoOp's class token must stand at the end: its other positions
+    are no adapter of ours, and a file does not say which it was trained with.
 
     Args:
         state_dict: its parameters under its own names. The embedded class names (`token_prefix`, `token_suffix`)
@@ -155,7 +156,7 @@ def convert_checkpoint(
         ValueError: for an unknown method; for names that do not belong to it or are missing, and shapes that do not go
             together, each listed.
 
-    Example:
+    Example (`examples/convert_checkpoint.py` also reads files that hold more than tensors):
 
         ```py
         >>> config, weights = convert_checkpoint(torch.load(file, weights_only=True)["state_dict"], "maple")
@@ -164,7 +165,8 @@ def convert_checkpoint(
         ```
     """
     if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}; the published methods are {', '.join(METHODS)}.")
+        known = ", ".join(f"{name} (preset {preset})" for name, (preset, _) in METHODS.items())
+        raise ValueError(f"Unknown method {method!r}; the published methods are {known}.")
     learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(str(name))}
     if method == "coop" and list(learned) == ["ctx"]:  # CoOp's own files hold the prompt learner alone
         learned = {"prompt_learner.ctx": learned["ctx"]}
@@ -234,7 +236,8 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
                 "contexts (CSC) are not supported, only a context that all classes share."
             )
         tokens, width = prompts[modality]
-        fields[f"{modality}_num_virtual_tokens"] = tokens
+        if fields.setdefault("num_virtual_tokens", tokens) != tokens:
+            fields[f"{modality}_num_virtual_tokens"] = tokens
         fields[f"{modality}_hidden_size"] = width
         fields[f"{modality}_prompt_depth"] = depths.text if fused else getattr(depths, modality)
     return MuDPTConfig.from_preset(preset, **fields)

@@ -27,6 +27,7 @@ class SelfAttention(nn.Module):
         self.num_heads = next(h for h in range(max(1, width // HEAD_DIM), 0, -1) if width % h == 0)
         self.qkv = nn.Linear(width, 3 * width)  # rows: query, key, value
         self.output = nn.Linear(width, width)
+        # as nn.MultiheadAttention begins, which the published implementations use
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.output.bias)

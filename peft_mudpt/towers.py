@@ -154,7 +154,8 @@ class PromptedCLIPText(PromptedTower):
             return None
         # through the module, not its weight: offloading loads a weight only while its module runs
         positions = torch.arange(1, 1 + len(prompts), device=embeddings.position_ids.device)
-        return prompts + embeddings.position_embedding(positions)  # (n, d)
+        positioned = embeddings.position_embedding(positions)  # (n, d)
+        return prompts.to(positioned.device) + positioned
 
     def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
         """Move the positions and the attention mask of the words n tokens on."""

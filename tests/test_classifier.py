@@ -54,6 +54,11 @@ def test_classes_encoded_once_give_the_logits_of_the_whole_model(clip):
     torch.testing.assert_close(classify(model, images, features), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_other_braces_in_a_template_stay(tokenizer):
+    tokens = tokenize_classes(tokenizer, ["star"], "a {} {0} {x}.")
+    assert "{ 0" in tokenizer.decode(tokens["input_ids"][0])
+
+
 def test_class_texts_keep_their_order(tokenizer):
     tokens = tokenize_classes(tokenizer, ["red star", "blue heart"], "a {}.")
     assert tokenizer.batch_decode(tokens["input_ids"], skip_special_tokens=True) == ["a red star .", "a blue heart ."]

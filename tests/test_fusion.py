@@ -22,14 +22,44 @@ def test_attention_equals_pytorchs_multi_head_attention():
     torch.testing.assert_close(ours(prompts), reference(prompts, prompts, prompts)[0], atol=1e-6, rtol=0)
 
 
-def test_the_light_transformer_follows_its_formula():
-    model, prompts = LightTransformer(64, 96), torch.randn(4, 64)
-    hidden = model.input_norm(prompts)
-    hidden = hidden + model.attention(model.attention_norm(hidden))
-    inner = model.feed_forward_in(model.feed_forward_norm(hidden))
-    hidden = hidden + model.feed_forward_out(inner * torch.sigmoid(1.702 * inner))
-    torch.testing.assert_close(model(prompts), model.output(model.output_norm(hidden)))
-    assert model(prompts).shape == (4, 96)
+def test_attention_starts_as_pytorchs_multi_head_attention_starts():
+    torch.manual_seed(0)
+    reference = nn.MultiheadAttention(512, num_heads=8)
+    ours = SelfAttention(512)
+    for weight, expected in (
+        (ours.qkv.weight, reference.in_proj_weight),
+        (ours.output.weight, reference.out_proj.weight),
+    ):
+        assert abs(weight.abs().max() / expected.abs().max() - 1) < 0.01
+    assert not ours.qkv.bias.any() and not ours.output.bias.any()
+
+
+def test_the_light_transformer_is_a_pre_norm_layer_between_norms_and_a_projection():
+    ours, prompts = LightTransformer(64, 96), torch.randn(4, 64)
+    block = nn.TransformerEncoderLayer(
+        64, nhead=1, dim_feedforward=256, dropout=0, norm_first=True, activation=lambda x: x * torch.sigmoid(1.702 * x)
+    )
+    parts = {
+        "self_attn.in_proj_weight": ours.attention.qkv.weight,
+        "self_attn.in_proj_bias": ours.attention.qkv.bias,
+        "self_attn.out_proj": ours.attention.output,
+        "linear1": ours.feed_forward_in,
+        "linear2": ours.feed_forward_out,
+        "norm1": ours.attention_norm,
+        "norm2": ours.feed_forward_norm,
+    }
+    state = {}
+    for name, part in parts.items():
+        state |= {name: part} if isinstance(part, nn.Parameter) else part.state_dict(prefix=f"{name}.")
+    block.load_state_dict(state)
+    with torch.no_grad():
+        for norm in (ours.input_norm, ours.output_norm, ours.attention_norm, ours.feed_forward_norm):
+            norm.weight.normal_()
+        block.norm1.load_state_dict(ours.attention_norm.state_dict())
+        block.norm2.load_state_dict(ours.feed_forward_norm.state_dict())
+    expected = ours.output(ours.output_norm(block(ours.input_norm(prompts))))
+    torch.testing.assert_close(ours(prompts), expected, atol=1e-5, rtol=0)
+    assert expected.shape == (4, 96)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(32, 1), (64, 1), (96, 1), (512, 8), (768, 12), (1280, 20), (200, 2)])

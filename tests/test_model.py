@@ -260,7 +260,10 @@ class TestSwitching:
         alone = logits(model, inputs)
         lora = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
         inject_adapter_in_model(lora, model, adapter_name="lora")
-        assert not torch.allclose(logits(model, inputs), alone, atol=1e-4)
+        both = logits(model, inputs)
+        assert not torch.allclose(both, alone, atol=1e-4)
+        model.prompt_learner.enable_adapters(False)
+        assert not torch.allclose(logits(model, inputs), both, atol=1e-4)
 
     def test_status_helpers_name_the_method(self, clip):
         model = get_peft_model(clip, config())

@@ -20,7 +20,7 @@ def test_the_python_prints_what_its_comments_say(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
     assert expected and printed.getvalue().splitlines() == expected
-    assert (tmp_path / "my-adapter" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "outputs" / "my-adapter" / "adapter_model.safetensors").exists()
 
 
 def test_the_table_of_presets_is_what_its_command_prints():
