@@ -28,4 +28,4 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:
     for index, label in enumerate(labels):
         by_class[label].append(index)
     rng = random.Random(seed)
-    return [i for items in by_class.values() for i in (rng.sample(items, shots) if len(items) > shots else items)]
+    return [i for items in by_class.values() for i in (rng.sample(items, shots) if len(items) >= shots else items)]
