@@ -25,10 +25,11 @@ class TowerShape(NamedTuple):
 
 Modality = Literal["text", "vision"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
-FUSION_DIRECTIONS = ("none", "text_to_vision", "vision_to_text", "bidirectional")
-FUSION_TYPES = ("linear", "transformer")
-FUSION_COMBINES = ("add", "replace")
-FUSION_SHARINGS = ("all", "input_and_deep", "per_layer")
+Depth = Union[int, Literal["all"], None]
+FusionDirection = Literal["none", "text_to_vision", "vision_to_text", "bidirectional"]
+FusionType = Literal["linear", "transformer"]
+FusionCombine = Literal["add", "replace"]
+FusionSharing = Literal["all", "input_and_deep", "per_layer"]
 
 # What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
 PAPER_DEPTH = 9
@@ -82,17 +83,17 @@ class MuDPTConfig(PeftConfig):
     vision_num_virtual_tokens: Optional[int] = field(
         default=None, metadata={"help": "Number of visual prompt tokens, if other than num_virtual_tokens. 0: none."}
     )
-    prompt_depth: Union[int, Literal["all"], None] = field(
+    prompt_depth: Depth = field(
         default=None,
         metadata={
             "help": "Number of layers that receive prompts of their own, the input counted as the first. 'all': every "
             "layer of the tower. None: 9 as in the paper, or every layer of the shallower tower if it has fewer."
         },
     )
-    text_prompt_depth: Union[int, Literal["all"], None] = field(
+    text_prompt_depth: Depth = field(
         default=None, metadata={"help": "Depth of the text prompts, if other than prompt_depth. 0: no text prompts."}
     )
-    vision_prompt_depth: Union[int, Literal["all"], None] = field(
+    vision_prompt_depth: Depth = field(
         default=None,
         metadata={"help": "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts."},
     )
@@ -107,17 +108,17 @@ class MuDPTConfig(PeftConfig):
         default=None, metadata={"help": "Tokenizer for text_prompt_init_text. None: the base model's own."}
     )
     init_std: float = field(default=0.02, metadata={"help": "Standard deviation of randomly initialised prompts."})
-    fusion_direction: Literal["none", "text_to_vision", "vision_to_text", "bidirectional"] = field(
+    fusion_direction: FusionDirection = field(
         default="bidirectional", metadata={"help": "Which tower's raw prompts inform the other tower's prompts."}
     )
-    fusion_type: Literal["linear", "transformer"] = field(
+    fusion_type: FusionType = field(
         default="transformer", metadata={"help": "The injection model: one Linear, or a light transformer block."}
     )
-    fusion_combine: Literal["add", "replace"] = field(
+    fusion_combine: FusionCombine = field(
         default="add",
         metadata={"help": "'add': shift the target's own prompts. 'replace': the target has no prompts of its own."},
     )
-    fusion_sharing: Literal["all", "input_and_deep", "per_layer"] = field(
+    fusion_sharing: FusionSharing = field(
         default="all",
         metadata={"help": "One injection model for all layers, one for the input and one for the rest, or one each."},
     )
@@ -250,14 +251,15 @@ class MuDPTConfig(PeftConfig):
                 f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not "
                 "take. Leave task_type out."
             )
-        for name, allowed in (
-            ("fusion_direction", FUSION_DIRECTIONS),
-            ("fusion_type", FUSION_TYPES),
-            ("fusion_combine", FUSION_COMBINES),
-            ("fusion_sharing", FUSION_SHARINGS),
+        for name, choices in (
+            ("fusion_direction", FusionDirection),
+            ("fusion_type", FusionType),
+            ("fusion_combine", FusionCombine),
+            ("fusion_sharing", FusionSharing),
         ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; it is one of {', '.join(allowed)}.")
+            if getattr(self, name) not in get_args(choices):
+                allowed = ", ".join(get_args(choices))
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; it is one of {allowed}.")
         self._validate_types()
         if not any(map(self.num_tokens, MODALITIES)):
             raise ValueError(
@@ -271,7 +273,7 @@ class MuDPTConfig(PeftConfig):
             )
         self._validate_fusion()
 
-    def _asked_depth(self, modality: Modality) -> Union[int, str, None]:
+    def _asked_depth(self, modality: Modality) -> Depth:
         own = getattr(self, f"{modality}_prompt_depth")
         return self.prompt_depth if own is None else own
 

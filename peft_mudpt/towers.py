@@ -129,8 +129,8 @@ class PromptedCLIPVision(PromptedTower):
 
     @staticmethod
     def split(hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        end = hidden.shape[1] - n
-        return hidden[:, :end], hidden[:, end + n :]
+        length = hidden.shape[1]
+        return hidden[:, : length - n], hidden[:, length:]
 
 
 class PromptedCLIPText(PromptedTower):
