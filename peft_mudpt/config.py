@@ -135,6 +135,17 @@ class MuDPTConfig(PeftConfig):
         default=None,
         metadata={"help": "Token ids of text_prompt_init_text, by its words. Filled in: loading needs no tokenizer."},
     )
+    class_names: Optional[list[str]] = field(
+        default=None,
+        metadata={"help": "The classes the adapter was trained on, in label order. A note: it changes no number."},
+    )
+    class_template: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text "
+            "prompts. A note: it changes no number."
+        },
+    )
 
     # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
     target_modules: ClassVar[None] = None
@@ -307,6 +318,17 @@ class MuDPTConfig(PeftConfig):
             isinstance(ids, list) and ids and all(is_count(i, 0) for i in ids) for ids in recorded.values()
         ):
             refuse("text_prompt_init_ids", "token ids by words, or None (it is filled in from text_prompt_init_text)")
+        names = self.class_names
+        if names is not None and not (
+            isinstance(names, list)
+            and names
+            and all(isinstance(name, str) and name.strip() for name in names)
+            and len(set(names)) == len(names)
+        ):
+            refuse("class_names", "a list of distinct, non-empty names in label order, or None")
+        template = self.class_template
+        if template is not None and not (isinstance(template, str) and template.count("{}") == 1):
+            refuse("class_template", "a text that holds {} once, where the class name goes, or None")
 
     def _validate_fusion(self) -> None:
         if self.fusion_direction == "none":

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from peft_mudpt import PRESETS, MuDPTConfig
@@ -13,6 +15,21 @@ def test_every_preset_survives_saving_and_loading(preset, tmp_path):
     config.resolve(TOWERS)
     config.save_pretrained(tmp_path)
     assert MuDPTConfig.from_pretrained(tmp_path) == config
+
+
+def test_the_classes_it_was_trained_on_survive_saving_and_loading(tmp_path):
+    MuDPTConfig(class_names=["sea lion", "été"], class_template="of a {}.").save_pretrained(tmp_path)
+    loaded = MuDPTConfig.from_pretrained(tmp_path)
+    assert (loaded.class_names, loaded.class_template) == (["sea lion", "été"], "of a {}.")
+
+
+def test_a_file_from_before_there_were_classes_still_loads(tmp_path):
+    MuDPTConfig().save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    fields = json.loads(file.read_text())
+    del fields["class_names"], fields["class_template"]
+    file.write_text(json.dumps(fields))
+    assert MuDPTConfig.from_pretrained(tmp_path) == MuDPTConfig()
 
 
 def test_the_type_in_the_file_is_mudpt(tmp_path):
@@ -73,6 +90,15 @@ def test_an_unknown_preset_lists_the_known_ones():
             dict(text_prompt_depth=0, fusion_direction="none", text_prompt_init_text="a photo"),
             "text_prompt_init_text='a photo'",
         ),
+        (dict(class_names="cat"), "class_names='cat'"),
+        (dict(class_names=("cat", "dog")), r"class_names=\('cat', 'dog'\)"),
+        (dict(class_names=[]), r"class_names=\[\]"),
+        (dict(class_names=["cat", " "]), "class_names=.*non-empty"),
+        (dict(class_names=["cat", 1]), r"class_names=\['cat', 1\]"),
+        (dict(class_names=["cat", "cat"]), "class_names=.*distinct"),
+        (dict(class_template="a photo."), "class_template='a photo.'.*once"),
+        (dict(class_template="{} or {}"), "class_template='{} or {}'.*once"),
+        (dict(class_template=["{}."]), "class_template="),
         (dict(task_type="FEATURE_EXTRACTION"), "task_type='FEATURE_EXTRACTION'"),
     ],
 )

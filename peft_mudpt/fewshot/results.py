@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Optional
 
 
 SCHEMA_VERSION = 1
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROBE_WEIGHTS = "linear_probe.safetensors"
+CHECKPOINTS = "checkpoints"
 RESULT = "result.json"  # written last: a folder that holds it holds a finished experiment
 RUN = "run.json"  # what was asked, from the moment training starts
+RUN_FILES = (RUN, RESULT, "README.md", "adapter_config.json", ADAPTER_WEIGHTS, PROBE_WEIGHTS)
 
 FIELDS = {
     "schema_version": "int; this file's layout",
@@ -45,6 +50,47 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> Optional[dict[str, Any]]:
+    """
+    Make sure that a run may use a folder.
+
+    Args:
+        folder: the run's; need not exist.
+        identity: what decides the run's result.
+        overwrite: delete what another run left there (its files only).
+
+    Returns:
+        The result, if this very run has finished there; else None.
+
+    Raises:
+        ValueError: if the folder holds another run, or an adapter of no run.
+    """
+    if overwrite:
+        for name in RUN_FILES:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    found = sorted(name for name in RUN_FILES if (folder / name).exists())
+    if not found:
+        return None
+    choice = "Choose another --output_dir, or give --overwrite_output_dir."
+    if RUN not in found:
+        raise ValueError(f"{folder} holds {', '.join(found)}, of no run that is known. {choice}")
+    other = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    differences = [
+        f"{name}: {other.get(name)!r} there, {identity.get(name)!r} asked"
+        for name in {**identity, **other}
+        if other.get(name) != identity.get(name)
+    ]
+    if differences:
+        raise ValueError(f"{folder} holds another run ({'; '.join(differences)}). {choice}")
+    return read_result(folder)
+
+
+def start_run(folder: Path, identity: dict[str, Any]) -> None:
+    """Write down which run a folder belongs to."""
+    write_json(folder / RUN, identity)
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:

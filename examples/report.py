@@ -1,0 +1,63 @@
+"""Say what a folder of experiments found: tables on the screen, and a report with pictures.
+
+python examples/report.py outputs/sweep                     # writes outputs/sweep/report/report.md and its pictures
+python examples/report.py outputs/sweep --picture docs/overview.png --published
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+
+def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "results_dir", type=Path, metavar="RESULTS_DIR", help="Any folder with results somewhere in it."
+    )
+    parser.add_argument("--output_dir", type=Path, help="Where report.md goes. Default: RESULTS_DIR/report.")
+    parser.add_argument("--picture", type=Path, help="Write the overview here as well, as PNG. For one data set.")
+    parser.add_argument("--published", action="store_true", help="Add what others published for CLIP ViT-B/16.")
+    return parser, parser.parse_args()
+
+
+def main() -> None:
+    parser, arguments = parse()
+
+    from peft_mudpt.fewshot.plots import OVERVIEW, draw_all, save
+    from peft_mudpt.fewshot.published import published_report
+    from peft_mudpt.fewshot.results import read_results
+    from peft_mudpt.fewshot.rows import sections
+    from peft_mudpt.fewshot.tables import markdown_report
+
+    folder = arguments.output_dir or arguments.results_dir / "report"
+    published = f"\n{published_report()}" if arguments.published else ""
+    try:
+        results = read_results(arguments.results_dir)
+        parts = sections(results)
+        printed = markdown_report(results, pictures={}) + published
+        figures = {part.title: draw_all(part.results) for part in parts}
+    except (ImportError, ValueError) as error:
+        parser.error(str(error))
+    if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):
+        found = ", ".join(part.title for part in parts)
+        parser.error(
+            f"--picture shows few-shot or base-to-new results of one data set and one model; here are: {found}."
+        )
+    if folder.exists() and not folder.is_dir():
+        parser.error(f"{folder} is a file; give another --output_dir.")
+
+    # several sections have a folder of pictures each
+    places = {part.title: re.sub(r"[^\w.-]+", "-", part.title) + "/" if len(parts) > 1 else "" for part in parts}
+    pictures = {title: [places[title] + name for name in drawn] for title, drawn in figures.items()}
+    for title, drawn in figures.items():
+        for name, figure in drawn.items():
+            save(figure, folder / (places[title] + name))
+    if arguments.picture:
+        save(figures[parts[0].title][OVERVIEW], arguments.picture)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(markdown_report(results, pictures) + published, encoding="utf-8")
+    print(printed, end="")
+
+
+if __name__ == "__main__":
+    main()

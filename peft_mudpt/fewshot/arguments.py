@@ -1,0 +1,165 @@
+"""What can be asked of an experiment: the flags of examples/fewshot.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Optional
+
+from .. import demo
+
+
+PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain-generalisation")
+LATEST = "latest"
+
+# Where a run is kept, how it is watched, and how its work is cut up do not change what it finds.
+NOT_IN_IDENTITY = (
+    *("output_dir", "overwrite_output_dir", "checkpointing_steps", "resume_from_checkpoint"),
+    *("per_device_eval_batch_size", "dataloader_num_workers", "with_tracking", "report_to"),
+    *("push_to_hub", "hub_model_id", "hub_private_repo"),
+)
+
+
+def flag(default: Any, help: str, **metadata) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class Arguments:
+    """
+    One experiment. Checked when made.
+
+    Raises:
+        ValueError: if a value is out of range or contradicts another; the message names the flag.
+    """
+
+    # What is adapted, and how
+    model_name_or_path: str = flag(demo.MODEL_PATH, "Any CLIP: a Hub id or a folder. Default: the embedded one.")
+    method: str = flag("mudpt", "zero_shot, linear_probe, lora, or a preset of MuDPTConfig: mudpt, maple, coop, ...")
+    method_kwargs: Optional[str] = flag(
+        None, """Fields of the method's config as JSON, over the preset's: '{"prompt_depth": 3}'."""
+    )
+    template: Optional[str] = flag(
+        None,
+        "Text of a class. Text prompts start from its first words; the rest stands after them. "
+        "Default: 'a photo of a {}.', and the data set's own where nothing stands in the place of words.",
+    )
+
+    # Data
+    dataset: str = flag(
+        demo.ADAPTATION_STYLE, "A style of the embedded world or, with --coop_root, one of CoOp's data sets."
+    )
+    coop_root: Optional[str] = flag(None, "The folder of CoOp's data sets.")
+    train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.")
+    test_dir: Optional[str] = flag(None, "Likewise, to test on. Default: what is not drawn from --train_dir.")
+    dataset_name: Optional[str] = flag(None, "A data set of the Hub.")
+    dataset_config_name: Optional[str] = flag(None, "Its configuration.")
+    image_column: str = flag("image", "Its column of pictures.")
+    label_column: str = flag("label", "Its column of labels, a ClassLabel.")
+
+    # Protocol
+    protocol: str = flag("few-shot", "Which classes and data sets are trained and tested on.", choices=PROTOCOLS)
+    shots: int = flag(16, "Training pictures per class.")
+    seed: int = flag(1, "Seed of the draw, of the weights and of the batches.")
+    targets: Optional[str] = flag(
+        None,
+        "What to test on without training, for cross-dataset and domain-generalisation: names as for --dataset, "
+        "between commas. Default: CoOp's; in the embedded world all other styles.",
+    )
+    evaluate_on: str = flag(
+        "test", "validation: to choose hyper-parameters; never looks at a test set.", choices=("test", "validation")
+    )
+
+    # Training
+    optimizer: Optional[str] = flag(None, "Default: the method's.", choices=("sgd", "adamw"))
+    learning_rate: Optional[float] = flag(None, "Peak, annealed by a cosine. Default: the method's published one.")
+    weight_decay: Optional[float] = flag(None, "Default: 5e-4 with sgd, 0.01 with adamw.")
+    warmup_ratio: float = flag(0.05, "Share of the steps at a constant learning rate of 1e-5, before the peak.")
+    per_device_train_batch_size: int = flag(8, "Pictures per device and forward.")
+    gradient_accumulation_steps: int = flag(1, "Forwards per step.")
+    num_train_epochs: int = flag(5, "How often each training picture is seen, at least.")
+    min_train_steps: int = flag(1200, "Few pictures are seen more often: in so many steps.")
+    max_train_steps: Optional[int] = flag(None, "Train for exactly so many steps instead.")
+    augment: bool = flag(True, "Train on random resized crops, flipped or not, as CoOp does.")
+    mixed_precision: Optional[str] = flag(None, "As in accelerate.", choices=("no", "fp16", "bf16"))
+    per_device_eval_batch_size: int = flag(100, "Pictures per device when testing.")
+    dataloader_num_workers: int = flag(0, "Processes that read pictures.")
+
+    # Output
+    output_dir: str = flag("outputs/fewshot", "Where the adapter and result.json are written.")
+    overwrite_output_dir: bool = flag(False, "Delete another run's files there.")
+    checkpointing_steps: Optional[int] = flag(None, "Keep what is needed to go on, every so many steps.")
+    resume_from_checkpoint: Optional[str] = flag(
+        None, f"A checkpoint folder, or '{LATEST}': the last in --output_dir, or the beginning if there is none."
+    )
+    with_tracking: bool = flag(False, "Log losses and results to a tracker.")
+    report_to: str = flag("all", "Which: tensorboard, wandb, ... or all that are installed.")
+    push_to_hub: bool = flag(False, "Upload the adapter with its model card.")
+    hub_model_id: Optional[str] = flag(None, "Where to: user/name.")
+    hub_private_repo: bool = flag(False, "Make it private.")
+
+    def __post_init__(self):
+        positive = ("shots", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size")
+        for name in (*positive, "num_train_epochs", "min_train_steps", "max_train_steps", "checkpointing_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value} is too few; give at least 1.")
+        for option in fields(self):
+            choices, value = option.metadata.get("choices"), getattr(self, option.name)
+            if choices and value is not None and value not in choices:
+                raise ValueError(f"--{option.name} {value!r} is none of {', '.join(choices)}.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"--learning_rate {self.learning_rate} must be more than 0.")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(f"--warmup_ratio {self.warmup_ratio} must be at least 0 and less than 1.")
+        if self.template is not None and self.template.count("{}") != 1:
+            raise ValueError(f"--template {self.template!r} must hold {{}} once, where the class name goes.")
+        self._check_data()
+        self._check_output()
+        self.config_fields()
+
+    def _check_data(self) -> None:
+        style = self.dataset in demo.STYLES
+        named = self.dataset != demo.ADAPTATION_STYLE or self.coop_root is not None
+        sources = {"--train_dir": self.train_dir, "--dataset_name": self.dataset_name}
+        given = [name for name, value in sources.items() if value is not None]
+        transfer = self.protocol in ("cross-dataset", "domain-generalisation")
+        if given and named and not transfer:
+            given.append("--dataset")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are two data sets; give one.")
+        if self.test_dir is not None and self.train_dir is None:
+            raise ValueError("--test_dir goes with --train_dir, which is not given.")
+        if self.coop_root is not None and not Path(self.coop_root).is_dir():
+            raise ValueError(f"--coop_root {self.coop_root} is no folder.")
+        if not given and style and self.coop_root is not None and not transfer:
+            raise ValueError("--coop_root needs --dataset, the name of one of the data sets there.")
+        if self.targets is not None and not transfer:
+            raise ValueError(f"--targets goes with cross-dataset or domain-generalisation, not with {self.protocol}.")
+        if self.targets is None and transfer and given:
+            raise ValueError(f"{self.protocol} from {given[0]} needs --targets.")
+
+    def _check_output(self) -> None:
+        if Path(self.output_dir).is_file():
+            raise ValueError(f"--output_dir {self.output_dir} is a file; give a folder.")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("--push_to_hub needs --hub_model_id, such as user/name.")
+        if self.push_to_hub and self.method in ("zero_shot", "linear_probe"):
+            raise ValueError(f"--push_to_hub uploads an adapter; {self.method} has none.")
+
+    def config_fields(self) -> dict[str, Any]:
+        """`method_kwargs`, read."""
+        if self.method_kwargs is None:
+            return {}
+        try:
+            values = json.loads(self.method_kwargs)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--method_kwargs {self.method_kwargs!r} is not JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"--method_kwargs {self.method_kwargs!r} must be an object: field names and values.")
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result: two runs that agree in it are the same experiment."""
+        return {name: value for name, value in asdict(self).items() if name not in NOT_IN_IDENTITY}

@@ -1,0 +1,66 @@
+"""What every experiment needs at hand: CLIP, its tokenizer and image processor, and how to test with them."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from ..classifier import tokenize_classes
+from .arguments import Arguments
+from .evaluation import evaluate
+from .methods import LinearProbe
+from .pictures import PixelCollator, TestPictures
+from .protocols import Task
+
+
+class Bench:
+    """The CLIP of an experiment and what belongs to it, on the accelerator's device."""
+
+    def __init__(self, accelerator: Accelerator, arguments: Arguments):
+        name = arguments.model_name_or_path
+        self.accelerator = accelerator
+        self.arguments = arguments
+        self.tokenizer = AutoTokenizer.from_pretrained(name)
+        self.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+
+    def load_clip(self) -> CLIPModel:
+        """A fresh one, in float32."""
+        clip = CLIPModel.from_pretrained(self.arguments.model_name_or_path, dtype=torch.float32)
+        return clip.to(self.accelerator.device)
+
+    def class_tokens(self, class_names: list[str], template: str) -> dict[str, torch.Tensor]:
+        """Token ids and mask (C, L) of the classes' texts."""
+        tokens = tokenize_classes(self.tokenizer, class_names, template)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in tokens.items()}
+
+    def test(self, model: torch.nn.Module, task: Task, template: Optional[str]) -> dict[str, Optional[dict[str, Any]]]:
+        """
+        Test a model on every test set of a task.
+
+        Args:
+            model: a CLIP, plain or with an adapter, or a linear probe.
+            task: whose test sets are meant.
+            template: text of a class as the model is fed it; None for each test set's own.
+
+        Returns:
+            By test set what `evaluate` says; None where the model cannot name the classes.
+        """
+        metrics: dict[str, Optional[dict[str, Any]]] = {}
+        for name, test in task.tests.items():
+            if isinstance(model, LinearProbe) and test.class_names != task.class_names:
+                metrics[name] = None
+                continue
+            loader = DataLoader(
+                TestPictures(test.pictures),
+                self.arguments.per_device_eval_batch_size,
+                collate_fn=PixelCollator(self.image_processor),
+                num_workers=self.arguments.dataloader_num_workers,
+            )
+            tokens = self.class_tokens(test.class_names, template or test.template)
+            loader = self.accelerator.prepare(loader)
+            metrics[name] = evaluate(self.accelerator, model, tokens, loader, test.class_names)
+        return metrics

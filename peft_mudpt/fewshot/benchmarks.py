@@ -1,0 +1,66 @@
+"""Facts of the data sets on which CLIP is adapted, in the folder layout of CoOp (arXiv 2109.01134, its DATASETS.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """
+    Where a data set lies under CoOp's root, and how CoOp words it.
+
+    Args:
+        folder: of the data set, under the root.
+        images: folder of the pictures, under `folder`.
+        template: text of a class, with `{}` for its name (CoOp, table of hand-crafted prompts).
+        layout: how the splits are written: one JSON ("split"), lists per split ("variants"), or one folder per class
+            ("class_folders").
+        split: name of the JSON, for layout "split".
+        splits: folders of the training and the test pictures under `images`, for layout "class_folders"; a data set that is only
+            tested on has no first.
+        folders_are_labels: whether its class folders are called 0..C-1 instead of by WordNet id.
+    """
+
+    folder: str
+    images: str
+    template: str = "a photo of a {}."
+    layout: Literal["split", "variants", "class_folders"] = "split"
+    split: Optional[str] = None
+    splits: tuple[Optional[str], str] = (None, "")
+    folders_are_labels: bool = False
+
+
+BENCHMARKS = {
+    "caltech101": Benchmark("caltech-101", "101_ObjectCategories", split="split_zhou_Caltech101.json"),
+    "oxford_pets": Benchmark(
+        "oxford_pets", "images", "a photo of a {}, a type of pet.", split="split_zhou_OxfordPets.json"
+    ),
+    "stanford_cars": Benchmark("stanford_cars", "", split="split_zhou_StanfordCars.json"),
+    "oxford_flowers": Benchmark(
+        "oxford_flowers", "jpg", "a photo of a {}, a type of flower.", split="split_zhou_OxfordFlowers.json"
+    ),
+    "food101": Benchmark("food-101", "images", "a photo of {}, a type of food.", split="split_zhou_Food101.json"),
+    "fgvc_aircraft": Benchmark("fgvc_aircraft", "images", "a photo of a {}, a type of aircraft.", layout="variants"),
+    "sun397": Benchmark("sun397", "SUN397", split="split_zhou_SUN397.json"),
+    "dtd": Benchmark("dtd", "images", "{} texture.", split="split_zhou_DescribableTextures.json"),
+    "eurosat": Benchmark("eurosat", "2750", "a centered satellite photo of {}.", split="split_zhou_EuroSAT.json"),
+    "ucf101": Benchmark(
+        "ucf101", "UCF-101-midframes", "a photo of a person doing {}.", split="split_zhou_UCF101.json"
+    ),
+    "imagenet": Benchmark("imagenet", "images", layout="class_folders", splits=("train", "val")),
+    "imagenetv2": Benchmark(
+        "imagenetv2",
+        "imagenetv2-matched-frequency-format-val",
+        layout="class_folders",
+        folders_are_labels=True,
+    ),
+    "imagenet_sketch": Benchmark("imagenet-sketch", "images", layout="class_folders"),
+    "imagenet_a": Benchmark("imagenet-adversarial", "imagenet-a", layout="class_folders"),
+    "imagenet_r": Benchmark("imagenet-rendition", "imagenet-r", layout="class_folders"),
+}
+
+DOMAIN_GENERALISATION_TARGETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+CROSS_DATASET_TARGETS = tuple(n for n in BENCHMARKS if not n.startswith("imagenet"))
+CLASS_NAMES_FILE = "classnames.txt"  # of ImageNet and its variants: a WordNet id and a name per line

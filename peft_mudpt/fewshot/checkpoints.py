@@ -1,0 +1,90 @@
+"""What a run needs to go on after a kill: what it has learned, its optimizer and its place, and nothing of CLIP."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Optional
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from .arguments import LATEST
+from .results import CHECKPOINTS
+
+
+WEIGHTS = "trainable.safetensors"
+PARTIAL = ".partial"
+
+
+def trainable_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What is learned, by parameter name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def keep_only_what_is_learned(accelerator: Accelerator) -> None:
+    """Make `accelerator.save_state` and `load_state` write and read the trainable parameters instead of the whole model."""
+
+    def save(models: list, weights: list, folder: str) -> None:
+        if accelerator.is_main_process:
+            tensors = trainable_tensors(accelerator.unwrap_model(models[0]))
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, Path(folder) / WEIGHTS)
+        weights.clear()
+
+    def load(models: list, folder: str) -> None:
+        saved, tensors = load_file(Path(folder) / WEIGHTS), trainable_tensors(accelerator.unwrap_model(models[0]))
+        if saved.keys() != tensors.keys():
+            raise ValueError(f"{folder} is a checkpoint of another method: {sorted(saved.keys() ^ tensors.keys())[:3]}.")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(saved[name])
+        models.clear()
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
+
+
+def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int) -> None:
+    """Write the state after `step` steps whole, then drop the one before: a kill at any moment leaves one of them."""
+    folder = run_folder / CHECKPOINTS
+    final = folder / f"step_{step:08d}"
+    partial = final.with_name(final.name + PARTIAL)
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(final, ignore_errors=True)  # of a run that went this far before and was started over
+        os.replace(partial, final)
+        for other in folder.iterdir():
+            if other != final:
+                shutil.rmtree(other)
+
+
+def find_checkpoint(run_folder: Path, asked: Optional[str]) -> Optional[Path]:
+    """
+    The checkpoint folder to go on from; None to start at the beginning.
+
+    Args:
+        run_folder: of the run.
+        asked: a checkpoint folder, or "latest": the last of the run, if it has any; or None.
+
+    Raises:
+        ValueError: if the folder that was asked for is no checkpoint.
+    """
+    if asked is None:
+        return None
+    if asked == LATEST:
+        found = sorted(p for p in (run_folder / CHECKPOINTS).glob("step_*") if not p.name.endswith(PARTIAL))
+        return found[-1] if found else None
+    if not (Path(asked) / WEIGHTS).is_file():
+        raise ValueError(f"--resume_from_checkpoint {asked} is no checkpoint: it holds no {WEIGHTS}.")
+    return Path(asked)
+
+
+def drop_checkpoints(run_folder: Path) -> None:
+    """Remove what a finished run no longer needs."""
+    shutil.rmtree(run_folder / CHECKPOINTS, ignore_errors=True)

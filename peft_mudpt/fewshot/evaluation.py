@@ -1,0 +1,61 @@
+"""How many pictures a model names rightly, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from ..classifier import classify, encode_classes
+from .methods import LinearProbe
+
+
+def classifier_of(
+    model: torch.nn.Module, class_tokens: dict[str, torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Images (B, 3, H, W) -> logits (B, C). The texts of the classes are encoded once, now."""
+    if isinstance(model, LinearProbe):
+        return lambda pixel_values: model(pixel_values).logits_per_image
+    class_features = encode_classes(model, class_tokens)
+    return lambda pixel_values: classify(model, pixel_values, class_features)
+
+
+def evaluate(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    class_tokens: dict[str, torch.Tensor],
+    loader: DataLoader,
+    class_names: list[str],
+) -> dict[str, Any]:
+    """
+    Accuracy over all pictures, mean of the classes' own accuracies (both in percent), and what each class got right.
+
+    Args:
+        accelerator: that prepared the loader.
+        model: a CLIP, plain or with an adapter, or a linear probe.
+        class_tokens: texts of the classes.
+        loader: batches of `pixel_values` (B, 3, H, W) and `labels` (B,).
+        class_names: by label.
+
+    Returns:
+        `accuracy`, `mean_class_accuracy`, and `classes`: name -> [right, seen].
+    """
+    model.eval()
+    right = torch.zeros(len(class_names), dtype=torch.long)
+    seen = torch.zeros(len(class_names), dtype=torch.long)
+    with torch.no_grad(), accelerator.autocast():
+        predict = classifier_of(model, class_tokens)
+        for batch in loader:
+            hits = predict(batch["pixel_values"]).argmax(dim=-1) == batch["labels"]  # (B,)
+            hits, labels = (t.cpu() for t in accelerator.gather_for_metrics((hits, batch["labels"])))
+            right += torch.bincount(labels, weights=hits.double(), minlength=len(class_names)).long()
+            seen += torch.bincount(labels, minlength=len(class_names))
+    present = seen > 0
+    return {
+        "accuracy": 100 * right.sum().item() / seen.sum().item(),
+        "mean_class_accuracy": 100 * (right[present] / seen[present]).double().mean().item(),
+        "classes": {name: [r, s] for name, r, s in zip(class_names, right.tolist(), seen.tolist())},
+    }

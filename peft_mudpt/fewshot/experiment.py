@@ -1,0 +1,181 @@
+"""One experiment, from its arguments to its result."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from peft import PeftModel
+
+from .adapters import check_it_reloads, save_learned
+from .arguments import Arguments
+from .bench import Bench
+from .card import create_hub_repo, model_card, push_to_hub
+from .checkpoints import drop_checkpoints, find_checkpoint
+from .data import draw, load_data, picture
+from .methods import Learner, build, check_method
+from .pictures import PixelCollator
+from .protocols import Task, lay_out, summarise
+from .results import claim, start_run, write_result
+from .surroundings import hardware, peak_memory_bytes, versions
+from .training import Progress, choose_recipe, train
+from .words import nearest_words
+
+
+def run(arguments: Arguments) -> dict[str, Any]:
+    """
+    Draw, train, test, and leave the adapter and `result.json` in `output_dir`.
+
+    A folder that already holds this very experiment's result is left as it is, and its result returned.
+
+    Returns:
+        The result; its fields are those of `results.FIELDS`.
+
+    Raises:
+        ValueError: for anything the arguments name that cannot be used. Nothing has been written then.
+        FloatingPointError: if the loss is no longer a number.
+    """
+    started = time.perf_counter()
+    folder = Path(arguments.output_dir)
+    check_method(arguments.method)
+    finished = claim(folder, arguments.identity(), arguments.overwrite_output_dir)
+    checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint)
+    accelerator = Accelerator(
+        mixed_precision=arguments.mixed_precision,
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        log_with=arguments.report_to if arguments.with_tracking else None,
+        project_dir=arguments.output_dir,
+    )
+    if finished is not None:
+        say(accelerator, "already done", folder)
+        _say_summary(accelerator, "{} after", finished["summary"])
+        return finished
+
+    set_seed(arguments.seed)
+    data = load_data(arguments)
+    drawn = draw(data, arguments.shots, arguments.seed)
+    task = lay_out(arguments, data, drawn)
+    for row in task.train:
+        picture(row)  # one that cannot be read stops the run now
+    bench = Bench(accelerator, arguments)
+    learner = build(
+        arguments.method,
+        arguments.config_fields(),
+        bench.load_clip(),
+        bench.tokenizer,
+        task.class_names,
+        arguments.template,
+    )
+    after_prompts = learner.template_after_prompts or data.template
+    trainable = sum(parameter.numel() for parameter in learner.model.parameters() if parameter.requires_grad)
+    say(accelerator, "method", arguments.method)
+    say(accelerator, "trainable parameters", f"{trainable:,}")
+    say(accelerator, "text after prompts", after_prompts)
+    say(accelerator, "classes", len(task.class_names))
+    say(accelerator, "training pictures", f"{len(task.train):,}")
+    say(accelerator, "test pictures", f"{sum(len(test.pictures) for test in task.tests.values()):,}")
+    for remark in drawn.remarks:
+        say(accelerator, "note", remark)
+    if not task.tests:
+        say(accelerator, "note", "no picture is left to test on: lower --shots")
+    zero_shot = bench.test(bench.load_clip(), task, arguments.template)
+    _say_summary(accelerator, "zero-shot {}", summarise(arguments, zero_shot))
+
+    if accelerator.is_main_process:
+        if arguments.push_to_hub:
+            create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
+        start_run(folder, arguments.identity())
+    _start_trackers(accelerator, arguments)
+    recipe = choose_recipe(arguments, len(task.train), accelerator.num_processes)
+    progress, seconds, metrics = Progress(), 0.0, zero_shot
+    if recipe is not None:
+        if checkpoint is not None:
+            say(accelerator, "goes on from", checkpoint)
+        tokens = bench.class_tokens(task.class_names, after_prompts)
+        progress, seconds = train(
+            accelerator, learner.model, tokens, task.train, bench.image_processor, recipe, arguments, folder, checkpoint
+        )
+        metrics = bench.test(learner.model, task, learner.template_after_prompts)
+    summary = summarise(arguments, metrics)
+    _say_summary(accelerator, "{} after", summary)
+    accelerator.log({name: value for name, value in summary.items() if value is not None}, step=progress.step)
+    accelerator.end_training()
+
+    result = {
+        "arguments": arguments.identity(),
+        "dataset": data.name,
+        "method": arguments.method,
+        "class_names": task.class_names,
+        "template": learner.template or data.template,
+        "template_after_prompts": after_prompts,
+        "items": {"train": task.train["item"][:], "validation": task.validation["item"][:]},
+        "metrics": metrics,
+        "zero_shot": zero_shot,
+        "summary": summary,
+        "optimizer": recipe and recipe.optimizer,
+        "learning_rate": recipe and recipe.learning_rate,
+        "steps": progress.step,
+        "loss": progress.loss,
+        "trainable_parameters": trainable,
+        "nearest_words": _nearest_words(learner.model, bench),
+        "versions": versions(),
+        "hardware": hardware(accelerator),
+    }
+    if accelerator.is_main_process:
+        result["adapter_bytes"] = save_learned(learner, task.class_names, after_prompts, folder)
+        if isinstance(learner.model, PeftModel):
+            _check_it_reloads(learner, bench, task, after_prompts, folder)
+            say(accelerator, "adapter saved to", folder)
+            say(accelerator, "reloaded", "equal logits")
+        result["seconds"] = {"training": seconds, "total": time.perf_counter() - started}
+        result["peak_memory_bytes"] = peak_memory_bytes(accelerator)
+        if isinstance(learner.model, PeftModel):
+            model_card(result, arguments.model_name_or_path, arguments.hub_model_id).save(folder / "README.md")
+        write_result(folder, result)
+        drop_checkpoints(folder)
+        say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
+        if arguments.push_to_hub:
+            say(accelerator, "uploaded to", push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo))
+    accelerator.wait_for_everyone()
+    return result
+
+
+def say(accelerator: Accelerator, name: str, value: Any) -> None:
+    """One line for the user, once."""
+    accelerator.print(f"{name:<26}{value}")
+
+
+def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Optional[float]]) -> None:
+    for name, value in summary.items():
+        shown = "cannot be said" if value is None else f"{value:.1f} %"
+        say(accelerator, title.format(name.replace("_", " ")), shown)
+
+
+def _start_trackers(accelerator: Accelerator, arguments: Arguments) -> None:
+    """
+    Raises:
+        ValueError: if tracking was asked for and no tracker is installed.
+    """
+    if not arguments.with_tracking:
+        return
+    settings = {name: value for name, value in arguments.identity().items() if value is not None}
+    accelerator.init_trackers("peft_mudpt", config=settings)
+    if accelerator.is_main_process and not accelerator.trackers:
+        raise ValueError(f"--with_tracking: no tracker {arguments.report_to!r} is installed; try pip install tensorboard.")
+
+
+def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:
+    prompts = [p for name, p in model.named_parameters() if name.endswith(".text_prompts")]
+    if not prompts:
+        return None
+    return nearest_words(prompts[0][0], model.base_model.model, bench.tokenizer)  # of (J, n, d_t) the input layer's
+
+
+def _check_it_reloads(learner: Learner, bench: Bench, task: Task, after_prompts: str, folder: Path) -> None:
+    tokens = bench.class_tokens(task.class_names, after_prompts)
+    pixel_values = PixelCollator(bench.image_processor)([(picture(task.train[0]), 0)])["pixel_values"]
+    check_it_reloads(learner.model, bench.load_clip(), folder, tokens, pixel_values.to(bench.accelerator.device))

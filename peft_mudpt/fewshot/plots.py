@@ -1,0 +1,260 @@
+"""Figures of many experiments. `draw_*` return a matplotlib Figure, or None where the results hold nothing to draw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any, Optional
+
+from .rows import (
+    BASE_TO_NEW_COLUMNS,
+    Column,
+    Result,
+    Rows,
+    base_to_new_rows,
+    by_method,
+    columns_of,
+    few_shot_rows,
+    mean_and_deviation,
+    runs_of,
+)
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OVERVIEW = "overview.png"
+ACCURACY = "accuracy, %"
+CLASSES_SHOWN = 12  # most gained, and as many most lost
+
+# Okabe and Ito's colours, which colour-blind readers tell apart. Relatives share one, and differ in line and marker.
+VERMILLION, BLUE, SKY, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7"
+BLACK, GREY = "#000000", "#999999"
+LOOKS: dict[str, dict[str, Any]] = {
+    "zero_shot": dict(color=BLACK, marker="*", linestyle="none", markersize=13),
+    "linear_probe": dict(color=GREY, marker="s"),
+    "lora": dict(color=BLACK, marker="D"),
+    "coop": dict(color=BLUE, marker="o"),
+    "cocoop": dict(color=SKY, marker="o"),
+    "vpt_shallow": dict(color=PINK, marker="v", linestyle="--"),
+    "vpt_deep": dict(color=PINK, marker="^"),
+    "ivlp": dict(color=GREEN, marker="P"),
+    "maple": dict(color=ORANGE, marker="X"),
+    "umudpt": dict(color=VERMILLION, marker="<", linestyle=":"),
+    "mudpt_linear": dict(color=VERMILLION, marker=">", linestyle="--"),
+    "mudpt": dict(color=VERMILLION, marker="o", linewidth=3, markersize=9, zorder=5),
+}
+UNKNOWN_LOOKS = [
+    dict(color=color, marker="h", linestyle="-.") for color in (GREEN, BLUE, PINK, ORANGE, BLACK, SKY, GREY)
+]
+
+
+def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How each row is drawn; rows of other methods, or of options of their own, take turns."""
+    unknown = [name for name in names if name not in LOOKS]
+    turns = {name: UNKNOWN_LOOKS[i % len(UNKNOWN_LOOKS)] for i, name in enumerate(unknown)}
+    return {name: {"linewidth": 1.5, "markersize": 6, **LOOKS.get(name, turns.get(name, {}))} for name in names}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    entries = {text: handle for axes in figure.axes for handle, text in zip(*axes.get_legend_handles_labels())}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def draw_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
+    """Few-shot accuracy against shots, with deviations over seeds; zero-shot CLIP is a star at 0, as CoOp draws it."""
+    return _single(few_shot_rows(results), _plot_shots, height=5.5)
+
+
+def draw_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
+    """Base and new accuracy and their harmonic mean at the largest shots, as bars with deviations over seeds."""
+    return _single(_base_to_new(results), _plot_bars, height=5.5)
+
+
+def draw_overview(results: Sequence[Result]) -> Optional[Figure]:
+    """Accuracy by shots and base-to-new, side by side under one legend; what is not there is left out."""
+    shots, bars = few_shot_rows(results), _base_to_new(results)
+    panels = [(rows, plot) for rows, plot in ((shots, _plot_shots), (bars, _plot_bars)) if rows]
+    if not panels:
+        return None
+    figure = _figure(6 * len(panels), 5.2)
+    for axes, (rows, plot) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        plot(axes, rows)
+    _legend(figure, columns=3 * len(panels))
+    return figure
+
+
+def _base_to_new(results: Sequence[Result]) -> Rows:
+    by_shots = runs_of(results, "base-to-new")
+    return base_to_new_rows(by_shots[max(by_shots)]) if by_shots else {}
+
+
+def _single(rows: Rows, plot: Callable[[Axes, Rows], None], height: float) -> Optional[Figure]:
+    if not rows:
+        return None
+    figure = _figure(7, height)
+    plot(figure.subplots(), rows)
+    _legend(figure, columns=4)
+    return figure
+
+
+def _points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int], list[float], list[float]]:
+    """Which of the columns have a number, the numbers, and their deviations (0 for one seed)."""
+    found = [(i, mean_and_deviation(row.get(column, {}))) for i, column in enumerate(columns)]
+    found = [(i, statistics) for i, statistics in found if statistics]
+    return [i for i, _ in found], [average for _, (average, _) in found], [d or 0.0 for _, (_, d) in found]
+
+
+def _plot_shots(axes: Axes, rows: Rows) -> None:
+    columns = columns_of(rows)
+    for name, look in _looks(rows).items():
+        where, averages, deviations = _points(rows[name], columns)
+        if name == "zero_shot":
+            axes.plot([0], [mean(averages)], label=name, **look)
+        elif where:
+            axes.errorbar([columns[i] for i in where], averages, deviations, label=name, capsize=3, **look)
+    axes.set_xscale("symlog", base=2, linthresh=1)  # log2, with a place for 0
+    axes.set_xticks([0, *columns], [str(shots) for shots in (0, *columns)], minor=False)
+    axes.set_xticks([], minor=True)
+    _finish(axes, "All classes", "training pictures per class", ACCURACY)
+
+
+def _plot_bars(axes: Axes, rows: Rows) -> None:
+    width = 0.85 / len(rows)
+    for i, (name, look) in enumerate(_looks(rows).items()):
+        where, averages, deviations = _points(rows[name], BASE_TO_NEW_COLUMNS)
+        places = [group + (i - (len(rows) - 1) / 2) * width for group in where]
+        # relatives share a colour: here the hatch tells them apart
+        hatch = {"--": "//", ":": "..", "-.": "xx"}.get(look.get("linestyle", "-"))
+        border = dict(edgecolor=BLACK, linewidth=2) if name == "mudpt" else dict(edgecolor="white", linewidth=0.5)
+        axes.bar(
+            places, averages, width, yerr=deviations, capsize=2, label=name, color=look["color"], hatch=hatch, **border
+        )
+    axes.set_xticks(range(len(BASE_TO_NEW_COLUMNS)), ["base classes", "new classes", "harmonic mean"])
+    _finish(axes, "Base to new", "", ACCURACY)
+    axes.grid(False, axis="x")
+
+
+def draw_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
+    """Few-shot accuracy at the largest shots against trainable parameters; zero-shot CLIP has none and is a line."""
+    rows = few_shot_rows(results)
+    if not rows:
+        return None
+    shots = columns_of(rows)[-1]
+    trainable = {
+        name: mean(member["trainable_parameters"] for member in members)
+        for name, members in by_method(runs_of(results, "few-shot").get(shots, [])).items()
+    }
+    figure = _figure(7, 5.5)
+    axes = figure.subplots()
+    for name, look in _looks(rows).items():
+        _, averages, deviations = _points(rows[name], [shots])
+        if name == "zero_shot" and averages:
+            axes.axhline(averages[0], label=name, color=look["color"], linestyle="--", linewidth=1)
+        elif averages:
+            axes.errorbar(
+                [trainable[name]], averages, deviations, label=name, capsize=3, **{**look, "linestyle": "none"}
+            )
+    axes.set_xscale("log")
+    _finish(axes, f"{shots} pictures per class", "trainable parameters", ACCURACY)
+    _legend(figure, columns=4)
+    return figure
+
+
+def draw_class_gains(results: Sequence[Result], method: Optional[str] = None) -> Optional[Figure]:
+    """
+    The classes that gained and lost most against zero-shot CLIP, in the few-shot protocol at the largest shots.
+
+    Args:
+        results: of one data set and model.
+        method: a row's name. None: mudpt, or the most accurate if it is not there.
+    """
+    rows = {name: row for name, row in few_shot_rows(results).items() if name != "zero_shot"}
+    if not rows:
+        return None
+    shots = columns_of(rows)[-1]
+    rows = {name: row for name, row in rows.items() if shots in row}
+    if method is None:
+        method = "mudpt" if "mudpt" in rows else max(rows, key=lambda name: mean(rows[name][shots].values()))
+    members = by_method(runs_of(results, "few-shot")[shots]).get(method, [])
+    gains = _mean_gains(members)
+    ranked = sorted(gains, key=gains.get, reverse=True)
+    gained = [name for name in ranked[:CLASSES_SHOWN] if gains[name] > 0]
+    lost = [name for name in ranked[-CLASSES_SHOWN:] if gains[name] < 0]
+    if not gained and not lost:
+        return None
+    shown = (gained + lost)[::-1]  # bars are stacked upwards
+    figure = _figure(7, 1.5 + 0.24 * len(shown))
+    axes = figure.subplots()
+    for label, color, part in (("gained", BLUE, gained), ("lost", VERMILLION, lost)):
+        axes.barh([shown.index(name) for name in part], [gains[name] for name in part], color=color, label=label)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
+    _finish(axes, f"{method}, {shots} pictures per class, {seeds}", "accuracy minus zero-shot CLIP's, points", "")
+    axes.grid(False, axis="y")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _mean_gains(results: Iterable[Result]) -> dict[str, float]:
+    gains: dict[str, list[float]] = {}
+    for result in results:
+        for test_set, metrics in result["metrics"].items():
+            before = result["zero_shot"][test_set]["classes"]
+            for name, (right, seen) in metrics["classes"].items():
+                if seen:
+                    gains.setdefault(name, []).append(100 * (right / seen - before[name][0] / before[name][1]))
+    return {name: mean(values) for name, values in gains.items()}
+
+
+FIGURES: dict[str, Callable[[Sequence[Result]], Optional[Figure]]] = {
+    OVERVIEW: draw_overview,
+    "accuracy_by_shots.png": draw_accuracy_by_shots,
+    "base_to_new.png": draw_base_to_new,
+    "accuracy_by_parameters.png": draw_accuracy_by_parameters,
+    "class_gains.png": draw_class_gains,
+}
+
+
+def draw_all(results: Sequence[Result]) -> dict[str, Figure]:
+    """
+    Every figure for which there are data, by file name.
+
+    Args:
+        results: of one data set and model.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        ValueError: if two results belong into one cell of a table.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib: pip install 'peft_mudpt[report]'.") from error
+    drawn = {name: draw(results) for name, draw in FIGURES.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", metadata={"Software": None})
+    os.replace(partial, path)

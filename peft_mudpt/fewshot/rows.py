@@ -1,0 +1,170 @@
+"""From the results of many experiments to rows of numbers: what tables print and figures draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple, Optional, Union
+
+
+Result = dict[str, Any]  # as in results.FIELDS
+Column = Union[int, float, str]
+Runs = dict[int, Optional[float]]  # percent by seed; None where the method cannot name the classes
+Rows = dict[str, dict[Column, Runs]]  # by method, in the field's order
+
+METHODS = (
+    *("zero_shot", "linear_probe", "lora", "coop", "cocoop", "vpt_shallow", "vpt_deep"),
+    *("ivlp", "maple", "umudpt", "mudpt_linear", "mudpt"),
+)
+BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
+
+
+class Section(NamedTuple):
+    """The results of one model on one data set."""
+
+    title: str
+    dataset: str
+    model: str
+    results: list[Result]
+
+
+def sections(results: Sequence[Result]) -> list[Section]:
+    """`results` by data set and model, as they first occur; titles name the model where there are several."""
+    by_key: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        model = result["arguments"]["model_name_or_path"]
+        model = Path(model).name if Path(model).is_absolute() else model  # a folder, whatever machine it lay on
+        by_key.setdefault((result["dataset"], model), []).append(result)
+    several = len({model for _, model in by_key}) > 1
+    return [Section(f"{d}, {m}" if several else d, d, m, members) for (d, m), members in by_key.items()]
+
+
+def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test") -> dict[int, list[Result]]:
+    """The results of `protocol` that were evaluated on "test" or "validation", by shots, fewest first."""
+    by_shots: dict[int, list[Result]] = {}
+    for result in results:
+        arguments = result["arguments"]
+        if (arguments["protocol"], arguments["evaluate_on"]) == (protocol, evaluated_on):
+            by_shots.setdefault(arguments["shots"], []).append(result)
+    return dict(sorted(by_shots.items()))
+
+
+def row_name(result: Result) -> str:
+    """The method, and what of it was asked to be otherwise."""
+    options = result["arguments"]["method_kwargs"]
+    return result["method"] if options is None else f"{result['method']} {options}"
+
+
+def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """`results` by row name, in the field's order; methods it does not know come last."""
+    found: dict[str, list[Result]] = {}
+    for result in sorted(results, key=_place):
+        found.setdefault(row_name(result), []).append(result)
+    return found
+
+
+def _place(result: Result) -> tuple[int, str]:
+    method = result["method"]
+    return METHODS.index(method) if method in METHODS else len(METHODS), row_name(result)
+
+
+def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, Optional[float]]]) -> Rows:
+    rows: Rows = {}
+    origin: dict[tuple, Result] = {}
+    for name, members in by_method(results).items():
+        for result in members:
+            seed = result["arguments"]["seed"]
+            for column, value in values(result).items():
+                other = origin.setdefault((name, column, seed), result)
+                if other is not result:
+                    raise ValueError(_ambiguous(name, seed, other["arguments"], result["arguments"]))
+                rows.setdefault(name, {}).setdefault(column, {})[seed] = value
+    return rows
+
+
+def _ambiguous(name: str, seed: int, one: dict[str, Any], other: dict[str, Any]) -> str:
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return (
+        f"Two results of {name} with seed {seed} belong into one cell of a table; they differ in "
+        f"{', '.join(differing) or 'nothing that was asked'}. Keep them in folders of their own, and report each."
+    )
+
+
+def few_shot_rows(results: Sequence[Result]) -> Rows:
+    """
+    Test accuracies of the few-shot protocol by shots.
+
+    Zero-shot CLIP that was run for one number of shots stands in every column: it does not depend on them.
+
+    Raises:
+        ValueError: if two results belong into one cell. So do the other functions that return rows.
+    """
+    by_shots = runs_of(results, "few-shot")
+    runs = [result for members in by_shots.values() for result in members]
+    rows = _rows(runs, lambda result: {result["arguments"]["shots"]: result["summary"]["accuracy"]})
+    zero_shot = rows.get("zero_shot", {})
+    if len(zero_shot) == 1 and len(rows) > 1:
+        columns = columns_of({name: row for name, row in rows.items() if name != "zero_shot"})
+        rows["zero_shot"] = {shots: next(iter(zero_shot.values())) for shots in columns}
+    return rows
+
+
+def mean_over_data_sets(rows_by_data_set: Sequence[Rows]) -> Rows:
+    """Per method, column and seed that every data set has: the mean over the data sets."""
+    first, *others = rows_by_data_set
+    means: Rows = {}
+    for name, row in first.items():
+        if not all(name in rows for rows in others):
+            continue
+        for column, runs in row.items():
+            cells = [runs, *(rows[name].get(column, {}) for rows in others)]
+            seeds = sorted(set.intersection(*map(set, cells)))
+            if seeds:
+                means.setdefault(name, {})[column] = {seed: mean(cell[seed] for cell in cells) for seed in seeds}
+    return means
+
+
+def base_to_new_rows(results: Iterable[Result]) -> Rows:
+    """Base and new accuracy and each run's own harmonic mean, of `results` of that protocol and of equal shots."""
+
+    def values(result: Result) -> dict[Column, Optional[float]]:
+        return {column: result["summary"][column.replace(" ", "_")] for column in BASE_TO_NEW_COLUMNS}
+
+    return _rows(results, values)
+
+
+def transfer_rows(results: Iterable[Result]) -> Rows:
+    """Accuracy on source, targets and their mean: `results` of cross-dataset or domain generalisation, of equal shots."""
+
+    def values(result: Result) -> dict[Column, Optional[float]]:
+        targets = {name: metrics for name, metrics in result["metrics"].items() if name != result["dataset"]}
+        accuracies = {name: metrics and metrics["accuracy"] for name, metrics in targets.items()}
+        summary = result["summary"]
+        return {"source": summary["source"], **accuracies, "mean of targets": summary["mean_of_targets"]}
+
+    return _rows(results, values)
+
+
+def learning_rate_rows(results: Iterable[Result]) -> Rows:
+    """Validation accuracy on what was trained on, by learning rate: `results` of one protocol and of equal shots."""
+    measure = {"few-shot": "accuracy", "base-to-new": "base"}  # the others: source
+
+    def values(result: Result) -> dict[Column, Optional[float]]:
+        return {result["learning_rate"]: result["summary"][measure.get(result["arguments"]["protocol"], "source")]}
+
+    return _rows((result for result in results if result["learning_rate"] is not None), values)
+
+
+def columns_of(rows: Rows) -> list[Column]:
+    """The columns of all rows: numbers by size, words as they first occur."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    return columns if any(isinstance(column, str) for column in columns) else sorted(columns)
+
+
+def mean_and_deviation(runs: Runs) -> Optional[tuple[float, Optional[float]]]:
+    """Mean and sample standard deviation over seeds (None for one seed), or None where there is no number."""
+    values = [value for value in runs.values() if value is not None]
+    if not values:
+        return None
+    return mean(values), stdev(values) if len(values) > 1 else None

@@ -1,0 +1,35 @@
+"""What learned text prompts are close to, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import CLIPModel, PreTrainedTokenizerBase
+
+
+@torch.no_grad()
+def nearest_words(
+    prompts: torch.Tensor, clip: CLIPModel, tokenizer: PreTrainedTokenizerBase, number: int = 3
+) -> list[list[dict[str, Any]]]:
+    """
+    The vocabulary's words whose token embeddings lie nearest to each prompt (CoOp, arXiv 2109.01134, table 4).
+
+    Args:
+        prompts: (n, d_t), the text prompts of the input layer.
+        clip: whose token embeddings are meant.
+        tokenizer: its tokenizer.
+        number: words per prompt.
+
+    Returns:
+        For each prompt, nearest first: `word`, and `distance`, Euclidean.
+    """
+    embeddings = clip.text_model.embeddings.token_embedding.weight  # (V, d_t)
+    known = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
+    known = known[known < len(embeddings)].to(embeddings.device)
+    distances = torch.cdist(prompts.float(), embeddings[known].float())  # (n, V)
+    nearest = distances.topk(number, largest=False)
+    return [
+        [{"word": tokenizer.decode([known[i].item()]).strip(), "distance": round(d, 4)} for i, d in zip(ids, row)]
+        for ids, row in zip(nearest.indices.tolist(), nearest.values.tolist())
+    ]
