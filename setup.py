@@ -8,7 +8,8 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "__init__.py").read_text())[1]
 
 examples = ["accelerate", "datasets", "Pillow"]
-test = [*examples, "pytest", "pytest-xdist"]
+report = ["matplotlib"]
+test = [*examples, *report, "pytest", "pytest-xdist"]
 
 setup(
     name="peft_mudpt",
@@ -23,6 +24,7 @@ setup(
     install_requires=["torch>=2.6", "transformers>=5.10", "peft>=0.21", "safetensors", "numpy"],
     extras_require={
         "examples": examples,  # the scripts, and the pictures of the embedded world
+        "report": report,  # the pictures of examples/report.py
         "test": test,
         "dev": [*test, "ruff"],
     },

@@ -44,9 +44,7 @@ def read_config(adapter: str) -> PeftConfig:
     try:
         return PeftConfig.from_pretrained(adapter)
     except (ValueError, KeyError, TypeError) as error:
-        found = (
-            f"has an {file.name} that cannot be read" if file.is_file() else "is no folder, and no adapter of the Hub"
-        )
+        found = f"has an unreadable {file.name}" if file.is_file() else "is no folder, and no adapter of the Hub"
         raise ValueError(f"ADAPTER {adapter} {found} ({error}). Give a folder or Hub id of an adapter.") from error
 
 

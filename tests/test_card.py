@@ -18,7 +18,7 @@ from peft_mudpt.fewshot.card import CITATION, UPLOADED, create_hub_repo, model_c
 from peft_mudpt.fewshot.results import write_result
 
 
-CLASS_NAMES = ["filled red star", "hollow blue heart", "filled green arrow"]
+CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
 HUB_CLIP = "openai/clip-vit-base-patch16"
 
 
@@ -146,14 +146,14 @@ class TestText:
         assert "caltech101, 3 classes" in text and "(shots): 16" in text and "Seed: 3" in text
 
     def test_says_how_it_was_trained(self):
-        text = parsed().text
+        training = parsed().text.split("## Training")[1]
         for line in (
             "Optimizer: sgd",
             "Learning rate (peak): 0.0025",
             "Steps: 1,200",
-            "Versions: peft_mudpt 0.1.0, torch 2.13.0",
+            "Versions: peft_mudpt 0.1.0, torch",
         ):
-            assert f"- {line}" in text
+            assert f"- {line}" in training
 
     def test_the_table_holds_the_adapter_beside_zero_shot(self):
         assert accuracy_rows(parsed()) == [["test", "87.6 %", "51.9 %"]]
@@ -174,11 +174,15 @@ class TestText:
 
     def test_lists_the_classes_and_the_text_of_one(self):
         text = parsed().text
-        assert "`filled red star`, `hollow blue heart`, `filled green arrow`" in text and "is fed `{}.`" in text
+        assert "`filled red star`, `filled orange star`, `filled red heart`" in text and "is fed `{}.`" in text
 
     def test_of_many_classes_the_first_hundred_are_listed(self):
         text = parsed(class_names=[f"class{i}" for i in range(101)]).text
         assert "The first 100 of 101: `class0`" in text and "`class99`" in text and "`class100`" not in text
+
+    def test_a_hundred_classes_are_listed_whole(self):
+        text = parsed(class_names=[f"class{i}" for i in range(100)]).text
+        assert "`class99`" in text and "The first" not in text
 
     def test_the_embedded_world_is_called_what_it_is(self):
         text = parsed(demo.MODEL_PATH).text
@@ -220,7 +224,7 @@ def save_adapter(folder: Path, method: str) -> list[float]:
     torch.manual_seed(0)
     model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).eval()
     model.save_pretrained(folder)
-    picture = demo.draw(CLASS_NAMES[0], "plain", np.random.default_rng(0))
+    picture = demo.draw(CLASS_NAMES[0], "sunset", np.random.default_rng(0))
     picture.save("picture.jpg", format="PNG")  # as the name is in the card, but without JPEG's losses
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
     inputs = processor(text=[f"{name}." for name in CLASS_NAMES], images=picture, padding=True, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The few-shot lab: data, draws, protocols, peers, training and results of one experiment, each in a room of its own."""
+"""The few-shot lab: from pictures by way of draws, protocols, peers and training to results."""
 
 from .sampling import base_new_split, sample_few_shot
 

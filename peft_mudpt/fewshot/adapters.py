@@ -20,7 +20,8 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
     Write what was learned, each file whole or not at all.
 
     Args:
-        learner: a PEFT model, whose adapter is written in PEFT's format; a linear probe; or a plain CLIP, of which nothing is.
+        learner: a PEFT model, whose adapter is written in PEFT's format; a linear probe; or a plain CLIP, of which
+            nothing is.
         class_names: by label. A MuDPT adapter remembers them.
         class_template: text of a class as the model is fed it. A MuDPT adapter remembers it.
         folder: where to.

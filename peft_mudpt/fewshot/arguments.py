@@ -81,7 +81,12 @@ class Arguments:
     num_train_epochs: int = flag(5, "How often each training picture is seen, at least.")
     min_train_steps: int = flag(1200, "Few pictures are seen more often: in so many steps.")
     max_train_steps: Optional[int] = flag(None, "Train for exactly so many steps instead.")
-    augment: bool = flag(True, "Train on random resized crops, flipped or not, as CoOp does.")
+    augmentation: str = flag(
+        "auto",
+        "crop: random resized crops, flipped or not, as CoOp does. auto: crop, but not in the embedded world, where "
+        "a part of a shape does not tell which it is.",
+        choices=("auto", "crop", "none"),
+    )
     mixed_precision: Optional[str] = flag(None, "As in accelerate.", choices=("no", "fp16", "bf16"))
     per_device_eval_batch_size: int = flag(100, "Pictures per device when testing.")
     dataloader_num_workers: int = flag(0, "Processes that read pictures.")
@@ -100,7 +105,12 @@ class Arguments:
     hub_private_repo: bool = flag(False, "Make it private.")
 
     def __post_init__(self):
-        positive = ("shots", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size")
+        positive = (
+            "shots",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "per_device_eval_batch_size",
+        )
         for name in (*positive, "num_train_epochs", "min_train_steps", "max_train_steps", "checkpointing_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

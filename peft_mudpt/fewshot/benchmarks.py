@@ -1,4 +1,4 @@
-"""Facts of the data sets on which CLIP is adapted, in the folder layout of CoOp (arXiv 2109.01134, its DATASETS.md)."""
+"""Facts of the field's data sets, in the folder layout of CoOp (arXiv 2109.01134, its DATASETS.md)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Benchmark:
         layout: how the splits are written: one JSON ("split"), lists per split ("variants"), or one folder per class
             ("class_folders").
         split: name of the JSON, for layout "split".
-        splits: folders of the training and the test pictures under `images`, for layout "class_folders"; a data set that is only
-            tested on has no first.
+        splits: folders of the training and the test pictures under `images`, for layout "class_folders"; a data set
+            that is only tested on has no first.
         folders_are_labels: whether its class folders are called 0..C-1 instead of by WordNet id.
     """
 

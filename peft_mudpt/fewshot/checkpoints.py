@@ -25,7 +25,7 @@ def trainable_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def keep_only_what_is_learned(accelerator: Accelerator) -> None:
-    """Make `accelerator.save_state` and `load_state` write and read the trainable parameters instead of the whole model."""
+    """Make `save_state` and `load_state` write and read the trainable parameters instead of the whole model."""
 
     def save(models: list, weights: list, folder: str) -> None:
         if accelerator.is_main_process:
@@ -36,7 +36,9 @@ def keep_only_what_is_learned(accelerator: Accelerator) -> None:
     def load(models: list, folder: str) -> None:
         saved, tensors = load_file(Path(folder) / WEIGHTS), trainable_tensors(accelerator.unwrap_model(models[0]))
         if saved.keys() != tensors.keys():
-            raise ValueError(f"{folder} is a checkpoint of another method: {sorted(saved.keys() ^ tensors.keys())[:3]}.")
+            raise ValueError(
+                f"{folder} is a checkpoint of another method: {sorted(saved.keys() ^ tensors.keys())[:3]}."
+            )
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(saved[name])

@@ -24,11 +24,12 @@ def read_coop(root: Path, name: str) -> tuple[Path, dict[str, list[Item]]]:
         name: one of `BENCHMARKS`.
 
     Returns:
-        The folder of the pictures, and its items by split: "train", "val" and "test", each in the published order, each
-        possibly empty. Class names are clean: words between spaces.
+        The folder of the pictures, and its items by split: "train", "val" and "test", each in the published order,
+        each possibly empty. Class names are clean: words between spaces.
 
     Raises:
-        ValueError: if there is no such data set, its files are not there or not in CoOp's form, or pictures are missing.
+        ValueError: if there is no such data set, its files are not there or not in CoOp's form, or pictures are
+            missing.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"There is no data set {name!r} in CoOp's layout; there are {', '.join(BENCHMARKS)}.")
@@ -58,7 +59,9 @@ def _read_split(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, l
         content = json.loads(_read_text(path))
         return {split: [(str(p), int(label), str(name)) for p, label, name in content[split]] for split in SPLITS}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no split file: it must hold lists of [path, label, class] for {SPLITS}.") from error
+        raise ValueError(
+            f"{path} is no split file: it must hold lists of [path, label, class] for {SPLITS}."
+        ) from error
 
 
 def _read_variants(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
@@ -76,7 +79,7 @@ def _read_variants(benchmark: Benchmark, folder: Path, images: Path) -> dict[str
 
 
 def _read_class_folders(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
-    """ImageNet and its variants: a folder per class. CoOp takes the pictures as the disk lists them; here they are sorted."""
+    """ImageNet and its variants: a folder per class, its pictures sorted (CoOp takes them as the disk lists them)."""
     lines = [line.split(maxsplit=1) for line in _read_text(folder / CLASS_NAMES_FILE).strip().splitlines()]
     names = dict(enumerate(name for _, name in lines)) if benchmark.folders_are_labels else dict(lines)
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
@@ -87,7 +90,9 @@ def _read_class_folders(benchmark: Benchmark, folder: Path, images: Path) -> dic
         keys = sorted(map(int, classes)) if benchmark.folders_are_labels else classes
         for label, key in enumerate(keys):
             if key not in names:
-                raise ValueError(f"{folder / CLASS_NAMES_FILE} has no name for the class {key} of {images / subfolder}.")
+                raise ValueError(
+                    f"{folder / CLASS_NAMES_FILE} has no name for the class {key} of {images / subfolder}."
+                )
             pictures = list_pictures(images / subfolder / str(key))
             splits[split] += [(str(path.relative_to(images)), label, names[key]) for path in pictures]
     return splits
@@ -98,7 +103,9 @@ def list_pictures(folder: Path) -> list[Path]:
     from PIL import Image
 
     suffixes = Image.registered_extensions()
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
 
 
 def _refuse_missing(images: Path, paths: Sequence[str], name: str) -> None:

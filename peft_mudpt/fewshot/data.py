@@ -25,8 +25,8 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 @dataclass(frozen=True)
 class FewShotData:
     """
-    A data set before the draw. Splits have the columns `image` (not decoded: path or bytes), `label` (int) and `item` (what
-    the picture is called in a result).
+    A data set before the draw. Splits have the columns `image` (not decoded: path or bytes), `label` (int) and `item`
+    (what the picture is called in a result).
 
     Args:
         name: of the data set.
@@ -35,6 +35,7 @@ class FewShotData:
         train: what training items are drawn from.
         validation: what validation items are drawn from; None if there is no such split.
         test: None if what is not drawn is the test set.
+        may_be_cropped: whether a part of a picture still shows its class.
     """
 
     name: str
@@ -43,6 +44,7 @@ class FewShotData:
     train: Dataset
     validation: Optional[Dataset]
     test: Optional[Dataset]
+    may_be_cropped: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def load_embedded(style: str) -> FewShotData:
         train=split("train", images_per_class=32, seed=1),
         validation=split("validation", images_per_class=MAX_VALIDATION_SHOTS, seed=3),
         test=split("test", images_per_class=10, seed=2),
+        may_be_cropped=False,
     )
 
 
@@ -112,7 +115,8 @@ def load_folders(train_dir: Path, test_dir: Optional[Path] = None) -> FewShotDat
     One folder of pictures per class, named after it ("_" stands for a space).
 
     Raises:
-        ValueError: if a folder is missing, holds no classes, or a class holds no picture; if the test classes are others.
+        ValueError: if a folder is missing, holds no classes, or a class holds no picture; if the test classes are
+            others.
     """
     classes = _class_folders(train_dir, "--train_dir")
     names = [name.replace("_", " ") for name in classes]
@@ -158,12 +162,15 @@ def load_coop(root: Path, name: str) -> FewShotData:
         paths, labels, _ = map(list, zip(*items))
         return _from_rows([str(images / path) for path in paths], labels, paths)
 
-    return FewShotData(name, class_names, BENCHMARKS[name].template, *(split(splits[s]) for s in ("train", "val", "test")))
+    return FewShotData(
+        name, class_names, BENCHMARKS[name].template, *(split(splits[s]) for s in ("train", "val", "test"))
+    )
 
 
 def load_from_hub(arguments: Arguments) -> FewShotData:
     """
-    A data set of the Hub (or of any kind `load_dataset` knows), with its splits train, validation and test if it has them.
+    A data set of the Hub (or of any kind `load_dataset` knows), with its splits train, validation and test if it has
+    them.
 
     Raises:
         ValueError: if it lacks the columns or a training split, or its labels have no names.
@@ -201,7 +208,12 @@ def load_from_hub(arguments: Arguments) -> FewShotData:
 
     names = [name.replace("_", " ") for name in label_feature.names]
     return FewShotData(
-        arguments.dataset_name, names, DEFAULT_TEMPLATE, split("train"), split("validation", "val", "valid"), split("test")
+        arguments.dataset_name,
+        names,
+        DEFAULT_TEMPLATE,
+        split("train"),
+        split("validation", "val", "valid"),
+        split("test"),
     )
 
 
@@ -230,8 +242,8 @@ def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
     """
     The few pictures of an experiment (see `sample_few_shot`).
 
-    A data set without a validation split gives its validation items from what the training draw left, at most half of it where
-    the other half is the test set.
+    A data set without a validation split gives its validation items from what the training draw left, at most half of
+    it where the other half is the test set.
     """
     labels = data.train["label"][:]
     train, validation = sample_few_shot(labels, data.validation["label"][:] if data.validation else [], shots, seed)
@@ -253,7 +265,7 @@ def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
 
 
 def _validation_from(left: list[int], labels: list[int], shots: int, seed: int, share: float) -> list[int]:
-    """Validation items out of `left`: CoOp's number per class, but no more than this share of what the class has left."""
+    """Validation items out of `left`: CoOp's number per class, but at most this share of what the class has left."""
     if not left:
         return []
     drawn, _ = sample_few_shot([labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)

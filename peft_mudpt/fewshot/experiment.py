@@ -90,14 +90,22 @@ def run(arguments: Arguments) -> dict[str, Any]:
             create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
         start_run(folder, arguments.identity())
     _start_trackers(accelerator, arguments)
-    recipe = choose_recipe(arguments, len(task.train), accelerator.num_processes)
+    recipe = choose_recipe(arguments, data, len(task.train), accelerator.num_processes)
     progress, seconds, metrics = Progress(), 0.0, zero_shot
     if recipe is not None:
         if checkpoint is not None:
             say(accelerator, "goes on from", checkpoint)
         tokens = bench.class_tokens(task.class_names, after_prompts)
         progress, seconds = train(
-            accelerator, learner.model, tokens, task.train, bench.image_processor, recipe, arguments, folder, checkpoint
+            accelerator,
+            learner.model,
+            tokens,
+            task.train,
+            bench.image_processor,
+            recipe,
+            arguments,
+            folder,
+            checkpoint,
         )
         metrics = bench.test(learner.model, task, learner.template_after_prompts)
     summary = summarise(arguments, metrics)
@@ -165,7 +173,9 @@ def _start_trackers(accelerator: Accelerator, arguments: Arguments) -> None:
     settings = {name: value for name, value in arguments.identity().items() if value is not None}
     accelerator.init_trackers("peft_mudpt", config=settings)
     if accelerator.is_main_process and not accelerator.trackers:
-        raise ValueError(f"--with_tracking: no tracker {arguments.report_to!r} is installed; try pip install tensorboard.")
+        raise ValueError(
+            f"--with_tracking: no tracker {arguments.report_to!r} is installed; try pip install tensorboard."
+        )
 
 
 def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:

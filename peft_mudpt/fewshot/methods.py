@@ -31,8 +31,8 @@ class Method:
     starts_from_words: bool = True
 
 
-# Learning rates: of each paper's released configuration. LoRA: CLIP-LoRA (arXiv 2405.18541). The linear probe has none: CLIP's
-# own is a logistic regression solved to the end.
+# Learning rates: of each paper's released configuration. LoRA: CLIP-LoRA (arXiv 2405.18541). The linear probe has
+# none: CLIP's own is a logistic regression solved to the end.
 PUBLISHED_PROMPTS = {"coop": 0.002, "cocoop": 0.002, "maple": 0.0035}
 METHODS = {
     "zero_shot": Method(),
@@ -48,8 +48,8 @@ class LinearProbe(torch.nn.Module):
     """
     One linear layer on the frozen, normalised image features (CLIP, arXiv 2103.00020, section 3.2).
 
-    It knows the classes it was trained on, and no others. Its logits are scaled like CLIP's, so that they start in the range in
-    which CLIP's are.
+    It knows the classes it was trained on, and no others. Its logits are scaled like CLIP's, so that they start in
+    the range in which CLIP's are.
     """
 
     def __init__(self, clip: CLIPModel, num_classes: int):
@@ -62,7 +62,9 @@ class LinearProbe(torch.nn.Module):
     def forward(self, pixel_values: torch.Tensor, **class_tokens: torch.Tensor) -> CLIPOutput:
         """Logits (B, C) of images (B, 3, H, W), where CLIP puts them. The texts of the classes are not looked at."""
         with torch.no_grad():
-            features = normalize(self.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)  # (B, D)
+            features = normalize(
+                self.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1
+            )  # (B, D)
         return CLIPOutput(logits_per_image=self.clip.logit_scale.exp() * self.head(features))
 
 
@@ -72,8 +74,8 @@ class Learner:
     A model that is ready to be trained.
 
     Args:
-        model: called with the tokens of the classes and `pixel_values`; `.logits_per_image` (B, C). Only what the method learns
-            requires a gradient.
+        model: called with the tokens of the classes and `pixel_values`; `.logits_per_image` (B, C). Only what the
+            method learns requires a gradient.
         template: text of a class as the user writes it; None for the data set's own.
         template_after_prompts: text of a class as the model is fed it; None for the data set's own.
     """

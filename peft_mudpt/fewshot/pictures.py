@@ -23,8 +23,8 @@ CROP_ATTEMPTS = 10
 
 def random_resized_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
     """
-    A part of the picture of random area and proportions (Szegedy et al., arXiv 1409.4842, section 6), resized to a square by
-    bicubic interpolation and flipped half of the time: CoOp's training augmentation.
+    A part of the picture of random area and proportions (Szegedy et al., arXiv 1409.4842, section 6), resized to a
+    square by bicubic interpolation and flipped half of the time: CoOp's training augmentation.
 
     Args:
         image: the picture, of any size.
@@ -72,11 +72,11 @@ class TestPictures(torch.utils.data.Dataset):
 
 class TrainingPictures(torch.utils.data.Dataset):
     """
-    All the pictures of a training run, as one fixed sequence: pass after pass over the drawn pictures, each pass in an order of
-    its own, each picture with an augmentation of its own.
+    All the pictures of a training run, as one fixed sequence: pass after pass over the drawn pictures, each pass in
+    an order of its own, each picture with an augmentation of its own.
 
-    What stands at an index depends on the seed and the index alone. So it does not matter which process reads it, nor whether
-    training was interrupted before.
+    What stands at an index depends on the seed and the index alone. So it does not matter which process reads it, nor
+    whether training was interrupted before.
 
     Args:
         pictures: the drawn pictures.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from math import nan
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Optional
@@ -73,18 +74,26 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    entries = {text: handle for axes in figure.axes for handle, text in zip(*axes.get_legend_handles_labels())}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
+    """One entry per method, which shows how it is drawn in each panel."""
+    from matplotlib.legend_handler import HandlerTuple
+
+    entries: dict[str, tuple] = {}
+    for axes in figure.axes:
+        for handle, text in zip(*axes.get_legend_handles_labels()):
+            entries[text] = (*entries.get(text, ()), handle)
+    side_by_side = {tuple: HandlerTuple(ndivide=None)}
+    place = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
+    figure.legend(entries.values(), entries.keys(), handler_map=side_by_side, **place)
 
 
 def draw_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
     """Few-shot accuracy against shots, with deviations over seeds; zero-shot CLIP is a star at 0, as CoOp draws it."""
-    return _single(few_shot_rows(results), _plot_shots, height=5.5)
+    return _single(few_shot_rows(results), _plot_shots)
 
 
 def draw_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
     """Base and new accuracy and their harmonic mean at the largest shots, as bars with deviations over seeds."""
-    return _single(_base_to_new(results), _plot_bars, height=5.5)
+    return _single(_base_to_new(results), _plot_bars)
 
 
 def draw_overview(results: Sequence[Result]) -> Optional[Figure]:
@@ -105,31 +114,35 @@ def _base_to_new(results: Sequence[Result]) -> Rows:
     return base_to_new_rows(by_shots[max(by_shots)]) if by_shots else {}
 
 
-def _single(rows: Rows, plot: Callable[[Axes, Rows], None], height: float) -> Optional[Figure]:
+def _single(rows: Rows, plot: Callable[[Axes, Rows], None]) -> Optional[Figure]:
     if not rows:
         return None
-    figure = _figure(7, height)
+    figure = _figure(7, 5.5)
     plot(figure.subplots(), rows)
     _legend(figure, columns=4)
     return figure
 
 
 def _points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int], list[float], list[float]]:
-    """Which of the columns have a number, the numbers, and their deviations (0 for one seed)."""
+    """Which of the columns have a number, the numbers, and their deviations: nan, which is not drawn, for one seed."""
     found = [(i, mean_and_deviation(row.get(column, {}))) for i, column in enumerate(columns)]
     found = [(i, statistics) for i, statistics in found if statistics]
-    return [i for i, _ in found], [average for _, (average, _) in found], [d or 0.0 for _, (_, d) in found]
+    return (
+        [i for i, _ in found],
+        [average for _, (average, _) in found],
+        [nan if d is None else d for _, (_, d) in found],
+    )
 
 
 def _plot_shots(axes: Axes, rows: Rows) -> None:
     columns = columns_of(rows)
     for name, look in _looks(rows).items():
         where, averages, deviations = _points(rows[name], columns)
-        if name == "zero_shot":
+        if name == "zero_shot" and where:
             axes.plot([0], [mean(averages)], label=name, **look)
         elif where:
             axes.errorbar([columns[i] for i in where], averages, deviations, label=name, capsize=3, **look)
-    axes.set_xscale("symlog", base=2, linthresh=1)  # log2, with a place for 0
+    axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)  # log2, and 0 one step before 1
     axes.set_xticks([0, *columns], [str(shots) for shots in (0, *columns)], minor=False)
     axes.set_xticks([], minor=True)
     _finish(axes, "All classes", "training pictures per class", ACCURACY)
@@ -142,10 +155,11 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
         places = [group + (i - (len(rows) - 1) / 2) * width for group in where]
         # relatives share a colour: here the hatch tells them apart
         hatch = {"--": "//", ":": "..", "-.": "xx"}.get(look.get("linestyle", "-"))
-        border = dict(edgecolor=BLACK, linewidth=2) if name == "mudpt" else dict(edgecolor="white", linewidth=0.5)
-        axes.bar(
-            places, averages, width, yerr=deviations, capsize=2, label=name, color=look["color"], hatch=hatch, **border
-        )
+        fill = "white" if name == "zero_shot" else look["color"]
+        style = dict(color=fill, hatch=hatch, edgecolor="white", linewidth=0.5)
+        if name in ("zero_shot", "mudpt"):
+            style |= dict(edgecolor=BLACK, linewidth=1.5)
+        axes.bar(places, averages, width, yerr=deviations, capsize=2, label=name, **style)
     axes.set_xticks(range(len(BASE_TO_NEW_COLUMNS)), ["base classes", "new classes", "harmonic mean"])
     _finish(axes, "Base to new", "", ACCURACY)
     axes.grid(False, axis="x")
@@ -189,9 +203,9 @@ def draw_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     if not rows:
         return None
     shots = columns_of(rows)[-1]
-    rows = {name: row for name, row in rows.items() if shots in row}
-    if method is None:
-        method = "mudpt" if "mudpt" in rows else max(rows, key=lambda name: mean(rows[name][shots].values()))
+    averages = {name: found[0] for name, row in rows.items() if (found := mean_and_deviation(row.get(shots, {})))}
+    if method is None and averages:
+        method = "mudpt" if "mudpt" in averages else max(averages, key=averages.get)
     members = by_method(runs_of(results, "few-shot")[shots]).get(method, [])
     gains = _mean_gains(members)
     ranked = sorted(gains, key=gains.get, reverse=True)

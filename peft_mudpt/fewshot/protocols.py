@@ -64,8 +64,8 @@ def target_names(arguments: Arguments) -> list[str]:
 
 def lay_out(arguments: Arguments, data: FewShotData, drawn: Drawn) -> Task:
     """
-    The task of the arguments' protocol: few-shot (CoOp, arXiv 2109.01134, section 4.1), base-to-new, cross-dataset (CoCoOp, arXiv
-    2203.05557, sections 4.1 and 4.2) or domain-generalisation (CoOp, section 4.2).
+    The task of the arguments' protocol: few-shot (CoOp, arXiv 2109.01134, section 4.1), base-to-new, cross-dataset
+    (CoCoOp, arXiv 2203.05557, sections 4.1 and 4.2) or domain-generalisation (CoOp, section 4.2).
 
     With `evaluate_on="validation"` the training classes' validation pictures are all that is tested on.
 
@@ -87,6 +87,8 @@ def lay_out(arguments: Arguments, data: FewShotData, drawn: Drawn) -> Task:
             raise ValueError(f"{data.name} has no pictures left to validate on: lower --shots {arguments.shots}.")
         return Task(train, validation, names, {"validation": TestSet(validation, names, data.template)})
     for name in target_names(arguments):
+        if name in tests:
+            raise ValueError(f"--targets name {name!r} twice, or the data trained on.")
         target = load_named(name, arguments.coop_root)
         pictures = target.test if target.test is not None else target.train
         tests[name] = TestSet(pictures, target.class_names, target.template)
@@ -108,5 +110,8 @@ def summarise(arguments: Arguments, metrics: Mapping[str, Optional[Mapping[str, 
         known = None not in accuracies and len(accuracies) == 2
         harmonic_mean = statistics.harmonic_mean(accuracies) if known else None
         return {**dict(zip(metrics, accuracies)), "harmonic_mean": harmonic_mean}
-    source, *targets = accuracies
-    return {"source": source, "mean_of_targets": None if None in targets else statistics.mean(targets)}
+    names = target_names(arguments)
+    targets = [accuracy for name, accuracy in zip(metrics, accuracies) if name in names]
+    source = [accuracy for name, accuracy in zip(metrics, accuracies) if name not in names]
+    mean = None if None in targets else statistics.mean(targets)
+    return {"source": source[0] if source else None, "mean_of_targets": mean}

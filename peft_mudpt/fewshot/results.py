@@ -29,7 +29,7 @@ FIELDS = {
     "metrics": "{test set: {accuracy, mean_class_accuracy: percent, classes: {name: [right, seen]}}}; "
     "null for a test set whose classes the method cannot name",
     "zero_shot": "the same of CLIP without the adapter",
-    "summary": "the protocol's own numbers: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}, percent",
+    "summary": "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}",
     "optimizer": "sgd or adamw; null where nothing is trained",
     "learning_rate": "peak; null where nothing is trained",
     "steps": "optimizer steps",
@@ -102,7 +102,9 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
     """
     result = {"schema_version": SCHEMA_VERSION, **result}
     if result.keys() != FIELDS.keys():
-        raise ValueError(f"A result has the fields {list(FIELDS)}; these differ: {sorted(result.keys() ^ FIELDS.keys())}.")
+        raise ValueError(
+            f"A result has the fields {list(FIELDS)}; these differ: {sorted(result.keys() ^ FIELDS.keys())}."
+        )
     write_json(folder / RESULT, result)
 
 

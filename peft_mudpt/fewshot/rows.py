@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 Result = dict[str, Any]  # as in results.FIELDS
 Column = Union[int, float, str]
-Runs = dict[int, Optional[float]]  # percent by seed; None where the method cannot name the classes
+Runs = dict[int, Optional[float]]  # percent by seed; None where nothing can be tested
 Rows = dict[str, dict[Column, Runs]]  # by method, in the field's order
 
 METHODS = (
@@ -121,21 +121,27 @@ def mean_over_data_sets(rows_by_data_set: Sequence[Rows]) -> Rows:
             cells = [runs, *(rows[name].get(column, {}) for rows in others)]
             seeds = sorted(set.intersection(*map(set, cells)))
             if seeds:
-                means.setdefault(name, {})[column] = {seed: mean(cell[seed] for cell in cells) for seed in seeds}
+                means.setdefault(name, {})[column] = {
+                    seed: _mean_of_all([cell[seed] for cell in cells]) for seed in seeds
+                }
     return means
+
+
+def _mean_of_all(values: Sequence[Optional[float]]) -> Optional[float]:
+    return None if None in values else mean(values)
 
 
 def base_to_new_rows(results: Iterable[Result]) -> Rows:
     """Base and new accuracy and each run's own harmonic mean, of `results` of that protocol and of equal shots."""
 
     def values(result: Result) -> dict[Column, Optional[float]]:
-        return {column: result["summary"][column.replace(" ", "_")] for column in BASE_TO_NEW_COLUMNS}
+        return {column: result["summary"].get(column.replace(" ", "_")) for column in BASE_TO_NEW_COLUMNS}
 
     return _rows(results, values)
 
 
 def transfer_rows(results: Iterable[Result]) -> Rows:
-    """Accuracy on source, targets and their mean: `results` of cross-dataset or domain generalisation, of equal shots."""
+    """Accuracy on source, targets and their mean, of `results` of one transfer protocol and of equal shots."""
 
     def values(result: Result) -> dict[Column, Optional[float]]:
         targets = {name: metrics for name, metrics in result["metrics"].items() if name != result["dataset"]}
@@ -147,13 +153,9 @@ def transfer_rows(results: Iterable[Result]) -> Rows:
 
 
 def learning_rate_rows(results: Iterable[Result]) -> Rows:
-    """Validation accuracy on what was trained on, by learning rate: `results` of one protocol and of equal shots."""
-    measure = {"few-shot": "accuracy", "base-to-new": "base"}  # the others: source
-
-    def values(result: Result) -> dict[Column, Optional[float]]:
-        return {result["learning_rate"]: result["summary"][measure.get(result["arguments"]["protocol"], "source")]}
-
-    return _rows((result for result in results if result["learning_rate"] is not None), values)
+    """Accuracy by learning rate, of validation `results` of one protocol and of equal shots."""
+    trained = [result for result in results if result["learning_rate"] is not None]
+    return _rows(trained, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
 
 
 def columns_of(rows: Rows) -> list[Column]:

@@ -16,8 +16,8 @@ def sample_few_shot(
     """
     Draw `shots` training items and min(`shots`, 4) validation items of each class, without replacement.
 
-    Draws the items CoOp draws (arXiv 2109.01134, its published code): one random stream serves the training split first,
-    then the validation split.
+    Draws the items CoOp draws (arXiv 2109.01134, its published code): one random stream serves the training split
+    first, then the validation split.
 
     Args:
         train_labels: the class of every item of the training split.
@@ -26,7 +26,8 @@ def sample_few_shot(
         seed: another seed draws other items.
 
     Returns:
-        Indices into `train_labels` and into `val_labels`, each class by class in the order in which classes first occur.
+        Indices into `train_labels` and into `val_labels`, each class by class in the order in which classes first
+        occur.
 
     Raises:
         ValueError: if `shots` is less than 1.
@@ -48,7 +49,8 @@ def _draw(labels: Sequence[int], shots: int, stream: random.Random) -> list[int]
 
 def base_new_split(labels: Sequence[int]) -> tuple[list[int], list[int]]:
     """
-    The base and the new classes of the base-to-new protocol (CoCoOp, arXiv 2203.05557, section 4.1, by its published code).
+    The base and the new classes of the base-to-new protocol (CoCoOp, arXiv 2203.05557, section 4.1, by its published
+    code).
 
     Args:
         labels: the class of every item, or every class once.

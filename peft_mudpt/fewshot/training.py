@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .arguments import Arguments
 from .checkpoints import keep_only_what_is_learned, save_checkpoint, trainable_tensors
+from .data import FewShotData
 from .methods import check_method
 from .pictures import PixelCollator, TrainingPictures
 
@@ -38,6 +39,7 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     steps: int
+    augment: bool
 
 
 @dataclass
@@ -54,12 +56,14 @@ class Progress:
         self.step, self.loss = state["step"], state["loss"]
 
 
-def choose_recipe(arguments: Arguments, pictures: int, processes: int) -> Optional[Recipe]:
+def choose_recipe(arguments: Arguments, data: FewShotData, pictures: int, processes: int) -> Optional[Recipe]:
     """
-    The recipe of a run: the arguments', and where they say nothing the method's. None for a method that is not trained.
+    The recipe of a run: the arguments', and where they say nothing the method's. None for a method that is not
+    trained.
 
     Args:
         arguments: of the run.
+        data: what they are drawn from.
         pictures: how many there are to train on.
         processes: how many share a step.
     """
@@ -76,6 +80,7 @@ def choose_recipe(arguments: Arguments, pictures: int, processes: int) -> Option
         method.learning_rate if arguments.learning_rate is None else arguments.learning_rate,
         WEIGHT_DECAY[optimizer] if arguments.weight_decay is None else arguments.weight_decay,
         steps,
+        arguments.augmentation == "crop" or (arguments.augmentation == "auto" and data.may_be_cropped),
     )
 
 
@@ -105,7 +110,7 @@ def train(
         pictures: what to train on (see `FewShotData`).
         image_processor: the CLIP's own.
         recipe: how to train.
-        arguments: batch sizes, augmentation, seed, checkpoints.
+        arguments: batch sizes, seed, checkpoints.
         folder: of the run.
         checkpoint: where to go on from; None starts at the beginning.
 
@@ -116,12 +121,12 @@ def train(
         FloatingPointError: if the loss is no longer a number. The last checkpoint is from before.
     """
     started = time.perf_counter()
-    crop_size = model.config.vision_config.image_size if arguments.augment else None
+    crop_size = model.config.vision_config.image_size if recipe.augment else None
     length = recipe.steps * pictures_per_step(arguments, accelerator.num_processes)
     loader = DataLoader(
         TrainingPictures(pictures, length, arguments.seed, crop_size),
         arguments.per_device_train_batch_size,
-        collate_fn=PixelCollator(image_processor, ready=arguments.augment),
+        collate_fn=PixelCollator(image_processor, ready=recipe.augment),
         num_workers=arguments.dataloader_num_workers,
     )
     optimizer = _optimizer(model, recipe)

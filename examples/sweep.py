@@ -1,0 +1,74 @@
+"""Compare methods: every protocol, data set, method, number of shots and seed, each by examples/fewshot.py in a
+process of its own.
+
+    python examples/sweep.py                      # the whole table of the embedded world
+    python examples/sweep.py --protocol few-shot --datasets caltech101,dtd --coop_root DIR --methods coop,mudpt
+    --seeds 1,2,3
+
+What has a result is skipped, and what was killed goes on from its last checkpoint: give the same command again. Flags
+of examples/fewshot.py are passed on to it. `examples/report.py OUTPUT_DIR` makes tables and pictures of the results.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+
+@dataclass
+class SweepArguments:
+    protocol: str = field(
+        default="few-shot,base-to-new",
+        metadata={"help": "Between commas: few-shot, base-to-new, cross-dataset, domain-generalisation."},
+    )
+    datasets: str = field(default="", metadata={"help": "As for --dataset of fewshot.py. Default: its own."})
+    methods: str = field(
+        default="zero_shot,linear_probe,lora,coop,ivlp,maple,mudpt_linear,mudpt",
+        metadata={"help": "zero_shot, linear_probe, lora, or presets of MuDPTConfig."},
+    )
+    shots: str = field(
+        default="1,4,16", metadata={"help": "Of the few-shot protocol; the other protocols take the largest number."}
+    )
+    seeds: str = field(default="1,2,3", metadata={"help": "Of draws, weights and batches."})
+    learning_rate_factors: str = field(
+        default="1,3,10",
+        metadata={
+            "help": "Each method's own learning rate times these is tried with the first seed and the most shots; the "
+            "best on the validation pictures is used throughout the protocol and data set. One factor: no search."
+        },
+    )
+    output_dir: str = field(default="outputs/lab", metadata={"help": "Where runs are kept, a folder for each."})
+    jobs: int = field(default=2, metadata={"help": "Runs at a time. The processor's cores are shared out among them."})
+
+
+def main() -> None:
+    parser = HfArgumentParser(SweepArguments, allow_abbrev=False)
+    arguments, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+
+    from peft_mudpt.fewshot.sweep import Sweep, run_all
+
+    def items(flag: str, kind: type) -> list:
+        try:
+            return [kind(item.strip()) for item in getattr(arguments, flag).split(",") if item.strip()]
+        except ValueError as error:
+            raise ValueError(f"--{flag} {getattr(arguments, flag)!r} must be numbers between commas.") from error
+
+    sweep = Sweep(
+        output_dir=Path(arguments.output_dir),
+        protocols=items("protocol", str),
+        datasets=items("datasets", str),
+        methods=items("methods", str),
+        shots=items("shots", int),
+        seeds=items("seeds", int),
+        learning_rate_factors=items("learning_rate_factors", float),
+        flags=flags,
+    )
+    command = [sys.executable, str(Path(__file__).with_name("fewshot.py"))]
+    run_all(sweep.search_runs(), command, arguments.jobs, "learning rates")
+    run_all(sweep.runs(sweep.chosen_learning_rates()), command, arguments.jobs, "runs")
+    print(f"python examples/report.py {arguments.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

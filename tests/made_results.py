@@ -1,0 +1,62 @@
+"""Results of experiments that nobody ran, and how to read a table of a report."""
+
+
+def counts(**right) -> dict:
+    """Metrics of a test set from how many of 10 pictures of each class were right."""
+    accuracy = 10 * sum(right.values()) / len(right)
+    classes = {name: [count, 10] for name, count in right.items()}
+    return {"accuracy": accuracy, "mean_class_accuracy": accuracy, "classes": classes}
+
+
+def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **changes) -> dict:
+    """A result of the few-shot protocol; `changes` are fields of the result, or of its arguments."""
+    made = {
+        "arguments": {
+            "model_name_or_path": "some/clip",
+            "method": method,
+            "method_kwargs": None,
+            "protocol": "few-shot",
+            "shots": shots,
+            "seed": seed,
+            "evaluate_on": "test",
+        },
+        "dataset": dataset,
+        "method": method,
+        "class_names": ["cat", "dog"],
+        "template": "a photo of a {}.",
+        "template_after_prompts": "{}.",
+        "items": {"train": [], "validation": []},
+        "metrics": {"test": {**counts(cat=9, dog=7), "accuracy": accuracy}},
+        "zero_shot": {"test": counts(cat=5, dog=9)},
+        "summary": {"accuracy": accuracy},
+        "optimizer": "sgd",
+        "learning_rate": 0.0025,
+        "steps": 10,
+        "loss": 0.5,
+        "trainable_parameters": 1234567,
+        "adapter_bytes": 4_938_268,
+        "seconds": {"training": 10.0, "total": 12.0},
+        "peak_memory_bytes": 500_000_000,
+        "nearest_words": None,
+        "versions": {},
+        "hardware": {},
+    }
+    for name, value in changes.items():
+        (made if name in made else made["arguments"])[name] = value
+    return made
+
+
+def base_to_new(method, base, new, harmonic_mean, seed=1) -> dict:
+    summary = {"base": base, "new": new, "harmonic_mean": harmonic_mean}
+    return result(method, seed=seed, protocol="base-to-new", shots=16, summary=summary)
+
+
+def search(method, learning_rate, accuracy) -> dict:
+    return result(method, accuracy, evaluate_on="validation", learning_rate=learning_rate)
+
+
+def cells(text: str, heading: str) -> list[list[str]]:
+    """The table under a heading of a report, row by row, header first."""
+    lines = text.split(f"# {heading}")[1].split("\n#")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+    return [row for row in rows if "---" not in row[0]]
