@@ -37,14 +37,22 @@ def test_a_split_file_is_read_in_its_order_with_clean_names(tmp_path, name):
     build_split(tmp_path, name, {split: items(split) for split in ("train", "val", "test")})
     images, splits = read_coop(tmp_path, name)
     assert images == tmp_path / BENCHMARKS[name].folder / BENCHMARKS[name].images
-    assert splits["val"] == [("a/val_0.jpg", 0, "rocking chair"), ("a/val_1.jpg", 0, "rocking chair"), ("b/val.jpg", 1, "wild cat")]
+    assert splits["val"] == [
+        ("a/val_0.jpg", 0, "rocking chair"),
+        ("a/val_1.jpg", 0, "rocking chair"),
+        ("b/val.jpg", 1, "wild cat"),
+    ]
 
 
 def test_a_data_set_brings_its_template_and_its_splits(tmp_path):
     build_split(tmp_path, "dtd", {split: items(split) for split in ("train", "val", "test")})
     data = load_data(Arguments(coop_root=str(tmp_path), dataset="dtd"))
     assert data.template == "{} texture." and data.class_names == ["rocking chair", "wild cat"]
-    assert data.test["item"][:] == ["a/test_0.jpg", "a/test_1.jpg", "b/test.jpg"] and data.test["label"][:] == [0, 0, 1]
+    assert data.test["item"][:] == ["a/test_0.jpg", "a/test_1.jpg", "b/test.jpg"] and data.test["label"][:] == [
+        0,
+        0,
+        1,
+    ]
     assert data.train["image"][0]["path"] == str(tmp_path / "dtd" / "images" / "a" / "train_0.jpg")
 
 
@@ -65,7 +73,11 @@ def test_aircraft_variants_are_labelled_by_their_list(tmp_path):
     for split, lines in {"train": "2 Model B200\n1 707-320\n", "val": "3 707-320\n", "test": ""}.items():
         (folder / f"images_variant_{split}.txt").write_text(lines)
     _, splits = read_coop(tmp_path, "fgvc_aircraft")
-    assert splits == {"train": [("2.jpg", 1, "Model B200"), ("1.jpg", 0, "707-320")], "val": [("3.jpg", 0, "707-320")], "test": []}
+    assert splits == {
+        "train": [("2.jpg", 1, "Model B200"), ("1.jpg", 0, "707-320")],
+        "val": [("3.jpg", 0, "707-320")],
+        "test": [],
+    }
 
 
 def test_imagenet_trains_on_its_training_folders_and_tests_on_its_validation_folders(tmp_path):
@@ -90,7 +102,9 @@ def test_variants_of_imagenet_are_only_tested_on(tmp_path, name):
     for folder in folders:
         touch(tmp_path / benchmark.folder / benchmark.images / folder / "a.jpg")
     touch(tmp_path / benchmark.folder / benchmark.images / "README.txt")
-    lines = {"imagenetv2": [f"n{i} class {i}" for i in range(11)]}.get(name, ["n01 tench", "n02 shark", "n03 never seen"])
+    lines = {"imagenetv2": [f"n{i} class {i}" for i in range(11)]}.get(
+        name, ["n01 tench", "n02 shark", "n03 never seen"]
+    )
     (tmp_path / benchmark.folder / "classnames.txt").write_text("\n".join(lines))
     _, splits = read_coop(tmp_path, name)
     names = ["class 2", "class 10"] if name == "imagenetv2" else ["tench", "shark"]

@@ -112,7 +112,9 @@ def test_a_hub_data_set_brings_its_class_names_and_splits(monkeypatch):
 
 def test_columns_of_a_hub_data_set_may_be_called_otherwise(monkeypatch):
     arguments = hub(monkeypatch, train=rows(4, image="img", label="fine_label"))
-    with pytest.raises(ValueError, match=r"no column 'image'; choose by --image_column. Columns found: img .*fine_label"):
+    with pytest.raises(
+        ValueError, match=r"no column 'image'; choose by --image_column. Columns found: img .*fine_label"
+    ):
         load_data(arguments)
     arguments.image_column, arguments.label_column = "img", "fine_label"
     assert load_data(arguments).train["label"][:] == [0, 1, 0, 1]

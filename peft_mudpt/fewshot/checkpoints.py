@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from .arguments import LATEST
-from .results import CHECKPOINTS
+from .results import CHECKPOINTS, RUN, differences, write_json
 
 
 WEIGHTS = "trainable.safetensors"
@@ -34,13 +35,9 @@ def keep_only_what_is_learned(accelerator: Accelerator) -> None:
         weights.clear()
 
     def load(models: list, folder: str) -> None:
-        saved, tensors = load_file(Path(folder) / WEIGHTS), trainable_tensors(accelerator.unwrap_model(models[0]))
-        if saved.keys() != tensors.keys():
-            raise ValueError(
-                f"{folder} is a checkpoint of another method: {sorted(saved.keys() ^ tensors.keys())[:3]}."
-            )
+        saved = load_file(Path(folder) / WEIGHTS)
         with torch.no_grad():
-            for name, tensor in tensors.items():
+            for name, tensor in trainable_tensors(accelerator.unwrap_model(models[0])).items():
                 tensor.copy_(saved[name])
         models.clear()
 
@@ -48,8 +45,16 @@ def keep_only_what_is_learned(accelerator: Accelerator) -> None:
     accelerator.register_load_state_pre_hook(load)
 
 
-def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int) -> None:
-    """Write the state after `step` steps whole, then drop the one before: a kill at any moment leaves one of them."""
+def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, identity: dict[str, Any]) -> None:
+    """
+    Write the state after `step` steps whole, then drop the one before: a kill at any moment leaves one of them.
+
+    Args:
+        accelerator: whose state it is.
+        run_folder: of the run.
+        step: steps done.
+        identity: which run it is.
+    """
     folder = run_folder / CHECKPOINTS
     final = folder / f"step_{step:08d}"
     partial = final.with_name(final.name + PARTIAL)
@@ -59,6 +64,7 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int) -> No
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        write_json(partial / RUN, identity)
         shutil.rmtree(final, ignore_errors=True)  # of a run that went this far before and was started over
         os.replace(partial, final)
         for other in folder.iterdir():
@@ -66,25 +72,33 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int) -> No
                 shutil.rmtree(other)
 
 
-def find_checkpoint(run_folder: Path, asked: Optional[str]) -> Optional[Path]:
+def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, Any]) -> Optional[Path]:
     """
     The checkpoint folder to go on from; None to start at the beginning.
 
     Args:
         run_folder: of the run.
         asked: a checkpoint folder, or "latest": the last of the run, if it has any; or None.
+        identity: which run it must be of.
 
     Raises:
-        ValueError: if the folder that was asked for is no checkpoint.
+        ValueError: if the folder that was asked for is no checkpoint, or one of another run.
     """
     if asked is None:
         return None
     if asked == LATEST:
         found = sorted(p for p in (run_folder / CHECKPOINTS).glob("step_*") if not p.name.endswith(PARTIAL))
-        return found[-1] if found else None
-    if not (Path(asked) / WEIGHTS).is_file():
-        raise ValueError(f"--resume_from_checkpoint {asked} is no checkpoint: it holds no {WEIGHTS}.")
-    return Path(asked)
+        if not found:
+            return None
+        checkpoint = found[-1]
+    else:
+        checkpoint = Path(asked)
+    if not (checkpoint / RUN).is_file():
+        raise ValueError(f"--resume_from_checkpoint {asked} is no checkpoint: it holds no {RUN}.")
+    other = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
+    if other != identity:
+        raise ValueError(f"{checkpoint} is a checkpoint of another run ({differences(other, identity)}).")
+    return checkpoint
 
 
 def drop_checkpoints(run_folder: Path) -> None:

@@ -22,7 +22,7 @@ from .pictures import PixelCollator
 from .protocols import Task, lay_out, summarise
 from .results import claim, start_run, write_result
 from .surroundings import hardware, peak_memory_bytes, versions
-from .training import Progress, choose_recipe, train
+from .training import Progress, checkpoint_identity, choose_recipe, train
 from .words import nearest_words
 
 
@@ -43,7 +43,6 @@ def run(arguments: Arguments) -> dict[str, Any]:
     folder = Path(arguments.output_dir)
     check_method(arguments.method)
     finished = claim(folder, arguments.identity(), arguments.overwrite_output_dir)
-    checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint)
     accelerator = Accelerator(
         mixed_precision=arguments.mixed_precision,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
@@ -55,6 +54,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         _say_summary(accelerator, "{} after", finished["summary"])
         return finished
 
+    checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint, checkpoint_identity(arguments, accelerator))
     set_seed(arguments.seed)
     data = load_data(arguments)
     drawn = draw(data, arguments.shots, arguments.seed)

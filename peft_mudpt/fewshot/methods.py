@@ -55,6 +55,7 @@ class LinearProbe(torch.nn.Module):
     def __init__(self, clip: CLIPModel, num_classes: int):
         super().__init__()
         self.clip = clip.requires_grad_(False)
+        self.config = clip.config
         self.head = torch.nn.Linear(clip.config.projection_dim, num_classes)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)

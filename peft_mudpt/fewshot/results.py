@@ -78,14 +78,18 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> Optional[d
     if RUN not in found:
         raise ValueError(f"{folder} holds {', '.join(found)}, of no run that is known. {choice}")
     other = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    differences = [
-        f"{name}: {other.get(name)!r} there, {identity.get(name)!r} asked"
-        for name in {**identity, **other}
-        if other.get(name) != identity.get(name)
-    ]
-    if differences:
-        raise ValueError(f"{folder} holds another run ({'; '.join(differences)}). {choice}")
+    if other != identity:
+        raise ValueError(f"{folder} holds another run ({differences(other, identity)}). {choice}")
     return read_result(folder)
+
+
+def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """In what two runs differ, in words."""
+    return "; ".join(
+        f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked"
+        for name in {**asked, **there}
+        if there.get(name) != asked.get(name)
+    )
 
 
 def start_run(folder: Path, identity: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from accelerate import Accelerator
@@ -129,8 +129,8 @@ def train(
         collate_fn=PixelCollator(image_processor, ready=recipe.augment),
         num_workers=arguments.dataloader_num_workers,
     )
-    optimizer = _optimizer(model, recipe)
-    schedule = _schedule(optimizer, recipe, round(arguments.warmup_ratio * recipe.steps))
+    optimizer = build_optimizer(model, recipe)
+    schedule = build_schedule(optimizer, recipe, round(arguments.warmup_ratio * recipe.steps))
     progress = Progress()
     model.train()
     keep_only_what_is_learned(accelerator)
@@ -167,13 +167,19 @@ def train(
             rate = schedule.get_last_lr()[0]
             accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
         if due:
-            save_checkpoint(accelerator, folder, progress.step)
+            save_checkpoint(accelerator, folder, progress.step, checkpoint_identity(arguments, accelerator))
     bar.close()
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # autocast was for training
     return progress, time.perf_counter() - started
 
 
-def _optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def checkpoint_identity(arguments: Arguments, accelerator: Accelerator) -> dict[str, Any]:
+    """Which run a checkpoint is of: it must go on with as many processes, which share out its batches."""
+    return {**arguments.identity(), "processes": accelerator.num_processes}
+
+
+def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9 or AdamW, over what requires a gradient."""
     parameters = list(trainable_tensors(model).values())
     options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
@@ -181,7 +187,7 @@ def _optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, momentum=0.9, **options)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, warmup: int) -> LambdaLR:
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, warmup: int) -> LambdaLR:
     """Constant at `WARMUP_LEARNING_RATE`, then from the peak along a cosine to zero."""
 
     def factor(step: int) -> float:

@@ -27,7 +27,8 @@ def nearest_words(
     embeddings = clip.text_model.embeddings.token_embedding.weight  # (V, d_t)
     known = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
     known = known[known < len(embeddings)].to(embeddings.device)
-    distances = torch.cdist(prompts.float(), embeddings[known].float())  # (n, V)
+    exact = "donot_use_mm_for_euclid_dist"  # the faster way loses the digits of small distances
+    distances = torch.cdist(prompts.float(), embeddings[known].float(), compute_mode=exact)  # (n, V)
     nearest = distances.topk(number, largest=False)
     return [
         [{"word": tokenizer.decode([known[i].item()]).strip(), "distance": round(d, 4)} for i, d in zip(ids, row)]
