@@ -31,7 +31,7 @@ def test_the_items_of_caltech101_are_coops(seed, shots):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_items_of_describable_textures_are_coops(split):
-    # Without the split file a place has no name; but over 15 draws each must always bear one name, and no other place it.
+    # Without the split file a place has no name; but over 15 draws each must bear one name that no other bears.
     recorded, labels = golden("DescribableTextures")
     name_of, place_of = {}, {}
     for seed, shots in DRAWS:

@@ -49,6 +49,10 @@ def run(arguments: Arguments) -> dict[str, Any]:
         log_with=arguments.report_to if arguments.with_tracking else None,
         project_dir=arguments.output_dir,
     )
+    if arguments.with_tracking and not accelerator.log_with:
+        raise ValueError(
+            f"--with_tracking: no tracker of {arguments.report_to!r} is installed; pip install one of them."
+        )
     if finished is not None:
         say(accelerator, "already done", folder)
         _say_summary(accelerator, "{} after", finished["summary"])
@@ -85,11 +89,14 @@ def run(arguments: Arguments) -> dict[str, Any]:
     zero_shot = bench.test(bench.load_clip(), task, arguments.template)
     _say_summary(accelerator, "zero-shot {}", summarise(arguments, zero_shot))
 
+    hub_model_id = arguments.hub_model_id
     if accelerator.is_main_process:
         if arguments.push_to_hub:
-            create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
+            hub_model_id = create_hub_repo(hub_model_id, arguments.hub_private_repo)  # with the user's name
         start_run(folder, arguments.identity())
-    _start_trackers(accelerator, arguments)
+    if arguments.with_tracking:
+        settings = {name: value for name, value in arguments.identity().items() if value is not None}
+        accelerator.init_trackers("peft_mudpt", config=settings)
     recipe = choose_recipe(arguments, data, len(task.train), accelerator.num_processes)
     progress, seconds, metrics = Progress(), 0.0, zero_shot
     if recipe is not None:
@@ -142,12 +149,12 @@ def run(arguments: Arguments) -> dict[str, Any]:
         result["seconds"] = {"training": seconds, "total": time.perf_counter() - started}
         result["peak_memory_bytes"] = peak_memory_bytes(accelerator)
         if isinstance(learner.model, PeftModel):
-            model_card(result, arguments.model_name_or_path, arguments.hub_model_id).save(folder / "README.md")
+            model_card(result, arguments.model_name_or_path, hub_model_id).save(folder / "README.md")
         write_result(folder, result)
         drop_checkpoints(folder)
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
         if arguments.push_to_hub:
-            say(accelerator, "uploaded to", push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo))
+            say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
     accelerator.wait_for_everyone()
     return result
 
@@ -161,21 +168,6 @@ def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Option
     for name, value in summary.items():
         shown = "cannot be said" if value is None else f"{value:.1f} %"
         say(accelerator, title.format(name.replace("_", " ")), shown)
-
-
-def _start_trackers(accelerator: Accelerator, arguments: Arguments) -> None:
-    """
-    Raises:
-        ValueError: if tracking was asked for and no tracker is installed.
-    """
-    if not arguments.with_tracking:
-        return
-    settings = {name: value for name, value in arguments.identity().items() if value is not None}
-    accelerator.init_trackers("peft_mudpt", config=settings)
-    if accelerator.is_main_process and not accelerator.trackers:
-        raise ValueError(
-            f"--with_tracking: no tracker {arguments.report_to!r} is installed; try pip install tensorboard."
-        )
 
 
 def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:
