@@ -118,7 +118,6 @@ def run(arguments: Arguments) -> dict[str, Any]:
     summary = summarise(arguments, metrics)
     _say_summary(accelerator, "{} after", summary)
     accelerator.log({name: value for name, value in summary.items() if value is not None}, step=progress.step)
-    accelerator.end_training()
 
     result = {
         "arguments": arguments.identity(),
@@ -156,6 +155,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         if arguments.push_to_hub:
             say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return result
 
 
