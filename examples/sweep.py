@@ -46,7 +46,7 @@ def main() -> None:
     parser = HfArgumentParser(SweepArguments, allow_abbrev=False)
     arguments, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
 
-    from peft_mudpt.fewshot.sweep import Sweep, run_all
+    from peft_mudpt.fewshot.sweep import NO_NUMBER, Sweep, run_all
 
     def items(flag: str, kind: type) -> list:
         try:
@@ -65,7 +65,7 @@ def main() -> None:
         flags=flags,
     )
     command = [sys.executable, str(Path(__file__).with_name("fewshot.py"))]
-    run_all(sweep.search_runs(), command, arguments.jobs, "learning rates")
+    run_all(sweep.search_runs(), command, arguments.jobs, "learning rates", tolerated=NO_NUMBER)
     run_all(sweep.runs(sweep.chosen_learning_rates()), command, arguments.jobs, "runs")
     print(f"python examples/report.py {arguments.output_dir}")
 

@@ -180,7 +180,7 @@ class Sweep:
         return Run(folder, [*given, *self.flags])
 
 
-def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str) -> None:
+def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[str] = None) -> None:
     """
     Run what has no result yet.
 
@@ -189,6 +189,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str) -> N
         command: what runs one, given its flags.
         jobs: how many at a time. The processor's cores are shared out among them.
         title: of the progress bar.
+        tolerated: the kind of error that is no failure, but leaves no result.
 
     Raises:
         ValueError: if a folder holds another run; before anything is run.
@@ -208,8 +209,9 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str) -> N
         started = {pool.submit(start, run): run for run in missing}
         bar = tqdm(as_completed(started), desc=title, total=len(runs), initial=len(runs) - len(missing))
         for done in bar:
-            if done.result() != 0:
-                failed.append(started[done])
+            run = started[done]
+            if done.result() != 0 and not (tolerated and last_words(run).startswith(tolerated)):
+                failed.append(run)
     if failed:
         causes = [f"{run.folder}: {last_words(run)}" for run in failed]
         raise RuntimeError(
