@@ -1,7 +1,7 @@
 """Say what a folder of experiments found: tables on the screen, and a report with pictures.
 
-python examples/report.py outputs/sweep                     # writes outputs/sweep/report/report.md and its pictures
-python examples/report.py outputs/sweep --picture docs/overview.png --published
+python examples/report.py outputs/lab                       # writes outputs/lab/report/report.md and its pictures
+python examples/report.py outputs/lab --picture docs/overview.png --published
 """
 
 import argparse
@@ -17,6 +17,7 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--output_dir", type=Path, help="Where report.md goes. Default: RESULTS_DIR/report.")
     parser.add_argument("--picture", type=Path, help="Write the overview here as well, as PNG. For one data set.")
     parser.add_argument("--published", action="store_true", help="Add what others published for CLIP ViT-B/16.")
+    parser.add_argument("--brief", action="store_true", help="Print accuracies alone; the report holds everything.")
     return parser, parser.parse_args()
 
 
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         results = read_results(arguments.results_dir)
         parts = sections(results)
-        printed = markdown_report(results, pictures={}) + published
+        printed = markdown_report(results, pictures={}, accuracy_only=arguments.brief) + published
         figures = {part.title: draw_all(part.results) for part in parts}
     except (ImportError, ValueError) as error:
         parser.error(str(error))

@@ -20,8 +20,8 @@ def few_shot(*results) -> list[list[str]]:
 
 
 def test_methods_stand_in_the_fields_order_and_others_last():
-    asked = ["mudpt", "brandnew", "coop", "maple", "zero_shot", "lora", "cocoop"]
-    ordered = ["zero_shot", "lora", "coop", "cocoop", "maple", "mudpt", "brandnew"]
+    asked = ["mudpt", "brandnew", "coop", "maple", "zero_shot", "lora", "vpt_deep"]
+    ordered = ["zero_shot", "lora", "coop", "vpt_deep", "maple", "mudpt", "brandnew"]
     assert [row[0] for row in few_shot(*map(result, asked))[1:]] == ordered
 
 

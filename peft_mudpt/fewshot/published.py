@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .rows import METHODS
+from .methods import METHODS
 from .tables import markdown_table
 
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple, Optional, Union
 
+from .methods import METHODS
+
 
 Result = dict[str, Any]  # as in results.FIELDS
 Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # percent by seed; None where nothing can be tested
 Rows = dict[str, dict[Column, Runs]]  # by method, in the field's order
 
-METHODS = (
-    *("zero_shot", "linear_probe", "lora", "coop", "cocoop", "vpt_shallow", "vpt_deep"),
-    *("ivlp", "maple", "umudpt", "mudpt_linear", "mudpt"),
-)
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
 
@@ -65,8 +63,8 @@ def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _place(result: Result) -> tuple[int, str]:
-    method = result["method"]
-    return METHODS.index(method) if method in METHODS else len(METHODS), row_name(result)
+    order, method = list(METHODS), result["method"]
+    return order.index(method) if method in order else len(order), row_name(result)
 
 
 def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, Optional[float]]]) -> Rows:

@@ -185,13 +185,16 @@ def data_lines(parts: Sequence[Section]) -> str:
     return "\n\n".join(f"Data: `{name}`.{f' {EMBEDDED_WORLD}' * (name in STYLES)}" for name in data_sets)
 
 
-def markdown_report(results: Sequence[Result], pictures: Mapping[str, Sequence[str]]) -> str:
+def markdown_report(
+    results: Sequence[Result], pictures: Mapping[str, Sequence[str]], accuracy_only: bool = False
+) -> str:
     """
     Everything that `results` say, as Markdown.
 
     Args:
         results: as from `read_results`.
         pictures: by the title of a section, the paths of pictures to show in it, relative to the report.
+        accuracy_only: leave out costs, words and the search for learning rates.
 
     Raises:
         ValueError: if two results belong into one cell of a table.
@@ -200,7 +203,9 @@ def markdown_report(results: Sequence[Result], pictures: Mapping[str, Sequence[s
     blocks = [data_lines(parts), LEGEND]
     for title, table in mean_tables(parts).items():
         blocks += [f"## {title}", table]
-    kinds = (few_shot_tables, class_and_domain_tables, cost_tables, nearest_words_tables, learning_rate_tables)
+    kinds = [few_shot_tables, class_and_domain_tables]
+    if not accuracy_only:
+        kinds += [cost_tables, nearest_words_tables, learning_rate_tables]
     for part in parts:
         blocks.append(f"## {part.title}")
         blocks += [f"![{picture}]({picture})" for picture in pictures.get(part.title, ())]
