@@ -79,7 +79,7 @@ def choose_classes(arguments: argparse.Namespace, config: PeftConfig) -> tuple[l
     if len(class_names) < 2 or not all(class_names):
         raise ValueError(f"--classes needs at least two names with commas between; these are {class_names}.")
     twice = sorted({name for name in class_names if class_names.count(name) > 1})
-    if twice:
+    if twice and arguments.classes is not None:
         raise ValueError(f"--classes names {', '.join(map(repr, twice))} more than once. Give each class once.")
     if template.count("{}") != 1:
         raise ValueError(f'--template {template!r} must hold {{}} once, where the class name goes: "{{}}."')

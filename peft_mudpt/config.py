@@ -319,13 +319,9 @@ class MuDPTConfig(PeftConfig):
         ):
             refuse("text_prompt_init_ids", "token ids by words, or None (it is filled in from text_prompt_init_text)")
         names = self.class_names
-        if names is not None and not (
-            isinstance(names, list)
-            and names
-            and all(isinstance(name, str) and name.strip() for name in names)
-            and len(set(names)) == len(names)
-        ):
-            refuse("class_names", "a list of distinct, non-empty names in label order, or None")
+        named = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
+        if names is not None and not named:
+            refuse("class_names", "a list of non-empty names in label order, or None")
         template = self.class_template
         if template is not None and not (isinstance(template, str) and template.count("{}") == 1):
             refuse("class_template", "a text that holds {} once, where the class name goes, or None")

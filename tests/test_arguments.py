@@ -26,6 +26,7 @@ from peft_mudpt.fewshot.arguments import Arguments
         ({"targets": "plain"}, "--targets goes with cross-dataset or domain-generalisation, not with few-shot"),
         ({"train_dir": "a", "protocol": "cross-dataset"}, "cross-dataset from --train_dir needs --targets"),
         ({"output_dir": __file__}, "is a file; give a folder"),
+        ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "starts over"),
         ({"push_to_hub": True}, "--push_to_hub needs --hub_model_id"),
         ({"push_to_hub": True, "hub_model_id": "a/b", "method": "zero_shot"}, "zero_shot has none"),
     ],

@@ -40,34 +40,37 @@ def test_results_are_found_at_any_depth(tmp_path):
 
 
 def test_an_empty_or_a_missing_folder_is_free(tmp_path):
-    assert claim(tmp_path, IDENTITY, overwrite=False) is None
-    assert claim(tmp_path / "nowhere", IDENTITY, overwrite=False) is None
+    assert claim(tmp_path, IDENTITY) is None
+    assert claim(tmp_path / "nowhere", IDENTITY) is None
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
     start_run(tmp_path, IDENTITY)
-    assert claim(tmp_path, IDENTITY, overwrite=False) is None
+    assert claim(tmp_path, IDENTITY) is None
     write_result(tmp_path, RESULT)
-    assert claim(tmp_path, IDENTITY, overwrite=False)["schema_version"] == 1
+    assert claim(tmp_path, IDENTITY)["schema_version"] == 1
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path):
     start_run(tmp_path, IDENTITY)
     with pytest.raises(ValueError, match="holds another run .seed: 1 there, 2 asked.*--overwrite_output_dir"):
-        claim(tmp_path, {**IDENTITY, "seed": 2}, overwrite=False)
+        claim(tmp_path, {**IDENTITY, "seed": 2})
 
 
 def test_an_adapter_of_no_known_run_is_not_written_over(tmp_path):
     (tmp_path / "adapter_config.json").touch()
     with pytest.raises(ValueError, match="holds adapter_config.json, of no run that is known"):
-        claim(tmp_path, IDENTITY, overwrite=False)
+        claim(tmp_path, IDENTITY)
 
 
-def test_overwriting_deletes_the_runs_files_and_nothing_else(tmp_path):
+def test_overwriting_deletes_the_runs_files_and_nothing_else_once_the_new_run_starts(tmp_path):
     start_run(tmp_path, IDENTITY)
     (tmp_path / "adapter_config.json").touch()
     (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)
     (tmp_path / "holiday.jpg").touch()
-    assert claim(tmp_path, {**IDENTITY, "seed": 2}, overwrite=True) is None
-    assert [file.name for file in tmp_path.iterdir()] == ["holiday.jpg"]
+    other = {**IDENTITY, "seed": 2}
+    assert claim(tmp_path, other, overwrite=True) is None and (tmp_path / "adapter_config.json").exists()
+    start_run(tmp_path, other, overwrite=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"holiday.jpg", "run.json"}
+    assert claim(tmp_path, other) is None

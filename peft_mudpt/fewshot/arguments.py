@@ -151,6 +151,8 @@ class Arguments:
             raise ValueError(f"{self.protocol} from {given[0]} needs --targets.")
 
     def _check_output(self) -> None:
+        if self.overwrite_output_dir and self.resume_from_checkpoint is not None:
+            raise ValueError("--overwrite_output_dir starts over, --resume_from_checkpoint goes on; give one.")
         if Path(self.output_dir).is_file():
             raise ValueError(f"--output_dir {self.output_dir} is a file; give a folder.")
         if self.push_to_hub and self.hub_model_id is None:

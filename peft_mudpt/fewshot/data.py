@@ -72,9 +72,6 @@ def load_data(arguments: Arguments) -> FewShotData:
         data = load_named(arguments.dataset, arguments.coop_root)
     if len(data.class_names) < 2:
         raise ValueError(f"Telling pictures apart takes at least two classes; {data.name} has {data.class_names}.")
-    twins = sorted(name for name, count in Counter(data.class_names).items() if count > 1)
-    if twins:
-        raise ValueError(f"Classes must be called differently; {data.name} has more than one {', '.join(twins[:3])}.")
     return data
 
 
@@ -256,12 +253,21 @@ def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
         left = sorted(set(left) - set(validation))
     available = Counter(labels)
     small = [f"{data.class_names[label]} ({n})" for label, n in sorted(available.items()) if n < shots]
-    remarks = []
-    if small:
-        more = ", ..." if len(small) > 5 else ""
-        remarks.append(f"fewer than {shots} pictures, all used: {', '.join(small[:5])}{more}")
+    twins = [name for name, count in Counter(data.class_names).items() if count > 1]
+    remarks = [
+        f"{what}: {_first(names)}"
+        for what, names in (
+            (f"fewer than {shots} pictures, all used", small),
+            ("names that several classes share, which text cannot tell apart", twins),
+        )
+        if names
+    ]
     test = data.test if data.test is not None else data.train.select(left)
     return Drawn(data.train.select(train), validation_set, test, remarks)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _validation_from(left: list[int], labels: list[int], shots: int, seed: int, share: float) -> list[int]:

@@ -57,5 +57,10 @@ def evaluate(
     return {
         "accuracy": 100 * right.sum().item() / seen.sum().item(),
         "mean_class_accuracy": 100 * (right[present] / seen[present]).double().mean().item(),
-        "classes": {name: [r, s] for name, r, s in zip(class_names, right.tolist(), seen.tolist())},
+        "classes": {name: [r, s] for name, r, s in zip(_distinct(class_names), right.tolist(), seen.tolist())},
     }
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """`names`, with the label behind those that several classes share (ImageNet has some)."""
+    return [f"{name} [{label}]" if names.count(name) > 1 else name for label, name in enumerate(names)]

@@ -16,7 +16,7 @@ from .arguments import Arguments
 from .bench import Bench
 from .card import create_hub_repo, model_card, push_to_hub
 from .checkpoints import drop_checkpoints, find_checkpoint
-from .data import draw, load_data, picture
+from .data import Drawn, draw, load_data, picture
 from .methods import Learner, build, check_method
 from .pictures import PixelCollator
 from .protocols import Task, lay_out, summarise
@@ -56,6 +56,8 @@ def run(arguments: Arguments) -> dict[str, Any]:
     if finished is not None:
         say(accelerator, "already done", folder)
         _say_summary(accelerator, "{} after", finished["summary"])
+        if accelerator.is_main_process:
+            _describe_and_share(accelerator, arguments, finished, folder)
         return finished
 
     checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint, checkpoint_identity(arguments, accelerator))
@@ -76,24 +78,15 @@ def run(arguments: Arguments) -> dict[str, Any]:
     )
     after_prompts = learner.template_after_prompts or data.template
     trainable = sum(parameter.numel() for parameter in learner.model.parameters() if parameter.requires_grad)
-    say(accelerator, "method", arguments.method)
-    say(accelerator, "trainable parameters", f"{trainable:,}")
-    say(accelerator, "text after prompts", after_prompts)
-    say(accelerator, "classes", len(task.class_names))
-    say(accelerator, "training pictures", f"{len(task.train):,}")
-    say(accelerator, "test pictures", f"{sum(len(test.pictures) for test in task.tests.values()):,}")
-    for remark in drawn.remarks:
-        say(accelerator, "note", remark)
-    if not task.tests:
-        say(accelerator, "note", "no picture is left to test on: lower --shots")
+    what = {"method": arguments.method, "trainable parameters": f"{trainable:,}", "text after prompts": after_prompts}
+    _say_what(accelerator, what, task, drawn)
     zero_shot = bench.test(bench.load_clip(), task, arguments.template)
     _say_summary(accelerator, "zero-shot {}", summarise(arguments, zero_shot))
 
-    hub_model_id = arguments.hub_model_id
     if accelerator.is_main_process:
         if arguments.push_to_hub:
-            hub_model_id = create_hub_repo(hub_model_id, arguments.hub_private_repo)  # with the user's name
-        start_run(folder, arguments.identity())
+            create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)  # what cannot be shared stops here
+        start_run(folder, arguments.identity(), arguments.overwrite_output_dir)
     if arguments.with_tracking:
         settings = {name: value for name, value in arguments.identity().items() if value is not None}
         accelerator.init_trackers("peft_mudpt", config=settings)
@@ -147,13 +140,10 @@ def run(arguments: Arguments) -> dict[str, Any]:
             say(accelerator, "reloaded", "equal logits")
         result["seconds"] = {"training": seconds, "total": time.perf_counter() - started}
         result["peak_memory_bytes"] = peak_memory_bytes(accelerator)
-        if isinstance(learner.model, PeftModel):
-            model_card(result, arguments.model_name_or_path, hub_model_id).save(folder / "README.md")
         write_result(folder, result)
         drop_checkpoints(folder)
+        _describe_and_share(accelerator, arguments, result, folder)
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
-        if arguments.push_to_hub:
-            say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -164,10 +154,34 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
     accelerator.print(f"{name:<26}{value}")
 
 
+def _say_what(accelerator: Accelerator, what: dict[str, Any], task: Task, drawn: Drawn) -> None:
+    for name, value in what.items():
+        say(accelerator, name, value)
+    say(accelerator, "classes", len(task.class_names))
+    say(accelerator, "training pictures", f"{len(task.train):,}")
+    say(accelerator, "test pictures", f"{sum(len(test.pictures) for test in task.tests.values()):,}")
+    for remark in drawn.remarks:
+        say(accelerator, "note", remark)
+    if not task.tests:
+        say(accelerator, "note", "no picture is left to test on: lower --shots")
+
+
 def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Optional[float]]) -> None:
     for name, value in summary.items():
         shown = "cannot be said" if value is None else f"{value:.1f} %"
         say(accelerator, title.format(name.replace("_", " ")), shown)
+
+
+def _describe_and_share(accelerator: Accelerator, arguments: Arguments, result: dict[str, Any], folder: Path) -> None:
+    """Write the card of an adapter that is done, and upload both if that was asked for."""
+    if not (folder / "adapter_config.json").is_file():
+        return
+    hub_model_id = arguments.hub_model_id
+    if arguments.push_to_hub:
+        hub_model_id = create_hub_repo(hub_model_id, arguments.hub_private_repo)  # with the user's name
+    model_card(result, arguments.model_name_or_path, hub_model_id).save(folder / "README.md")
+    if arguments.push_to_hub:
+        say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
 
 
 def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:

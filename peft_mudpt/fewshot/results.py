@@ -52,14 +52,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> Optional[dict[str, Any]]:
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
     """
-    Make sure that a run may use a folder.
+    Make sure that a run may use a folder. Nothing is changed there yet.
 
     Args:
         folder: the run's; need not exist.
         identity: what decides the run's result.
-        overwrite: delete what another run left there (its files only).
+        overwrite: whether it may take the place of another run, or its own from the beginning.
 
     Returns:
         The result, if this very run has finished there; else None.
@@ -67,12 +67,8 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> Optional[d
     Raises:
         ValueError: if the folder holds another run, or an adapter of no run.
     """
-    if overwrite:
-        for name in RUN_FILES:
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     found = sorted(name for name in RUN_FILES if (folder / name).exists())
-    if not found:
+    if overwrite or not found:
         return None
     choice = "Choose another --output_dir, or give --overwrite_output_dir."
     if RUN not in found:
@@ -92,8 +88,12 @@ def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
     )
 
 
-def start_run(folder: Path, identity: dict[str, Any]) -> None:
-    """Write down which run a folder belongs to."""
+def start_run(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> None:
+    """Write down which run a folder belongs to; where `overwrite`, delete first what another left (its files only)."""
+    if overwrite:
+        for name in RUN_FILES:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     write_json(folder / RUN, identity)
 
 

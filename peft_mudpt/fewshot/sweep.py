@@ -50,7 +50,7 @@ class Run:
         Raises:
             ValueError: if its folder holds another run.
         """
-        return claim(self.folder, self.arguments().identity(), overwrite=False) is not None
+        return claim(self.folder, self.arguments().identity()) is not None
 
 
 @dataclass(frozen=True)
