@@ -13,7 +13,7 @@ from peft_mudpt.fewshot.arguments import Arguments
 
 
 def main() -> None:
-    arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
+    arguments = HfArgumentParser(Arguments, description=__doc__, allow_abbrev=False).parse_args_into_dataclasses()[0]
 
     from peft_mudpt.fewshot.experiment import run
 

@@ -50,11 +50,18 @@ def read_config(adapter: str) -> PeftConfig:
 
 def remembered_classes(config: PeftConfig, adapter: str) -> tuple[Optional[list[str]], Optional[str]]:
     """The classes the adapter was trained on and the text of one; None for what it does not remember."""
-    from peft_mudpt.fewshot.results import read_result
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from peft_mudpt.fewshot.results import RESULT, read_result
 
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is None and template is None:  # a LoRA adapter: its config has no place for them
-        result = read_result(Path(adapter)) or {}
+        try:
+            folder = Path(adapter) if Path(adapter).is_dir() else Path(hf_hub_download(adapter, RESULT)).parent
+            result = read_result(folder) or {}
+        except EntryNotFoundError:
+            result = {}
         class_names, template = result.get("class_names"), result.get("template_after_prompts")
     return class_names, template
 

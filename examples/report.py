@@ -35,7 +35,7 @@ def main() -> None:
     try:
         results = read_results(arguments.results_dir)
         parts = sections(results)
-        printed = markdown_report(results, pictures={}, accuracy_only=arguments.brief) + published
+        print(markdown_report(results, pictures={}, accuracy_only=arguments.brief) + published, end="")
         figures = {part.title: draw_all(part.results) for part in parts}
     except (ImportError, ValueError) as error:
         parser.error(str(error))
@@ -57,7 +57,6 @@ def main() -> None:
         save(figures[parts[0].title][OVERVIEW], arguments.picture)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(markdown_report(results, pictures) + published, encoding="utf-8")
-    print(printed, end="")
 
 
 if __name__ == "__main__":

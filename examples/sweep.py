@@ -22,7 +22,9 @@ class SweepArguments:
         default="few-shot,base-to-new",
         metadata={"help": "Between commas: few-shot, base-to-new, cross-dataset, domain-generalisation."},
     )
-    datasets: str = field(default="", metadata={"help": "As for --dataset of fewshot.py. Default: its own."})
+    datasets: str = field(
+        default="", metadata={"help": "As for --dataset of fewshot.py, between commas. Empty: its own."}
+    )
     methods: str = field(
         default="zero_shot,linear_probe,lora,coop,ivlp,maple,mudpt_linear,mudpt",
         metadata={"help": "zero_shot, linear_probe, lora, or presets of MuDPTConfig."},
@@ -32,7 +34,7 @@ class SweepArguments:
     )
     seeds: str = field(default="1,2,3", metadata={"help": "Of draws, weights and batches."})
     learning_rate_factors: str = field(
-        default="1,3,10",
+        default="1,3,10,30",
         metadata={
             "help": "Each method's own learning rate times these is tried with the first seed and the most shots; the "
             "best on the validation pictures is used throughout the protocol and data set. One factor: no search."
@@ -43,7 +45,7 @@ class SweepArguments:
 
 
 def main() -> None:
-    parser = HfArgumentParser(SweepArguments, allow_abbrev=False)
+    parser = HfArgumentParser(SweepArguments, description=__doc__, allow_abbrev=False)
     arguments, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
 
     from peft_mudpt.fewshot.sweep import NO_NUMBER, Sweep, run_all

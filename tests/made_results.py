@@ -13,6 +13,8 @@ def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **chan
     made = {
         "arguments": {
             "model_name_or_path": "some/clip",
+            "train_dir": None,
+            "max_train_steps": None,
             "method": method,
             "method_kwargs": None,
             "protocol": "few-shot",

@@ -112,9 +112,49 @@ def test_variants_of_imagenet_are_only_tested_on(tmp_path, name):
     assert splits["train"] == []
 
 
+# CoOp's DATASETS.md and hand-crafted prompts, typed once more: data set, folder, folder of pictures, split, text.
+FACTS = """
+caltech101      caltech-101            101_ObjectCategories  split_zhou_Caltech101.json            a photo of a {}.
+oxford_pets     oxford_pets            images                split_zhou_OxfordPets.json            a photo of a {}, a type of pet.
+stanford_cars   stanford_cars          -                     split_zhou_StanfordCars.json          a photo of a {}.
+oxford_flowers  oxford_flowers         jpg                   split_zhou_OxfordFlowers.json         a photo of a {}, a type of flower.
+food101         food-101               images                split_zhou_Food101.json               a photo of {}, a type of food.
+fgvc_aircraft   fgvc_aircraft          images                -                                     a photo of a {}, a type of aircraft.
+sun397          sun397                 SUN397                split_zhou_SUN397.json                a photo of a {}.
+dtd             dtd                    images                split_zhou_DescribableTextures.json   {} texture.
+eurosat         eurosat                2750                  split_zhou_EuroSAT.json               a centered satellite photo of {}.
+ucf101          ucf101                 UCF-101-midframes     split_zhou_UCF101.json                a photo of a person doing {}.
+imagenet        imagenet               images                -                                     a photo of a {}.
+imagenetv2      imagenetv2             imagenetv2-matched-frequency-format-val  -                  a photo of a {}.
+imagenet_sketch imagenet-sketch        images                -                                     a photo of a {}.
+imagenet_a      imagenet-adversarial   imagenet-a            -                                     a photo of a {}.
+imagenet_r      imagenet-rendition     imagenet-r            -                                     a photo of a {}.
+"""  # noqa: E501
+
+
 def test_there_are_the_eleven_data_sets_and_four_variants_of_imagenet():
-    assert len(BENCHMARKS) == 15
-    assert all(benchmark.template.count("{}") == 1 for benchmark in BENCHMARKS.values())
+    facts = [line.split(maxsplit=4) for line in FACTS.strip().splitlines()]
+    assert [
+        [name, b.folder, b.images or "-", b.split or "-", b.template] for name, b in BENCHMARKS.items()
+    ] == facts and len(facts) == 15
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [("variants.txt", "707-320\n", None), ("images_variant_train.txt", "1\n", "line 1 does not")],
+)
+def test_a_list_of_another_form_is_refused(tmp_path, file, content, message):
+    folder = tmp_path / "fgvc_aircraft"
+    touch(folder / "images" / "1.jpg")
+    (folder / "variants.txt").write_text("707-320\n")
+    for split in ("train", "val", "test"):
+        (folder / f"images_variant_{split}.txt").write_text("1 707-320\n")
+    (folder / file).write_text(content)
+    if message is None:
+        assert read_coop(tmp_path, "fgvc_aircraft")[1]["val"] == [("1.jpg", 0, "707-320")]
+    else:
+        with pytest.raises(ValueError, match=message):
+            read_coop(tmp_path, "fgvc_aircraft")
 
 
 @pytest.mark.parametrize(

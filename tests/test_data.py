@@ -146,31 +146,46 @@ def test_every_style_of_the_embedded_world_is_a_data_set():
 
 
 def test_without_other_splits_no_picture_is_both_trained_and_tested_on(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 9, "dog": 8})))
+    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 10, "dog": 7})))
     drawn = draw(data, shots=3, seed=1)
-    parts = [set(part["item"][:]) for part in (drawn.train, drawn.validation, drawn.test)]
-    assert [len(part) for part in parts] == [6, 5, 6]  # of 6 and 5 left, 3 and 2 validate: at most half
-    assert len(set.union(*parts)) == 17
+    parts = [part["item"][:] for part in (drawn.train, drawn.validation, drawn.test)]
+    assert [len(part) for part in parts] == [6, 5, 5]  # to test on: 3 of 10, 2 of 7
+    assert len(set().union(*parts)) == 16
+
+
+def test_held_out_test_pictures_are_the_same_for_every_number_of_shots_and_every_seed(tmp_path):
+    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 10, "dog": 10})))
+    tested = [draw(data, shots, seed).test["item"][:] for shots, seed in ((1, 1), (16, 1), (1, 2))]
+    assert tested[0] == tested[1] == tested[2]
+    trained = [draw(data, 1, seed).train["item"][:] for seed in range(6)]
+    assert any(trained[0] != other for other in trained[1:])
 
 
 def test_with_a_test_folder_validation_takes_coops_number_of_what_is_left(tmp_path):
-    folder = save_pictures(tmp_path / "pictures", {"cat": 9, "dog": 8})
-    data = load_data(Arguments(train_dir=folder, test_dir=folder))
-    assert Counter(draw(data, shots=4, seed=1).validation["label"][:]) == {0: 4, 1: 4}
+    train = save_pictures(tmp_path / "pictures", {"cat": 9, "dog": 6})
+    data = load_data(Arguments(train_dir=train, test_dir=save_pictures(tmp_path / "test", {"cat": 1, "dog": 1})))
+    drawn = draw(data, shots=4, seed=1)
+    assert Counter(drawn.validation["label"][:]) == {0: 4, 1: 2}
+    assert not set(drawn.validation["item"][:]) & set(drawn.train["item"][:])
 
 
 def test_a_class_with_fewer_pictures_than_shots_gives_all_and_is_named(tmp_path):
     data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 2, "wild_dog": 5})))
     drawn = draw(data, shots=3, seed=1)
     assert Counter(drawn.train["label"][:]) == {0: 2, 1: 3}
-    assert drawn.remarks == ["fewer than 3 pictures, all used: cat (2)"]
+    assert drawn.remarks == ["fewer than 3 pictures to train on, all used: cat (2)", "no picture to test on: cat"]
+
+
+def test_a_hub_test_split_without_labels_is_none_and_validation_is_tested_on(monkeypatch):
+    unlabelled = rows(2).remove_columns("label").add_column("label", [-1, -1])
+    unlabelled = unlabelled.cast_column("label", ClassLabel(names=["cat", "wild_dog"]))
+    data = load_data(hub(monkeypatch, train=rows(4), validation=rows(3), test=unlabelled))
+    assert data.validation is None and data.test["item"][:] == ["validation[0]", "validation[1]", "validation[2]"]
 
 
 def test_names_that_several_classes_share_are_remarked_upon(tmp_path):
     data = load_data(Arguments(train_dir=save_pictures(tmp_path / "p", {"cat": 1, "wild_dog": 1, "wild dog": 1})))
-    assert draw(data, shots=1, seed=1).remarks == [
-        "names that several classes share, which text cannot tell apart: wild dog"
-    ]
+    assert "names that several classes share, which text cannot tell apart: wild dog" in draw(data, 1, 1).remarks
 
 
 def test_a_subset_is_labelled_by_place(tmp_path):

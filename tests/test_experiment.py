@@ -1,6 +1,7 @@
 """One experiment, in this process."""
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -93,7 +94,8 @@ def test_zero_shot_accuracy_is_plain_clips_own(tmp_path, pictures, template):
 
 
 def test_training_gains_accuracy_on_its_own_pictures(tmp_path, pictures):
-    fields = {**pictures, "test_dir": pictures["train_dir"], "max_train_steps": 40, "learning_rate": 0.01}
+    same = str(shutil.copytree(pictures["train_dir"], tmp_path / "same"))
+    fields = {**pictures, "test_dir": same, "max_train_steps": 40, "learning_rate": 0.01}
     result = run(ask(tmp_path, fields, shots=3))
     assert result["summary"]["accuracy"] > result["zero_shot"]["test"]["accuracy"]
     assert result["steps"] == 40 and result["loss"] < 1.0
@@ -128,7 +130,7 @@ def test_a_method_that_cannot_name_new_classes_has_no_accuracy_on_them(tmp_path,
 
 def test_targets_are_tested_without_training(tmp_path, pictures):
     result = run(ask(tmp_path, pictures, method="lora", protocol="cross-dataset", targets="plain"))
-    assert list(result["metrics"]) == ["train", "plain"] and len(result["metrics"]["plain"]["classes"]) == 96
+    assert list(result["metrics"])[1:] == ["plain"] and len(result["metrics"]["plain"]["classes"]) == 96
     assert result["summary"]["mean_of_targets"] == result["metrics"]["plain"]["accuracy"]
 
 

@@ -68,7 +68,7 @@ def test_published_numbers_are_printed_as_others_and_only_when_asked(run, tmp_pa
     asked, plain = run(folder, "--published").stdout, run(folder).stdout
     assert "not reproduced here" in asked and "not reproduced" not in plain
     assert cells(asked, "Base to new: 16 shots")[6][:4] == ["MaPLe", "82.28", "75.14", "78.55"]
-    assert "≈83.0" in asked and "python examples/sweep.py --protocol few-shot --coop_root DIR" in asked
+    assert "≈83.0" in asked and "python examples/sweep.py --coop_root DIR" in asked
 
 
 @pytest.mark.parametrize("flag", [[], ["--picture", "look.png"]])
@@ -85,9 +85,10 @@ def test_a_picture_of_several_data_sets_is_refused_before_anything_is_written(ru
     assert not (folder / "report").exists() and not (tmp_path / "look.png").exists()
 
 
-def test_missing_matplotlib_is_named_before_anything_is_written(run, tmp_path, monkeypatch):
+def test_without_matplotlib_the_tables_are_printed_and_nothing_is_written(run, tmp_path, monkeypatch):
     folder = write(tmp_path, result())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = run(folder)
     assert done.code == 2 and "pip install 'peft_mudpt[report]'" in done.stderr
+    assert done.stdout == markdown_report([result()], pictures={})
     assert not (folder / "report").exists()

@@ -52,10 +52,32 @@ def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
     assert claim(tmp_path, IDENTITY)["schema_version"] == 1
 
 
-def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path):
+@pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints"])
+def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path, left):
     start_run(tmp_path, IDENTITY)
+    (tmp_path / left).mkdir()
     with pytest.raises(ValueError, match="holds another run .seed: 1 there, 2 asked.*--overwrite_output_dir"):
         claim(tmp_path, {**IDENTITY, "seed": 2})
+
+
+def test_a_run_that_failed_and_left_nothing_is_in_nobodys_way(tmp_path):
+    start_run(tmp_path, IDENTITY)
+    assert claim(tmp_path, {**IDENTITY, "seed": 2}) is None
+
+
+def test_a_folder_where_a_process_is_at_work_is_refused(tmp_path):
+    lock = start_run(tmp_path, IDENTITY)
+    with pytest.raises(ValueError, match="Another process is at work"):
+        start_run(tmp_path, IDENTITY)
+    lock.release()
+    start_run(tmp_path, IDENTITY)
+
+
+def test_a_folder_with_a_readme_of_its_own_is_free(tmp_path):
+    (tmp_path / "README.md").touch()
+    assert claim(tmp_path, IDENTITY) is None
+    start_run(tmp_path, IDENTITY, overwrite=True)
+    assert (tmp_path / "README.md").exists()
 
 
 def test_an_adapter_of_no_known_run_is_not_written_over(tmp_path):
@@ -72,5 +94,5 @@ def test_overwriting_deletes_the_runs_files_and_nothing_else_once_the_new_run_st
     other = {**IDENTITY, "seed": 2}
     assert claim(tmp_path, other, overwrite=True) is None and (tmp_path / "adapter_config.json").exists()
     start_run(tmp_path, other, overwrite=True)
-    assert {file.name for file in tmp_path.iterdir()} == {"holiday.jpg", "run.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "holiday.jpg", "run.json"}
     assert claim(tmp_path, other) is None

@@ -55,9 +55,9 @@ def test_of_an_odd_number_of_classes_base_has_one_more():
     assert base_new_split([4, 1, 7, 1, 9, 3]) == ([1, 3, 4], [7, 9])
 
 
-def test_one_class_has_no_base_and_new():
-    with pytest.raises(ValueError, match="at least two classes; there is 1"):
-        base_new_split([3, 3])
+def test_three_classes_have_no_base_and_new():
+    with pytest.raises(ValueError, match="at least two each; there are 3 classes"):
+        base_new_split([3, 1, 2, 3])
 
 
 def test_every_class_gives_its_shots():

@@ -1,6 +1,7 @@
 """Which experiments a sweep makes, and how it goes through them."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,8 @@ def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):
         ({"shots": [0]}, "--shots 0 is too few"),
         ({"flags": ["--seed", "3"]}, "decides --seed for each run; give --seeds"),
         ({"flags": ["--evaluate_on=validation"]}, "decides --evaluate_on for each run; leave it out"),
+        ({"flags": ["--learning-rate", "3"]}, "decides --learning_rate for each run; give --learning_rate_factors"),
+        ({"methods": ["mudpt", "mudpt"]}, "runs everything once; its methods are"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path, fields, message):
@@ -131,9 +134,23 @@ def test_a_learning_rate_that_was_too_high_is_passed_over(tmp_path):
 def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path):
     runs = sweep(tmp_path / "lab").runs({})
     start_run(runs[3].folder, {**runs[3].arguments().identity(), "max_train_steps": 5})
+    (runs[3].folder / "adapter_config.json").touch()
     with pytest.raises(ValueError, match="another run .max_train_steps: 5 there"):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
     assert not (tmp_path / "notes").exists()
+
+
+def test_fewer_jobs_than_one_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--jobs 0 is too few"):
+        run_all([], [], jobs=0, title="runs")
+
+
+def test_a_real_run_that_diverges_is_tolerated_and_a_mistaken_one_is_not(tmp_path):
+    command = [sys.executable, str(Path(__file__).parents[1] / "examples" / "fewshot.py")]
+    plan = sweep(tmp_path / "lab", shots=[1], learning_rate_factors=[1e23, 2e23], flags=["--max_train_steps", "10"])
+    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=NO_NUMBER)
+    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: The loss became"):
+        run_all(plan.search_runs()[:1], command, jobs=1, title="runs")
 
 
 def test_runs_go_on_from_their_last_checkpoint(tmp_path):

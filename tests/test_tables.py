@@ -158,12 +158,33 @@ def test_nearest_words_are_of_the_largest_shots_and_the_smallest_seed():
 
 
 def test_the_chosen_learning_rate_of_each_method_is_bold():
-    runs = [search("coop", 0.01, 60.0), search("coop", 0.002, 50.0), search("mudpt", 0.002, 70.0)]
+    runs = [search("coop", 0.01, 60.0), search("coop", 0.002, 59.99), search("mudpt", 0.002, 70.0)]
     table = cells(report(*runs, result()), "Learning rates")
-    assert table[0][1:] == ["0.002", "0.01"]
-    assert table[1:] == [["coop", "50.0", "**60.0**"], ["mudpt", "**70.0**", ""]]
+    assert table[1:] == [["coop", "0.002: 60.0", "**0.01: 60.0**"], ["mudpt", "**0.002: 70.0**", ""]]
+
+
+def test_a_table_says_where_its_rows_were_not_asked_alike():
+    text = report(result(max_train_steps=800), result("coop", max_train_steps=None), result("coop", seed=2))
+    assert "Not asked alike of all rows: max_train_steps (800, None)." in text
+    assert "Not asked alike" not in report(result(), result("coop", shots=1, seed=2))
+
+
+def test_base_to_new_has_a_mean_over_data_sets_too():
+    runs = [{**base_to_new("mudpt", 80.0, 60.0, 68.0), "dataset": name} for name in ("dtd", "ucf101")]
+    runs[1]["summary"] = {"base": 90.0, "new": 70.0, "harmonic_mean": 78.0}
+    runs.append(base_to_new("coop", 80.0, 60.0, 68.0))
+    text = report(*runs)
+    table = cells(text, "Base-to-new, 16 shots: mean over 2 data sets")
+    assert table[1:] == [["mudpt", "**85.0**", "**65.0**", "**73.0**"]]
+    assert "Left out, since not run on all: coop." in text
+
+
+def test_folders_of_one_name_are_told_apart():
+    text = report(result(dataset="pets", train_dir="mine/pets"), result(dataset="pets", train_dir="yours/pets"))
+    assert "## pets (mine/pets)" in text and "## pets (yours/pets)" in text
 
 
 def test_the_report_begins_with_what_the_data_are():
     assert report(result(dataset="faded")).startswith("Data: `faded`. An embedded world of drawn shapes")
     assert report(result()).splitlines()[0] == "Data: `dtd`."
+    assert report(result(dataset="plain", train_dir="my/plain")).splitlines()[0] == "Data: `plain`."

@@ -50,7 +50,7 @@ def trained(pictures, folder, recipe, method="mudpt", resume=None, **fields):
     accelerator = Accelerator(gradient_accumulation_steps=arguments.gradient_accumulation_steps)
     model = build(method, {}, CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES, None).model
     checkpoint = find_checkpoint(folder, resume, checkpoint_identity(arguments, accelerator))
-    progress, _ = train(accelerator, model, TOKENS, pictures, PROCESSOR, recipe, arguments, folder, checkpoint)
+    progress = train(accelerator, model, TOKENS, pictures, PROCESSOR, recipe, arguments, folder, checkpoint)
     return {name: tensor.detach().clone() for name, tensor in trainable_tensors(model).items()}, progress
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .. import demo
+from ..config import PRESETS
 
 
 PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain-generalisation")
 LATEST = "latest"
+EMBEDDED = "embedded"
 
 # Where a run is kept, how it is watched, and how its work is cut up do not change what it finds.
 NOT_IN_IDENTITY = (
@@ -19,6 +21,7 @@ NOT_IN_IDENTITY = (
     *("per_device_eval_batch_size", "dataloader_num_workers", "with_tracking", "report_to"),
     *("push_to_hub", "hub_model_id", "hub_private_repo"),
 )
+PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
 
 
 def flag(default: Any, help: str, **metadata) -> Any:
@@ -35,15 +38,17 @@ class Arguments:
     """
 
     # What is adapted, and how
-    model_name_or_path: str = flag(demo.MODEL_PATH, "Any CLIP: a Hub id or a folder. Default: the embedded one.")
-    method: str = flag("mudpt", "zero_shot, linear_probe, lora, or a preset of MuDPTConfig: mudpt, maple, coop, ...")
+    model_name_or_path: str = flag(
+        EMBEDDED, f"Any CLIP: a Hub id, a folder, or '{EMBEDDED}': the tiny one of drawn shapes."
+    )
+    method: str = flag("mudpt", f"zero_shot, linear_probe, lora, or a preset: {', '.join(PRESETS)}.")
     method_kwargs: Optional[str] = flag(
         None, """Fields of the method's config as JSON, over the preset's: '{"prompt_depth": 3}'."""
     )
     template: Optional[str] = flag(
         None,
         "Text of a class. Text prompts start from its first words; the rest stands after them. "
-        "Default: 'a photo of a {}.', and the data set's own where nothing stands in the place of words.",
+        "None: 'a photo of a {}.', or the data set's own for methods without text prompts.",
     )
 
     # Data
@@ -52,7 +57,9 @@ class Arguments:
     )
     coop_root: Optional[str] = flag(None, "The folder of CoOp's data sets.")
     train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.")
-    test_dir: Optional[str] = flag(None, "Likewise, to test on. Default: what is not drawn from --train_dir.")
+    test_dir: Optional[str] = flag(
+        None, "Likewise, to test on. None: three tenths of each class of --train_dir, never trained on."
+    )
     dataset_name: Optional[str] = flag(None, "A data set of the Hub.")
     dataset_config_name: Optional[str] = flag(None, "Its configuration.")
     image_column: str = flag("image", "Its column of pictures.")
@@ -65,22 +72,22 @@ class Arguments:
     targets: Optional[str] = flag(
         None,
         "What to test on without training, for cross-dataset and domain-generalisation: names as for --dataset, "
-        "between commas. Default: CoOp's; in the embedded world all other styles.",
+        "between commas. None: CoOp's; in the embedded world all other styles.",
     )
     evaluate_on: str = flag(
         "test", "validation: to choose hyper-parameters; never looks at a test set.", choices=("test", "validation")
     )
 
     # Training
-    optimizer: Optional[str] = flag(None, "Default: the method's.", choices=("sgd", "adamw"))
-    learning_rate: Optional[float] = flag(None, "Peak, annealed by a cosine. Default: the method's published one.")
-    weight_decay: Optional[float] = flag(None, "Default: 5e-4 with sgd, 0.01 with adamw.")
+    optimizer: Optional[str] = flag(None, "None: the method's own.", choices=("sgd", "adamw"))
+    learning_rate: Optional[float] = flag(None, "Peak, annealed by a cosine. None: the method's own.")
+    weight_decay: Optional[float] = flag(None, "None: 5e-4 with sgd, 0.01 with adamw.")
     warmup_ratio: float = flag(0.05, "Share of the steps at a constant learning rate of 1e-5, before the peak.")
     per_device_train_batch_size: int = flag(8, "Pictures per device and forward.")
     gradient_accumulation_steps: int = flag(1, "Forwards per step.")
     num_train_epochs: int = flag(5, "How often each training picture is seen, at least.")
     min_train_steps: int = flag(1200, "Few pictures are seen more often: in so many steps.")
-    max_train_steps: Optional[int] = flag(None, "Train for exactly so many steps instead.")
+    max_train_steps: Optional[int] = flag(None, "Train for exactly so many steps. None: as the two before say.")
     augmentation: str = flag(
         "auto",
         "crop: random resized crops, flipped or not, as CoOp does. auto: crop, but not in the embedded world, where "
@@ -121,6 +128,8 @@ class Arguments:
                 raise ValueError(f"--{option.name} {value!r} is none of {', '.join(choices)}.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"--learning_rate {self.learning_rate} must be more than 0.")
+        if self.weight_decay is not None and not self.weight_decay >= 0:
+            raise ValueError(f"--weight_decay {self.weight_decay} must be at least 0.")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(f"--warmup_ratio {self.warmup_ratio} must be at least 0 and less than 1.")
         if self.template is not None and self.template.count("{}") != 1:
@@ -139,6 +148,8 @@ class Arguments:
             given.append("--dataset")
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are two data sets; give one.")
+        if self.test_dir is not None and self.train_dir == self.test_dir:
+            raise ValueError(f"--test_dir {self.test_dir} is --train_dir: it would test on what it trains on.")
         if self.test_dir is not None and self.train_dir is None:
             raise ValueError("--test_dir goes with --train_dir, which is not given.")
         if self.coop_root is not None and not Path(self.coop_root).is_dir():
@@ -172,6 +183,17 @@ class Arguments:
             raise ValueError(f"--method_kwargs {self.method_kwargs!r} must be an object: field names and values.")
         return values
 
+    def clip(self) -> str:
+        """Hub id or folder of the CLIP."""
+        return demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
+
     def identity(self) -> dict[str, Any]:
         """What decides the result: two runs that agree in it are the same experiment."""
         return {name: value for name, value in asdict(self).items() if name not in NOT_IN_IDENTITY}
+
+    def to_share(self) -> dict[str, Any]:
+        """The identity, of folders only their names: a result may be uploaded."""
+        return {
+            name: Path(value).name if name in PATHS and value and Path(value).is_absolute() else value
+            for name, value in self.identity().items()
+        }

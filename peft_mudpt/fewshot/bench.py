@@ -21,7 +21,7 @@ class Bench:
     """The CLIP of an experiment and what belongs to it, on the accelerator's device."""
 
     def __init__(self, accelerator: Accelerator, arguments: Arguments):
-        name = arguments.model_name_or_path
+        name = arguments.clip()
         self.accelerator = accelerator
         self.arguments = arguments
         self.tokenizer = AutoTokenizer.from_pretrained(name)
@@ -29,7 +29,7 @@ class Bench:
 
     def load_clip(self) -> CLIPModel:
         """A fresh one, in float32."""
-        clip = CLIPModel.from_pretrained(self.arguments.model_name_or_path, dtype=torch.float32)
+        clip = CLIPModel.from_pretrained(self.arguments.clip(), dtype=torch.float32)
         return clip.to(self.accelerator.device)
 
     def class_tokens(self, class_names: list[str], template: str) -> dict[str, torch.Tensor]:

@@ -43,7 +43,8 @@ def read_coop(root: Path, name: str) -> tuple[Path, dict[str, list[Item]]]:
         split: [(path, label, class_name.replace("_", " ")) for path, label, class_name in items]
         for split, items in read(benchmark, folder, images).items()
     }
-    _refuse_missing(images, [item[0] for items in splits.values() for item in items], name)
+    if benchmark.layout != "class_folders":  # whose pictures were found by looking
+        _refuse_missing(images, [item[0] for items in splits.values() for item in items], name)
     return images, splits
 
 
@@ -53,12 +54,21 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Lines of a word and a name."""
+    pairs = [tuple(line.split(maxsplit=1)) for line in _read_text(path).strip().splitlines()]
+    wrong = [number for number, pair in enumerate(pairs, start=1) if len(pair) != 2]
+    if wrong:
+        raise ValueError(f"{path} must hold a word and a name per line; line {wrong[0]} does not.")
+    return pairs
+
+
 def _read_split(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
     path = folder / benchmark.split
     try:
         content = json.loads(_read_text(path))
         return {split: [(str(p), int(label), str(name)) for p, label, name in content[split]] for split in SPLITS}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # no JSON, or rows of another form
         raise ValueError(
             f"{path} is no split file: it must hold lists of [path, label, class] for {SPLITS}."
         ) from error
@@ -70,7 +80,7 @@ def _read_variants(benchmark: Benchmark, folder: Path, images: Path) -> dict[str
     splits = {}
     for split in SPLITS:
         path = folder / f"images_variant_{split}.txt"
-        lines = [line.split(maxsplit=1) for line in _read_text(path).strip().splitlines()]
+        lines = _read_pairs(path)
         unknown = sorted({name for _, name in lines} - labels.keys())
         if unknown:
             raise ValueError(f"{path} names variants that variants.txt does not: {unknown[:3]}.")
@@ -80,7 +90,7 @@ def _read_variants(benchmark: Benchmark, folder: Path, images: Path) -> dict[str
 
 def _read_class_folders(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
     """ImageNet and its variants: a folder per class, its pictures sorted (CoOp takes them as the disk lists them)."""
-    lines = [line.split(maxsplit=1) for line in _read_text(folder / CLASS_NAMES_FILE).strip().splitlines()]
+    lines = _read_pairs(folder / CLASS_NAMES_FILE)
     names = dict(enumerate(name for _, name in lines)) if benchmark.folders_are_labels else dict(lines)
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for split, subfolder in zip(("train", "test"), benchmark.splits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+HELD_OUT = 0.3  # of each class, to test on, where there is no test split
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class FewShotData:
         template: text of a class, with `{}` for its name.
         train: what training items are drawn from.
         validation: what validation items are drawn from; None if there is no such split.
-        test: None if what is not drawn is the test set.
+        test: None if a part of `train` must be held out for it.
         may_be_cropped: whether a part of a picture still shows its class.
     """
 
@@ -134,7 +136,9 @@ def load_folders(train_dir: Path, test_dir: Optional[Path] = None) -> FewShotDat
         if unknown:
             raise ValueError(f"--test_dir {test_dir} has classes that --train_dir {train_dir} lacks: {unknown[:5]}.")
         test = split(test_dir, folders)
-    return FewShotData(train_dir.resolve().name, names, DEFAULT_TEMPLATE, split(train_dir, classes), None, test)
+    name = train_dir.resolve()
+    name = name.parent.name if name.name in ("train", "training") else name.name
+    return FewShotData(name, names, DEFAULT_TEMPLATE, split(train_dir, classes), None, test)
 
 
 def _class_folders(root: Path, flag: str) -> list[str]:
@@ -198,20 +202,18 @@ def load_from_hub(arguments: Arguments) -> FewShotData:
         pictures = splits[name].select_columns([arguments.image_column, arguments.label_column])
         pictures = pictures.rename_columns({arguments.image_column: "image", arguments.label_column: "label"})
         labels = pictures["label"][:]
+        if name == "test" and all(label is None or label < 0 for label in labels):
+            return None  # as the makers of competitions publish it
         if any(label is None or label < 0 for label in labels):
             raise ValueError(f"The split {name!r} of {arguments.dataset_name} has pictures without a label.")
         pictures = pictures.cast_column("image", Image(decode=False))
         return _with_labels(pictures, labels, [f"{name}[{i}]" for i in range(len(pictures))])
 
     names = [name.replace("_", " ") for name in label_feature.names]
-    return FewShotData(
-        arguments.dataset_name,
-        names,
-        DEFAULT_TEMPLATE,
-        split("train"),
-        split("validation", "val", "valid"),
-        split("test"),
-    )
+    train, validation, test = split("train"), split("validation", "val", "valid"), split("test")
+    if test is None:  # as is done with ImageNet
+        validation, test = None, validation
+    return FewShotData(arguments.dataset_name, names, DEFAULT_TEMPLATE, train, validation, test)
 
 
 def _from_rows(paths: list[str], labels: list[int], items: list[str]) -> Dataset:
@@ -239,49 +241,52 @@ def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
     """
     The few pictures of an experiment (see `sample_few_shot`).
 
-    A data set without a validation split gives its validation items from what the training draw left, at most half of
-    it where the other half is the test set.
+    A data set without a test split is tested on a part of each class that is held out, the same whatever the shots and
+    the seed are. One without a validation split gives its validation items from what the training draw left.
     """
     labels = data.train["label"][:]
-    train, validation = sample_few_shot(labels, data.validation["label"][:] if data.validation else [], shots, seed)
-    left = sorted(set(range(len(labels))) - set(train))
+    held_out = set() if data.test is not None else set(_held_out(labels))
+    pool = [i for i in range(len(labels)) if i not in held_out]
+    known = [labels[i] for i in pool]
+    train, validation = sample_few_shot(known, data.validation["label"][:] if data.validation else [], shots, seed)
     if data.validation is not None:
         validation_set = data.validation.select(validation)
     else:
-        validation = _validation_from(left, labels, shots, seed, share=1.0 if data.test is not None else 0.5)
-        validation_set = data.train.select(validation)
-        left = sorted(set(left) - set(validation))
-    available = Counter(labels)
-    small = [f"{data.class_names[label]} ({n})" for label, n in sorted(available.items()) if n < shots]
-    twins = [name for name, count in Counter(data.class_names).items() if count > 1]
-    remarks = [
-        f"{what}: {_first(names)}"
-        for what, names in (
-            (f"fewer than {shots} pictures, all used", small),
-            ("names that several classes share, which text cannot tell apart", twins),
-        )
-        if names
-    ]
-    test = data.test if data.test is not None else data.train.select(left)
-    return Drawn(data.train.select(train), validation_set, test, remarks)
+        left = sorted(set(range(len(pool))) - set(train))
+        drawn, _ = sample_few_shot([known[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
+        validation_set = data.train.select([pool[left[i]] for i in drawn])
+    test = data.test if data.test is not None else data.train.select(sorted(held_out))
+    return Drawn(data.train.select([pool[i] for i in train]), validation_set, test, _remarks(data, known, shots, test))
+
+
+def _held_out(labels: list[int]) -> list[int]:
+    """The same places for the same labels, always."""
+    number = {label: int(HELD_OUT * n) for label, n in Counter(labels).items()}
+    order = random.Random(0).sample(range(len(labels)), len(labels))
+    held_out = []
+    for i in order:
+        if number[labels[i]] > 0:
+            number[labels[i]] -= 1
+            held_out.append(i)
+    return held_out
+
+
+def _remarks(data: FewShotData, known: list[int], shots: int, test: Dataset) -> list[str]:
+    available, tested = Counter(known), set(test["label"][:])
+    remarks = {
+        f"fewer than {shots} pictures to train on, all used": [
+            f"{name} ({available[label]})" for label, name in enumerate(data.class_names) if available[label] < shots
+        ],
+        "no picture to test on": [name for label, name in enumerate(data.class_names) if label not in tested],
+        "names that several classes share, which text cannot tell apart": [
+            name for name, count in Counter(data.class_names).items() if count > 1
+        ],
+    }
+    return [f"{what}: {_first(names)}" for what, names in remarks.items() if names]
 
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _validation_from(left: list[int], labels: list[int], shots: int, seed: int, share: float) -> list[int]:
-    """Validation items out of `left`: CoOp's number per class, but at most this share of what the class has left."""
-    if not left:
-        return []
-    drawn, _ = sample_few_shot([labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
-    room = {label: int(share * n) for label, n in Counter(labels[i] for i in left).items()}
-    chosen = []
-    for index in (left[i] for i in drawn):
-        if room[labels[index]] > 0:
-            room[labels[index]] -= 1
-            chosen.append(index)
-    return chosen
 
 
 def picture(row: dict) -> Image:

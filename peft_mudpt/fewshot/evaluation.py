@@ -46,7 +46,7 @@ def evaluate(
     model.eval()
     right = torch.zeros(len(class_names), dtype=torch.long)
     seen = torch.zeros(len(class_names), dtype=torch.long)
-    with torch.no_grad(), accelerator.autocast():
+    with torch.no_grad():  # and in float32, as it will be used
         predict = classifier_of(model, class_tokens)
         for batch in loader:
             hits = predict(batch["pixel_values"]).argmax(dim=-1) == batch["labels"]  # (B,)

@@ -20,8 +20,8 @@ from .data import Drawn, draw, load_data, picture
 from .methods import Learner, build, check_method
 from .pictures import PixelCollator
 from .protocols import Task, lay_out, summarise
-from .results import claim, start_run, write_result
-from .surroundings import hardware, peak_memory_bytes, versions
+from .results import ADAPTER_CONFIG, CARD, claim, end_run, start_run, write_result
+from .surroundings import hardware, peak_memory_bytes, reset_peak_memory, versions
 from .training import Progress, checkpoint_identity, choose_recipe, train
 from .words import nearest_words
 
@@ -56,8 +56,8 @@ def run(arguments: Arguments) -> dict[str, Any]:
     if finished is not None:
         say(accelerator, "already done", folder)
         _say_summary(accelerator, "{} after", finished["summary"])
-        if accelerator.is_main_process:
-            _describe_and_share(accelerator, arguments, finished, folder)
+        if accelerator.is_main_process and arguments.push_to_hub:
+            say(accelerator, "uploaded to", _share(arguments, finished, folder))
         return finished
 
     checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint, checkpoint_identity(arguments, accelerator))
@@ -86,17 +86,18 @@ def run(arguments: Arguments) -> dict[str, Any]:
     if accelerator.is_main_process:
         if arguments.push_to_hub:
             create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)  # what cannot be shared stops here
-        start_run(folder, arguments.identity(), arguments.overwrite_output_dir)
+        lock = start_run(folder, arguments.identity(), arguments.overwrite_output_dir)
     if arguments.with_tracking:
         settings = {name: value for name, value in arguments.identity().items() if value is not None}
         accelerator.init_trackers("peft_mudpt", config=settings)
     recipe = choose_recipe(arguments, data, len(task.train), accelerator.num_processes)
-    progress, seconds, metrics = Progress(), 0.0, zero_shot
+    progress, metrics, memory = Progress(), zero_shot, peak_memory_bytes(accelerator)
     if recipe is not None:
         if checkpoint is not None:
             say(accelerator, "goes on from", checkpoint)
         tokens = bench.class_tokens(task.class_names, after_prompts)
-        progress, seconds = train(
+        reset_peak_memory(accelerator)
+        progress = train(
             accelerator,
             learner.model,
             tokens,
@@ -107,13 +108,14 @@ def run(arguments: Arguments) -> dict[str, Any]:
             folder,
             checkpoint,
         )
+        memory = peak_memory_bytes(accelerator)
         metrics = bench.test(learner.model, task, learner.template_after_prompts)
     summary = summarise(arguments, metrics)
     _say_summary(accelerator, "{} after", summary)
     accelerator.log({name: value for name, value in summary.items() if value is not None}, step=progress.step)
 
     result = {
-        "arguments": arguments.identity(),
+        "arguments": arguments.to_share(),
         "dataset": data.name,
         "method": arguments.method,
         "class_names": task.class_names,
@@ -138,12 +140,15 @@ def run(arguments: Arguments) -> dict[str, Any]:
             _check_it_reloads(learner, bench, task, after_prompts, folder)
             say(accelerator, "adapter saved to", folder)
             say(accelerator, "reloaded", "equal logits")
-        result["seconds"] = {"training": seconds, "total": time.perf_counter() - started}
-        result["peak_memory_bytes"] = peak_memory_bytes(accelerator)
+        result["seconds"] = {"training": progress.seconds, "total": time.perf_counter() - started}
+        result["peak_memory_bytes"] = memory
+        _write_card(arguments, result, folder)
         write_result(folder, result)
         drop_checkpoints(folder)
-        _describe_and_share(accelerator, arguments, result, folder)
+        end_run(lock)
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
+        if arguments.push_to_hub:
+            say(accelerator, "uploaded to", _share(arguments, result, folder))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -172,16 +177,19 @@ def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Option
         say(accelerator, title.format(name.replace("_", " ")), shown)
 
 
-def _describe_and_share(accelerator: Accelerator, arguments: Arguments, result: dict[str, Any], folder: Path) -> None:
-    """Write the card of an adapter that is done, and upload both if that was asked for."""
-    if not (folder / "adapter_config.json").is_file():
-        return
-    hub_model_id = arguments.hub_model_id
-    if arguments.push_to_hub:
-        hub_model_id = create_hub_repo(hub_model_id, arguments.hub_private_repo)  # with the user's name
-    model_card(result, arguments.model_name_or_path, hub_model_id).save(folder / "README.md")
-    if arguments.push_to_hub:
-        say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
+def _write_card(arguments: Arguments, result: dict[str, Any], folder: Path) -> None:
+    """The model card of an adapter; what has none gets none."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        model_card(result, arguments.clip(), arguments.hub_model_id).save(folder / CARD)
+
+
+def _share(arguments: Arguments, result: dict[str, Any], folder: Path) -> str:
+    """Upload a finished adapter, its card telling where it lies; the URL."""
+    arguments.hub_model_id = create_hub_repo(
+        arguments.hub_model_id, arguments.hub_private_repo
+    )  # with the user's name
+    _write_card(arguments, result, folder)
+    return push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo)
 
 
 def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:

@@ -33,7 +33,7 @@ class Method:
 
 # Learning rates: of each paper's released configuration. LoRA: CLIP-LoRA (arXiv 2405.18541). The linear probe has
 # none: CLIP's own is a logistic regression solved to the end.
-PUBLISHED_PROMPTS = {"coop": 0.002, "cocoop": 0.002, "maple": 0.0035}
+PUBLISHED_PROMPTS = {"coop": 0.002, "maple": 0.0035}
 METHODS = {
     "zero_shot": Method(),
     "linear_probe": Method(1e-3, "adamw"),

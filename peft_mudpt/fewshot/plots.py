@@ -39,7 +39,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "linear_probe": dict(color=GREY, marker="s"),
     "lora": dict(color=BLACK, marker="D"),
     "coop": dict(color=BLUE, marker="o"),
-    "cocoop": dict(color=SKY, marker="o"),
     "vpt_shallow": dict(color=PINK, marker="v", linestyle="--"),
     "vpt_deep": dict(color=PINK, marker="^"),
     "ivlp": dict(color=GREEN, marker="P"),

@@ -8,14 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any, Optional
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 
 SCHEMA_VERSION = 1
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROBE_WEIGHTS = "linear_probe.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+CARD = "README.md"
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 RESULT = "result.json"  # written last: a folder that holds it holds a finished experiment
 RUN = "run.json"  # what was asked, from the moment training starts
-RUN_FILES = (RUN, RESULT, "README.md", "adapter_config.json", ADAPTER_WEIGHTS, PROBE_WEIGHTS)
+RUN_FILES = (RUN, RESULT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)  # and a card, if it is beside one of them
 
 FIELDS = {
     "schema_version": "int; this file's layout",
@@ -37,7 +42,7 @@ FIELDS = {
     "trainable_parameters": "int",
     "adapter_bytes": "size of the saved weights",
     "seconds": "{training, total}",
-    "peak_memory_bytes": "of the process, or of the accelerator where there is one",
+    "peak_memory_bytes": "of training: of the accelerator, or on a CPU of the whole process until its end",
     "nearest_words": "per text prompt token, the nearest words of the vocabulary: [[{word, distance}]]; null without",
     "versions": "{package: version}",
     "hardware": "{device, threads, processes, mixed_precision}",
@@ -71,12 +76,20 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     if overwrite or not found:
         return None
     choice = "Choose another --output_dir, or give --overwrite_output_dir."
+    if found == [RUN] and not (folder / CHECKPOINTS).exists():
+        return None  # a run that failed and left nothing to go on from
     if RUN not in found:
         raise ValueError(f"{folder} holds {', '.join(found)}, of no run that is known. {choice}")
     other = json.loads((folder / RUN).read_text(encoding="utf-8"))
     if other != identity:
         raise ValueError(f"{folder} holds another run ({differences(other, identity)}). {choice}")
     return read_result(folder)
+
+
+def end_run(lock: BaseFileLock) -> None:
+    """Let others at the folder."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -88,13 +101,28 @@ def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
     )
 
 
-def start_run(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> None:
-    """Write down which run a folder belongs to; where `overwrite`, delete first what another left (its files only)."""
-    if overwrite:
-        for name in RUN_FILES:
+def start_run(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> BaseFileLock:
+    """
+    Write down which run a folder belongs to; where `overwrite`, delete first what another left (its files only).
+
+    Returns:
+        A lock on the folder, to be released at the end; the system does so if the process dies.
+
+    Raises:
+        ValueError: if another process is at work in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"Another process is at work in {folder}. Wait for it, or stop it.") from error
+    if overwrite and any((folder / name).exists() for name in RUN_FILES):
+        for name in (*RUN_FILES, CARD):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     write_json(folder / RUN, identity)
+    return lock
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple, Optional, Union
 
+from ..demo import STYLES
 from .methods import METHODS
 
 
@@ -15,6 +17,7 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # percent by seed; None where nothing can be tested
 Rows = dict[str, dict[Column, Runs]]  # by method, in the field's order
 
+TOLD_APART = ("method", "method_kwargs", "shots", "seed", "optimizer", "learning_rate", "protocol", "evaluate_on")
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
 
@@ -25,17 +28,28 @@ class Section(NamedTuple):
     dataset: str
     model: str
     results: list[Result]
+    embedded: bool  # drawn shapes
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
-    """`results` by data set and model, as they first occur; titles name the model where there are several."""
-    by_key: dict[tuple[str, str], list[Result]] = {}
+    """
+    `results` by data and model, as they first occur; titles name the model where there are several, and the folder
+    where it takes that to tell data apart.
+    """
+    by_key: dict[tuple[str, str, Optional[str]], list[Result]] = {}
     for result in results:
-        model = result["arguments"]["model_name_or_path"]
-        model = Path(model).name if Path(model).is_absolute() else model  # a folder, whatever machine it lay on
-        by_key.setdefault((result["dataset"], model), []).append(result)
-    several = len({model for _, model in by_key}) > 1
-    return [Section(f"{d}, {m}" if several else d, d, m, members) for (d, m), members in by_key.items()]
+        arguments = result["arguments"]
+        model = Path(arguments["model_name_or_path"])
+        model = model.name if model.is_absolute() else str(model)  # a folder, whatever machine it lay on
+        by_key.setdefault((result["dataset"], model, arguments["train_dir"]), []).append(result)
+    models = {model for _, model, _ in by_key}
+    alike = Counter((dataset, model) for dataset, model, _ in by_key)
+    parts = []
+    for (dataset, model, folder), members in by_key.items():
+        title = dataset if alike[dataset, model] == 1 else f"{dataset} ({folder})"
+        title = title if len(models) == 1 else f"{title}, {model}"
+        parts.append(Section(title, dataset, model, members, embedded=dataset in STYLES and folder is None))
+    return parts
 
 
 def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test") -> dict[int, list[Result]]:
@@ -154,6 +168,19 @@ def learning_rate_rows(results: Iterable[Result]) -> Rows:
     """Accuracy by learning rate, of validation `results` of one protocol and of equal shots."""
     trained = [result for result in results if result["learning_rate"] is not None]
     return _rows(trained, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
+
+
+def best_learning_rate(accuracies: Mapping[float, float]) -> float:
+    """The learning rate with the highest validation accuracy; of equals the lowest."""
+    return max(sorted(accuracies), key=accuracies.__getitem__)
+
+
+def asked_otherwise(results: Iterable[Result]) -> dict[str, list[Any]]:
+    """What was not asked alike of all trained `results`, besides what tells their rows and columns apart."""
+    asked = [result["arguments"] for result in results if result["learning_rate"] is not None]
+    names = [name for name in (asked[0] if asked else ()) if name not in TOLD_APART]
+    values = {name: list(dict.fromkeys(arguments[name] for arguments in asked)) for name in names}
+    return {name: found for name, found in values.items() if len(found) > 1}
 
 
 def columns_of(rows: Rows) -> list[Column]:

@@ -43,7 +43,7 @@ def _draw(labels: Sequence[int], shots: int, stream: random.Random) -> list[int]
     by_class: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         by_class[label].append(index)
-    # a class that has no more than it should give does not advance the stream
+    # a class that has fewer than it should give does not advance the stream
     return [i for items in by_class.values() for i in (stream.sample(items, shots) if len(items) >= shots else items)]
 
 
@@ -60,10 +60,10 @@ def base_new_split(labels: Sequence[int]) -> tuple[list[int], list[int]]:
         A class's position in its list is its label within that subset.
 
     Raises:
-        ValueError: if there are fewer than two classes.
+        ValueError: if there are fewer than four classes, so that one half could not be told apart.
     """
     classes = sorted(set(labels))
-    if len(classes) < 2:
-        raise ValueError(f"Base and new classes need at least two classes; there is {len(classes)}.")
+    if len(classes) < 4:
+        raise ValueError(f"Base and new classes take at least two each; there are {len(classes)} classes in all.")
     half = (len(classes) + 1) // 2
     return classes[:half], classes[half:]

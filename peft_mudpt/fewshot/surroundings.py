@@ -30,6 +30,12 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
+def reset_peak_memory(accelerator: Accelerator) -> None:
+    """Forget the peak so far, where that can be done: on a GPU."""
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
+
+
 def peak_memory_bytes(accelerator: Accelerator) -> int:
     """The most memory that was in use at once: allocated on a GPU, else resident in this process."""
     if accelerator.device.type == "cuda":

@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 from .arguments import LATEST, Arguments
 from .methods import check_method
 from .results import claim, read_result
+from .rows import best_learning_rate
 
 
 # What a sweep decides for each run by itself, and the flag by which it is told.
@@ -43,7 +44,7 @@ class Run:
 
     def arguments(self) -> Arguments:
         """The flags, read and checked."""
-        return HfArgumentParser(Arguments).parse_args_into_dataclasses(self.flags)[0]
+        return HfArgumentParser(Arguments, allow_abbrev=False).parse_args_into_dataclasses(self.flags)[0]
 
     def is_finished(self) -> bool:
         """
@@ -82,13 +83,16 @@ class Sweep:
     flags: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        for name in ("protocols", "methods", "shots", "seeds", "learning_rate_factors"):
-            if not getattr(self, name):
+        for name in ("protocols", "datasets", "methods", "shots", "seeds", "learning_rate_factors"):
+            values = getattr(self, name)
+            if not values and name != "datasets":
                 raise ValueError(f"A sweep needs at least one of its {name.replace('_', ' ')}.")
+            if len(set(values)) < len(values):
+                raise ValueError(f"A sweep runs everything once; its {name.replace('_', ' ')} are {values}.")
         for method in self.methods:
             check_method(method)
         for given in self.flags:
-            name = given.split("=")[0].removeprefix("--")
+            name = given.split("=")[0].removeprefix("--").replace("-", "_")
             if given.startswith("--") and name in DECIDED:
                 instead = f"give {DECIDED[name]}" if DECIDED[name] else "leave it out"
                 raise ValueError(f"A sweep decides --{name} for each run; {instead}.")
@@ -122,7 +126,7 @@ class Sweep:
     def chosen_learning_rates(self) -> dict[tuple, float]:
         """
         The learning rate of every protocol, data set and method with the highest accuracy on the validation pictures;
-        of equals the one that comes first among the factors.
+        of equals the lowest.
 
         Raises:
             RuntimeError: if none of a method's rates has a result.
@@ -137,7 +141,7 @@ class Sweep:
                 if result is not None:
                     found[rate] = result["summary"]["accuracy"]
             if found:
-                chosen[group] = max(found, key=found.get)
+                chosen[group] = best_learning_rate(found)
             elif self._learning_rates(group[2]):
                 raise RuntimeError(f"No learning rate of {' / '.join(map(str, group))} has a result to choose by.")
         return chosen
@@ -160,24 +164,18 @@ class Sweep:
 
     def _default_data(self) -> str:
         """The name of the data that `flags` ask for, fit for a folder."""
-        asked = HfArgumentParser(Arguments).parse_args_into_dataclasses(self.flags)[0]
+        asked = Run(self.output_dir, self.flags).arguments()
         folder = asked.train_dir and Path(asked.train_dir).resolve().name
         return (folder or asked.dataset_name or asked.dataset).replace("/", "--")
 
     def _run(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool = False) -> Run:
         protocol, dataset, method = group
         folder = self._folder(group, shots, seed, rate, search)
-        options = {
-            "checkpointing_steps": 500,
-            "protocol": protocol,
-            "dataset": dataset,
-            "method": method,
-            "shots": shots,
-        }
-        options |= {"seed": seed, "learning_rate": rate, "evaluate_on": "validation" if search else "test"}
+        options = {"protocol": protocol, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
+        options |= {"learning_rate": rate, "evaluate_on": "validation" if search else "test"}
         options |= {"output_dir": folder, "resume_from_checkpoint": LATEST}
         given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-        return Run(folder, [*given, *self.flags])
+        return Run(folder, ["--checkpointing_steps", "500", *self.flags, *given])  # of equal flags the last counts
 
 
 def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[str] = None) -> None:
@@ -195,6 +193,8 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         ValueError: if a folder holds another run; before anything is run.
         RuntimeError: if runs failed; after the others have finished.
     """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs} is too few; give at least 1.")
     missing = [run for run in runs if not run.is_finished()]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -208,10 +208,14 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
     with ThreadPoolExecutor(jobs) as pool:
         started = {pool.submit(start, run): run for run in missing}
         bar = tqdm(as_completed(started), desc=title, total=len(runs), initial=len(runs) - len(missing))
-        for done in bar:
-            run = started[done]
-            if done.result() != 0 and not (tolerated and last_words(run).startswith(tolerated)):
-                failed.append(run)
+        try:
+            for done in bar:
+                run = started[done]
+                if done.result() != 0 and not (tolerated and last_words(run).startswith(tolerated)):
+                    failed.append(run)
+        except BaseException:  # an interruption: what has not begun shall not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failed:
         causes = [f"{run.folder}: {last_words(run)}" for run in failed]
         raise RuntimeError(

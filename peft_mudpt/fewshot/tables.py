@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from statistics import mean, median
 from typing import Optional
 
-from ..demo import STYLES
 from .arguments import PROTOCOLS
 from .rows import (
     Column,
     Result,
     Rows,
     Section,
+    asked_otherwise,
     base_to_new_rows,
+    best_learning_rate,
     by_method,
     columns_of,
     few_shot_rows,
@@ -33,7 +34,8 @@ EMBEDDED_WORLD = (
 )
 LEGEND = (
     "Bold: the best mean of a column. –: the method cannot name these classes, or has no such thing. Empty: not run. "
-    "Harmonic means are of each run, then averaged."
+    "Harmonic means are of each run, then averaged. Where learning rates were searched for, it was with the first "
+    "seed and the most shots, on validation pictures of the training classes, and the best is used for all."
 )
 
 
@@ -43,7 +45,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
 
 
-def accuracy_table(rows: Rows, corner: str = "method", best_of: str = "column") -> str:
+def accuracy_table(rows: Rows) -> str:
     """
     Mean ± standard deviation over seeds in percent, under a line that says over how many.
 
@@ -51,17 +53,14 @@ def accuracy_table(rows: Rows, corner: str = "method", best_of: str = "column") 
 
     Args:
         rows: from one of the functions above.
-        corner: what stands over the names of the rows.
-        best_of: the best mean of every "column" or of every "row" is bold.
     """
     columns = columns_of(rows)
     seeds = {seed for row in rows.values() for runs in row.values() for seed in runs}
     statistics = {(n, c): mean_and_deviation(runs) for n, row in rows.items() for c, runs in row.items()}
     best: dict[Column, float] = {}
     shown = {key: round(found[0], 1) for key, found in statistics.items() if found}  # ties are of what is printed
-    for (name, column), value in shown.items():
-        line = column if best_of == "column" else name
-        best[line] = max(value, best.get(line, value))
+    for (_, column), value in shown.items():
+        best[column] = max(value, best.get(column, value))
 
     def cell(name: str, column: Column) -> str:
         if column not in rows[name]:
@@ -70,7 +69,7 @@ def accuracy_table(rows: Rows, corner: str = "method", best_of: str = "column") 
             return "–"
         average, deviation = statistics[name, column]
         text = f"{average:.1f}" if deviation is None else f"{average:.1f} ± {deviation:.1f}"
-        return f"**{text}**" if shown[name, column] == best[column if best_of == "column" else name] else text
+        return f"**{text}**" if shown[name, column] == best[column] else text
 
     def title(name: str) -> str:
         counts = sorted({len(runs) for runs in rows[name].values()})
@@ -80,7 +79,7 @@ def accuracy_table(rows: Rows, corner: str = "method", best_of: str = "column") 
 
     over = "one seed" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
     lines = [[title(name), *(cell(name, column) for column in columns)] for name in rows]
-    return f"Accuracy in %, {over}.\n\n{markdown_table([corner, *map(str, columns)], lines)}"
+    return f"Accuracy in %, {over}.\n\n{markdown_table(['method', *map(str, columns)], lines)}"
 
 
 def cost_table(results: Iterable[Result]) -> str:
@@ -123,10 +122,35 @@ def _escaped(word: str) -> str:
     return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", word)
 
 
+def learning_rate_table(rows: Rows) -> str:
+    """Validation accuracy at each learning rate that was tried, lowest first; the chosen one is bold."""
+    lines = []
+    for name, row in rows.items():
+        accuracies = {rate: mean(runs.values()) for rate, runs in sorted(row.items())}
+        chosen = best_learning_rate(accuracies)
+        cells = [
+            f"**{rate:g}: {a:.1f}**" if rate == chosen else f"{rate:g}: {a:.1f}" for rate, a in accuracies.items()
+        ]
+        lines.append([name, *cells])
+    width = max(map(len, lines))
+    header = ["method", *(f"try {i}" for i in range(1, width))]
+    table = markdown_table(header, ([*line, *[""] * (width - len(line))] for line in lines))
+    return f"Learning rate: accuracy in %. Bold: chosen.\n\n{table}"
+
+
 def few_shot_tables(section: Section) -> dict[str, str]:
     """Accuracy by shots."""
     rows = few_shot_rows(section.results)
-    return {"Few-shot: all classes, by shots per class": accuracy_table(rows)} if rows else {}
+    if not rows:
+        return {}
+    compared = [result for results in runs_of(section.results, "few-shot").values() for result in results]
+    return {"Few-shot: all classes, by shots per class": accuracy_table(rows) + _unlike(compared)}
+
+
+def _unlike(results: Iterable[Result]) -> str:
+    """A warning under a table whose methods were not asked the same."""
+    asked = [f"{name} ({', '.join(map(str, values))})" for name, values in asked_otherwise(results).items()]
+    return f"\n\nNot asked alike of all rows: {'; '.join(asked)}." if asked else ""
 
 
 def class_and_domain_tables(section: Section) -> dict[str, str]:
@@ -135,7 +159,7 @@ def class_and_domain_tables(section: Section) -> dict[str, str]:
     for protocol in PROTOCOLS[1:]:
         rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows
         for shots, results in runs_of(section.results, protocol).items():
-            tables[f"{protocol.capitalize()}, {shots} shots"] = accuracy_table(rows_of(results))
+            tables[f"{protocol.capitalize()}, {shots} shots"] = accuracy_table(rows_of(results)) + _unlike(results)
     return tables
 
 
@@ -156,8 +180,9 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
         for shots, results in runs_of(section.results, protocol, "validation").items():
             rows = learning_rate_rows(results)
             if rows:
-                title = f"Learning rates, on validation items (bold: chosen): {protocol}, {shots} shots"
-                tables[title] = accuracy_table(rows, corner="method \\ learning rate", best_of="row")
+                tables[f"Learning rates, on validation pictures: {protocol}, {shots} shots"] = learning_rate_table(
+                    rows
+                )
     return tables
 
 
@@ -168,21 +193,31 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
 
 
 def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
-    """Few-shot accuracy over the data sets of each model that has several."""
+    """Few-shot and base-to-new accuracy over the data sets of each model that has several."""
     tables = {}
-    for model in dict.fromkeys(part.model for part in parts):
-        by_data_set = [rows for part in parts if part.model == model and (rows := few_shot_rows(part.results))]
-        rows = mean_over_data_sets(by_data_set) if len(by_data_set) > 1 else {}
-        if rows:
-            title = f"Few-shot: mean over {len(by_data_set)} data sets"
-            tables[title if len({part.model for part in parts}) == 1 else f"{title}, {model}"] = accuracy_table(rows)
+    models = list(dict.fromkeys(part.model for part in parts))
+    for model in models:
+        of_model = [part.results for part in parts if part.model == model]
+        shots = sorted({shots for results in of_model for shots in runs_of(results, "base-to-new")})
+        kinds = {"Few-shot": [few_shot_rows(results) for results in of_model]}
+        for k in shots:
+            found = [runs_of(results, "base-to-new").get(k, []) for results in of_model]
+            kinds[f"Base-to-new, {k} shots"] = [base_to_new_rows(results) for results in found]
+        for kind, by_data_set in kinds.items():
+            by_data_set = [rows for rows in by_data_set if rows]
+            rows = mean_over_data_sets(by_data_set) if len(by_data_set) > 1 else {}
+            if rows:
+                title = f"{kind}: mean over {len(by_data_set)} data sets{'' if len(models) == 1 else f', {model}'}"
+                left_out = sorted({name for some in by_data_set for name in some} - rows.keys())
+                note = f"\n\nLeft out, since not run on all: {', '.join(left_out)}." if left_out else ""
+                tables[title] = accuracy_table(rows) + note
     return tables
 
 
 def data_lines(parts: Sequence[Section]) -> str:
     """What was adapted to, and what that is worth."""
-    data_sets = dict.fromkeys(part.dataset for part in parts)
-    return "\n\n".join(f"Data: `{name}`.{f' {EMBEDDED_WORLD}' * (name in STYLES)}" for name in data_sets)
+    data_sets = {part.dataset: part.embedded for part in parts}
+    return "\n\n".join(f"Data: `{name}`.{f' {EMBEDDED_WORLD}' * drawn}" for name, drawn in data_sets.items())
 
 
 def markdown_report(

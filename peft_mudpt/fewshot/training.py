@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -48,12 +48,14 @@ class Progress:
 
     step: int = 0
     loss: Optional[float] = None  # mean of the steps since the last time it was looked at
+    seconds: float = 0.0  # of training, before and after interruptions
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "loss": self.loss}
+        return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        self.step, self.loss = state["step"], state["loss"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def choose_recipe(arguments: Arguments, data: FewShotData, pictures: int, processes: int) -> Optional[Recipe]:
@@ -99,7 +101,7 @@ def train(
     arguments: Arguments,
     folder: Path,
     checkpoint: Optional[Path],
-) -> tuple[Progress, float]:
+) -> Progress:
     """
     Train what requires a gradient, in place.
 
@@ -115,12 +117,11 @@ def train(
         checkpoint: where to go on from; None starts at the beginning.
 
     Returns:
-        The progress at the end, and the seconds that this call trained.
+        The progress at the end.
 
     Raises:
         FloatingPointError: if the loss is no longer a number. The last checkpoint is from before.
     """
-    started = time.perf_counter()
     crop_size = model.config.vision_config.image_size if recipe.augment else None
     length = recipe.steps * pictures_per_step(arguments, accelerator.num_processes)
     loader = DataLoader(
@@ -140,37 +141,37 @@ def train(
         accelerator.load_state(str(checkpoint))
         loader = accelerator.skip_first_batches(loader, progress.step * arguments.gradient_accumulation_steps)
 
-    bar = tqdm(
-        total=recipe.steps, initial=progress.step, desc="training", disable=not accelerator.is_local_main_process
-    )
+    started = time.perf_counter() - progress.seconds
     losses = torch.zeros(2, device=accelerator.device)  # their sum and their number since they were looked at
-    for batch in loader:
-        with accelerator.accumulate(prepared):
-            logits = prepared(**class_tokens, pixel_values=batch["pixel_values"]).logits_per_image  # (B, C)
-            loss = cross_entropy(logits, batch["labels"])
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-        losses += torch.stack([loss.detach().float(), torch.ones_like(loss)])
-        if not accelerator.sync_gradients:
-            continue
-        schedule.step()
-        progress.step += 1
-        bar.update()
-        due = arguments.checkpointing_steps and progress.step % arguments.checkpointing_steps == 0
-        if due or progress.step % LOGGING_STEPS == 0 or progress.step == recipe.steps:
-            total, number = accelerator.reduce(losses, "sum").tolist()
-            progress.loss = total / number
-            losses.zero_()
-            _refuse_no_number(progress, recipe, arguments)
-            bar.set_postfix(loss=f"{progress.loss:.3f}")
-            rate = schedule.get_last_lr()[0]
-            accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
-        if due:
-            save_checkpoint(accelerator, folder, progress.step, checkpoint_identity(arguments, accelerator))
-    bar.close()
+    quiet = not accelerator.is_local_main_process
+    with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
+        for batch in loader:
+            with accelerator.accumulate(prepared):
+                logits = prepared(**class_tokens, pixel_values=batch["pixel_values"]).logits_per_image  # (B, C)
+                loss = cross_entropy(logits, batch["labels"])
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses += torch.stack([loss.detach().float(), torch.ones_like(loss)])
+            if not accelerator.sync_gradients:
+                continue
+            schedule.step()
+            progress.step += 1
+            bar.update()
+            due = arguments.checkpointing_steps and progress.step % arguments.checkpointing_steps == 0
+            if due or progress.step % LOGGING_STEPS == 0 or progress.step == recipe.steps:
+                total, number = accelerator.reduce(losses, "sum").tolist()
+                progress.loss = total / number
+                losses.zero_()
+                progress.seconds = time.perf_counter() - started
+                _refuse_no_number(progress, recipe, arguments)
+                bar.set_postfix(loss=f"{progress.loss:.3f}")
+                rate = schedule.get_last_lr()[0]
+                accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
+            if due:
+                save_checkpoint(accelerator, folder, progress.step, checkpoint_identity(arguments, accelerator))
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # autocast was for training
-    return progress, time.perf_counter() - started
+    return progress
 
 
 def checkpoint_identity(arguments: Arguments, accelerator: Accelerator) -> dict[str, Any]:
