@@ -3,8 +3,8 @@
     accelerate launch examples/fewshot.py                                   # the embedded world, no network needed
     accelerate launch examples/fewshot.py --train_dir my_pictures --model_name_or_path openai/clip-vit-base-patch16
 
-`--train_dir` holds one folder of pictures per class, named after it. What is not drawn for training is the test set.
-`--help` names the other sources of pictures, the protocols and the methods.
+`--train_dir` holds one folder of pictures per class, named after it. `--help` names the other sources of
+pictures, the protocols and the methods.
 """
 
 from transformers import HfArgumentParser
@@ -13,7 +13,8 @@ from peft_mudpt.fewshot.arguments import Arguments
 
 
 def main() -> None:
-    arguments = HfArgumentParser(Arguments, description=__doc__, allow_abbrev=False).parse_args_into_dataclasses()[0]
+    parser = HfArgumentParser(Arguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
+    arguments = parser.parse_args_into_dataclasses()[0]
 
     from peft_mudpt.fewshot.experiment import run
 

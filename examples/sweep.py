@@ -1,12 +1,10 @@
-"""Compare methods: every protocol, data set, method, number of shots and seed, each by examples/fewshot.py in a
-process of its own.
+"""Compare methods: fewshot.py for every protocol, data set, method, number of shots and seed. Passes its flags on.
 
     python examples/sweep.py                      # the whole table of the embedded world
     python examples/sweep.py --protocol few-shot --datasets caltech101,dtd --coop_root DIR --methods coop,mudpt
-    --seeds 1,2,3
 
-What has a result is skipped, and what was killed goes on from its last checkpoint: give the same command again. Flags
-of examples/fewshot.py are passed on to it. `examples/report.py OUTPUT_DIR` makes tables and pictures of the results.
+What has a result is skipped, and what was killed goes on from its last checkpoint: give the same command again.
+`examples/report.py OUTPUT_DIR` makes tables and pictures of the results.
 """
 
 import sys
@@ -45,7 +43,7 @@ class SweepArguments:
 
 
 def main() -> None:
-    parser = HfArgumentParser(SweepArguments, description=__doc__, allow_abbrev=False)
+    parser = HfArgumentParser(SweepArguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
     arguments, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
 
     from peft_mudpt.fewshot.sweep import NO_NUMBER, Sweep, run_all

@@ -9,7 +9,8 @@ from PIL import Image as images
 
 from peft_mudpt import demo
 from peft_mudpt.fewshot.arguments import Arguments
-from peft_mudpt.fewshot.data import draw, load_data, picture, subset
+from peft_mudpt.fewshot.data import draw, load_data, subset
+from peft_mudpt.fewshot.pictures import picture
 
 
 def save_pictures(folder, classes):

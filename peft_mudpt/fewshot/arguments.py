@@ -21,6 +21,10 @@ NOT_IN_IDENTITY = (
     *("per_device_eval_batch_size", "dataloader_num_workers", "with_tracking", "report_to"),
     *("push_to_hub", "hub_model_id", "hub_private_repo"),
 )
+AT_LEAST_ONE = (
+    *("shots", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size"),
+    *("num_train_epochs", "min_train_steps", "max_train_steps", "checkpointing_steps"),
+)
 PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
 
 
@@ -112,13 +116,7 @@ class Arguments:
     hub_private_repo: bool = flag(False, "Make it private.")
 
     def __post_init__(self):
-        positive = (
-            "shots",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "per_device_eval_batch_size",
-        )
-        for name in (*positive, "num_train_epochs", "min_train_steps", "max_train_steps", "checkpointing_steps"):
+        for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} {value} is too few; give at least 1.")
@@ -139,11 +137,10 @@ class Arguments:
         self.config_fields()
 
     def _check_data(self) -> None:
-        style = self.dataset in demo.STYLES
+        transfer = self.protocol in ("cross-dataset", "domain-generalisation")  # --coop_root may be for the targets
         named = self.dataset != demo.ADAPTATION_STYLE or self.coop_root is not None
         sources = {"--train_dir": self.train_dir, "--dataset_name": self.dataset_name}
         given = [name for name, value in sources.items() if value is not None]
-        transfer = self.protocol in ("cross-dataset", "domain-generalisation")
         if given and named and not transfer:
             given.append("--dataset")
         if len(given) > 1:
@@ -154,7 +151,7 @@ class Arguments:
             raise ValueError("--test_dir goes with --train_dir, which is not given.")
         if self.coop_root is not None and not Path(self.coop_root).is_dir():
             raise ValueError(f"--coop_root {self.coop_root} is no folder.")
-        if not given and style and self.coop_root is not None and not transfer:
+        if not given and self.dataset in demo.STYLES and self.coop_root is not None and not transfer:
             raise ValueError("--coop_root needs --dataset, the name of one of the data sets there.")
         if self.targets is not None and not transfer:
             raise ValueError(f"--targets goes with cross-dataset or domain-generalisation, not with {self.protocol}.")

@@ -18,7 +18,6 @@ from .sampling import MAX_VALIDATION_SHOTS, sample_few_shot
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 HELD_OUT = 0.3  # of each class, to test on, where there is no test split
@@ -136,9 +135,13 @@ def load_folders(train_dir: Path, test_dir: Optional[Path] = None) -> FewShotDat
         if unknown:
             raise ValueError(f"--test_dir {test_dir} has classes that --train_dir {train_dir} lacks: {unknown[:5]}.")
         test = split(test_dir, folders)
-    name = train_dir.resolve()
-    name = name.parent.name if name.name in ("train", "training") else name.name
-    return FewShotData(name, names, DEFAULT_TEMPLATE, split(train_dir, classes), None, test)
+    return FewShotData(folder_name(train_dir), names, DEFAULT_TEMPLATE, split(train_dir, classes), None, test)
+
+
+def folder_name(train_dir: Path) -> str:
+    """What the data in a folder are called: like it, or like what it is the training part of."""
+    folder = train_dir.resolve()
+    return folder.parent.name if folder.name in ("train", "training") else folder.name
 
 
 def _class_folders(root: Path, flag: str) -> list[str]:
@@ -287,18 +290,3 @@ def _remarks(data: FewShotData, known: list[int], shots: int, test: Dataset) -> 
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def picture(row: dict) -> Image:
-    """
-    The picture of a row, in RGB.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    from datasets import Image
-
-    try:
-        return Image().decode_example(row["image"]).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for what is no picture, or half of one
-        raise ValueError(f"{row['item']} cannot be read as a picture: {error}. Replace or remove it.") from error

@@ -16,9 +16,9 @@ from .arguments import Arguments
 from .bench import Bench
 from .card import create_hub_repo, model_card, push_to_hub
 from .checkpoints import drop_checkpoints, find_checkpoint
-from .data import Drawn, draw, load_data, picture
+from .data import Drawn, draw, load_data
 from .methods import Learner, build, check_method
-from .pictures import PixelCollator
+from .pictures import PixelCollator, picture
 from .protocols import Task, lay_out, summarise
 from .results import ADAPTER_CONFIG, CARD, claim, end_run, start_run, write_result
 from .surroundings import hardware, peak_memory_bytes, reset_peak_memory, versions

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor
 
-from .data import picture
-
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,6 +50,21 @@ def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[int,
     w, h = min(width, round(height * CROP_RATIO[1])), min(height, round(width / CROP_RATIO[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
+
+
+def picture(row: dict) -> Image:
+    """
+    The picture of a row, in RGB.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    from datasets import Image
+
+    try:
+        return Image().decode_example(row["image"]).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for what is no picture, or half of one
+        raise ValueError(f"{row['item']} cannot be read as a picture: {error}. Replace or remove it.") from error
 
 
 class TestPictures(torch.utils.data.Dataset):

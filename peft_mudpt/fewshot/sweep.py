@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from .arguments import LATEST, Arguments
+from .data import folder_name
 from .methods import check_method
 from .results import claim, read_result
 from .rows import best_learning_rate
@@ -21,15 +22,16 @@ from .rows import best_learning_rate
 
 # What a sweep decides for each run by itself, and the flag by which it is told.
 DECIDED = {
-    **{
-        "protocol": "--protocol",
-        "method": "--methods",
-        "shots": "--shots",
-        "seed": "--seeds",
-        "dataset": "--datasets",
-    },
-    **{"learning_rate": "--learning_rate_factors", "output_dir": "--output_dir"},
-    **{"evaluate_on": None, "resume_from_checkpoint": None, "overwrite_output_dir": None},
+    "protocol": "--protocol",
+    "dataset": "--datasets",
+    "method": "--methods",
+    "shots": "--shots",
+    "seed": "--seeds",
+    "learning_rate": "--learning_rate_factors",
+    "output_dir": "--output_dir",
+    "evaluate_on": None,
+    "resume_from_checkpoint": None,
+    "overwrite_output_dir": None,
 }
 LOG = "log.txt"
 NO_NUMBER = FloatingPointError.__name__  # what a run ends with whose learning rate was too high
@@ -165,7 +167,7 @@ class Sweep:
     def _default_data(self) -> str:
         """The name of the data that `flags` ask for, fit for a folder."""
         asked = Run(self.output_dir, self.flags).arguments()
-        folder = asked.train_dir and Path(asked.train_dir).resolve().name
+        folder = asked.train_dir and folder_name(Path(asked.train_dir))
         return (folder or asked.dataset_name or asked.dataset).replace("/", "--")
 
     def _run(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool = False) -> Run:
