@@ -17,6 +17,7 @@ def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **chan
             "max_train_steps": None,
             "method": method,
             "method_kwargs": None,
+            "optimizer": None,
             "protocol": "few-shot",
             "shots": shots,
             "seed": seed,

@@ -66,6 +66,12 @@ def test_a_row_whose_columns_have_unequal_seeds_says_so():
     assert few_shot(*runs)[1][0] == "mudpt (1 to 3 of 3 seeds)"
 
 
+def test_another_optimizer_makes_another_row():
+    changed = result(seed=1)
+    changed["arguments"]["optimizer"] = "adamw"
+    assert [row[0] for row in few_shot(result(), changed)[1:]] == ["mudpt", "mudpt adamw"]
+
+
 def test_a_method_with_options_of_its_own_has_its_own_row():
     runs = [result(accuracy=70.0), result(accuracy=60.0, method_kwargs='{"prompt_depth": 3}')]
     assert [row[:2] for row in few_shot(*runs)[1:]] == [["mudpt", "**70.0**"], ['mudpt {"prompt_depth": 3}', "60.0"]]
@@ -132,13 +138,15 @@ def test_cost_is_of_the_largest_shots_and_the_median_of_seeds():
     runs = [result(seed=seed, seconds={"training": s, "total": 99.0}) for seed, s in seconds]
     runs.append(result(shots=2, learning_rate=0.1, seconds={"training": 1.0, "total": 1.0}))
     (row,) = cells(report(*runs), "Cost: few-shot, 4 shots")[1:]
-    assert row == ["mudpt", "1,234,567", "4,938", "sgd", "0.0025", "11.0", "500"]
+    assert row == ["mudpt", "1,234,567", "4,938", "sgd", "0.0025", "0.50", "11.0", "500"]
 
 
 def test_what_trains_nothing_costs_a_dash():
-    nothing = dict(optimizer=None, learning_rate=None, trainable_parameters=0, adapter_bytes=0)
-    (row,) = cells(report(result("zero_shot", seconds={"training": 0, "total": 1}, **nothing)), "Cost")[1:]
-    assert row == ["zero_shot", "0", "0", "–", "–", "0.0", "500"]
+    nothing = dict(learning_rate=None, loss=None, trainable_parameters=0, adapter_bytes=0)
+    untrained = result("zero_shot", seconds={"training": 0, "total": 1}, **nothing)
+    untrained["optimizer"] = None
+    (row,) = cells(report(untrained), "Cost")[1:]
+    assert row == ["zero_shot", "0", "0", "–", "–", "–", "0.0", "500"]
 
 
 def test_nearest_words_are_of_the_largest_shots_and_the_smallest_seed():

@@ -64,8 +64,8 @@ def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test"
 
 def row_name(result: Result) -> str:
     """The method, and what of it was asked to be otherwise."""
-    options = result["arguments"]["method_kwargs"]
-    return result["method"] if options is None else f"{result['method']} {options}"
+    options = [result["arguments"][name] for name in ("method_kwargs", "optimizer")]
+    return " ".join([result["method"], *(option for option in options if option is not None)])
 
 
 def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:

@@ -83,8 +83,8 @@ def accuracy_table(rows: Rows) -> str:
 
 
 def cost_table(results: Iterable[Result]) -> str:
-    """What each method trains and what that takes: seconds and memory are medians over `results`."""
-    header = ("method", "trainable parameters", "adapter file, KB", "optimizer", "learning rate")
+    """What each method trains and what that takes: loss, seconds and memory are medians over `results`."""
+    header = ("method", "trainable parameters", "adapter file, KB", "optimizer", "learning rate", "training loss")
     lines = []
     for name, members in by_method(results).items():
         kilobytes = [(result["adapter_bytes"] or 0) / 1000 for result in members]
@@ -94,7 +94,9 @@ def cost_table(results: Iterable[Result]) -> str:
             _distinct([result[field] for result in members], layout)
             for field, layout in (("trainable_parameters", "{:,}"), ("optimizer", "{}"), ("learning_rate", "{:g}"))
         )
-        line = [name, trainable, _distinct(kilobytes, "{:,.0f}"), optimizer, learning_rate]
+        losses = [result["loss"] for result in members if result["loss"] is not None]
+        loss = f"{median(losses):.2f}" if losses else "–"
+        line = [name, trainable, _distinct(kilobytes, "{:,.0f}"), optimizer, learning_rate, loss]
         lines.append([*line, f"{seconds:.1f}", f"{megabytes:,.0f}"])
     return markdown_table([*header, "training, s", "peak memory, MB"], lines)
 

@@ -1,7 +1,7 @@
-"""Write the numbers of README.md: run the commands it names, and put what they print where it names them.
+"""Write the numbers of README.md and docs/: run the commands they name, and put what these print where they name them.
 
-    python examples/update_readme.py             # all of them
-    python examples/update_readme.py report      # those whose command holds this word
+    python examples/update_docs.py             # all of them
+    python examples/update_docs.py presets     # those whose command holds this word
 
 A block begins with `<!-- printed by: COMMAND -->` and ends with `<!-- end -->`.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- printed by: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -22,13 +22,14 @@ def printed(block: re.Match) -> str:
     if not all(word in command for word in sys.argv[1:]):
         return block[0]
     print(f"running: {command}")
-    result = subprocess.run(shlex.split(command), cwd=README.parent, stdout=subprocess.PIPE, text=True, check=True)
+    result = subprocess.run(shlex.split(command), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     output = result.stdout if "|---" in result.stdout else f"```text\n{result.stdout}```\n"  # tables, or text
     return f"{begin}{output}{end}"
 
 
 def main() -> None:
-    README.write_text(BLOCK.sub(printed, README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        page.write_text(BLOCK.sub(printed, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
