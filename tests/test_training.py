@@ -170,3 +170,9 @@ def test_a_loss_that_is_no_number_stops_with_what_to_try(pictures, tmp_path):
 )
 def test_the_recipe_is_the_methods_where_the_user_says_nothing(fields, expected):
     assert choose_recipe(Arguments(**fields), load_embedded("faded"), pictures=100, processes=1) == expected
+
+
+def test_a_run_that_is_started_over_keeps_its_newest_checkpoint(pictures, tmp_path):
+    for _ in range(2):
+        trained(pictures, tmp_path, recipe_of(), checkpointing_steps=4)
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step_00000004"]

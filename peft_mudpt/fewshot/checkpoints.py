@@ -65,7 +65,8 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, ident
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_json(partial / RUN, identity)
-        shutil.rmtree(final, ignore_errors=True)  # of a run that went this far before and was started over
+        if final.exists():  # of a run that went this far before and was started over
+            os.replace(final, folder / f"old{PARTIAL}")
         os.replace(partial, final)
         for other in folder.iterdir():
             if other != final:
