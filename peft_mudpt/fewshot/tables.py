@@ -244,7 +244,8 @@ def markdown_report(
     if not accuracy_only:
         kinds += [cost_tables, nearest_words_tables, learning_rate_tables]
     for part in parts:
-        blocks.append(f"## {part.title}")
+        if len(parts) > 1 or not accuracy_only:
+            blocks.append(f"## {part.title}")
         blocks += [f"![{picture}]({picture})" for picture in pictures.get(part.title, ())]
         for title, table in (item for kind in kinds for item in kind(part).items()):
             blocks += [f"### {title}", table]
