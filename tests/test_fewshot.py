@@ -49,7 +49,7 @@ def test_without_pictures_to_test_on_it_trains_all_the_same_and_says_so(tmp_path
     result = run("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
     assert result.returncode == 0, result.stderr
     assert "no picture is left to test on: lower --shots" in result.stdout
-    assert "fewer than 16 pictures, all used: filled green cross (1), " in result.stdout
+    assert "fewer than 16 pictures to train on, all used: filled green cross (1), " in result.stdout
 
 
 def test_mistakes_in_flags_are_named_and_nothing_is_written(tmp_path):
