@@ -8,38 +8,33 @@ What has a result is skipped, and what was killed goes on from its last checkpoi
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from peft_mudpt.fewshot.arguments import flag
+
 
 @dataclass
 class SweepArguments:
-    protocol: str = field(
-        default="few-shot,base-to-new",
-        metadata={"help": "Between commas: few-shot, base-to-new, cross-dataset, domain-generalisation."},
+    protocol: str = flag(
+        "few-shot,base-to-new", "Between commas: few-shot, base-to-new, cross-dataset, domain-generalisation."
     )
-    datasets: str = field(
-        default="", metadata={"help": "As for --dataset of fewshot.py, between commas. Empty: its own."}
+    datasets: str = flag("", "As for --dataset of fewshot.py, between commas. Empty: its own.")
+    methods: str = flag(
+        "zero_shot,linear_probe,lora,coop,ivlp,maple,mudpt_linear,mudpt",
+        "zero_shot, linear_probe, lora, or presets of MuDPTConfig.",
     )
-    methods: str = field(
-        default="zero_shot,linear_probe,lora,coop,ivlp,maple,mudpt_linear,mudpt",
-        metadata={"help": "zero_shot, linear_probe, lora, or presets of MuDPTConfig."},
+    shots: str = flag("1,4,16", "Of the few-shot protocol; the other protocols take the largest number.")
+    seeds: str = flag("1,2,3", "Of draws, weights and batches.")
+    learning_rate_factors: str = flag(
+        "1,3,10,30",
+        "Each method's own learning rate times these is tried with the first seed and the most shots; the best on the "
+        "validation pictures is used throughout the protocol and data set. One factor: no search.",
     )
-    shots: str = field(
-        default="1,4,16", metadata={"help": "Of the few-shot protocol; the other protocols take the largest number."}
-    )
-    seeds: str = field(default="1,2,3", metadata={"help": "Of draws, weights and batches."})
-    learning_rate_factors: str = field(
-        default="1,3,10,30",
-        metadata={
-            "help": "Each method's own learning rate times these is tried with the first seed and the most shots; the "
-            "best on the validation pictures is used throughout the protocol and data set. One factor: no search."
-        },
-    )
-    output_dir: str = field(default="outputs/lab", metadata={"help": "Where runs are kept, a folder for each."})
-    jobs: int = field(default=2, metadata={"help": "Runs at a time. The processor's cores are shared out among them."})
+    output_dir: str = flag("outputs/lab", "Where runs are kept, a folder for each.")
+    jobs: int = flag(2, "Runs at a time. The processor's cores are shared out among them.")
 
 
 def main() -> None:

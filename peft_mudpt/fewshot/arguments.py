@@ -29,6 +29,7 @@ PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
 
 
 def flag(default: Any, help: str, **metadata) -> Any:
+    """A field of a dataclass that `HfArgumentParser` reads; `metadata` as for argparse's `add_argument`."""
     return field(default=default, metadata={"help": help, **metadata})
 
 

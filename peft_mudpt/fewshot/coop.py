@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from .benchmarks import BENCHMARKS, CLASS_NAMES_FILE, Benchmark
 
@@ -137,7 +136,7 @@ def class_names_by_label(items: Sequence[Item]) -> list[str]:
     """
     names: dict[int, str] = {}
     for path, label, name in items:
-        known: Optional[str] = names.setdefault(label, name)
+        known = names.setdefault(label, name)
         if known != name:
             raise ValueError(f"Label {label} is called {known!r} and, at {path}, {name!r}.")
     if sorted(names) != list(range(len(names))):

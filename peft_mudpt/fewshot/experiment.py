@@ -57,7 +57,9 @@ def run(arguments: Arguments) -> dict[str, Any]:
         say(accelerator, "already done", folder)
         _say_summary(accelerator, "{} after", finished["summary"])
         if accelerator.is_main_process and arguments.push_to_hub:
-            say(accelerator, "uploaded to", _share(arguments, finished, folder))
+            arguments.hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
+            _write_card(arguments, finished, folder)  # which tells where the adapter lies
+            say(accelerator, "uploaded to", push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo))
         return finished
 
     checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint, checkpoint_identity(arguments, accelerator))
@@ -85,7 +87,8 @@ def run(arguments: Arguments) -> dict[str, Any]:
 
     if accelerator.is_main_process:
         if arguments.push_to_hub:
-            create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)  # what cannot be shared stops here
+            # what cannot be shared stops here; the id comes back with the user's name
+            arguments.hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
         lock = start_run(folder, arguments.identity(), arguments.overwrite_output_dir)
     if arguments.with_tracking:
         settings = {name: value for name, value in arguments.identity().items() if value is not None}
@@ -148,7 +151,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         end_run(lock)
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
         if arguments.push_to_hub:
-            say(accelerator, "uploaded to", _share(arguments, result, folder))
+            say(accelerator, "uploaded to", push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -181,15 +184,6 @@ def _write_card(arguments: Arguments, result: dict[str, Any], folder: Path) -> N
     """The model card of an adapter; what has none gets none."""
     if (folder / ADAPTER_CONFIG).is_file():
         model_card(result, arguments.clip(), arguments.hub_model_id).save(folder / CARD)
-
-
-def _share(arguments: Arguments, result: dict[str, Any], folder: Path) -> str:
-    """Upload a finished adapter, its card telling where it lies; the URL."""
-    arguments.hub_model_id = create_hub_repo(
-        arguments.hub_model_id, arguments.hub_private_repo
-    )  # with the user's name
-    _write_card(arguments, result, folder)
-    return push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo)
 
 
 def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:

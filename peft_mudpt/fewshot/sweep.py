@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
@@ -159,11 +160,12 @@ class Sweep:
 
     def _folder(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool) -> Path:
         protocol, dataset, method = group
-        folder = self.output_dir / protocol / (dataset or self._default_data()) / method
+        folder = self.output_dir / protocol / (dataset or self._default_data) / method
         if search:
             return folder / "learning_rates" / f"{rate:g}"
         return folder / f"shots_{shots}" / f"seed_{seed}"
 
+    @cached_property
     def _default_data(self) -> str:
         """The name of the data that `flags` ask for, fit for a folder."""
         asked = Run(self.output_dir, self.flags).arguments()
