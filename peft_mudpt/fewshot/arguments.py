@@ -11,7 +11,8 @@ from .. import demo
 from ..config import PRESETS
 
 
-PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain-generalisation")
+TRANSFER_PROTOCOLS = ("cross-dataset", "domain-generalisation")  # tested on data that is not trained on
+PROTOCOLS = ("few-shot", "base-to-new", *TRANSFER_PROTOCOLS)
 LATEST = "latest"
 EMBEDDED = "embedded"
 
@@ -138,7 +139,7 @@ class Arguments:
         self.config_fields()
 
     def _check_data(self) -> None:
-        transfer = self.protocol in ("cross-dataset", "domain-generalisation")  # --coop_root may be for the targets
+        transfer = self.protocol in TRANSFER_PROTOCOLS  # --coop_root may be for the targets
         named = self.dataset != demo.ADAPTATION_STYLE or self.coop_root is not None
         sources = {"--train_dir": self.train_dir, "--dataset_name": self.dataset_name}
         given = [name for name, value in sources.items() if value is not None]

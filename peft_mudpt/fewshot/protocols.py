@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from .. import demo
-from .arguments import Arguments
+from .arguments import TRANSFER_PROTOCOLS, Arguments
 from .benchmarks import CROSS_DATASET_TARGETS, DOMAIN_GENERALISATION_TARGETS
 from .data import Drawn, FewShotData, load_named, subset
 from .sampling import base_new_split
@@ -46,7 +46,7 @@ def target_names(arguments: Arguments) -> list[str]:
     Raises:
         ValueError: if there is none.
     """
-    if arguments.protocol not in ("cross-dataset", "domain-generalisation"):
+    if arguments.protocol not in TRANSFER_PROTOCOLS:
         return []
     if arguments.targets is not None:
         names = [name.strip() for name in arguments.targets.split(",") if name.strip()]
