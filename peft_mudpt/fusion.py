@@ -33,11 +33,11 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        n, width = hidden.shape
-        heads = self.qkv(hidden).view(n, 3, self.num_heads, width // self.num_heads)  # (n, 3, h, w/h)
-        query, key, value = heads.permute(1, 2, 0, 3).unsqueeze(1)  # 3 x (1, h, n, w/h)
-        attended = F.scaled_dot_product_attention(query, key, value)  # (1, h, n, w/h)
-        return self.output(attended[0].transpose(0, 1).reshape(n, width))
+        layers, n, width = hidden.shape
+        heads = self.qkv(hidden).view(layers, n, 3, self.num_heads, width // self.num_heads)  # (J, n, 3, h, w/h)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (J, h, n, w/h)
+        attended = F.scaled_dot_product_attention(query, key, value)  # (J, h, n, w/h)
+        return self.output(attended.transpose(1, 2).reshape(layers, n, width))
 
 
 class LightTransformer(nn.Module):
@@ -49,8 +49,8 @@ class LightTransformer(nn.Module):
         source_width: width of the tower whose prompts are read.
         target_width: width of the tower whose prompts are shifted.
 
-    `forward` maps (n, source_width) to (n, target_width). The parts are not called as they are in CLIP, so that
-    `modules_to_save` and other adapters' targets, which PEFT finds by the end of a name, mean CLIP's.
+    `forward` maps (layers, n, source_width) to (layers, n, target_width). The parts are not called as they are in
+    CLIP, so that `modules_to_save` and other adapters' targets, which PEFT finds by the end of a name, mean CLIP's.
     """
 
     def __init__(self, source_width: int, target_width: int):
@@ -97,6 +97,14 @@ class InjectionModel(nn.Module):
             return "deep_layers" if layer else "input_layer"
         return f"layer_{layer}"
 
-    def forward(self, layer: int, prompts: torch.Tensor) -> torch.Tensor:
-        """Raw prompts (n, source_width) of `layer` -> the shift of the other tower's (n, target_width)."""
-        return self.networks[self._network_name(layer)](prompts)
+    def forward(self, layers: range, prompts: torch.Tensor) -> torch.Tensor:
+        """
+        Raw prompts (len(layers), n, source_width) -> the shift of the other tower's (len(layers), n, target_width).
+        Each network is run once, over all the layers that share it.
+        """
+        counts: dict[str, int] = {}  # layers that share a network follow one another
+        for name in map(self._network_name, layers):
+            counts[name] = counts.get(name, 0) + 1
+        parts = prompts.split(list(counts.values()))
+        shifts = [self.networks[name](part) for name, part in zip(counts, parts)]
+        return torch.cat(shifts) if len(shifts) > 1 else shifts[0]

@@ -59,9 +59,16 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         adapter = self._active_prompts()
         return 0 if adapter is None else adapter.num_tokens[modality]
 
-    def prompts(self, modality: Modality, layer: int) -> Optional[torch.Tensor]:
+    def input_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
+        return self._prompts(modality, 0, 1)
+
+    def deep_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
+        return self._prompts(modality, 1, None)
+
+    def _prompts(self, modality: Modality, start: int, stop: Optional[int]) -> Optional[torch.Tensor]:
         adapter = self._active_prompts()
-        return None if adapter is None or layer >= adapter.depth[modality] else adapter(modality, layer)
+        layers = range(0 if adapter is None else adapter.depth[modality])[start:stop]
+        return adapter(modality, layers) if layers else None
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
         if not self.disable_adapters:

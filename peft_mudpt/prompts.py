@@ -59,13 +59,20 @@ class MultiModalPrompts(nn.Module):
         self.vision_to_text = injection_model("vision", "text")
         self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}
 
-    def forward(self, modality: Modality, layer: int) -> torch.Tensor:
-        """The effective prompts (n, d) that one tower sees before `layer`; layer 0 is the input."""
+    def forward(self, modality: Modality, layers: range) -> torch.Tensor:
+        """The effective prompts (len(layers), n, d) that one tower sees before these layers; layer 0 is the input."""
         if modality == "text":
             own, source, injection_model = self.text_prompts, self.vision_prompts, self.vision_to_text
         else:
             own, source, injection_model = self.vision_prompts, self.text_prompts, self.text_to_vision
-        if layer not in self._fused_layers[modality]:
-            return own[layer]
-        shift = injection_model(layer, source[layer])  # (n, d)
-        return own[layer] + shift if self.combine == "add" else shift
+        tied = self._fused_layers[modality]
+        fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
+        if not fused:
+            return own[layers.start : layers.stop]
+        shift = injection_model(fused, source[fused.start : fused.stop])  # (len(fused), n, d)
+        parts = [own[fused.start : fused.stop] + shift if self.combine == "add" else shift]
+        if layers.start < fused.start:
+            parts.insert(0, own[layers.start : fused.start])
+        if fused.stop < layers.stop:
+            parts.append(own[fused.stop : layers.stop])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -1,7 +1,9 @@
 """Where prompts enter a tower and leave it again: the forward hooks, for each supported model family.
 
-The hooks are registered once and hold no tensor: each asks the `PromptSource` afresh, so that switching an adapter off
-or over is a flag they read (which `torch.compile` follows), and gradient checkpointing may run any part again.
+The hooks are registered once and hold no tensor. They ask the `PromptSource` afresh in each forward, so that switching
+an adapter off or over is a flag they read (which `torch.compile` follows). The prompts of the deep layers are made
+once, all together, and travel as an argument from the encoder to its layers: with the call, which threads, exceptions
+and gradient checkpointing cannot mix up.
 """
 
 from __future__ import annotations
@@ -23,14 +25,20 @@ NO_ADAPTER_PER_SAMPLE = (
 )
 
 
+DEEP_PROMPTS = "mudpt_deep_prompts"  # the argument from the encoder to its layers
+
+
 class PromptSource(Protocol):
     """Whom the hooks ask."""
 
     def num_tokens(self, modality: Modality) -> int:
         """Number of prompt tokens in this tower now; 0 if it runs without prompts."""
 
-    def prompts(self, modality: Modality, layer: int) -> Optional[torch.Tensor]:
-        """The prompts (n, d) to put before this layer; None if the tower's tokens carry on as they are."""
+    def input_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
+        """The prompts (1, n, d) to put beside the embedded tokens; None if this tower runs without prompts."""
+
+    def deep_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
+        """The prompts (k, n, d) to put before the layers 1 to k; None if there are none."""
 
 
 class PromptedTower:
@@ -60,10 +68,10 @@ class PromptedTower:
         return [
             tower.register_forward_pre_hook(self.prepare, with_kwargs=True),
             tower.embeddings.register_forward_hook(self.insert),
+            tower.encoder.register_forward_pre_hook(self.hand_down, with_kwargs=True),
             *(
-                layer.register_forward_pre_hook(partial(self.overwrite, index))
+                layer.register_forward_pre_hook(partial(self.overwrite, index), with_kwargs=True)
                 for index, layer in enumerate(tower.encoder.layers)
-                if index > 0
             ),
             tower.encoder.register_forward_hook(self.remove),
             tower.register_forward_hook(self.remove_from_hidden_states),
@@ -77,18 +85,26 @@ class PromptedTower:
 
     def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
         """The prompts (n, d) as they stand beside the embedded tokens."""
-        return self.source.prompts(self.modality, 0)
+        prompts = self.source.input_prompts(self.modality)  # (1, n, d)
+        return None if prompts is None else prompts[0]
 
     def insert(self, embeddings: nn.Module, args: tuple, hidden: torch.Tensor) -> Optional[torch.Tensor]:
         prompts = self.input_prompts(embeddings)
         return None if prompts is None else self._replace(hidden, 0, prompts)  # (B, L, d) -> (B, L + n, d)
 
-    def overwrite(self, index: int, layer: nn.Module, args: tuple) -> Optional[tuple]:
-        prompts = self.source.prompts(self.modality, index)
-        if prompts is None:
+    def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        prompts = self.source.deep_prompts(self.modality)
+        return None if prompts is None else (args, {**kwargs, DEEP_PROMPTS: prompts})
+
+    def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        if DEEP_PROMPTS not in kwargs:
             return None
-        hidden, *rest = args
-        return self._replace(hidden, len(prompts), prompts), *rest  # (B, L + n, d), unchanged shape
+        kwargs = dict(kwargs)
+        prompts = kwargs.pop(DEEP_PROMPTS)  # (k, n, d), of the layers 1 to k; no layer knows the argument
+        if 1 <= index <= len(prompts):
+            hidden, *rest = args
+            args = self._replace(hidden, prompts.shape[1], prompts[index - 1]), *rest  # (B, L + n, d), unchanged shape
+        return args, kwargs
 
     def remove(self, encoder: nn.Module, args: tuple, output):
         n = self.source.num_tokens(self.modality)
@@ -158,7 +174,10 @@ class PromptedCLIPText(PromptedTower):
         return prompts.to(positioned.device) + positioned
 
     def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        """Move the positions and the attention mask of the words n tokens on."""
+        """
+        Move the positions and the attention mask of the words n tokens on. A mask of four axes is one of a caller who
+        has laid the sequence out, prompts included (see `packing`): then positions and mask stay as they are.
+        """
         super().prepare(tower, args, kwargs)
         n = self.source.num_tokens(self.modality)
         names = ("input_ids", "attention_mask", "position_ids")  # as the tower takes them by position
@@ -166,15 +185,32 @@ class PromptedCLIPText(PromptedTower):
         input_ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if not n or input_ids is None:
             return None
+        if mask is not None and mask.dim() == 4:
+            self._check_layout(input_ids, mask, kwargs.get("position_ids"), n)
+            return None
         if mask is not None:
             if mask.dim() != 2:
                 raise ValueError(
                     f"attention_mask has shape {tuple(mask.shape)}; with text prompts it must be (batch, length) as "
-                    "the tokenizer makes it, since the prompts' columns are added to it."
+                    "the tokenizer makes it, since the prompts' columns are added to it, or a mask of four axes that "
+                    "has them already."
                 )
             kwargs["attention_mask"] = torch.cat([mask[:, :1], mask.new_ones(len(mask), n), mask[:, 1:]], dim=1)
         kwargs["position_ids"] = self._moved_positions(tower, input_ids, kwargs.get("position_ids"), n)
         return args[len(names) :], kwargs
+
+    @staticmethod
+    def _check_layout(
+        input_ids: torch.Tensor, mask: torch.Tensor, position_ids: Optional[torch.Tensor], n: int
+    ) -> None:
+        length = n + input_ids.shape[-1]
+        if tuple(mask.shape[-2:]) != (length, length) or position_ids is None:
+            given = "no position_ids" if position_ids is None else "position_ids"
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}, beside {given}. With four axes it must say which of "
+                f"all {length} tokens sees which, the {n} prompts behind BOS among them: (batch, 1, {length}, "
+                f"{length}), and position_ids must say where the {length - n} others stand."
+            )
 
     @classmethod
     def _moved_positions(

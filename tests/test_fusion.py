@@ -18,7 +18,7 @@ def test_attention_equals_pytorchs_multi_head_attention():
             "out_proj.bias": ours.output.bias,
         }
     )
-    prompts = torch.randn(5, 128)
+    prompts = torch.randn(3, 5, 128)
     torch.testing.assert_close(ours(prompts), reference(prompts, prompts, prompts)[0], atol=1e-6, rtol=0)
 
 
@@ -35,9 +35,15 @@ def test_attention_starts_as_pytorchs_multi_head_attention_starts():
 
 
 def test_the_light_transformer_is_a_pre_norm_layer_between_norms_and_a_projection():
-    ours, prompts = LightTransformer(64, 96), torch.randn(4, 64)
+    ours, prompts = LightTransformer(64, 96), torch.randn(3, 4, 64)
     block = nn.TransformerEncoderLayer(
-        64, nhead=1, dim_feedforward=256, dropout=0, norm_first=True, activation=lambda x: x * torch.sigmoid(1.702 * x)
+        64,
+        nhead=1,
+        dim_feedforward=256,
+        dropout=0,
+        norm_first=True,
+        batch_first=True,
+        activation=lambda x: x * torch.sigmoid(1.702 * x),
     )
     parts = {
         "self_attn.in_proj_weight": ours.attention.qkv.weight,
@@ -59,7 +65,7 @@ def test_the_light_transformer_is_a_pre_norm_layer_between_norms_and_a_projectio
         block.norm2.load_state_dict(ours.feed_forward_norm.state_dict())
     expected = ours.output(ours.output_norm(block(ours.input_norm(prompts))))
     torch.testing.assert_close(ours(prompts), expected, atol=1e-5, rtol=0)
-    assert expected.shape == (4, 96)
+    assert expected.shape == (3, 4, 96)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(32, 1), (64, 1), (96, 1), (512, 8), (768, 12), (1280, 20), (200, 2)])
@@ -71,6 +77,16 @@ def test_there_is_a_head_for_every_64_of_the_width_and_at_least_one(width, heads
 def test_sharing_decides_how_many_networks_there_are(sharing, networks):
     model = InjectionModel(8, 12, layers=range(3), network="linear", sharing=sharing)
     assert len(model.networks) == networks
-    prompts = torch.randn(2, 8)
-    different = {tuple(model(layer, prompts).flatten().tolist()) for layer in range(3)}
+    prompts = torch.randn(2, 8).expand(3, 2, 8)
+    different = {tuple(shift.flatten().tolist()) for shift in model(range(3), prompts)}
     assert len(different) == networks
+
+
+@pytest.mark.parametrize("sharing", ["all", "input_and_deep", "per_layer"])
+@pytest.mark.parametrize("network", ["linear", "transformer"])
+def test_layers_taken_together_have_the_shifts_they_have_alone(sharing, network):
+    model = InjectionModel(8, 12, layers=range(4), network=network, sharing=sharing)
+    prompts = torch.randn(4, 2, 8)
+    alone = torch.cat([model(range(layer, layer + 1), prompts[layer : layer + 1]) for layer in range(4)])
+    torch.testing.assert_close(model(range(4), prompts), alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(model(range(1, 3), prompts[1:3]), alone[1:3], atol=1e-6, rtol=1e-5)
