@@ -10,6 +10,8 @@ import torch
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
+from .encoding import encode_layout, lay_out_classes
+
 
 def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> tuple[Optional[str], str]:
     """
@@ -50,18 +52,21 @@ def tokenize_classes(
     return dict(tokenizer([template.replace("{}", name) for name in class_names], padding=True, return_tensors="pt"))
 
 
-def encode_classes(model: torch.nn.Module, class_tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+def encode_classes(
+    model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
+) -> torch.Tensor:
     """
     The text features of the classes, to be computed once for any number of images.
 
     Args:
         model: a CLIPModel, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns, on the model's device.
+        class_tokens: what `tokenize_classes` returns.
+        class_batch_size: classes encoded at a time; None chooses by the size of the model.
 
     Returns:
         Normalised features (C, D).
     """
-    return normalize(model.get_text_features(**class_tokens).pooler_output, dim=-1)
+    return normalize(encode_layout(model, lay_out_classes(model, class_tokens, class_batch_size)), dim=-1)
 
 
 def classify(model: torch.nn.Module, pixel_values: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:

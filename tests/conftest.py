@@ -6,7 +6,7 @@ from transformers import CLIPConfig, CLIPModel
 BOS, EOS, PAD = 97, 98, 99
 
 
-def build_clip(vision_width=48, eos_token_id=EOS) -> CLIPModel:
+def build_clip(vision_width=48, eos_token_id=EOS, num_positions=24) -> CLIPModel:
     """A random CLIP with unequal towers; projection width differs from both."""
     text = dict(
         vocab_size=100,
@@ -14,7 +14,7 @@ def build_clip(vision_width=48, eos_token_id=EOS) -> CLIPModel:
         intermediate_size=64,
         num_hidden_layers=3,
         num_attention_heads=2,
-        max_position_embeddings=24,
+        max_position_embeddings=num_positions,
         bos_token_id=BOS,
         eos_token_id=eos_token_id,
         pad_token_id=PAD,

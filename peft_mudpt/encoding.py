@@ -1,0 +1,96 @@
+"""Class texts -> text features, many classes in a row, in groups that bound the memory."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import CLIPTextConfig
+
+from .layer import MuDPTLayer
+from .packing import PackedClasses, class_per_row, class_words, pack_classes
+
+
+# What a training step may keep of one group's activations before it computes them a second time instead.
+GROUP_BYTES = 2**30
+# Attention that takes a mask of four axes. The others (flash attention) get one class per row.
+MASKED_ATTENTION = ("sdpa", "eager")
+
+
+def lay_out_classes(
+    model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
+) -> list[PackedClasses]:
+    """
+    Lay class texts out for the text tower of a model, as it is now: a switch to an adapter with another number of text
+    prompt tokens asks for a new layout.
+
+    Args:
+        model: a CLIPModel, plain or with an adapter.
+        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L), padded on the right to
+            any length.
+        class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
+
+    Returns:
+        The groups, on the model's device.
+
+    Raises:
+        ValueError: if a text does not fit the tower, or the texts are none that a CLIP tokenizer makes.
+    """
+    tower = model.text_model
+    num_tokens = num_text_tokens(model)
+    table = tower.embeddings.position_embedding.weight
+    words = class_words(class_tokens, tower.eos_token_id)
+    longest = max(words, key=len)
+    if len(longest) + num_tokens > len(table):
+        raise ValueError(
+            f"The text of class {words.index(longest)} has {len(longest)} tokens, BOS and EOS included, and stands "
+            f"behind {num_tokens} prompt tokens, but the text tower has only {len(table)} positions. Shorten it to "
+            f"{len(table) - num_tokens} tokens."
+        )
+    if class_batch_size is None:
+        class_batch_size = _classes_per_group(tower.config, words, table.dtype)
+    elif class_batch_size < 1:
+        raise ValueError(f"class_batch_size={class_batch_size} is too few; give at least 1, or None.")
+    groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
+    if tower.config._attn_implementation in MASKED_ATTENTION:
+        packed = [pack_classes(group, num_tokens, max_length=len(table)) for group in groups]
+    else:
+        packed = [class_per_row(group) for group in groups]
+    return [group.to(table.device) for group in packed]
+
+
+def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
+    """
+    The text features (C, D) of classes that `lay_out_classes` has laid out for this model as it is now.
+
+    With gradients, all groups but the last are run a second time in the backward pass (which comes to the last group
+    first): what is kept is the activations of one group, however many classes there are.
+    """
+    *recomputed, last = groups
+    features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
+    return torch.cat([*features, _encode_group(model, last)])
+
+
+def num_text_tokens(model: torch.nn.Module) -> int:
+    """Number of prompt tokens that the text tower of this model puts behind BOS now."""
+    layer = next((module for module in model.modules() if isinstance(module, MuDPTLayer)), None)
+    return 0 if layer is None else layer.num_tokens("text")
+
+
+def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
+    mask, tower = group.attention_mask, model.text_model
+    if mask is not None and tower.config._attn_implementation == "eager":  # which adds the mask
+        lowest = torch.finfo(tower.dtype).min
+        mask = torch.zeros_like(mask, dtype=tower.dtype).masked_fill(~mask, lowest)
+    hidden = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids).last_hidden_state
+    return model.text_projection(hidden.flatten(0, 1)[group.eos])  # (R, L, d) -> (C, d) -> (C, D)
+
+
+def _classes_per_group(config: CLIPTextConfig, words: list[list[int]], dtype: torch.dtype) -> int:
+    # Kept per token and layer where weights are frozen: the input of both norms; query, key, value and the attended;
+    # the middle of the MLP before and after its activation.
+    width = 6 * config.hidden_size + 2 * config.intermediate_size
+    bytes_per_token = config.num_hidden_layers * width * dtype.itemsize
+    tokens_per_class = sum(map(len, words)) / len(words)
+    return max(1, int(GROUP_BYTES / (tokens_per_class * bytes_per_token)))

@@ -1,0 +1,128 @@
+"""Class texts -> rows that hold many classes each and share one prefix: what the text tower need not compute twice.
+
+In a causal tower nothing before the class name depends on the class: BOS, the prompts, and the words the texts have in
+common are the same for all classes, at every layer. So a row is [BOS, prompts, common words, class 1, class 2, ...]:
+each class sees the prefix and itself, at the positions it would have alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Optional
+
+import torch
+
+
+@dataclass(frozen=True)
+class PackedClasses:
+    """
+    Classes in rows, for a text tower that puts n prompt tokens behind BOS by itself.
+
+    Attributes:
+        input_ids: (R, L), without the prompts.
+        eos: (C,), where each class ends among the R * L tokens.
+        position_ids: (R, L) of these tokens, n prompts counted in; None where they are the usual ones.
+        attention_mask: (R, 1, n + L, n + L), true where a row's token (third axis) sees another (fourth); None where
+            each token sees all before it.
+    """
+
+    input_ids: torch.Tensor
+    eos: torch.Tensor
+    position_ids: Optional[torch.Tensor] = None
+    attention_mask: Optional[torch.Tensor] = None
+
+    def to(self, device: torch.device) -> PackedClasses:
+        """The same on another device."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PackedClasses(**{name: None if t is None else t.to(device) for name, t in tensors.items()})
+
+
+def class_words(class_tokens: dict[str, torch.Tensor], eos_token_id: int) -> list[list[int]]:
+    """
+    The token ids of each class text, from BOS to its EOS.
+
+    Args:
+        class_tokens: `input_ids` (C, L) and, if there is padding before EOS to be told from words, `attention_mask`.
+        eos_token_id: the text tower's; 2 stands for CLIP's older rule, by which EOS is the largest id.
+
+    Raises:
+        ValueError: if a text does not begin with the token that the others begin with, has no EOS, or has padding in
+            it.
+    """
+    ids = class_tokens["input_ids"].cpu()  # (C, L)
+    is_eos = ids == (ids.amax(dim=1, keepdim=True) if eos_token_id == 2 else eos_token_id)
+    lengths = is_eos.long().argmax(dim=1) + 1  # (C,), to the first EOS
+    mask = class_tokens.get("attention_mask")
+    padded = torch.zeros_like(is_eos) if mask is None else mask.cpu() == 0
+    padded_before_eos = padded & (torch.arange(ids.shape[1]) < lengths[:, None])
+    for wrong, what in (
+        (ids[:, 0] != ids[0, 0], "begins with another token than the first one: all need the same BOS"),
+        (~is_eos.any(dim=1), "has no EOS token"),
+        (padded_before_eos.any(dim=1), "has padding before its EOS; pad on the right"),
+    ):
+        if wrong.any():
+            row = wrong.nonzero()[0].item()
+            raise ValueError(
+                f"The text of class {row} (token ids {ids[row].tolist()}) {what}. Tokenize the classes with CLIP's "
+                "own tokenizer, or tokenize_classes."
+            )
+    return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist())]
+
+
+def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> PackedClasses:
+    """
+    Fill rows with classes, in order.
+
+    Args:
+        words: token ids of each class from BOS to EOS, as `class_words` returns them.
+        num_tokens: number of prompt tokens (n) that the tower puts behind BOS.
+        max_length: tokens of a row at most (L); no class is longer.
+    """
+    prefix = _common_prefix(words)
+    shared = len(prefix)
+    ids: list[list[int]] = []  # of each row, as are the next two
+    positions: list[list[int]] = []
+    owners: list[list[int]] = []  # which text a token belongs to: 0 the prefix, then the classes
+    eos: list[tuple[int, int]] = []  # row and column, by class
+    for own in (text[shared:] for text in words):
+        if not ids or len(ids[-1]) + len(own) > max_length:
+            ids.append(list(prefix))
+            positions.append([0, *range(1 + num_tokens, shared + num_tokens)])
+            owners.append([0] * shared)
+        ids[-1] += own
+        positions[-1] += range(shared + num_tokens, shared + num_tokens + len(own))
+        owners[-1] += [len(eos) + 1] * len(own)
+        eos.append((len(ids) - 1, len(ids[-1]) - 1))
+
+    length = max(map(len, ids))
+
+    def filled_up(rows: list[list[int]], filler: int) -> torch.Tensor:  # (R, L)
+        return torch.tensor([row + [filler] * (length - len(row)) for row in rows])
+
+    owner = filled_up(owners, -1)
+    owner = torch.cat([owner.new_zeros(len(owner), num_tokens), owner], dim=1)  # (R, n + L): prompts are prefix
+    in_prefix = owner[:, None, :] == 0  # (R, 1, n + L)
+    same_text = owner[:, None, :] == owner[:, :, None]  # (R, n + L, n + L)
+    return PackedClasses(
+        filled_up(ids, 0),
+        torch.tensor([row * length + column for row, column in eos]),
+        filled_up(positions, 0),
+        (in_prefix | same_text).tril()[:, None],  # (R, 1, n + L, n + L)
+    )
+
+
+def class_per_row(words: list[list[int]]) -> PackedClasses:
+    """The usual layout, for attention that takes no mask of four axes: each class in a row of its own."""
+    length = max(map(len, words))
+    return PackedClasses(
+        torch.tensor([text + [0] * (length - len(text)) for text in words]),
+        torch.tensor([row * length + len(text) - 1 for row, text in enumerate(words)]),
+    )
+
+
+def _common_prefix(words: list[list[int]]) -> list[int]:
+    """The tokens that all texts begin with: BOS at least, and so few that each keeps one of its own."""
+    first = words[0]
+    longest = min(map(len, words)) - 1
+    shared = next((i for i in range(longest) if any(text[i] != first[i] for text in words)), longest)
+    return first[:shared]
