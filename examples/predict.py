@@ -141,27 +141,17 @@ def main() -> None:
         check_picture(file)
 
     import torch
-    from peft import PeftModel
-    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-    from peft_mudpt.classifier import classify, encode_classes, tokenize_classes
+    from peft_mudpt import MuDPTClassifier
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
-    clip = CLIPModel.from_pretrained(base, dtype=torch.float32)
-    model = PeftModel.from_pretrained(clip, arguments.adapter).to(device).eval()
-    class_tokens = tokenize_classes(tokenizer, class_names, template)
-    with torch.no_grad():
-        class_features = encode_classes(model, {name: tensor.to(device) for name, tensor in class_tokens.items()})
-        for start in range(0, len(arguments.images), BATCH_SIZE):
-            files = arguments.images[start : start + BATCH_SIZE]
-            pixel_values = image_processor([read_picture(file) for file in files], return_tensors="pt").pixel_values
-            logits = classify(model, pixel_values.to(device), class_features)  # (B, C)
-            for file, probabilities in zip(files, logits.softmax(dim=-1)):
-                print(file)
-                for probability, label in zip(*probabilities.topk(min(arguments.top, len(class_names)))):
-                    print(f"  {100 * probability:5.1f} %  {class_names[label]}")
+    classifier = MuDPTClassifier.from_pretrained(arguments.adapter, class_names, template, base)
+    classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    for start in range(0, len(arguments.images), BATCH_SIZE):
+        files = arguments.images[start : start + BATCH_SIZE]
+        for file, best in zip(files, classifier.top_k([read_picture(file) for file in files], arguments.top)):
+            print(file)
+            for name, probability in best:
+                print(f"  {100 * probability:5.1f} %  {name}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,27 @@
-"""Class names -> text features, once; images -> class logits."""
+"""Class names -> text features, once; images -> class probabilities."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 import torch
-from torch.nn.functional import normalize
-from transformers import PreTrainedTokenizerBase
+from peft import PeftConfig, PeftModel
+from torch.nn.functional import cross_entropy, normalize
+from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel, PreTrainedTokenizerBase
+from transformers.image_utils import load_image
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from .encoding import encode_layout, lay_out_classes
+from .encoding import TextState, encode_layout, lay_out_classes, num_text_tokens, text_state
+from .packing import PackedClasses
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Images = Union[torch.Tensor, Sequence[Union[str, os.PathLike, Image]]]
 
 
 def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> tuple[Optional[str], str]:
@@ -31,10 +42,7 @@ def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens
     Raises:
         ValueError: if the template does not hold `{}` exactly once.
     """
-    if template.count("{}") != 1:
-        raise ValueError(
-            f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
-        )
+    _check_template(template)
     before, _, after = template.partition("{}")
     words = re.findall(r"\S+\s*", before)  # each with the space behind it
 
@@ -48,38 +56,202 @@ def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens
 def tokenize_classes(
     tokenizer: PreTrainedTokenizerBase, class_names: Sequence[str], template: str
 ) -> dict[str, torch.Tensor]:
-    """The texts of the classes, in order: `input_ids` and `attention_mask` (C, L)."""
+    """
+    The texts of the classes, in order: `input_ids` and `attention_mask` (C, L).
+
+    Raises:
+        ValueError: if the template does not hold `{}` exactly once.
+    """
+    _check_template(template)
     return dict(tokenizer([template.replace("{}", name) for name in class_names], padding=True, return_tensors="pt"))
 
 
-def encode_classes(
-    model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
-) -> torch.Tensor:
+class MuDPTClassifier(torch.nn.Module):
     """
-    The text features of the classes, to be computed once for any number of images.
+    Images -> classes, by a CLIP, plain or with an adapter.
+
+    The classes are encoded many to a row (see `packing`). Where a gradient flows into their features, that is done in
+    each forward; otherwise once, and again only when something they depend on has changed: another adapter is active,
+    or none, or a parameter was trained or loaded. (Writing through `parameter.data` is a change that nobody can see.)
+    Nothing is remembered under `torch.compile`.
 
     Args:
-        model: a CLIPModel, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns.
-        class_batch_size: classes encoded at a time; None chooses by the size of the model.
+        model ([`~transformers.CLIPModel`] or [`~peft.PeftModel`]): what classifies. It is shared, not copied.
+        class_names: in the order of the labels. None: those the active adapter was trained on, if it remembers them.
+        template: text of a class as the model is fed it, with `{}` for the name: what stands after the text prompts.
+            None: the active adapter's.
+        tokenizer: None: that of the CLIP the model was loaded from.
+        image_processor: likewise. Only needed for images that are no tensors.
+        class_batch_size: classes encoded at a time, in a group whose activations are kept; None chooses by the size
+            of the model. It bounds the memory, whatever the number of classes.
 
-    Returns:
-        Normalised features (C, D).
+    Raises:
+        ValueError: if there are no classes, the template has no place for the name, or a text is too long for the
+            text tower.
+
+    Example:
+
+        ```py
+        >>> classifier = MuDPTClassifier.from_pretrained("outputs/fewshot")
+        >>> classifier.predict(["picture.jpg"])
+        ['filled red star']
+        ```
     """
-    return normalize(encode_layout(model, lay_out_classes(model, class_tokens, class_batch_size)), dim=-1)
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        class_names: Optional[Sequence[str]] = None,
+        template: Optional[str] = None,
+        tokenizer: Optional[PreTrainedTokenizerBase] = None,
+        image_processor: Optional[BaseImageProcessor] = None,
+        class_batch_size: Optional[int] = None,
+    ):
+        super().__init__()
+        self.model = model
+        self.config = model.config
+        self.class_names = list(_remembered(model, "class_names") if class_names is None else class_names)
+        self.template = _remembered(model, "class_template") if template is None else template
+        self.class_batch_size = class_batch_size
+        self._image_processor = image_processor
+        if not self.class_names:
+            raise ValueError("There are no class_names; give at least one.")
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template)
+        self._layouts: dict[int, list[PackedClasses]] = {}  # by the number of text prompt tokens
+        self._layout()  # a text that does not fit is refused now
+        self._known: Optional[tuple[TextState, torch.Tensor]] = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        adapter: str | os.PathLike,
+        class_names: Optional[Sequence[str]] = None,
+        template: Optional[str] = None,
+        base_model_name_or_path: Optional[str | os.PathLike] = None,
+        class_batch_size: Optional[int] = None,
+        **model_kwargs,
+    ) -> MuDPTClassifier:
+        """
+        Load an adapter, the CLIP it names, and the classes it remembers.
+
+        Args:
+            adapter: folder or Hub id.
+            class_names, template, class_batch_size: see the class.
+            base_model_name_or_path: the CLIP, if it lies elsewhere than where the adapter says.
+            **model_kwargs: for `CLIPModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
+        """
+        base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
+        clip = CLIPModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
+        model = PeftModel.from_pretrained(clip, adapter).eval()
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None
+    ) -> ImageClassifierOutputWithNoAttention:
+        """
+        Classify images, with gradients where they are asked for.
+
+        Args:
+            pixel_values: images (B, 3, H, W), as the image processor makes them.
+            labels: of the images (B,).
+
+        Returns:
+            `logits` (B, C), exp(logit_scale) * cosine as `logits_per_image` of CLIP's own forward; `loss`, their
+            cross-entropy with the labels, if these are given.
+        """
+        image_features = self.model.get_image_features(pixel_values=pixel_values).pooler_output  # (B, D)
+        cosine = normalize(image_features, dim=-1) @ self.class_features().t()  # (B, C)
+        logits = cosine * self.model.logit_scale.exp()
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+    def class_features(self) -> torch.Tensor:
+        """The normalised text features (C, D) of the classes."""
+        if torch.compiler.is_compiling():
+            return self._encode()
+        state = text_state(self.model)
+        if torch.is_grad_enabled() and state.requires_grad:
+            return self._encode()
+        if self._known is None or not self._known[0].equals(state):
+            with torch.inference_mode(False), torch.no_grad():  # to be of use outside of inference_mode, too
+                self._known = state, self._encode()
+        return self._known[1]
+
+    @torch.no_grad()
+    def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
+        """
+        Class probabilities (N, C) of images, which add up to 1 for each.
+
+        Args:
+            images: pictures (PIL), their files or URLs; or pixel values (N, 3, H, W), as the image processor makes
+                them.
+            batch_size: images at a time.
+        """
+        if isinstance(images, (str, os.PathLike)) or (isinstance(images, torch.Tensor) and images.dim() != 4):
+            given = repr(images) if not isinstance(images, torch.Tensor) else f"a tensor {tuple(images.shape)}"
+            raise ValueError(f"images is {given}; give a list of pictures or files, or a tensor (N, 3, H, W).")
+        logits = [
+            self(self._pixel_values(images[start : start + batch_size])).logits.float()
+            for start in range(0, len(images), batch_size)
+        ]
+        return torch.cat(logits).softmax(dim=-1) if logits else torch.empty(0, len(self.class_names))
+
+    def predict(self, images: Images, batch_size: int = 32) -> list[str]:
+        """The most probable class of each image; see `predict_proba` for the arguments."""
+        return [self.class_names[label] for label in self.predict_proba(images, batch_size).argmax(dim=-1).tolist()]
+
+    def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
+        """The k most probable classes of each image with their probabilities, the most probable first."""
+        if k < 1:
+            raise ValueError(f"k={k} is too few; give at least 1.")
+        best = self.predict_proba(images, batch_size).topk(min(k, len(self.class_names)))  # 2 x (N, k)
+        return [
+            [(self.class_names[label], probability) for probability, label in zip(*row)]
+            for row in zip(best.values.tolist(), best.indices.tolist())
+        ]
+
+    @property
+    def image_processor(self) -> BaseImageProcessor:
+        if self._image_processor is None:
+            self._image_processor = AutoImageProcessor.from_pretrained(self.model.name_or_path, backend="pil")
+        return self._image_processor
+
+    def _pixel_values(self, images: Images) -> torch.Tensor:
+        if not isinstance(images, torch.Tensor):
+            # load_image turns them upright and into RGB
+            pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
+            images = self.image_processor(pictures, return_tensors="pt").pixel_values
+        return images.to(self.model.device, self.model.dtype)
+
+    def _encode(self) -> torch.Tensor:
+        return normalize(encode_layout(self.model, self._layout()), dim=-1)
+
+    def _layout(self) -> list[PackedClasses]:
+        num_tokens, device = num_text_tokens(self.model), self.model.device
+        groups = self._layouts.get(num_tokens)
+        if groups is None:
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)
+        if groups[0].input_ids.device != device:
+            groups = [group.to(device) for group in groups]
+        self._layouts[num_tokens] = groups
+        return groups
 
 
-def classify(model: torch.nn.Module, pixel_values: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:
-    """
-    The logits of images against encoded classes, exp(logit_scale) * cosine; their softmax are class probabilities.
+def _check_template(template: str) -> None:
+    if template.count("{}") != 1:
+        raise ValueError(
+            f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
+        )
 
-    Args:
-        model: the CLIPModel that encoded the classes.
-        pixel_values: images (B, 3, H, W), as the image processor makes them.
-        class_features: (C, D) from `encode_classes`.
 
-    Returns:
-        Logits (B, C), as `logits_per_image` of the model's own forward.
-    """
-    image_features = normalize(model.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)  # (B, D)
-    return model.logit_scale.exp() * image_features @ class_features.t()
+def _remembered(model: torch.nn.Module, field: str):
+    """What the active adapter's config says of the classes it was trained on."""
+    configs, active = getattr(model, "peft_config", {}), getattr(model, "active_adapter", None)
+    value = getattr(configs.get(active), field, None) if isinstance(active, str) else None
+    if value is None:
+        argument = {"class_names": "class_names", "class_template": "template"}[field]
+        raise ValueError(f"The model has no active adapter that remembers its {field}. Give {argument}.")
+    return value

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Optional
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig
 
-from .layer import MuDPTLayer
+from .layer import LAYER_NAME, MuDPTLayer
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
 
 
@@ -74,8 +79,60 @@ def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.
 
 def num_text_tokens(model: torch.nn.Module) -> int:
     """Number of prompt tokens that the text tower of this model puts behind BOS now."""
-    layer = next((module for module in model.modules() if isinstance(module, MuDPTLayer)), None)
+    layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
     return 0 if layer is None else layer.num_tokens("text")
+
+
+@dataclass(frozen=True)
+class TextState:
+    """What the text features of a model depend on, at one moment. It keeps the tensors, so that none is mistaken for
+    another that took its place."""
+
+    tensors: list[torch.Tensor]
+    versions: list  # by tensor: how often it was written to, and where its numbers lie
+    switches: list  # of the modules that can be switched: adapters, and copies in `modules_to_save`
+    requires_grad: bool
+
+    def equals(self, other: TextState) -> bool:
+        """Whether nothing has changed between the two."""
+        return (
+            len(self.tensors) == len(other.tensors)
+            and all(mine is its for mine, its in zip(self.tensors, other.tensors))
+            and self.versions == other.versions
+            and self.switches == other.switches
+        )
+
+
+def text_state(model: torch.nn.Module) -> TextState:
+    """The state of all that the text features of a CLIPModel, plain or with an adapter, depend on."""
+    parts = [model.text_model, model.text_projection]
+    if num_text_tokens(model):
+        parts.append(getattr(model, LAYER_NAME))
+    tensors, switches = [], [parts[0].training, num_text_tokens(model), *_autocast(model), *_optimizer_steps()]
+    for module in (module for part in parts for module in part.modules()):
+        tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            switches.append((tuple(module.active_adapters), module.disable_adapters))
+    # an inference tensor does not say when it is written to: it counts as always written to
+    versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
+    return TextState(tensors, versions, switches, any(t.requires_grad for t in tensors))
+
+
+@cache
+def _optimizer_steps() -> list[int]:
+    """How many steps all optimizers have made since this was first asked: fused ones leave no trace on a tensor."""
+    steps = [0]
+
+    def count(*_) -> None:
+        steps[0] += 1
+
+    register_optimizer_step_post_hook(count)
+    return steps
+
+
+def _autocast(model: torch.nn.Module) -> tuple:
+    kind = model.device.type
+    return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 
 def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:

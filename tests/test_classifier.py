@@ -1,9 +1,16 @@
+"""Class texts, the classifier, and what it remembers."""
+
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from peft import LoraConfig, get_peft_model
+from transformers import AutoProcessor, AutoTokenizer, CLIPModel
 
-from peft_mudpt import MuDPTConfig, demo
-from peft_mudpt.classifier import classify, encode_classes, split_template, tokenize_classes
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt.classifier import split_template, tokenize_classes
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +49,6 @@ def test_a_template_without_one_place_for_the_class_is_refused(tokenizer, templa
         split_template(template, tokenizer, 4)
 
 
-@torch.no_grad()
-def test_classes_encoded_once_give_the_logits_of_the_whole_model(clip):
-    from peft import get_peft_model
-
-    model = get_peft_model(clip, MuDPTConfig(init_std=0.5)).eval()
-    tokens = {"input_ids": torch.tensor([[97, 5, 6, 98], [97, 7, 98, 99]])}
-    images = torch.randn(3, 3, 16, 16)
-    expected = model(**tokens, pixel_values=images).logits_per_image
-    features = encode_classes(model, tokens)
-    torch.testing.assert_close(classify(model, images, features), expected, atol=1e-6, rtol=1e-5)
-
-
 def test_other_braces_in_a_template_stay(tokenizer):
     tokens = tokenize_classes(tokenizer, ["star"], "a {} {0} {x}.")
     assert "{ 0" in tokenizer.decode(tokens["input_ids"][0])
@@ -62,3 +57,208 @@ def test_other_braces_in_a_template_stay(tokenizer):
 def test_class_texts_keep_their_order(tokenizer):
     tokens = tokenize_classes(tokenizer, ["red star", "blue heart"], "a {}.")
     assert tokenizer.batch_decode(tokens["input_ids"], skip_special_tokens=True) == ["a red star .", "a blue heart ."]
+
+
+NAMES = ["red star", "blue heart", "green cross"]
+
+
+def adapted(preset="mudpt", **fields):
+    """The embedded CLIP with an adapter whose prompts are large enough to matter."""
+    torch.manual_seed(1)
+    clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
+    return get_peft_model(clip, MuDPTConfig.from_preset(preset, **{"init_std": 0.5, **fields})).eval()
+
+
+def expected_logits(model, tokenizer, pixel_values, template="{}."):
+    """By the model's own forward."""
+    return model(**tokenize_classes(tokenizer, NAMES, template), pixel_values=pixel_values).logits_per_image
+
+
+@pytest.fixture
+def pixel_values():
+    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model():
+    return adapted()
+
+
+@pytest.fixture
+def classifier(model, tokenizer):
+    return MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+
+
+def assert_fresh(classifier, tokenizer, pixel_values):
+    """What it remembers is what the model says now."""
+    with torch.no_grad():
+        expected = expected_logits(classifier.model, tokenizer, pixel_values)
+        torch.testing.assert_close(classifier(pixel_values).logits, expected, atol=1e-4, rtol=1e-5)
+
+
+class TestClassifying:
+    @pytest.mark.parametrize("preset", [None, "coop", "vpt_deep", "mudpt"])
+    def test_logits_are_those_of_the_models_own_forward(self, preset, tokenizer, pixel_values):
+        model = CLIPModel.from_pretrained(demo.MODEL_PATH) if preset is None else adapted(preset)
+        assert_fresh(MuDPTClassifier(model, NAMES, "{}.", tokenizer), tokenizer, pixel_values)
+
+    def test_probabilities_do_not_depend_on_the_batches(self, classifier, pixel_values):
+        whole = classifier.predict_proba(pixel_values)
+        torch.testing.assert_close(classifier.predict_proba(pixel_values, batch_size=2), whole, atol=1e-6, rtol=0)
+        torch.testing.assert_close(whole.sum(dim=-1), torch.ones(5))
+
+    def test_pictures_files_and_pixel_values_are_classified_alike(self, classifier, tmp_path):
+        picture = demo.draw("filled red star", "plain", np.random.default_rng(0))
+        picture.save(tmp_path / "picture.png")
+        processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
+        values = processor(picture, return_tensors="pt").pixel_values
+        both = classifier.predict_proba([picture, tmp_path / "picture.png"])
+        torch.testing.assert_close(both, classifier.predict_proba(values).expand(2, 3), atol=1e-6, rtol=0)
+
+    def test_the_first_of_top_k_is_the_prediction(self, classifier, pixel_values):
+        best = classifier.top_k(pixel_values, k=2)
+        assert [row[0][0] for row in best] == classifier.predict(pixel_values)
+        for row, probabilities in zip(best, classifier.predict_proba(pixel_values)):
+            assert [p for _, p in row] == pytest.approx(sorted(probabilities.tolist(), reverse=True)[:2])
+
+    def test_more_than_there_are_gives_all(self, classifier, pixel_values):
+        assert [len(row) for row in classifier.top_k(pixel_values, k=9)] == [3] * 5
+
+    def test_no_image_gives_no_answer(self, classifier):
+        assert classifier.predict([]) == [] and classifier.predict_proba([]).shape == (0, 3)
+
+    def test_labels_bring_the_cross_entropy_with_its_gradient(self, classifier, tokenizer, pixel_values):
+        labels = torch.tensor([0, 1, 2, 0, 1])
+        output = classifier(pixel_values, labels)
+        logits = expected_logits(classifier.model, tokenizer, pixel_values)
+        expected = torch.nn.functional.cross_entropy(logits, labels)
+        torch.testing.assert_close(output.loss, expected, atol=1e-5, rtol=1e-5)
+        parameters = [p for p in classifier.parameters() if p.requires_grad]
+        for mine, its in zip(torch.autograd.grad(output.loss, parameters), torch.autograd.grad(expected, parameters)):
+            assert (mine - its).norm() <= 1e-4 * its.norm()
+
+
+class TestLoading:
+    def test_an_adapter_brings_its_clip_and_its_classes(self, model, classifier, pixel_values, tmp_path):
+        model.peft_config["default"].class_names, model.peft_config["default"].class_template = NAMES, "{}."
+        model.save_pretrained(tmp_path)
+        loaded = MuDPTClassifier.from_pretrained(tmp_path)
+        assert loaded.class_names == NAMES
+        torch.testing.assert_close(loaded.predict_proba(pixel_values), classifier.predict_proba(pixel_values))
+
+    def test_other_classes_can_be_given(self, model, tmp_path):
+        model.save_pretrained(tmp_path)
+        loaded = MuDPTClassifier.from_pretrained(tmp_path, ["star", "heart"], "{}!")
+        assert (loaded.class_names, loaded.template) == (["star", "heart"], "{}!")
+
+    def test_classes_that_nothing_remembers_must_be_given(self, model):
+        with pytest.raises(ValueError, match="remembers its class_names. Give class_names"):
+            MuDPTClassifier(model)
+        with pytest.raises(ValueError, match="remembers its class_template. Give template"):
+            MuDPTClassifier(model, NAMES)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+    def test_a_copy_classifies_alike(self, classifier, pixel_values, copied):
+        expected = classifier.predict_proba(pixel_values)
+        torch.testing.assert_close(copied(classifier).predict_proba(pixel_values), expected)
+
+
+class TestRefusing:
+    def test_no_classes(self, model, tokenizer):
+        with pytest.raises(ValueError, match="no class_names"):
+            MuDPTClassifier(model, [], "{}.", tokenizer)
+
+    def test_a_template_without_a_place_for_the_name(self, model, tokenizer):
+        with pytest.raises(ValueError, match=r"must hold \{\} once"):
+            MuDPTClassifier(model, NAMES, "a photo.", tokenizer)
+
+    def test_a_name_that_is_too_long(self, model, tokenizer):
+        with pytest.raises(ValueError, match="text of class 1 has .* positions"):
+            MuDPTClassifier(model, ["star", "star " * 100], "{}.", tokenizer)
+
+    @pytest.mark.parametrize("images", ["picture.jpg", torch.randn(3, 32, 32)])
+    def test_a_single_image(self, classifier, images):
+        with pytest.raises(ValueError, match="give a list of pictures"):
+            classifier.predict(images)
+
+    def test_k_of_nothing(self, classifier, pixel_values):
+        with pytest.raises(ValueError, match="k=0"):
+            classifier.top_k(pixel_values, k=0)
+
+
+class TestWhatIsRememberedIsNeverStale:
+    @pytest.fixture(autouse=True)
+    def remembered(self, classifier, pixel_values):
+        classifier.predict(pixel_values)
+
+    def test_classes_are_encoded_once(self, classifier, pixel_values, monkeypatch):
+        monkeypatch.setattr("peft_mudpt.classifier.encode_layout", lambda *args: pytest.fail("encoded again"))
+        classifier.predict(pixel_values)
+        with torch.inference_mode():
+            classifier(pixel_values)
+
+    @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
+    @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+    def test_after_a_training_step(self, classifier, tokenizer, pixel_values, optimizer, options):
+        optimizer = optimizer([p for p in classifier.parameters() if p.requires_grad], lr=0.1, **options)
+        classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
+        optimizer.step()
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_switch_to_an_adapter_of_another_length(self, classifier, tokenizer, pixel_values):
+        classifier.model.add_adapter("other", MuDPTConfig(num_virtual_tokens=2, init_std=0.5))
+        for name in ("other", "default"):
+            classifier.model.set_adapter(name)
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_within_and_after_disable_adapter(self, classifier, tokenizer, pixel_values):
+        with classifier.model.disable_adapter():
+            assert_fresh(classifier, tokenizer, pixel_values)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_an_adapter_was_deleted_and_another_took_its_name(self, classifier, tokenizer, pixel_values):
+        model = classifier.model
+        for seed in range(3):
+            torch.manual_seed(seed)
+            model.add_adapter("second", MuDPTConfig(init_std=0.5))
+            model.set_adapter("second")
+            assert_fresh(classifier, tokenizer, pixel_values)
+            model.delete_adapter("second")
+            model.set_adapter("default")
+
+    def test_after_weights_were_loaded(self, classifier, tokenizer, pixel_values):
+        state = adapted(init_std=1.0).state_dict()
+        classifier.model.load_state_dict(state)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_lora_adapter_came_trained_and_merged(self, tokenizer, pixel_values):
+        lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), lora).eval()
+        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with model.disable_adapter():
+            assert_fresh(classifier, tokenizer, pixel_values)
+        model.merge_adapter()
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_inference_mode_it_can_be_trained_on(self, tokenizer, pixel_values):
+        classifier = MuDPTClassifier(adapted("vpt_deep"), NAMES, "{}.", tokenizer)
+        with torch.inference_mode():
+            classifier(pixel_values)
+        classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
+
+    def test_in_another_precision(self, classifier, pixel_values):
+        with torch.no_grad():
+            whole = classifier.class_features()
+            with torch.autocast("cpu", torch.bfloat16):
+                assert not torch.equal(classifier.class_features(), whole)
+            assert torch.equal(classifier.class_features(), whole)
+
+
+def test_a_training_step_compiles_to_one_graph(classifier, pixel_values):
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    parameters = [p for p in classifier.parameters() if p.requires_grad]
+    eager = torch.autograd.grad(classifier(pixel_values, labels).loss, parameters)
+    compiled = torch.compile(classifier, fullgraph=True, backend="aot_eager")
+    for mine, its in zip(torch.autograd.grad(compiled(pixel_values, labels).loss, parameters), eager):
+        torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)

@@ -6,8 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, CLIPModel
 
-from peft_mudpt import demo
-from peft_mudpt.classifier import classify, encode_classes, tokenize_classes
+from peft_mudpt import MuDPTClassifier, demo
 
 
 def accuracy(style: str) -> float:
@@ -15,9 +14,8 @@ def accuracy(style: str) -> float:
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
     pictures = demo.load_pictures(style, images_per_class=3, seed=7)
     images = processor.image_processor(pictures["image"][:], return_tensors="pt").pixel_values
-    with torch.no_grad():
-        classes = encode_classes(clip, tokenize_classes(processor.tokenizer, demo.CLASS_NAMES, "a photo of a {}."))
-        right = classify(clip, images, classes).argmax(dim=-1) == torch.tensor(pictures["label"][:])
+    classifier = MuDPTClassifier(clip, demo.CLASS_NAMES, "a photo of a {}.", processor.tokenizer)
+    right = classifier.predict_proba(images).argmax(dim=-1) == torch.tensor(pictures["label"][:])
     return right.float().mean().item()
 
 

@@ -37,7 +37,7 @@ def test_a_linear_probe_trains_one_layer_on_normalised_image_features():
     pixel_values = torch.randn(3, 3, 32, 32)
     features = normalize(model.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
     expected = model.clip.logit_scale.exp() * (features @ model.head.weight.t() + model.head.bias)
-    torch.testing.assert_close(model(pixel_values).logits_per_image, expected)
+    torch.testing.assert_close(model(pixel_values).logits, expected)
 
 
 def test_lora_trains_the_queries_keys_and_values_of_both_towers():
@@ -91,5 +91,5 @@ def test_mistakes_are_named(name, fields, message):
 
 def test_a_probe_leaves_clip_frozen():
     probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), 2)
-    probe(torch.randn(2, 3, 32, 32)).logits_per_image.sum().backward()
+    probe(torch.randn(2, 3, 32, 32)).logits.sum().backward()
     assert all(parameter.grad is None for parameter in probe.clip.parameters())

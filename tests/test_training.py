@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from peft_mudpt import demo
-from peft_mudpt.classifier import tokenize_classes
+from peft_mudpt.classifier import MuDPTClassifier, tokenize_classes
 from peft_mudpt.fewshot.arguments import Arguments
 from peft_mudpt.fewshot.checkpoints import find_checkpoint, trainable_tensors
 from peft_mudpt.fewshot.data import load_embedded
@@ -50,8 +50,9 @@ def trained(pictures, folder, recipe, method="mudpt", resume=None, **fields):
     accelerator = Accelerator(gradient_accumulation_steps=arguments.gradient_accumulation_steps)
     model = build(method, {}, CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES, None).model
     checkpoint = find_checkpoint(folder, resume, checkpoint_identity(arguments, accelerator))
-    progress = train(accelerator, model, TOKENS, pictures, PROCESSOR, recipe, arguments, folder, checkpoint)
-    return {name: tensor.detach().clone() for name, tensor in trainable_tensors(model).items()}, progress
+    classifier = model if method == "linear_probe" else MuDPTClassifier(model, NAMES, "{}.", TOKENIZER)
+    progress = train(accelerator, classifier, pictures, PROCESSOR, recipe, arguments, folder, checkpoint)
+    return {name: tensor.detach().clone() for name, tensor in trainable_tensors(classifier).items()}, progress
 
 
 def assert_equal(first, second):
@@ -63,7 +64,7 @@ def test_training_is_a_plain_loop_of_sgd_over_the_stream_of_pictures(pictures, t
     ours, progress = trained(pictures, tmp_path, recipe, warmup_ratio=0.34)
     torch.manual_seed(0)
     model = build("mudpt", {}, CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES, None).model.train()
-    parameters = trainable_tensors(model)
+    parameters = {f"model.{name}": parameter for name, parameter in trainable_tensors(model).items()}
     momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     stream, collate = TrainingPictures(pictures, 24, seed=3, crop_size=32), PixelCollator(PROCESSOR, ready=True)
     rates = [1e-5, 1e-5, *(0.01 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]

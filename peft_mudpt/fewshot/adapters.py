@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
 
 @torch.no_grad()
 def check_it_reloads(
-    model: PeftModel, clip: CLIPModel, folder: Path, class_tokens: dict[str, torch.Tensor], pixel_values: torch.Tensor
+    model: PeftModel, clip: CLIPModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
 ) -> None:
     """
     Load the adapter anew and compare.
@@ -58,13 +59,11 @@ def check_it_reloads(
         model: the trained one.
         clip: a fresh one.
         folder: the adapter's.
-        class_tokens: texts of the classes.
-        pixel_values: an image (1, 3, H, W).
+        logits_of: how a model classifies what is compared.
 
     Raises:
         RuntimeError: if the logits are others.
     """
     reloaded = PeftModel.from_pretrained(clip, folder).eval()
-    logits = [m(**class_tokens, pixel_values=pixel_values).logits_per_image for m in (model.eval(), reloaded)]
-    if not torch.equal(*logits):
+    if not torch.equal(logits_of(model.eval()), logits_of(reloaded)):
         raise RuntimeError(f"The adapter reloaded from {folder} gives other logits than the trained one.")

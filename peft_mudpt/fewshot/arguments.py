@@ -19,12 +19,12 @@ EMBEDDED = "embedded"
 # Where a run is kept, how it is watched, and how its work is cut up do not change what it finds.
 NOT_IN_IDENTITY = (
     *("output_dir", "overwrite_output_dir", "checkpointing_steps", "resume_from_checkpoint"),
-    *("per_device_eval_batch_size", "dataloader_num_workers", "with_tracking", "report_to"),
+    *("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size", "with_tracking", "report_to"),
     *("push_to_hub", "hub_model_id", "hub_private_repo"),
 )
 AT_LEAST_ONE = (
     *("shots", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size"),
-    *("num_train_epochs", "min_train_steps", "max_train_steps", "checkpointing_steps"),
+    *("num_train_epochs", "min_train_steps", "max_train_steps", "class_batch_size", "checkpointing_steps"),
 )
 PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
 
@@ -94,6 +94,9 @@ class Arguments:
     num_train_epochs: int = flag(5, "How often each training picture is seen, at least.")
     min_train_steps: int = flag(1200, "Few pictures are seen more often: in so many steps.")
     max_train_steps: Optional[int] = flag(None, "Train for exactly so many steps. None: as the two before say.")
+    class_batch_size: Optional[int] = flag(
+        None, "Classes encoded at a time; bounds the memory. None: by the size of the model."
+    )
     augmentation: str = flag(
         "auto",
         "crop: random resized crops, flipped or not, as CoOp does. auto: crop, but not in the embedded world, where "

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from ..classifier import tokenize_classes
+from ..classifier import MuDPTClassifier
 from .arguments import Arguments
 from .evaluation import evaluate
 from .methods import LinearProbe
@@ -32,10 +32,18 @@ class Bench:
         clip = CLIPModel.from_pretrained(self.arguments.clip(), dtype=torch.float32)
         return clip.to(self.accelerator.device)
 
-    def class_tokens(self, class_names: list[str], template: str) -> dict[str, torch.Tensor]:
-        """Token ids and mask (C, L) of the classes' texts."""
-        tokens = tokenize_classes(self.tokenizer, class_names, template)
-        return {name: tensor.to(self.accelerator.device) for name, tensor in tokens.items()}
+    def classifier(self, model: torch.nn.Module, class_names: list[str], template: str) -> torch.nn.Module:
+        """Images (B, 3, H, W) -> `logits` (B, C), by a CLIP and the texts of the classes or by a linear probe."""
+        if isinstance(model, LinearProbe):
+            return model
+        return MuDPTClassifier(
+            model,
+            class_names,
+            template,
+            self.tokenizer,
+            self.image_processor,
+            class_batch_size=self.arguments.class_batch_size,
+        )
 
     def test(self, model: torch.nn.Module, task: Task, template: Optional[str]) -> dict[str, Optional[dict[str, Any]]]:
         """
@@ -60,7 +68,7 @@ class Bench:
                 collate_fn=PixelCollator(self.image_processor),
                 num_workers=self.arguments.dataloader_num_workers,
             )
-            tokens = self.class_tokens(test.class_names, template or test.template)
+            classifier = self.classifier(model, test.class_names, template or test.template)
             loader = self.accelerator.prepare(loader)
-            metrics[name] = evaluate(self.accelerator, model, tokens, loader, test.class_names)
+            metrics[name] = evaluate(self.accelerator, classifier, loader, test.class_names)
         return metrics

@@ -213,39 +213,24 @@ def _introduction(result: dict[str, Any], dataset: str, base: str) -> str:
 
 def _code(method: str, base_line: str, hub_model_id: Optional[str]) -> str:
     """Python that prints the classes of a picture."""
-    if method != "lora":
-        imports = "from peft import PeftConfig, PeftModel"
-        remembered = """\
-config = PeftConfig.from_pretrained(adapter)
-class_names, template = config.class_names, config.class_template"""
-    else:  # its config has no place for the classes
-        imports = "import json" + "\nfrom huggingface_hub import hf_hub_download" * (hub_model_id is not None)
-        imports += "\nfrom peft import PeftModel"
+    imports, remembered, classes = "", "", ""
+    if method == "lora":  # its config has no place for the classes
+        imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
         file = f'f"{{adapter}}/{RESULT}"' if hub_model_id is None else f'hf_hub_download(adapter, "{RESULT}")'
         remembered = f"""\
 with open({file}, encoding="utf-8") as file:
     result = json.load(file)
-class_names, template = result["class_names"], result["template_after_prompts"]"""
+"""
+        classes = ', result["class_names"], result["template_after_prompts"]'
     return f"""\
 import peft_mudpt  # registers MuDPT with PEFT
-import torch
 {imports}
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
-from transformers.image_utils import load_image
-from peft_mudpt.classifier import classify, encode_classes, tokenize_classes
-
 {base_line}
 adapter = {json.dumps(hub_model_id or "path/to/adapter")}
-{remembered}
-model = PeftModel.from_pretrained(CLIPModel.from_pretrained(base, dtype=torch.float32), adapter).eval()
-tokenizer = AutoTokenizer.from_pretrained(base)
-image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
-pixel_values = image_processor(load_image("picture.jpg"), return_tensors="pt").pixel_values
-with torch.no_grad():
-    class_features = encode_classes(model, tokenize_classes(tokenizer, class_names, template))
-    probabilities = classify(model, pixel_values, class_features).softmax(dim=-1)[0]
-for probability, label in zip(*probabilities.topk(min(5, len(class_names)))):
-    print(f"{{probability:.1%}} {{class_names[label]}}")"""
+{remembered}\
+classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter{classes}, base_model_name_or_path=base)
+for name, probability in classifier.top_k(["picture.jpg"])[0]:
+    print(f"{{probability:.1%}} {{name}}")"""
 
 
 def _classes(result: dict[str, Any]) -> str:

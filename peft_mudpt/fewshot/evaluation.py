@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from ..classifier import classify, encode_classes
-from .methods import LinearProbe
-
-
-def classifier_of(
-    model: torch.nn.Module, class_tokens: dict[str, torch.Tensor]
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Images (B, 3, H, W) -> logits (B, C). The texts of the classes are encoded once, now."""
-    if isinstance(model, LinearProbe):
-        return lambda pixel_values: model(pixel_values).logits_per_image
-    class_features = encode_classes(model, class_tokens)
-    return lambda pixel_values: classify(model, pixel_values, class_features)
-
 
 def evaluate(
     accelerator: Accelerator,
-    model: torch.nn.Module,
-    class_tokens: dict[str, torch.Tensor],
+    classifier: torch.nn.Module,
     loader: DataLoader,
     class_names: list[str],
 ) -> dict[str, Any]:
@@ -35,21 +20,19 @@ def evaluate(
 
     Args:
         accelerator: that prepared the loader.
-        model: a CLIP, plain or with an adapter, or a linear probe.
-        class_tokens: texts of the classes.
+        classifier: images (B, 3, H, W) -> `logits` (B, C).
         loader: batches of `pixel_values` (B, 3, H, W) and `labels` (B,).
         class_names: by label.
 
     Returns:
         `accuracy`, `mean_class_accuracy`, and `classes`: name -> [right, seen].
     """
-    model.eval()
+    classifier.eval()
     right = torch.zeros(len(class_names), dtype=torch.long)
     seen = torch.zeros(len(class_names), dtype=torch.long)
     with torch.no_grad():  # and in float32, as it will be used
-        predict = classifier_of(model, class_tokens)
         for batch in loader:
-            hits = predict(batch["pixel_values"]).argmax(dim=-1) == batch["labels"]  # (B,)
+            hits = classifier(batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]  # (B,)
             hits, labels = (t.cpu() for t in accelerator.gather_for_metrics((hits, batch["labels"])))
             right += torch.bincount(labels, weights=hits.double(), minlength=len(class_names)).long()
             seen += torch.bincount(labels, minlength=len(class_names))

@@ -98,12 +98,10 @@ def run(arguments: Arguments) -> dict[str, Any]:
     if recipe is not None:
         if checkpoint is not None:
             say(accelerator, "goes on from", checkpoint)
-        tokens = bench.class_tokens(task.class_names, after_prompts)
         reset_peak_memory(accelerator)
         progress = train(
             accelerator,
-            learner.model,
-            tokens,
+            bench.classifier(learner.model, task.class_names, after_prompts),
             task.train,
             bench.image_processor,
             recipe,
@@ -194,6 +192,10 @@ def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:
 
 
 def _check_it_reloads(learner: Learner, bench: Bench, task: Task, after_prompts: str, folder: Path) -> None:
-    tokens = bench.class_tokens(task.class_names, after_prompts)
     pixel_values = PixelCollator(bench.image_processor)([(picture(task.train[0]), 0)])["pixel_values"]
-    check_it_reloads(learner.model, bench.load_clip(), folder, tokens, pixel_values.to(bench.accelerator.device))
+    pixel_values = pixel_values.to(bench.accelerator.device)
+
+    def logits_of(model: PeftModel) -> torch.Tensor:
+        return bench.classifier(model, task.class_names, after_prompts)(pixel_values).logits
+
+    check_it_reloads(learner.model, bench.load_clip(), folder, logits_of)

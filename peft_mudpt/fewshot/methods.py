@@ -8,7 +8,7 @@ from typing import Any, Optional
 import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel, PreTrainedTokenizerBase
-from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..classifier import split_template
 from ..config import PRESETS, MuDPTConfig
@@ -60,13 +60,13 @@ class LinearProbe(torch.nn.Module):
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
-    def forward(self, pixel_values: torch.Tensor, **class_tokens: torch.Tensor) -> CLIPOutput:
-        """Logits (B, C) of images (B, 3, H, W), where CLIP puts them. The texts of the classes are not looked at."""
+    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutputWithNoAttention:
+        """The `logits` (B, C) of images (B, 3, H, W)."""
         with torch.no_grad():
             features = normalize(
                 self.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1
             )  # (B, D)
-        return CLIPOutput(logits_per_image=self.clip.logit_scale.exp() * self.head(features))
+        return ImageClassifierOutputWithNoAttention(logits=self.clip.logit_scale.exp() * self.head(features))
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Learner:
     A model that is ready to be trained.
 
     Args:
-        model: called with the tokens of the classes and `pixel_values`; `.logits_per_image` (B, C). Only what the
-            method learns requires a gradient.
+        model: a CLIP, plain or with an adapter, or a linear probe. Only what the method learns requires a gradient.
         template: text of a class as the user writes it; None for the data set's own.
         template_after_prompts: text of a class as the model is fed it; None for the data set's own.
     """

@@ -93,8 +93,7 @@ def pictures_per_step(arguments: Arguments, processes: int) -> int:
 
 def train(
     accelerator: Accelerator,
-    model: torch.nn.Module,
-    class_tokens: dict[str, torch.Tensor],
+    classifier: torch.nn.Module,
     pictures: Dataset,
     image_processor: BaseImageProcessor,
     recipe: Recipe,
@@ -107,8 +106,7 @@ def train(
 
     Args:
         accelerator: not yet used for another model.
-        model: called with `class_tokens` and `pixel_values` (B, 3, H, W); `.logits_per_image` (B, C).
-        class_tokens: texts of the C classes, on the accelerator's device.
+        classifier: images `pixel_values` (B, 3, H, W) -> `logits` (B, C).
         pictures: what to train on (see `FewShotData`).
         image_processor: the CLIP's own.
         recipe: how to train.
@@ -122,7 +120,7 @@ def train(
     Raises:
         FloatingPointError: if the loss is no longer a number. The last checkpoint is from before.
     """
-    crop_size = model.config.vision_config.image_size if recipe.augment else None
+    crop_size = classifier.config.vision_config.image_size if recipe.augment else None
     length = recipe.steps * pictures_per_step(arguments, accelerator.num_processes)
     loader = DataLoader(
         TrainingPictures(pictures, length, arguments.seed, crop_size),
@@ -130,12 +128,12 @@ def train(
         collate_fn=PixelCollator(image_processor, ready=recipe.augment),
         num_workers=arguments.dataloader_num_workers,
     )
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizer(classifier, recipe)
     schedule = build_schedule(optimizer, recipe, round(arguments.warmup_ratio * recipe.steps))
     progress = Progress()
-    model.train()
+    classifier.train()
     keep_only_what_is_learned(accelerator)
-    prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    prepared, optimizer, loader = accelerator.prepare(classifier, optimizer, loader)
     accelerator.register_for_checkpointing(schedule, progress)
     if checkpoint is not None:
         accelerator.load_state(str(checkpoint))
@@ -147,7 +145,7 @@ def train(
     with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
         for batch in loader:
             with accelerator.accumulate(prepared):
-                logits = prepared(**class_tokens, pixel_values=batch["pixel_values"]).logits_per_image  # (B, C)
+                logits = prepared(pixel_values=batch["pixel_values"]).logits  # (B, C)
                 loss = cross_entropy(logits, batch["labels"])
                 accelerator.backward(loss)
                 optimizer.step()
