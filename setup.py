@@ -9,7 +9,8 @@ version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "__init__.py
 
 examples = ["accelerate", "datasets", "Pillow"]
 report = ["matplotlib"]
-test = [*examples, *report, "pytest", "pytest-xdist"]
+export = ["onnx", "onnxscript"]
+test = [*examples, *report, *export, "onnxruntime", "pytest", "pytest-xdist"]
 
 setup(
     name="peft_mudpt",
@@ -25,6 +26,7 @@ setup(
     extras_require={
         "examples": examples,  # the scripts, and the pictures of the embedded world
         "report": report,  # the pictures of examples/report.py
+        "export": export,  # export_classifier(..., "onnx")
         "test": test,
         "dev": [*test, "ruff"],
     },

@@ -135,6 +135,10 @@ class MuDPTConfig(PeftConfig):
         default=None,
         metadata={"help": "Token ids of text_prompt_init_text, by its words. Filled in: loading needs no tokenizer."},
     )
+    folded: bool = field(
+        default=False,
+        metadata={"help": "The prompts are constants, fused once and for all. Set by fold_adapter; not for training."},
+    )
     class_names: Optional[list[str]] = field(
         default=None,
         metadata={"help": "The classes the adapter was trained on, in label order. A note: it changes no number."},
@@ -318,6 +322,8 @@ class MuDPTConfig(PeftConfig):
             isinstance(ids, list) and ids and all(is_count(i, 0) for i in ids) for ids in recorded.values()
         ):
             refuse("text_prompt_init_ids", "token ids by words, or None (it is filled in from text_prompt_init_text)")
+        if not isinstance(self.folded, bool):
+            refuse("folded", "True or False")
         names = self.class_names
         named = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
         if names is not None and not named:
@@ -329,6 +335,11 @@ class MuDPTConfig(PeftConfig):
     def _validate_fusion(self) -> None:
         if self.fusion_direction == "none":
             return
+        if self.folded:
+            raise ValueError(
+                f"folded=True says that the prompts are fused, but fusion_direction is {self.fusion_direction!r}. "
+                "Leave folded out; fold_adapter(model) sets both."
+            )
         text, vision = map(self.num_tokens, MODALITIES)
         if not (text and vision):
             raise ValueError(

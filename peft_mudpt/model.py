@@ -18,6 +18,12 @@ from .prompts import MultiModalPrompts
 from .towers import NO_ADAPTER_PER_SAMPLE, find_towers, tower_shape
 
 
+FOLDED = (
+    "This adapter was folded: its prompts are constants, and the network that fused them is gone, so it cannot be "
+    "trained. Use it without is_trainable=True, or train the adapter that it was folded from."
+)
+
+
 class MuDPTModel(BaseTuner):
     """
     Multi-modal Deep-symphysis Prompt Tuning (MuDPT, arXiv 2306.11400) on a CLIP-like model of transformers.
@@ -56,6 +62,8 @@ class MuDPTModel(BaseTuner):
     def _prepare_model(self, peft_config: MuDPTConfig, model: nn.Module) -> None:
         # The last step before PEFT changes anything: whatever there is to refuse is refused here.
         peft_config.validate()
+        if peft_config.folded and not peft_config.inference_mode:
+            raise ValueError(FOLDED)
         towers = _towers(model)
         init_ids = init_token_ids(peft_config, model, towers)
         peft_config.resolve({modality: tower_shape(tower) for modality, tower in towers.items()})

@@ -38,12 +38,12 @@ class MultiModalPrompts(nn.Module):
         self.combine = config.fusion_combine
         widths = {"text": config.text_hidden_size, "vision": config.vision_hidden_size}
 
-        def raw_prompts(modality: Modality) -> Optional[nn.Parameter]:
+        def raw_prompts(modality: Modality) -> Optional[torch.Tensor]:
             depth = config.owned_depth(modality)
             if not depth:
                 return None
-            shape = (depth, config.num_tokens(modality), widths[modality])  # (layers, n, d)
-            return nn.Parameter(torch.randn(shape) * config.init_std)
+            prompts = torch.randn(depth, config.num_tokens(modality), widths[modality]) * config.init_std
+            return prompts if config.folded else nn.Parameter(prompts)  # (layers, n, d)
 
         def injection_model(source: Modality, target: Modality) -> Optional[InjectionModel]:
             layers = config.fused_layers(source)
@@ -53,8 +53,10 @@ class MultiModalPrompts(nn.Module):
                 widths[source], widths[target], layers, network=config.fusion_type, sharing=config.fusion_sharing
             )
 
-        self.register_parameter("text_prompts", raw_prompts("text"))
-        self.register_parameter("vision_prompts", raw_prompts("vision"))
+        # folded prompts are constants: buffers are saved and moved like parameters, and nothing can train them
+        register = self.register_buffer if config.folded else self.register_parameter
+        register("text_prompts", raw_prompts("text"))
+        register("vision_prompts", raw_prompts("vision"))
         self.text_to_vision = injection_model("text", "vision")
         self.vision_to_text = injection_model("vision", "text")
         self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}

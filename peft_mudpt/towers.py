@@ -133,7 +133,7 @@ class PromptedTower:
         before, after = self.split(hidden, n)
         parts = [before, after]
         if prompts is not None:
-            parts.insert(1, prompts.to(hidden).expand(len(hidden), -1, -1))  # (n, d) -> (B, n, d)
+            parts.insert(1, prompts.to(hidden).expand(hidden.shape[0], -1, -1))  # (n, d) -> (B, n, d)
         parts = [part for part in parts if part.shape[1]]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
