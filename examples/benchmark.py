@@ -1,0 +1,68 @@
+"""What training and inference cost, beside the straightforward way and plain CLIP. Prints ratios, measured in turns.
+
+python examples/benchmark.py --models tiny --classes 10,100      # a minute
+python examples/benchmark.py --picture docs/benchmark.png        # everything: about 40 minutes on 2 CPU cores
+python examples/benchmark.py --precision bfloat16 --compile      # on a GPU, if there is one
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from transformers import HfArgumentParser
+
+
+@dataclass
+class BenchmarkArguments:
+    models: str = field(default="tiny,vit_b16", metadata={"help": "tiny, vit_b16, with commas between."})
+    classes: str = field(default="10,100,400,1000", metadata={"help": "Numbers of classes."})
+    memory_classes: str = field(
+        default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, too."}
+    )
+    batch_sizes: str = field(default="4,32", metadata={"help": "Images per batch."})
+    tasks: str = field(default="training,inference", metadata={"help": "training, inference, or both."})
+    precision: str = field(
+        default="float32", metadata={"help": "float32, or bfloat16 autocast.", "choices": ["float32", "bfloat16"]}
+    )
+    compile: bool = field(default=False, metadata={"help": "Run ours and plain CLIP through torch.compile."})
+    seconds: float = field(default=10.0, metadata={"help": "Time each way for so long per case, twice at least."})
+    json: Optional[str] = field(default=None, metadata={"help": "Write every measured number here."})
+    picture: Optional[str] = field(default=None, metadata={"help": "Draw what was measured, as PNG."})
+
+
+def parse() -> BenchmarkArguments:
+    (arguments,) = HfArgumentParser(BenchmarkArguments, description=__doc__).parse_args_into_dataclasses()
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+
+    from peft_mudpt.benchmark.reporting import draw, markdown
+    from peft_mudpt.benchmark.running import run
+
+    numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
+    result = run(
+        models=arguments.models.split(","),
+        tasks=arguments.tasks.split(","),
+        classes=numbers(arguments.classes),
+        memory_classes=numbers(arguments.memory_classes) if arguments.memory_classes else [],
+        batch_sizes=numbers(arguments.batch_sizes),
+        autocast=arguments.precision == "bfloat16",
+        compiled=arguments.compile,
+        seconds_per_way=arguments.seconds,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    if arguments.picture:
+        draw(result, Path(arguments.picture))
+    print(markdown(result), end="")
+
+
+if __name__ == "__main__":
+    main()

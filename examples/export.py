@@ -1,0 +1,55 @@
+"""Make what a server needs of an adapter: a file that classifies by itself, or the adapter without its training parts.
+
+python examples/export.py outputs/fewshot classifier.onnx                 # images in, class probabilities out
+python examples/export.py outputs/fewshot classifier.pt2                  # the same for torch.export.load
+python examples/export.py outputs/fewshot outputs/folded                  # a folder: the folded adapter
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+FORMATS = {".onnx": "onnx", ".pt2": "torch_export", "": "folded"}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="A file .onnx or .pt2, or a new folder.")
+    parser.add_argument("--classes", help="Names with commas between. Default: those the adapter was trained on.")
+    parser.add_argument(
+        "--template", help="Text of a class after the text prompts, {} for its name. Default: likewise."
+    )
+    parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.output.suffix not in FORMATS:
+        raise ValueError(f"OUTPUT {arguments.output} is neither .onnx nor .pt2 nor a folder.")
+    if arguments.output.suffix == "" and arguments.output.exists():
+        raise ValueError(f"OUTPUT {arguments.output} is there already; give a new folder.")
+
+    from peft_mudpt import MuDPTClassifier, export_classifier, fold_adapter
+
+    class_names = [name.strip() for name in arguments.classes.split(",")] if arguments.classes else None
+    classifier = MuDPTClassifier.from_pretrained(
+        arguments.adapter, class_names, arguments.template, arguments.model_name_or_path
+    )
+    if arguments.output.suffix:
+        export_classifier(classifier, arguments.output, FORMATS[arguments.output.suffix])
+        print(
+            f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB, {len(classifier.class_names)} classes"
+        )
+    else:
+        fold_adapter(classifier.model)
+        classifier.model.save_pretrained(arguments.output)
+        kilobytes = (arguments.output / "adapter_model.safetensors").stat().st_size / 1e3
+        print(f"{arguments.output}: {kilobytes:.1f} kB")
+
+
+if __name__ == "__main__":
+    main()

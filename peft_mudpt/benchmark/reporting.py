@@ -1,0 +1,112 @@
+"""What was measured, for people: ratios in tables, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .cases import INFERENCE, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
+
+
+Row = dict[str, Any]
+Values = Callable[[Row], dict[str, float]]
+
+
+def median_seconds(row: Row) -> dict[str, float]:
+    """By way; what was extrapolated, where it could not be measured."""
+    return {**{way: median(turns) for way, turns in row["seconds"].items()}, **row["extrapolated"]}
+
+
+def peak_bytes(row: Row) -> dict[str, float]:
+    """Likewise, of memory."""
+    return {**row["bytes"], **row["extrapolated"]}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Tables of ratios."""
+    parts = [_describe(result)]
+    for task, title in ((TRAINING, "Time of a training step"), (INFERENCE, "Time of a batch in inference")):
+        rows = [row for row in result["times"] if row["task"] == task]
+        if rows:
+            parts += [f"### {title}", _table(rows, median_seconds), _growth(rows, median_seconds)]
+    if result["memory"]:
+        rows = result["memory"]
+        parts += ["### Peak memory of a training step", _table(rows, peak_bytes), _growth(rows, peak_bytes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _describe(result: dict[str, Any]) -> str:
+    machine = f"{result['threads']} CPU cores" if result["device"] == "cpu" else result["device"]
+    return (
+        f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}; random weights, "
+        "names of one to four words. **padded**: texts padded to the text tower's 77 positions and encoded for each "
+        "batch, as published code does. **ours**: `MuDPTClassifier`. **plain**: CLIP's image tower alone, without "
+        "prompts or texts; the limit. Ratios of medians; in brackets the lowest and the highest of single turns."
+    )
+
+
+def _table(rows: list[Row], values: Values) -> str:
+    lines = [
+        "| model | batch | classes | padded : ours | ours : plain | padded : plain |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        mark = " *" if PADDED in row["extrapolated"] else ""
+        cells = [
+            f"**{_ratio(row, values, PADDED, OURS)}**{_spread(row, PADDED, OURS)}{mark}",
+            f"{_ratio(row, values, OURS, PLAIN)}{_spread(row, OURS, PLAIN)}",
+            f"{_ratio(row, values, PADDED, PLAIN)}{mark}",
+        ]
+        lines.append(f"| {row['model']} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
+    if any(PADDED in row["extrapolated"] for row in rows):
+        lines.append("\n\\* padded did not fit into memory: the line through its two largest measured numbers.")
+    return "\n".join(lines)
+
+
+def _ratio(row: Row, values: Values, above: str, below: str) -> str:
+    value = values(row)
+    if above not in value or below not in value:
+        return "–"
+    ratio = value[above] / value[below]
+    return f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
+
+
+def _spread(row: Row, above: str, below: str) -> str:
+    turns = [a / b for a, b in zip(row.get("seconds", {}).get(above, []), row.get("seconds", {}).get(below, []))]
+    return f" ({min(turns):.2f}–{max(turns):.2f})" if turns else ""
+
+
+def _growth(rows: list[Row], values: Values) -> str:
+    """How many times as much the most classes take as the fewest, of the last model and its smallest batch."""
+    model, batch = rows[-1]["model"], min(row["batch_size"] for row in rows)
+    first, *_, last = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)] * 2
+    if first is last:
+        return ""
+    few, many = values(first), values(last)
+    grown = ", ".join(f"{way} {many[way] / few[way]:.2f} times" for way in WAYS if way in few and way in many)
+    return f"From {first['classes']:,} to {last['classes']:,} classes ({model}, batch {batch}): {grown}."
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Times and memory against the number of classes, plain CLIP = 1, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    model, batch = result["times"][-1]["model"], min(row["batch_size"] for row in result["times"])
+    panels: list[tuple[str, list[Row], Values]] = [
+        (task, [row for row in result["times"] if row["task"] == task], median_seconds) for task in TASKS
+    ]
+    panels.append(("memory", result["memory"], peak_bytes))
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for axes, (name, rows, values) in zip(figure.subplots(1, len(panels)), panels):
+        shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
+        for way, color in ((PADDED, "#999999"), (OURS, "#D55E00")):
+            points = [(row["classes"], values(row)[way] / values(row)[PLAIN]) for row in shown if way in values(row)]
+            axes.plot(*zip(*points) if points else ([], []), marker="o", color=color, label=way)
+        axes.axhline(1, color="black", linestyle=":", label=PLAIN)
+        axes.set(title=f"{name}, {model}, batch {batch}", xlabel="classes", ylabel="plain CLIP = 1")
+        axes.set(xscale="log", yscale="log")
+        axes.legend()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
