@@ -19,9 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="A file .onnx or .pt2, or a new folder.")
     parser.add_argument("--classes", help="Names with commas between. Default: those the adapter was trained on.")
-    parser.add_argument(
-        "--template", help="Text of a class after the text prompts, {} for its name. Default: likewise."
-    )
+    parser.add_argument("--template", help="Text of a class, as for predict.py. Default: the adapter's.")
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
     return parser.parse_args()
 
@@ -41,9 +39,8 @@ def main() -> None:
     )
     if arguments.output.suffix:
         export_classifier(classifier, arguments.output, FORMATS[arguments.output.suffix])
-        print(
-            f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB, {len(classifier.class_names)} classes"
-        )
+        megabytes = arguments.output.stat().st_size / 1e6
+        print(f"{arguments.output}: {megabytes:.1f} MB, {len(classifier.class_names)} classes")
     else:
         fold_adapter(classifier.model)
         classifier.model.save_pretrained(arguments.output)
