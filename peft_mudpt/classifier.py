@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, 
 from transformers.image_utils import load_image
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from .encoding import TextState, encode_layout, lay_out_classes, num_text_tokens, text_state
+from .encoding import TextState, encode_layout, input_device, lay_out_classes, num_text_tokens, text_state
 from .packing import PackedClasses
 
 
@@ -224,13 +224,13 @@ class MuDPTClassifier(torch.nn.Module):
             # load_image turns them upright and into RGB
             pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
             images = self.image_processor(pictures, return_tensors="pt").pixel_values
-        return images.to(self.model.device, self.model.dtype)
+        return images.to(input_device(self.model), self.model.dtype)
 
     def _encode(self) -> torch.Tensor:
         return normalize(encode_layout(self.model, self._layout()), dim=-1)
 
     def _layout(self) -> list[PackedClasses]:
-        num_tokens, device = num_text_tokens(self.model), self.model.device
+        num_tokens, device = num_text_tokens(self.model), input_device(self.model)
         groups = self._layouts.get(num_tokens)
         if groups is None:
             groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)

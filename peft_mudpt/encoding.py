@@ -62,7 +62,7 @@ def lay_out_classes(
         packed = [pack_classes(group, num_tokens, max_length=len(table)) for group in groups]
     else:
         packed = [class_per_row(group) for group in groups]
-    return [group.to(table.device) for group in packed]
+    return [group.to(input_device(model)) for group in packed]
 
 
 def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
@@ -83,10 +83,17 @@ def num_text_tokens(model: torch.nn.Module) -> int:
     return 0 if layer is None else layer.num_tokens("text")
 
 
+def input_device(model: torch.nn.Module) -> torch.device:
+    """Where inputs go; an offloaded model, whose weights are nowhere until they are used, takes them on the CPU."""
+    return torch.device("cpu") if model.device.type == "meta" else model.device
+
+
 @dataclass(frozen=True)
 class TextState:
-    """What the text features of a model depend on, at one moment. It keeps the tensors, so that none is mistaken for
-    another that took its place."""
+    """
+    What the text features of a model depend on, at one moment. It keeps the tensors, so that none is mistaken for
+    another that took its place.
+    """
 
     tensors: list[torch.Tensor]
     versions: list  # by tensor: how often it was written to, and where its numbers lie

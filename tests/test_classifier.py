@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoProcessor, AutoTokenizer, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
@@ -255,7 +256,24 @@ class TestWhatIsRememberedIsNeverStale:
             assert torch.equal(classifier.class_features(), whole)
 
 
-def test_a_training_step_compiles_to_one_graph(classifier, pixel_values):
+class Waits(TorchDispatchMode):
+    """Refuses whatever makes the program wait for a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket not in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("class_batch_size", [None, 1])
+def test_a_training_step_never_waits_for_the_device(model, tokenizer, pixel_values, class_batch_size):
+    classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
+    with Waits():
+        classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
+
+
+@pytest.mark.parametrize("class_batch_size", [None, 2])
+def test_a_training_step_compiles_to_one_graph(model, tokenizer, pixel_values, class_batch_size):
+    classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
     labels = torch.tensor([0, 1, 2, 0, 1])
     parameters = [p for p in classifier.parameters() if p.requires_grad]
     eager = torch.autograd.grad(classifier(pixel_values, labels).loss, parameters)
