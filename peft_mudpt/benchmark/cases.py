@@ -26,7 +26,10 @@ MODELS = {
     "tiny": CLIPConfig.from_pretrained(demo.MODEL_PATH),
     "vit_b16": CLIPConfig(vision_config={"patch_size": 16}),
 }
+TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
 WORDS_PER_NAME = 4  # at most; ImageNet's names have one to a few
+
+Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,14 @@ class Case:
     compiled: bool = False
 
 
-def build_model(name: str, device: str) -> torch.nn.Module:
-    """A CLIP of this size with the default MuDPT adapter."""
+def build_model(name: str, way: str, device: str) -> torch.nn.Module:
+    """A CLIP of this size: frozen for the plain way, with the default MuDPT adapter for the others."""
     torch.manual_seed(0)
     config = MODELS[name]
-    tokens = {field: getattr(MODELS["tiny"].text_config, field) for field in ("bos_token_id", "eos_token_id")}
-    config.text_config.update(tokens)  # of the embedded tokenizer, which is the one at hand
-    return get_peft_model(CLIPModel(config), MuDPTConfig()).to(device)
+    # of the embedded tokenizer, which is the one at hand
+    config.text_config.update({"bos_token_id": TOKENIZER.bos_token_id, "eos_token_id": TOKENIZER.eos_token_id})
+    clip = CLIPModel(config)
+    return (clip.requires_grad_(False) if way == PLAIN else get_peft_model(clip, MuDPTConfig())).to(device)
 
 
 def class_names(classes: int) -> list[str]:
@@ -68,44 +72,56 @@ def class_names(classes: int) -> list[str]:
 
 
 def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], torch.Tensor]:
-    """One step of a case, ready to be called again and again. It returns what comes out of the model."""
-    device, size = model.device, model.config.vision_config.image_size
-    pixel_values = torch.randn(case.batch_size, 3, size, size, device=device)
+    """
+    One step of a case, ready to be called again and again.
+
+    Args:
+        way: one of `WAYS`.
+        case: what to do.
+        model: which `build_model` has built for this way.
+
+    Returns:
+        A function of nothing that returns what comes out of the model.
+    """
+    training, device, size = case.task == TRAINING, model.device, model.config.vision_config.image_size
+    model.train(training)
+    # the plain image tower would have no backward pass without a gradient for the images
+    pixel_values = torch.randn(case.batch_size, 3, size, size, device=device, requires_grad=training and way == PLAIN)
     labels = torch.arange(case.batch_size, device=device) % case.classes
-    tokenizer = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
-    names = class_names(case.classes)
-    if way == PADDED:
-        tokens = tokenize_classes(tokenizer, names, "{}.")
-        # prompts and text together are as long as the text tower takes
-        room = model.config.text_config.max_position_embeddings - model.peft_config["default"].num_tokens("text")
-        padded = tokenizer.pad(tokens, padding="max_length", max_length=room, return_tensors="pt").to(device)
-
-        def logits() -> torch.Tensor:
-            return model(**padded, pixel_values=pixel_values).logits_per_image
-    elif way == OURS:
-        classifier = MuDPTClassifier(model, names, "{}.", tokenizer)
-        run = torch.compile(classifier) if case.compiled and case.task == TRAINING else classifier
-
-        def logits() -> torch.Tensor:
-            return run(pixel_values).logits
-    else:
-        clip = model.get_base_model()
-        encode = torch.compile(clip.get_image_features) if case.compiled else clip.get_image_features
-        class_features = normalize(torch.randn(case.classes, model.config.projection_dim, device=device), dim=-1)
-        pixel_values.requires_grad_(case.task == TRAINING)  # or there would be no backward pass
-
-        def logits() -> torch.Tensor:
-            with model.disable_adapter():
-                features = encode(pixel_values=pixel_values).pooler_output
-            return features if case.task == INFERENCE else features @ class_features.t()
+    logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain}[way](case, model)
 
     def step() -> torch.Tensor:
-        with torch.set_grad_enabled(case.task == TRAINING):
-            with torch.autocast(device.type, torch.bfloat16, enabled=case.autocast):
-                output = logits()
-            if case.task == TRAINING:
-                cross_entropy(output.float(), labels).backward()
-                model.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(training), torch.autocast(device.type, torch.bfloat16, enabled=case.autocast):
+            output = logits(pixel_values)
+        if training:
+            cross_entropy(output.float(), labels).backward()
+            model.zero_grad(set_to_none=True)
         return output.detach()
 
     return step
+
+
+def _padded(case: Case, model: torch.nn.Module) -> Logits:
+    tokens = tokenize_classes(TOKENIZER, class_names(case.classes), "{}.")
+    # prompts and text together are as long as the text tower takes
+    room = model.config.text_config.max_position_embeddings - model.peft_config["default"].num_tokens("text")
+    padded = TOKENIZER.pad(tokens, padding="max_length", max_length=room, return_tensors="pt").to(model.device)
+    return lambda pixel_values: model(**padded, pixel_values=pixel_values).logits_per_image
+
+
+def _ours(case: Case, model: torch.nn.Module) -> Logits:
+    classifier = MuDPTClassifier(model, class_names(case.classes), "{}.", TOKENIZER)
+    if case.compiled and case.task == TRAINING:
+        classifier.compile()
+    elif case.compiled:  # texts are remembered, which a compiled classifier does not do
+        model.vision_model.compile()
+    return lambda pixel_values: classifier(pixel_values).logits
+
+
+def _plain(case: Case, model: torch.nn.Module) -> Logits:
+    if case.compiled:
+        model.vision_model.compile()
+    if case.task == INFERENCE:
+        return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
+    class_features = normalize(torch.randn(case.classes, model.config.projection_dim, device=model.device), dim=-1)
+    return lambda pixel_values: model.get_image_features(pixel_values).pooler_output @ class_features.t()

@@ -47,12 +47,12 @@ def run(
             memory += _weigh(name, sorted(memory_classes), min(batch_sizes), autocast, device, say)
     times: list[dict[str, Any]] = []
     for name, task, batch_size in product(models, tasks, batch_sizes):
-        model = build_model(name, device).train(task == TRAINING)
+        built = {way: build_model(name, way, device) for way in WAYS}
         rows: list[dict[str, Any]] = []
         for number in sorted(classes):
             case = Case(name, task, number, batch_size, autocast, compiled)
             ways = [way for way in WAYS if way != PADDED or task != TRAINING or _fits(name, number, memory)]
-            seconds = seconds_in_turns({way: way_to_run(way, case, model) for way in ways}, seconds_per_way)
+            seconds = seconds_in_turns({way: way_to_run(way, case, built[way]) for way in ways}, seconds_per_way)
             row = {"model": name, "task": task, "batch_size": batch_size, "classes": number, "seconds": seconds}
             measured = {r["classes"]: median(r["seconds"][PADDED]) for r in rows if PADDED in r["seconds"]}
             row["extrapolated"] = {} if PADDED in ways else _line(measured, number)
