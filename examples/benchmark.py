@@ -1,7 +1,7 @@
 """What training and inference cost, beside the straightforward way and plain CLIP. Prints ratios, measured in turns.
 
 python examples/benchmark.py --models tiny --classes 10,100      # a minute
-python examples/benchmark.py --picture docs/benchmark.png        # everything: about 40 minutes on 2 CPU cores
+python examples/benchmark.py --picture benchmark.png             # everything: about an hour on 2 CPU cores
 python examples/benchmark.py --precision bfloat16 --compile      # on a GPU, if there is one
 """
 
@@ -21,7 +21,7 @@ class BenchmarkArguments:
     models: str = field(default="tiny,vit_b16", metadata={"help": "tiny, vit_b16, with commas between."})
     classes: str = field(default="10,100,400,1000", metadata={"help": "Numbers of classes."})
     memory_classes: str = field(
-        default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, too."}
+        default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, or none."}
     )
     batch_sizes: str = field(default="4,32", metadata={"help": "Images per batch."})
     tasks: str = field(default="training,inference", metadata={"help": "training, inference, or both."})
@@ -50,7 +50,7 @@ def main() -> None:
         models=arguments.models.split(","),
         tasks=arguments.tasks.split(","),
         classes=numbers(arguments.classes),
-        memory_classes=numbers(arguments.memory_classes) if arguments.memory_classes else [],
+        memory_classes=[] if arguments.memory_classes == "none" else numbers(arguments.memory_classes),
         batch_sizes=numbers(arguments.batch_sizes),
         autocast=arguments.precision == "bfloat16",
         compiled=arguments.compile,

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, 
 from transformers.image_utils import load_image
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from .encoding import TextState, encode_layout, input_device, lay_out_classes, num_text_tokens, text_state
+from .encoding import TextState, encode_layout, input_device, lay_out_classes, num_text_tokens, takes_masks, text_state
 from .packing import PackedClasses
 
 
@@ -72,8 +72,8 @@ class MuDPTClassifier(torch.nn.Module):
 
     The classes are encoded many to a row (see `packing`). Where a gradient flows into their features, that is done in
     each forward; otherwise once, and again only when something they depend on has changed: another adapter is active,
-    or none, or a parameter was trained or loaded. (Writing through `parameter.data` is a change that nobody can see.)
-    Nothing is remembered under `torch.compile`.
+    or none, or a parameter was trained or loaded. Writing through `parameter.data`, as PEFT's `hotswap_adapter` does,
+    is a change that nobody can see: call `forget` after it. Nothing is remembered under `torch.compile`.
 
     Args:
         model ([`~transformers.CLIPModel`] or [`~peft.PeftModel`]): what classifies. It is shared, not copied.
@@ -110,16 +110,15 @@ class MuDPTClassifier(torch.nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        self.class_names = list(_remembered(model, "class_names") if class_names is None else class_names)
+        self.class_names = _checked(_remembered(model, "class_names") if class_names is None else class_names)
         self.template = _remembered(model, "class_template") if template is None else template
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
-        if not self.class_names:
-            raise ValueError("There are no class_names; give at least one.")
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+            tokenizer = AutoTokenizer.from_pretrained(_origin(model, "tokenizer"))
         self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template)
-        self._layouts: dict[int, list[PackedClasses]] = {}  # by the number of text prompt tokens
+        # by number of text prompt tokens, and whether classes share rows
+        self._layouts: dict[tuple[int, bool], list[PackedClasses]] = {}
         self._layout()  # a text that does not fit is refused now
         self._known: Optional[tuple[TextState, torch.Tensor]] = None
 
@@ -175,10 +174,15 @@ class MuDPTClassifier(torch.nn.Module):
         state = text_state(self.model)
         if torch.is_grad_enabled() and state.requires_grad:
             return self._encode()
-        if self._known is None or not self._known[0].equals(state):
+        known = self._known
+        if known is None or not known[0].equals(state):
             with torch.inference_mode(False), torch.no_grad():  # to be of use outside of inference_mode, too
-                self._known = state, self._encode()
-        return self._known[1]
+                self._known = known = state, self._encode()
+        return known[1].clone()  # which the caller may write to
+
+    def forget(self) -> None:
+        """Encode the classes anew the next time."""
+        self._known = None
 
     @torch.no_grad()
     def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
@@ -190,9 +194,18 @@ class MuDPTClassifier(torch.nn.Module):
                 them.
             batch_size: images at a time.
         """
-        if isinstance(images, (str, os.PathLike)) or (isinstance(images, torch.Tensor) and images.dim() != 4):
-            given = repr(images) if not isinstance(images, torch.Tensor) else f"a tensor {tuple(images.shape)}"
-            raise ValueError(f"images is {given}; give a list of pictures or files, or a tensor (N, 3, H, W).")
+        is_tensor = isinstance(images, torch.Tensor)
+        if is_tensor and (images.dim() != 4 or not images.is_floating_point()):
+            raise ValueError(
+                f"images is a tensor {tuple(images.shape)} of {images.dtype}; as a tensor it must be (N, 3, H, W) in "
+                "floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
+            )
+        if not is_tensor and not isinstance(images, (list, tuple)):
+            raise ValueError(
+                f"images is {images!r}; give a list of pictures (PIL) or files, or a tensor (N, 3, H, W)."
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
         logits = [
             self(self._pixel_values(images[start : start + batch_size])).logits.float()
             for start in range(0, len(images), batch_size)
@@ -216,7 +229,8 @@ class MuDPTClassifier(torch.nn.Module):
     @property
     def image_processor(self) -> BaseImageProcessor:
         if self._image_processor is None:
-            self._image_processor = AutoImageProcessor.from_pretrained(self.model.name_or_path, backend="pil")
+            origin = _origin(self.model, "image_processor")
+            self._image_processor = AutoImageProcessor.from_pretrained(origin, backend="pil")
         return self._image_processor
 
     def _pixel_values(self, images: Images) -> torch.Tensor:
@@ -230,13 +244,13 @@ class MuDPTClassifier(torch.nn.Module):
         return normalize(encode_layout(self.model, self._layout()), dim=-1)
 
     def _layout(self) -> list[PackedClasses]:
-        num_tokens, device = num_text_tokens(self.model), input_device(self.model)
-        groups = self._layouts.get(num_tokens)
+        kind, device = (num_text_tokens(self.model), takes_masks(self.model)), input_device(self.model)
+        groups = self._layouts.get(kind)
         if groups is None:
             groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
-        self._layouts[num_tokens] = groups
+        self._layouts[kind] = groups
         return groups
 
 
@@ -245,6 +259,22 @@ def _check_template(template: str) -> None:
         raise ValueError(
             f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
         )
+
+
+def _checked(class_names: Sequence[str]) -> list[str]:
+    named = not isinstance(class_names, str) and all(isinstance(name, str) and name.strip() for name in class_names)
+    if not named or not len(class_names):
+        raise ValueError(
+            f"class_names is {class_names!r}; give a list of non-empty names, in the order of the labels."
+        )
+    return list(class_names)
+
+
+def _origin(model: torch.nn.Module, argument: str) -> str:
+    """Where the CLIP was loaded from."""
+    if not model.name_or_path:
+        raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
+    return model.name_or_path
 
 
 def _remembered(model: torch.nn.Module, field: str):

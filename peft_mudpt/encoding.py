@@ -27,8 +27,8 @@ def lay_out_classes(
     model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
 ) -> list[PackedClasses]:
     """
-    Lay class texts out for the text tower of a model, as it is now: a switch to an adapter with another number of text
-    prompt tokens asks for a new layout.
+    Lay class texts out for the text tower of a model, as it is now: another `num_text_tokens` or `takes_masks` asks
+    for a new layout.
 
     Args:
         model: a CLIPModel, plain or with an adapter.
@@ -55,10 +55,10 @@ def lay_out_classes(
         )
     if class_batch_size is None:
         class_batch_size = _classes_per_group(tower.config, words, table.dtype)
-    elif class_batch_size < 1:
-        raise ValueError(f"class_batch_size={class_batch_size} is too few; give at least 1, or None.")
+    elif not isinstance(class_batch_size, int) or class_batch_size < 1:
+        raise ValueError(f"class_batch_size={class_batch_size} is no number of classes; give at least 1, or None.")
     groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
-    if tower.config._attn_implementation in MASKED_ATTENTION:
+    if takes_masks(model):
         packed = [pack_classes(group, num_tokens, max_length=len(table)) for group in groups]
     else:
         packed = [class_per_row(group) for group in groups]
@@ -81,6 +81,11 @@ def num_text_tokens(model: torch.nn.Module) -> int:
     """Number of prompt tokens that the text tower of this model puts behind BOS now."""
     layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
     return 0 if layer is None else layer.num_tokens("text")
+
+
+def takes_masks(model: torch.nn.Module) -> bool:
+    """Whether the text tower's attention can be told which token sees which, so that classes can share a row."""
+    return model.text_model.config._attn_implementation in MASKED_ATTENTION
 
 
 def input_device(model: torch.nn.Module) -> torch.device:
@@ -115,11 +120,14 @@ def text_state(model: torch.nn.Module) -> TextState:
     parts = [model.text_model, model.text_projection]
     if num_text_tokens(model):
         parts.append(getattr(model, LAYER_NAME))
-    tensors, switches = [], [parts[0].training, num_text_tokens(model), *_autocast(model), *_optimizer_steps()]
+    attention = model.text_model.config._attn_implementation
+    tensors, switches = [], [model.text_model.training, attention, *_autocast(model), *_optimizer_steps()]
     for module in (module for part in parts for module in part.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             switches.append((tuple(module.active_adapters), module.disable_adapters))
+            # LoRA's: merging writes through `.data`, and the scale is a plain number
+            switches.append((tuple(getattr(module, "merged_adapters", ())), dict(getattr(module, "scaling", {}))))
     # an inference tensor does not say when it is written to: it counts as always written to
     versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
     return TextState(tensors, versions, switches, any(t.requires_grad for t in tensors))

@@ -26,7 +26,8 @@ class _ImageClassifier(torch.nn.Module):
 
     def __init__(self, classifier: MuDPTClassifier):
         super().__init__()
-        model = copy.deepcopy(classifier.model).cpu().eval()
+        classifier = copy.deepcopy(classifier).cpu().float().eval()
+        model = classifier.model
         layer = getattr(model, LAYER_NAME, None)
         if layer is not None and layer.num_tokens("vision"):
             fold_adapter(model)
@@ -34,8 +35,7 @@ class _ImageClassifier(torch.nn.Module):
         self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
         self.prompt_learner = layer
         with torch.no_grad():
-            weights = classifier.class_features().cpu() * model.logit_scale.exp()  # (C, D)
-        self.register_buffer("class_weights", weights)
+            self.register_buffer("class_weights", classifier.class_features() * model.logit_scale.exp())  # (C, D)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         image_features = self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)  # (B, D)
@@ -44,7 +44,7 @@ class _ImageClassifier(torch.nn.Module):
 
 def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
     """
-    Write a classifier with its classes as one file: whole, or not at all.
+    Write a classifier with its classes as one file, in float32: whole, or not at all.
 
     It takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and gives
     `probabilities` (B, C). Beside the numbers it holds `class_names` (JSON, in the order of the probabilities),
@@ -61,7 +61,7 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
         The file.
 
     Raises:
-        ValueError: if there is no such format.
+        ValueError: if there is no such format, or `file` is a folder.
         ImportError: if what writes it is not installed.
     """
     if format not in get_args(ExportFormat):
@@ -69,16 +69,19 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
     if format == "onnx" and find_spec("onnxscript") is None:
         raise ImportError("format='onnx' needs onnx and onnxscript: pip install onnx onnxscript.")
     file = Path(file)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; give the name of a file.")
     notes = {
         "class_names": json.dumps(classifier.class_names),
         "class_template": classifier.template,
         "preprocessor_config": classifier.image_processor.to_json_string(),
     }
     size = classifier.config.vision_config.image_size
-    example = torch.zeros(2, classifier.config.vision_config.num_channels, size, size, dtype=classifier.model.dtype)
-    program = torch.export.export(
-        _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
-    )
+    example = torch.zeros(2, classifier.config.vision_config.num_channels, size, size)
+    with torch.autocast("cpu", enabled=False):
+        program = torch.export.export(
+            _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as partial:
         written = Path(partial) / file.name

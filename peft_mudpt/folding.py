@@ -12,6 +12,7 @@ from .layer import LAYER_NAME, MuDPTLayer
 from .prompts import MultiModalPrompts
 
 
+@torch.inference_mode(False)  # the prompts outlive it
 @torch.no_grad()
 def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> None:
     """

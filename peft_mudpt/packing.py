@@ -57,7 +57,7 @@ def class_words(class_tokens: dict[str, torch.Tensor], eos_token_id: int) -> lis
     padded_before_eos = padded & (torch.arange(ids.shape[1]) < lengths[:, None])
     for wrong, what in (
         (ids[:, 0] != ids[0, 0], "begins with another token than the first one: all need the same BOS"),
-        (~is_eos.any(dim=1), "has no EOS token"),
+        (~is_eos[:, 1:].any(dim=1), "has no EOS token"),
         (padded_before_eos.any(dim=1), "has padding before its EOS; pad on the right"),
     ):
         if wrong.any():

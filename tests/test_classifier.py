@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.helpers import rescale_adapter_scale
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoProcessor, AutoTokenizer, CLIPModel
+from transformers import AttentionInterface, AutoProcessor, AutoTokenizer, CLIPModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier import split_template, tokenize_classes
@@ -90,6 +92,11 @@ def classifier(model, tokenizer):
     return MuDPTClassifier(model, NAMES, "{}.", tokenizer)
 
 
+def refuse_masks(module, query, key, value, attention_mask, **kwargs):
+    assert attention_mask is None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
 def assert_fresh(classifier, tokenizer, pixel_values):
     """What it remembers is what the model says now."""
     with torch.no_grad():
@@ -165,9 +172,15 @@ class TestLoading:
 
 
 class TestRefusing:
-    def test_no_classes(self, model, tokenizer):
-        with pytest.raises(ValueError, match="no class_names"):
-            MuDPTClassifier(model, [], "{}.", tokenizer)
+    @pytest.mark.parametrize("names", [[], "star", [1, 2], ["star", " "]])
+    def test_what_are_no_class_names(self, model, tokenizer, names):
+        with pytest.raises(ValueError, match="give a list of non-empty names"):
+            MuDPTClassifier(model, names, "{}.", tokenizer)
+
+    def test_a_clip_of_unknown_origin_without_a_tokenizer(self, model):
+        model.get_base_model().name_or_path = ""
+        with pytest.raises(ValueError, match="a folder or a Hub id that could hold a tokenizer; give one"):
+            MuDPTClassifier(model, NAMES, "{}.")
 
     def test_a_template_without_a_place_for_the_name(self, model, tokenizer):
         with pytest.raises(ValueError, match=r"must hold \{\} once"):
@@ -177,10 +190,22 @@ class TestRefusing:
         with pytest.raises(ValueError, match="text of class 1 has .* positions"):
             MuDPTClassifier(model, ["star", "star " * 100], "{}.", tokenizer)
 
-    @pytest.mark.parametrize("images", ["picture.jpg", torch.randn(3, 32, 32)])
-    def test_a_single_image(self, classifier, images):
+    @pytest.mark.parametrize(
+        "images", ["picture.jpg", demo.draw("filled red star", "plain", np.random.default_rng(0))]
+    )
+    def test_a_single_picture(self, classifier, images):
         with pytest.raises(ValueError, match="give a list of pictures"):
             classifier.predict(images)
+
+    @pytest.mark.parametrize("images", [torch.randn(3, 32, 32), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)])
+    def test_a_tensor_that_no_image_processor_made(self, classifier, images):
+        with pytest.raises(ValueError, match="in floating point, as the image processor makes it"):
+            classifier.predict(images)
+
+    @pytest.mark.parametrize("batch_size", [0, -1])
+    def test_batches_of_nothing(self, classifier, pixel_values, batch_size):
+        with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+            classifier.predict(pixel_values, batch_size=batch_size)
 
     def test_k_of_nothing(self, classifier, pixel_values):
         with pytest.raises(ValueError, match="k=0"):
@@ -232,14 +257,67 @@ class TestWhatIsRememberedIsNeverStale:
         classifier.model.load_state_dict(state)
         assert_fresh(classifier, tokenizer, pixel_values)
 
-    def test_after_a_lora_adapter_came_trained_and_merged(self, tokenizer, pixel_values):
-        lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    def test_whatever_is_done_with_lora_adapters(self, tokenizer, pixel_values):
+        torch.manual_seed(0)
+        lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, lora_dropout=0.5)
         model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), lora).eval()
+        model.add_adapter("other", lora)
         classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
         assert_fresh(classifier, tokenizer, pixel_values)
         with model.disable_adapter():
             assert_fresh(classifier, tokenizer, pixel_values)
-        model.merge_adapter()
+        with rescale_adapter_scale(model, 0.1):
+            assert_fresh(classifier, tokenizer, pixel_values)
+        model.set_adapter("other")
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with torch.no_grad():  # with dropout
+            model.train()
+            classifier.class_features()
+            model.eval()
+        assert_fresh(classifier, tokenizer, pixel_values)
+        model.merge_adapter(["default"])
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_module_beside_the_prompts_was_trained_and_switched_off(self, tokenizer, pixel_values):
+        model = adapted(modules_to_save=["text_projection"])
+        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with torch.no_grad():
+            model.text_projection.modules_to_save["default"].weight.mul_(-1)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with model.disable_adapter():
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_the_weights_of_clip_were_replaced(self, classifier, tokenizer, pixel_values):
+        clip = classifier.model.get_base_model()
+        clip.text_projection.weight.data = torch.randn_like(clip.text_projection.weight)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        clip.text_projection = copy.deepcopy(clip.text_projection).requires_grad_(False)
+        torch.nn.init.normal_(clip.text_projection.weight)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_of_a_model_made_in_inference_mode(self, tokenizer, pixel_values):
+        with torch.inference_mode():
+            model = adapted()
+            classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+            assert_fresh(classifier, tokenizer, pixel_values)
+            model.get_base_model().text_projection.weight.mul_(-1)
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_switch_to_attention_that_takes_no_masks(self, classifier, tokenizer, pixel_values):
+        AttentionInterface.register("refuses_masks", refuse_masks)
+        classifier.model.get_base_model().text_model.config._attn_implementation = "refuses_masks"
+        with torch.no_grad():
+            assert classifier.class_features().shape == (3, 64)
+
+    def test_after_its_features_were_written_to(self, classifier, tokenizer, pixel_values):
+        with torch.no_grad():
+            classifier.class_features().zero_()
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_once_told_to_forget_what_nobody_could_see(self, classifier, tokenizer, pixel_values):
+        classifier.model.get_base_model().text_projection.weight.data.mul_(-1)
+        classifier.forget()
         assert_fresh(classifier, tokenizer, pixel_values)
 
     def test_after_inference_mode_it_can_be_trained_on(self, tokenizer, pixel_values):
@@ -252,8 +330,11 @@ class TestWhatIsRememberedIsNeverStale:
         with torch.no_grad():
             whole = classifier.class_features()
             with torch.autocast("cpu", torch.bfloat16):
-                assert not torch.equal(classifier.class_features(), whole)
+                rough = classifier.class_features()
+            with torch.autocast("cpu", torch.float16):
+                finer = classifier.class_features()
             assert torch.equal(classifier.class_features(), whole)
+            assert (rough - whole).norm() > 2 * (finer - whole).norm() > 0
 
 
 class Waits(TorchDispatchMode):

@@ -95,10 +95,27 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
 
 
-def test_the_classifier_stays_as_it_was(classifier, images):
-    before = {name: p.clone() for name, p in classifier.named_parameters()}
-    assert before.keys() == dict(classifier.named_parameters()).keys()
-    assert any("networks" in name and p.requires_grad for name, p in classifier.named_parameters())
+def test_the_classifier_stays_as_it_was(tmp_path):
+    classifier = classifier_with(MuDPTConfig(init_std=0.5)).train()
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
+    after = classifier.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(after[name], t) for name, t in before.items())
+    assert classifier.model.training and any(p.requires_grad for p in classifier.parameters())
+
+
+def test_a_classifier_in_half_precision_is_written_in_float32(classifier, images, tmp_path):
+    rough = classifier_with(MuDPTConfig(init_std=0.5))
+    rough.model.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        file = export_classifier(rough, tmp_path / "classifier.onnx")
+    expected = rough.float().predict_proba(images)
+    torch.testing.assert_close(run(onnxruntime.InferenceSession(file), images, 7), expected, atol=1e-4, rtol=0)
+
+
+def test_a_folder_is_refused(classifier, tmp_path):
+    with pytest.raises(ValueError, match="is a folder; give the name of a file"):
+        export_classifier(classifier, tmp_path)
 
 
 def test_an_unknown_format_is_refused(classifier, tmp_path):

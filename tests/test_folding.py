@@ -81,6 +81,13 @@ def test_folding_twice_is_folding_once(inputs):
     assert torch.equal(logits(model, inputs), expected)
 
 
+def test_folded_in_inference_mode_it_can_be_used_outside(inputs):
+    model = adapted()
+    with torch.inference_mode():
+        fold_adapter(model)
+    assert not any(buffer.is_inference() for buffer in model.buffers())
+
+
 def test_one_tower_alone_loads_it(inputs, tmp_path):
     from transformers import CLIPTextModelWithProjection
 

@@ -23,6 +23,7 @@ def test_words_end_at_the_first_eos(eos_token_id, pad):
     [
         ([[BOS, 1, EOS], [5, 1, EOS]], None, r"class 1 .* begins with another token"),
         ([[BOS, 1, EOS], [BOS, 1, 2]], None, "class 1 .* has no EOS"),
+        ([[EOS, 1, EOS], [EOS, 1, 2]], None, "class 1 .* has no EOS"),
         ([[BOS, 1, EOS], [BOS, 1, EOS]], [[1, 1, 1], [0, 1, 1]], "class 1 .* padding before its EOS"),
     ],
 )

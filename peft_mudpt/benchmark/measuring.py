@@ -33,9 +33,9 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
     Returns:
         By way the seconds of each step, in order.
     """
-    times: dict[str, list[float]] = {way: [] for way in steps}
-    for step in steps.values():
-        _timed(step)  # once for nothing: allocations, compilation, what is remembered
+    # The first turn is for nothing (allocations, compilation, what is remembered), but where this is little beside it.
+    first = {way: _timed(step) for way, step in steps.items()}
+    times = {way: [seconds] if seconds > seconds_per_way > 0 else [] for way, seconds in first.items()}
     while True:
         due = [way for way, t in times.items() if len(t) < LEAST_ROUNDS or sum(t) < seconds_per_way]
         if not due:
@@ -45,7 +45,7 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
 
 
 def peak_memory_of(way: str, case: Case, device: str) -> int:
-    """The most bytes that were in use in two steps: allocated on a GPU, or resident in a process of its own."""
+    """The most bytes that were in use in a step: allocated on a GPU, or resident in a process of its own."""
     if device != "cpu":
         return _peak_memory_here(way, case, device)
     command = [sys.executable, "-m", __name__, way, json.dumps(asdict(case)), device]
@@ -56,9 +56,7 @@ def peak_memory_of(way: str, case: Case, device: str) -> int:
 def _peak_memory_here(way: str, case: Case, device: str) -> int:
     accelerator = Accelerator(cpu=device == "cpu")
     reset_peak_memory(accelerator)
-    step = way_to_run(way, case, build_model(case.model, way, device))
-    step()
-    step()
+    way_to_run(way, case, build_model(case.model, way, device))()
     return peak_memory_bytes(accelerator)
 
 
