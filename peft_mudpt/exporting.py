@@ -82,11 +82,11 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
         program = torch.export.export(
             _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as partial:
-        written = Path(partial) / file.name
-        {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
-        os.replace(written, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as partial:
+            written = Path(partial) / file.name
+            {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
+            os.replace(written, file)
     return file
 
 
