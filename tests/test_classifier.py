@@ -260,8 +260,9 @@ class TestWhatIsRememberedIsNeverStale:
     def test_whatever_is_done_with_lora_adapters(self, tokenizer, pixel_values):
         torch.manual_seed(0)
         lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, lora_dropout=0.5)
-        model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), lora).eval()
+        model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), lora)
         model.add_adapter("other", lora)
+        model.eval()
         classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
         assert_fresh(classifier, tokenizer, pixel_values)
         with model.disable_adapter():
