@@ -14,8 +14,10 @@ from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, 
 from transformers.image_utils import load_image
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from .encoding import TextState, encode_layout, input_device, lay_out_classes, num_text_tokens, takes_masks, text_state
+from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
+from .layer import LAYER_NAME
 from .packing import PackedClasses
+from .text_state import TextState, text_state
 
 
 if TYPE_CHECKING:
@@ -108,6 +110,9 @@ class MuDPTClassifier(torch.nn.Module):
         class_batch_size: Optional[int] = None,
     ):
         super().__init__()
+        if not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
+            what = "has offloaded weights" if hasattr(model, "logit_scale") else f"is a {type(model).__name__}"
+            raise ValueError(f"The model {what}; give a whole CLIPModel, loaded, or a PeftModel of one.")
         self.model = model
         self.config = model.config
         self.class_names = _checked(_remembered(model, "class_names") if class_names is None else class_names)
@@ -142,6 +147,8 @@ class MuDPTClassifier(torch.nn.Module):
             **model_kwargs: for `CLIPModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
         """
         base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
+        if not base:
+            raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
         clip = CLIPModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
         model = PeftModel.from_pretrained(clip, adapter).eval()
         tokenizer = AutoTokenizer.from_pretrained(base)
@@ -238,13 +245,13 @@ class MuDPTClassifier(torch.nn.Module):
             # load_image turns them upright and into RGB
             pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
             images = self.image_processor(pictures, return_tensors="pt").pixel_values
-        return images.to(input_device(self.model), self.model.dtype)
+        return images.to(self.model.device, self.model.dtype)
 
     def _encode(self) -> torch.Tensor:
         return normalize(encode_layout(self.model, self._layout()), dim=-1)
 
     def _layout(self) -> list[PackedClasses]:
-        kind, device = (num_text_tokens(self.model), takes_masks(self.model)), input_device(self.model)
+        kind, device = (num_text_tokens(self.model), takes_masks(self.model)), self.model.device
         groups = self._layouts.get(kind)
         if groups is None:
             groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)
@@ -279,8 +286,9 @@ def _origin(model: torch.nn.Module, argument: str) -> str:
 
 def _remembered(model: torch.nn.Module, field: str):
     """What the active adapter's config says of the classes it was trained on."""
-    configs, active = getattr(model, "peft_config", {}), getattr(model, "active_adapter", None)
-    value = getattr(configs.get(active), field, None) if isinstance(active, str) else None
+    layer = getattr(model, LAYER_NAME, None)
+    active = None if layer is None else layer.active_name
+    value = None if active is None else getattr(model.peft_config[active], field)
     if value is None:
         argument = {"class_names": "class_names", "class_template": "template"}[field]
         raise ValueError(f"The model has no active adapter that remembers its {field}. Give {argument}.")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
 from typing import Optional
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig
 
@@ -62,7 +57,7 @@ def lay_out_classes(
         packed = [pack_classes(group, num_tokens, max_length=len(table)) for group in groups]
     else:
         packed = [class_per_row(group) for group in groups]
-    return [group.to(input_device(model)) for group in packed]
+    return [group.to(model.device) for group in packed]
 
 
 def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
@@ -86,68 +81,6 @@ def num_text_tokens(model: torch.nn.Module) -> int:
 def takes_masks(model: torch.nn.Module) -> bool:
     """Whether the text tower's attention can be told which token sees which, so that classes can share a row."""
     return model.text_model.config._attn_implementation in MASKED_ATTENTION
-
-
-def input_device(model: torch.nn.Module) -> torch.device:
-    """Where inputs go; an offloaded model, whose weights are nowhere until they are used, takes them on the CPU."""
-    return torch.device("cpu") if model.device.type == "meta" else model.device
-
-
-@dataclass(frozen=True)
-class TextState:
-    """
-    What the text features of a model depend on, at one moment. It keeps the tensors, so that none is mistaken for
-    another that took its place.
-    """
-
-    tensors: list[torch.Tensor]
-    versions: list  # by tensor: how often it was written to, and where its numbers lie
-    switches: list  # of the modules that can be switched: adapters, and copies in `modules_to_save`
-    requires_grad: bool
-
-    def equals(self, other: TextState) -> bool:
-        """Whether nothing has changed between the two."""
-        return (
-            len(self.tensors) == len(other.tensors)
-            and all(mine is its for mine, its in zip(self.tensors, other.tensors))
-            and self.versions == other.versions
-            and self.switches == other.switches
-        )
-
-
-def text_state(model: torch.nn.Module) -> TextState:
-    """The state of all that the text features of a CLIPModel, plain or with an adapter, depend on."""
-    parts = [model.text_model, model.text_projection]
-    if num_text_tokens(model):
-        parts.append(getattr(model, LAYER_NAME))
-    attention = model.text_model.config._attn_implementation
-    tensors, switches = [], [model.text_model.training, attention, *_autocast(model), *_optimizer_steps()]
-    for module in (module for part in parts for module in part.modules()):
-        tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
-        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
-            switches.append((tuple(module.active_adapters), module.disable_adapters))
-            # LoRA's: merging writes through `.data`, and the scale is a plain number
-            switches.append((tuple(getattr(module, "merged_adapters", ())), dict(getattr(module, "scaling", {}))))
-    # an inference tensor does not say when it is written to: it counts as always written to
-    versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
-    return TextState(tensors, versions, switches, any(t.requires_grad for t in tensors))
-
-
-@cache
-def _optimizer_steps() -> list[int]:
-    """How many steps all optimizers have made since this was first asked: fused ones leave no trace on a tensor."""
-    steps = [0]
-
-    def count(*_) -> None:
-        steps[0] += 1
-
-    register_optimizer_step_post_hook(count)
-    return steps
-
-
-def _autocast(model: torch.nn.Module) -> tuple:
-    kind = model.device.type
-    return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 
 def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:

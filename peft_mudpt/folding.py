@@ -31,8 +31,8 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     """
     layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
     adapters = {} if layer is None else layer.mudpt_adapters
-    if adapter_name is None:
-        adapter_name = next((name for name in getattr(layer, "active_adapters", ()) if name in adapters), None)
+    if adapter_name is None and layer is not None:
+        adapter_name = layer.active_name
     if adapter_name not in adapters:
         asked = "active MuDPT adapter" if adapter_name is None else f"MuDPT adapter {adapter_name!r}"
         raise ValueError(f"The model has no {asked} to fold; its MuDPT adapters are {list(adapters)}.")

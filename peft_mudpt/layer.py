@@ -70,12 +70,14 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         layers = range(0 if adapter is None else adapter.depth[modality])[start:stop]
         return adapter(modality, layers) if layers else None
 
+    @property
+    def active_name(self) -> Optional[str]:
+        """The active MuDPT adapter, switched on or off; other methods' may be active beside it."""
+        return next((name for name in self.active_adapters if name in self.mudpt_adapters), None)
+
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
-        if not self.disable_adapters:
-            for name in self.active_adapters:
-                if name in self.mudpt_adapters:
-                    return self.mudpt_adapters[name]
-        return None
+        name = None if self.disable_adapters else self.active_name
+        return None if name is None else self.mudpt_adapters[name]
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         # names that are not here belong to another method's adapters on the same model

@@ -93,15 +93,17 @@ class PromptedTower:
         return None if prompts is None else self._replace(hidden, 0, prompts)  # (B, L, d) -> (B, L + n, d)
 
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        if encoder.training and any(layer.gradient_checkpointing for layer in encoder.layers):
+            return None  # each layer makes its own, again in the backward pass: the reentrant kind shares no graph
         prompts = self.source.deep_prompts(self.modality)
         return None if prompts is None else (args, {**kwargs, DEEP_PROMPTS: prompts})
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        if DEEP_PROMPTS not in kwargs:
-            return None
         kwargs = dict(kwargs)
-        prompts = kwargs.pop(DEEP_PROMPTS)  # (k, n, d), of the layers 1 to k; no layer knows the argument
-        if 1 <= index <= len(prompts):
+        prompts = kwargs.pop(DEEP_PROMPTS, None)  # (k, n, d), of the layers 1 to k; no layer knows the argument
+        if prompts is None:
+            prompts = self.source.deep_prompts(self.modality)
+        if prompts is not None and 1 <= index <= len(prompts):
             hidden, *rest = args
             args = self._replace(hidden, prompts.shape[1], prompts[index - 1]), *rest  # (B, L + n, d), unchanged shape
         return args, kwargs

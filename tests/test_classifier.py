@@ -154,6 +154,11 @@ class TestLoading:
         assert loaded.class_names == NAMES
         torch.testing.assert_close(loaded.predict_proba(pixel_values), classifier.predict_proba(pixel_values))
 
+    def test_a_clip_with_an_adapter_of_its_own_remembers_as_well(self):
+        clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
+        clip.add_adapter(MuDPTConfig(class_names=NAMES, class_template="{}."))
+        assert MuDPTClassifier(clip).class_names == NAMES
+
     def test_other_classes_can_be_given(self, model, tmp_path):
         model.save_pretrained(tmp_path)
         loaded = MuDPTClassifier.from_pretrained(tmp_path, ["star", "heart"], "{}!")
@@ -181,6 +186,12 @@ class TestRefusing:
         model.get_base_model().name_or_path = ""
         with pytest.raises(ValueError, match="a folder or a Hub id that could hold a tokenizer; give one"):
             MuDPTClassifier(model, NAMES, "{}.")
+
+    def test_a_tower_alone_and_a_clip_without_its_weights(self, model, tokenizer):
+        with pytest.raises(ValueError, match="is a CLIPTextModel; give a whole CLIPModel"):
+            MuDPTClassifier(model.text_model, NAMES, "{}.", tokenizer)
+        with pytest.raises(ValueError, match="has offloaded weights; give a whole CLIPModel, loaded"):
+            MuDPTClassifier(model.to("meta"), NAMES, "{}.", tokenizer)
 
     def test_a_template_without_a_place_for_the_name(self, model, tokenizer):
         with pytest.raises(ValueError, match=r"must hold \{\} once"):

@@ -43,7 +43,8 @@ def _describe(result: dict[str, Any]) -> str:
         f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}; random weights, "
         "names of one to four words. **padded**: texts padded to the text tower's 77 positions and encoded for each "
         "batch, as published code does. **ours**: `MuDPTClassifier`. **plain**: CLIP's image tower alone, without "
-        "prompts or texts; the limit. Ratios of medians; in brackets the lowest and the highest of single turns."
+        "prompts or texts; the limit. A training step is forward and backward. Median ratio of the turns; in brackets "
+        "the lowest and the highest."
     )
 
 
@@ -66,24 +67,31 @@ def _table(rows: list[Row], values: Values) -> str:
 
 
 def _ratio(row: Row, values: Values, above: str, below: str) -> str:
-    value = values(row)
+    value, turns = values(row), _turns(row, above, below)
     if above not in value or below not in value:
         return "–"
-    ratio = value[above] / value[below]
+    ratio = median(turns) if turns else value[above] / value[below]
     return f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
 
 
 def _spread(row: Row, above: str, below: str) -> str:
-    turns = [a / b for a, b in zip(row.get("seconds", {}).get(above, []), row.get("seconds", {}).get(below, []))]
+    turns = _turns(row, above, below)
     return f" ({min(turns):.2f}–{max(turns):.2f})" if turns else ""
+
+
+def _turns(row: Row, above: str, below: str) -> list[float]:
+    """The ratio of each turn in which both were run."""
+    seconds = row.get("seconds", {})
+    return [a / b for a, b in zip(seconds.get(above, []), seconds.get(below, []))]
 
 
 def _growth(rows: list[Row], values: Values) -> str:
     """How many times as much the most classes take as the fewest, of the last model and its smallest batch."""
     model, batch = rows[-1]["model"], min(row["batch_size"] for row in rows)
-    first, *_, last = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)] * 2
-    if first is last:
+    shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
+    if len(shown) < 2:
         return ""
+    first, last = shown[0], shown[-1]
     few, many = values(first), values(last)
     grown = ", ".join(f"{way} {many[way] / few[way]:.2f} times" for way in WAYS if way in few and way in many)
     return f"From {first['classes']:,} to {last['classes']:,} classes ({model}, batch {batch}): {grown}."

@@ -57,7 +57,7 @@ def run(
             measured = {r["classes"]: median(r["seconds"][PADDED]) for r in rows if PADDED in r["seconds"]}
             row["extrapolated"] = {} if PADDED in ways else _line(measured, number)
             rows.append(row)
-            say(f"{case}: " + ", ".join(f"{way} {min(t):.3g} s" for way, t in seconds.items()))
+            say(f"{case}: " + ", ".join(f"{way} {median(t):.3g} s" for way, t in seconds.items()))
         times += rows
     return {
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),

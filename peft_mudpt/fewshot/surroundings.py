@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -42,6 +44,9 @@ def peak_memory_bytes(accelerator: Accelerator) -> int:
         return torch.cuda.max_memory_allocated(accelerator.device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where the other counts the parent's memory, too
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
