@@ -39,13 +39,16 @@ def parse() -> BenchmarkArguments:
     return arguments
 
 
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def main() -> None:
     arguments = parse()
 
     from peft_mudpt.benchmark.reporting import draw, markdown
     from peft_mudpt.benchmark.running import run
 
-    numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
     result = run(
         models=arguments.models.split(","),
         tasks=arguments.tasks.split(","),

@@ -59,13 +59,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         adapter = self._active_prompts()
         return 0 if adapter is None else adapter.num_tokens[modality]
 
-    def input_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
-        return self._prompts(modality, 0, 1)
-
-    def deep_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
-        return self._prompts(modality, 1, None)
-
-    def _prompts(self, modality: Modality, start: int, stop: Optional[int]) -> Optional[torch.Tensor]:
+    def prompts(self, modality: Modality, start: int, stop: Optional[int] = None) -> Optional[torch.Tensor]:
         adapter = self._active_prompts()
         layers = range(0 if adapter is None else adapter.depth[modality])[start:stop]
         return adapter(modality, layers) if layers else None

@@ -34,11 +34,8 @@ class PromptSource(Protocol):
     def num_tokens(self, modality: Modality) -> int:
         """Number of prompt tokens in this tower now; 0 if it runs without prompts."""
 
-    def input_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
-        """The prompts (1, n, d) to put beside the embedded tokens; None if this tower runs without prompts."""
-
-    def deep_prompts(self, modality: Modality) -> Optional[torch.Tensor]:
-        """The prompts (k, n, d) to put before the layers 1 to k; None if there are none."""
+    def prompts(self, modality: Modality, start: int, stop: Optional[int] = None) -> Optional[torch.Tensor]:
+        """The prompts (k, n, d) of the layers from `start` to before `stop`, 0 the input; None if these have none."""
 
 
 class PromptedTower:
@@ -85,7 +82,7 @@ class PromptedTower:
 
     def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
         """The prompts (n, d) as they stand beside the embedded tokens."""
-        prompts = self.source.input_prompts(self.modality)  # (1, n, d)
+        prompts = self.source.prompts(self.modality, 0, 1)  # (1, n, d)
         return None if prompts is None else prompts[0]
 
     def insert(self, embeddings: nn.Module, args: tuple, hidden: torch.Tensor) -> Optional[torch.Tensor]:
@@ -95,17 +92,19 @@ class PromptedTower:
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
         if encoder.training and any(layer.gradient_checkpointing for layer in encoder.layers):
             return None  # each layer makes its own, again in the backward pass: the reentrant kind shares no graph
-        prompts = self.source.deep_prompts(self.modality)
+        prompts = self.source.prompts(self.modality, 1)
         return None if prompts is None else (args, {**kwargs, DEEP_PROMPTS: prompts})
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
         kwargs = dict(kwargs)
         prompts = kwargs.pop(DEEP_PROMPTS, None)  # (k, n, d), of the layers 1 to k; no layer knows the argument
-        if prompts is None:
-            prompts = self.source.deep_prompts(self.modality)
-        if prompts is not None and 1 <= index <= len(prompts):
+        if prompts is not None:
+            own = prompts[index - 1 : index] if index else prompts[:0]
+        else:
+            own = self.source.prompts(self.modality, index, index + 1) if index else None
+        if own is not None and len(own):
             hidden, *rest = args
-            args = self._replace(hidden, prompts.shape[1], prompts[index - 1]), *rest  # (B, L + n, d), unchanged shape
+            args = self._replace(hidden, own.shape[1], own[0]), *rest  # (B, L + n, d), unchanged shape
         return args, kwargs
 
     def remove(self, encoder: nn.Module, args: tuple, output):
