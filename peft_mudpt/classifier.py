@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional, Union
 import torch
 from peft import PeftConfig, PeftModel
 from torch.nn.functional import cross_entropy, normalize
-from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel, PreTrainedTokenizerBase
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.image_utils import load_image
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
@@ -18,6 +18,7 @@ from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_mas
 from .layer import LAYER_NAME
 from .packing import PackedClasses
 from .text_state import TextState, text_state
+from .towers import prompted_tower
 
 
 if TYPE_CHECKING:
@@ -56,16 +57,24 @@ def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens
 
 
 def tokenize_classes(
-    tokenizer: PreTrainedTokenizerBase, class_names: Sequence[str], template: str
+    tokenizer: PreTrainedTokenizerBase, class_names: Sequence[str], template: str, multiple: Optional[int] = None
 ) -> dict[str, torch.Tensor]:
     """
     The texts of the classes, in order: `input_ids` and `attention_mask` (C, L).
+
+    Args:
+        tokenizer: the CLIP's own.
+        class_names: in the order of the labels.
+        template: text of a class, with `{}` for its name.
+        multiple: of which L is one; None for the length of the longest text. A tower that pools at the last token
+            needs its whole length (SigLIP's 64).
 
     Raises:
         ValueError: if the template does not hold `{}` exactly once.
     """
     _check_template(template)
-    return dict(tokenizer([template.replace("{}", name) for name in class_names], padding=True, return_tensors="pt"))
+    texts = [template.replace("{}", name) for name in class_names]
+    return dict(tokenizer(texts, padding=True, pad_to_multiple_of=multiple, return_tensors="pt"))
 
 
 class MuDPTClassifier(torch.nn.Module):
@@ -78,7 +87,8 @@ class MuDPTClassifier(torch.nn.Module):
     is a change that nobody can see: call `forget` after it. Nothing is remembered under `torch.compile`.
 
     Args:
-        model ([`~transformers.CLIPModel`] or [`~peft.PeftModel`]): what classifies. It is shared, not copied.
+        model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): what
+            classifies. It is shared, not copied.
         class_names: in the order of the labels. None: those the active adapter was trained on, if it remembers them.
         template: text of a class as the model is fed it, with `{}` for the name: what stands after the text prompts.
             None: the active adapter's.
@@ -110,9 +120,10 @@ class MuDPTClassifier(torch.nn.Module):
         class_batch_size: Optional[int] = None,
     ):
         super().__init__()
-        if not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
+        tower = prompted_tower(getattr(model, "text_model", None))
+        if tower is None or not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
             what = "has offloaded weights" if hasattr(model, "logit_scale") else f"is a {type(model).__name__}"
-            raise ValueError(f"The model {what}; give a whole CLIPModel, loaded, or a PeftModel of one.")
+            raise ValueError(f"The model {what}; give a whole CLIP, loaded, or a PeftModel of one.")
         self.model = model
         self.config = model.config
         self.class_names = _checked(_remembered(model, "class_names") if class_names is None else class_names)
@@ -121,7 +132,8 @@ class MuDPTClassifier(torch.nn.Module):
         self._image_processor = image_processor
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(_origin(model, "tokenizer"))
-        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template)
+        whole = None if tower.is_causal else model.config.text_config.max_position_embeddings
+        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=whole)
         # by number of text prompt tokens, and whether classes share rows
         self._layouts: dict[tuple[int, bool], list[PackedClasses]] = {}
         self._layout()  # a text that does not fit is refused now
@@ -144,12 +156,12 @@ class MuDPTClassifier(torch.nn.Module):
             adapter: folder or Hub id.
             class_names, template, class_batch_size: see the class.
             base_model_name_or_path: the CLIP, if it lies elsewhere than where the adapter says.
-            **model_kwargs: for `CLIPModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
+            **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
         """
         base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
         if not base:
             raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
-        clip = CLIPModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
+        clip = AutoModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
         model = PeftModel.from_pretrained(clip, adapter).eval()
         tokenizer = AutoTokenizer.from_pretrained(base)
         return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
@@ -165,12 +177,14 @@ class MuDPTClassifier(torch.nn.Module):
             labels: of the images (B,).
 
         Returns:
-            `logits` (B, C), exp(logit_scale) * cosine as `logits_per_image` of CLIP's own forward; `loss`, their
-            cross-entropy with the labels, if these are given.
+            `logits` (B, C), exp(logit_scale) * cosine (SigLIP: + logit_bias) as `logits_per_image` of CLIP's own
+            forward; `loss`, their cross-entropy with the labels, if these are given.
         """
         image_features = self.model.get_image_features(pixel_values=pixel_values).pooler_output  # (B, D)
         cosine = normalize(image_features, dim=-1) @ self.class_features().t()  # (B, C)
         logits = cosine * self.model.logit_scale.exp()
+        if hasattr(self.model, "logit_bias"):
+            logits = logits + self.model.logit_bias
         loss = None if labels is None else cross_entropy(logits, labels)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 

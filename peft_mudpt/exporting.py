@@ -32,7 +32,8 @@ class _ImageClassifier(torch.nn.Module):
         if layer is not None and layer.num_tokens("vision"):
             fold_adapter(model)
         # only these are asked; the hooks on the vision tower read the prompts
-        self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
+        self.vision_model = model.vision_model
+        self.visual_projection = getattr(model, "visual_projection", torch.nn.Identity())
         self.prompt_learner = layer
         with torch.no_grad():
             self.register_buffer("class_weights", classifier.class_features() * model.logit_scale.exp())  # (C, D)

@@ -27,7 +27,7 @@ NO_MERGE = (
 class MuDPTLayer(nn.Module, BaseTunerLayer):
     """
     A new child of the module that owns the towers. It wraps and replaces nothing: the hooks it registers on the towers
-    ask it for the active adapter's prompts (see `towers.PromptSource`).
+    ask it for the active adapter's prompts (see `hooks.PromptSource`).
     """
 
     # Keys in the state dict: <this layer>.mudpt_adapters.<adapter name>.<parameter>. transformers inserts the adapter

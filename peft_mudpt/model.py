@@ -12,10 +12,11 @@ from torch import nn
 
 from .checks import check_adapter_names, check_modules_to_save
 from .config import Modality, MuDPTConfig
+from .hooks import NO_ADAPTER_PER_SAMPLE
 from .initialization import init_token_ids, start_from_words
 from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
 from .prompts import MultiModalPrompts
-from .towers import NO_ADAPTER_PER_SAMPLE, find_towers, tower_shape
+from .towers import find_towers, tower_shape
 
 
 FOLDED = (

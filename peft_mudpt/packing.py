@@ -7,6 +7,7 @@ each class sees the prefix and itself, at the positions it would have alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Optional
 
@@ -16,18 +17,18 @@ import torch
 @dataclass(frozen=True)
 class PackedClasses:
     """
-    Classes in rows, for a text tower that puts n prompt tokens behind BOS by itself.
+    Classes in rows, for a text tower that puts in its n prompt tokens by itself.
 
     Attributes:
         input_ids: (R, L), without the prompts.
-        eos: (C,), where each class ends among the R * L tokens.
+        eos: (C,), where each class ends among the R * L tokens; None where the tower pools each row by itself.
         position_ids: (R, L) of these tokens, n prompts counted in; None where they are the usual ones.
         attention_mask: (R, 1, n + L, n + L), true where a row's token (third axis) sees another (fourth); None where
             each token sees all before it.
     """
 
     input_ids: torch.Tensor
-    eos: torch.Tensor
+    eos: Optional[torch.Tensor] = None
     position_ids: Optional[torch.Tensor] = None
     attention_mask: Optional[torch.Tensor] = None
 
@@ -37,27 +38,29 @@ class PackedClasses:
         return PackedClasses(**{name: None if t is None else t.to(device) for name, t in tensors.items()})
 
 
-def class_words(class_tokens: dict[str, torch.Tensor], eos_token_id: int) -> list[list[int]]:
+def class_words(
+    class_tokens: dict[str, torch.Tensor], is_eos: Callable[[torch.Tensor], torch.Tensor]
+) -> list[list[int]]:
     """
     The token ids of each class text, from BOS to its EOS.
 
     Args:
         class_tokens: `input_ids` (C, L) and, if there is padding before EOS to be told from words, `attention_mask`.
-        eos_token_id: the text tower's; 2 stands for CLIP's older rule, by which EOS is the largest id.
+        is_eos: which of the tokens (C, L) the text tower takes for EOS.
 
     Raises:
         ValueError: if a text does not begin with the token that the others begin with, has no EOS, or has padding in
             it.
     """
     ids = class_tokens["input_ids"].cpu()  # (C, L)
-    is_eos = ids == (ids.amax(dim=1, keepdim=True) if eos_token_id == 2 else eos_token_id)
-    lengths = is_eos.long().argmax(dim=1) + 1  # (C,), to the first EOS
+    ends = is_eos(ids)  # (C, L)
+    lengths = ends.long().argmax(dim=1) + 1  # (C,), to the first EOS
     mask = class_tokens.get("attention_mask")
-    padded = torch.zeros_like(is_eos) if mask is None else mask.cpu() == 0
+    padded = torch.zeros_like(ends) if mask is None else mask.cpu() == 0
     padded_before_eos = padded & (torch.arange(ids.shape[1]) < lengths[:, None])
     for wrong, what in (
         (ids[:, 0] != ids[0, 0], "begins with another token than the first one: all need the same BOS"),
-        (~is_eos[:, 1:].any(dim=1), "has no EOS token"),
+        (~ends[:, 1:].any(dim=1), "has no EOS token"),
         (padded_before_eos.any(dim=1), "has padding before its EOS; pad on the right"),
     ):
         if wrong.any():

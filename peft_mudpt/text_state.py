@@ -37,8 +37,10 @@ class TextState:
 
 
 def text_state(model: torch.nn.Module) -> TextState:
-    """The state of all that the text features of a CLIPModel, plain or with an adapter, depend on."""
-    parts = [model.text_model, model.text_projection]
+    """The state of all that the text features of a CLIP, plain or with an adapter, depend on."""
+    parts = [model.text_model]
+    if hasattr(model, "text_projection"):
+        parts.append(model.text_projection)
     if num_text_tokens(model):
         parts.append(getattr(model, LAYER_NAME))
     attention = model.text_model.config._attn_implementation

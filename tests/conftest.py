@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 
 BOS, EOS, PAD = 97, 98, 99
@@ -29,11 +29,15 @@ def build_clip(vision_width=48, eos_token_id=EOS, num_positions=24) -> CLIPModel
     )
     torch.manual_seed(0)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=40)
-    clip = CLIPModel(config)
-    for parameter in clip.parameters():  # livelier than a fresh CLIP, so that every token has influence
+    return enlivened(CLIPModel(config))
+
+
+def enlivened(model: PreTrainedModel) -> PreTrainedModel:
+    """Livelier than a fresh model, so that every token has influence."""
+    for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(std=0.15)
-    return clip.eval()
+    return model.eval()
 
 
 def build_inputs() -> dict[str, torch.Tensor]:

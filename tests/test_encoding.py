@@ -130,7 +130,7 @@ def test_the_automatic_groups_are_smaller_for_a_larger_model(monkeypatch):
 
 
 def test_a_text_longer_than_the_tower_is_refused_by_number_and_length():
-    with pytest.raises(ValueError, match="class .* has 32 tokens.*4 prompt tokens.*only 24 positions.*to 20 tokens"):
+    with pytest.raises(ValueError, match="class .* has 32 tokens.*4 prompt tokens.*the 24 positions.*to 20 tokens"):
         lay_out_classes(get_peft_model(build_clip(), MuDPTConfig()), class_tokens())
 
 

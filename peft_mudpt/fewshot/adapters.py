@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import CLIPModel
+from transformers import PreTrainedModel
 
 from .methods import Learner, LinearProbe
 from .results import ADAPTER_WEIGHTS, PROBE_WEIGHTS
@@ -30,7 +30,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
     Returns:
         Size of the weights, in bytes.
     """
-    if isinstance(learner.model, CLIPModel):
+    if isinstance(learner.model, PreTrainedModel):
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as partial:
@@ -50,7 +50,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
 
 @torch.no_grad()
 def check_it_reloads(
-    model: PeftModel, clip: CLIPModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
+    model: PeftModel, clip: PreTrainedModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
 ) -> None:
     """
     Load the adapter anew and compare.

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
 from ..classifier import MuDPTClassifier
 from .arguments import Arguments
@@ -27,9 +27,9 @@ class Bench:
         self.tokenizer = AutoTokenizer.from_pretrained(name)
         self.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
 
-    def load_clip(self) -> CLIPModel:
+    def load_clip(self) -> PreTrainedModel:
         """A fresh one, in float32."""
-        clip = CLIPModel.from_pretrained(self.arguments.clip(), dtype=torch.float32)
+        clip = AutoModel.from_pretrained(self.arguments.clip(), dtype=torch.float32)
         return clip.to(self.accelerator.device)
 
     def classifier(self, model: torch.nn.Module, class_names: list[str], template: str) -> torch.nn.Module:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import torch
 from torch.nn.functional import normalize
-from transformers import CLIPModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..classifier import split_template
@@ -52,11 +52,16 @@ class LinearProbe(torch.nn.Module):
     the range in which CLIP's are.
     """
 
-    def __init__(self, clip: CLIPModel, num_classes: int):
+    def __init__(self, clip: PreTrainedModel, num_classes: int):
         super().__init__()
         self.clip = clip.requires_grad_(False)
         self.config = clip.config
-        self.head = torch.nn.Linear(clip.config.projection_dim, num_classes)
+        config = (
+            clip.config
+        )  # SigLIP's text tower is projected into the width of the features, its vision tower is not
+        # SigLIP projects texts alone
+        width = config.projection_dim if hasattr(config, "projection_dim") else config.text_config.projection_size
+        self.head = torch.nn.Linear(width, num_classes)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
@@ -100,7 +105,7 @@ def check_method(name: str) -> Method:
 def build(
     name: str,
     fields: dict[str, Any],
-    clip: CLIPModel,
+    clip: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     class_names: list[str],
     template: Optional[str],

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import CLIPModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @torch.no_grad()
 def nearest_words(
-    prompts: torch.Tensor, clip: CLIPModel, tokenizer: PreTrainedTokenizerBase, number: int = 3
+    prompts: torch.Tensor, clip: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, number: int = 3
 ) -> list[list[dict[str, Any]]]:
     """
     The vocabulary's words whose token embeddings lie nearest to each prompt (CoOp, arXiv 2109.01134, table 4).
