@@ -13,12 +13,14 @@ from accelerate.tracking import GeneralTracker, register_tracker_class
 from peft import PeftConfig
 from PIL import Image as images
 from safetensors.torch import load_file
-from transformers import AutoProcessor, CLIPModel
+from transformers import AutoProcessor, CLIPModel, SiglipConfig, SiglipModel
 
 from peft_mudpt import demo
 from peft_mudpt.fewshot.arguments import Arguments
 from peft_mudpt.fewshot.experiment import run
 from peft_mudpt.fewshot.results import FIELDS
+
+from .test_families import TEXT, VISION
 
 
 CLASSES = ("filled red star", "hollow blue heart", "filled green cross", "hollow purple arrow")
@@ -126,6 +128,18 @@ def test_a_method_that_cannot_name_new_classes_has_no_accuracy_on_them(tmp_path,
     result = run(ask(tmp_path, pictures, method="linear_probe", protocol="base-to-new"))
     assert result["metrics"]["base"] is not None and result["metrics"]["new"] is None
     assert result["summary"]["harmonic_mean"] is None and result["class_names"] == sorted(CLASSES)[:2]
+
+
+@pytest.mark.parametrize("method", ["mudpt", "linear_probe"])
+def test_a_clip_of_another_family_is_taken_as_well(tmp_path, pictures, method, capsys):
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    processor.save_pretrained(tmp_path / "siglip")
+    text = TEXT | dict(vocab_size=len(processor.tokenizer), projection_size=48)
+    config = SiglipConfig(text_config=text, vision_config=VISION | dict(image_size=32))
+    SiglipModel(config).save_pretrained(tmp_path / "siglip")
+    result = run(ask(tmp_path, pictures, method=method, model_name_or_path=str(tmp_path / "siglip")))
+    assert result["steps"] == 2 and result["metrics"]["test"]["accuracy"] is not None
+    assert method == "linear_probe" or "reloaded                  equal logits" in capsys.readouterr().out
 
 
 def test_targets_are_tested_without_training(tmp_path, pictures):
