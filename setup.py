@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 
 here = Path(__file__).parent
-version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "__init__.py").read_text())[1]
+version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "_version.py").read_text())[1]
 
 examples = ["accelerate", "datasets", "Pillow"]
 report = ["matplotlib"]

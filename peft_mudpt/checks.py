@@ -18,7 +18,8 @@ from .towers import prompted_tower
 def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:
     """
     PEFT tells adapters apart by searching the state dict's keys for `.<name>.`, so no adapter may be called like any
-    other part of a key: tensors would be missing from the saved file.
+    other part of a key: tensors would be missing from the saved file. It also saves into a folder of that name, and
+    transformers loads by patterns that hold it.
 
     Args:
         names: of the MuDPT adapters on `model`, the new one included.
@@ -26,16 +27,22 @@ def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterab
         adapters: the modules of these adapters.
 
     Raises:
-        ValueError: if a name cannot be told from a part of the model.
+        ValueError: if a name cannot be told from a part of the model, or cannot be saved and loaded under.
     """
-    taken = {"base_model", "model", LAYER_NAME, *MuDPTLayer.adapter_layer_names, *_own_segments(model)}
+    taken = {"base_model", "model", "modules_to_save", LAYER_NAME, *MuDPTLayer.adapter_layer_names}
+    taken |= set(_own_segments(model))
     taken |= {segment for adapter in adapters for key in adapter.state_dict() for segment in key.split(".")}
     for name in names:
-        if not isinstance(name, str) or not name or "." in name or name in taken or hasattr(nn.ModuleDict(), name):
+        if not _is_file_name(name) or set(name) & set("./\\()") or name in taken or hasattr(nn.ModuleDict(), name):
             raise ValueError(
                 f"{name!r} cannot be the name of an adapter on this model: PEFT would mix it up with a part of the "
-                "model. Choose another name, without dots."
+                "model, or could not save and load it. Choose another name: printable, of at most 255 bytes, and "
+                "without any of . / \\ ( )."
             )
+
+
+def _is_file_name(name) -> bool:
+    return isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= 255
 
 
 def _own_segments(module: nn.Module) -> Iterator[str]:

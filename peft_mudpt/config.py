@@ -8,6 +8,8 @@ from typing import ClassVar, Literal, NamedTuple, Optional, Union, get_args
 
 from peft import PeftConfig
 
+from ._version import __version__
+
 
 class MuDPTType(str, Enum):
     """The type in `adapter_config.json`. PEFT looks methods up by the string, so its own enum stays as it is."""
@@ -150,6 +152,10 @@ class MuDPTConfig(PeftConfig):
             "prompts. A note: it changes no number."
         },
     )
+    # Beside `peft_type` in the file: the package that whoever meets PEFT's bare "KeyError: 'MUDPT'" has to import.
+    peft_mudpt_version: Optional[str] = field(
+        default=None, metadata={"help": "peft_mudpt version, leave empty to auto-fill."}
+    )
 
     # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
     target_modules: ClassVar[None] = None
@@ -157,6 +163,8 @@ class MuDPTConfig(PeftConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = MuDPTType.MUDPT
+        if self.peft_mudpt_version is None:
+            self.peft_mudpt_version = __version__
         self.validate()
 
     @classmethod
@@ -311,7 +319,7 @@ class MuDPTConfig(PeftConfig):
         std_is_number = isinstance(self.init_std, (int, float)) and not isinstance(self.init_std, bool)
         if not std_is_number or not 0 <= self.init_std < float("inf"):
             refuse("init_std", "a number of at least 0")
-        for name in ("text_prompt_init_text", "tokenizer_name_or_path"):
+        for name in ("text_prompt_init_text", "tokenizer_name_or_path", "peft_mudpt_version"):
             if not isinstance(getattr(self, name), (str, type(None))):
                 refuse(name, "a string or None")
         modules = [] if self.modules_to_save is None else self.modules_to_save

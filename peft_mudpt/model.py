@@ -53,6 +53,23 @@ class MuDPTModel(BaseTuner):
     tuner_layer_cls = MuDPTLayer
     target_module_mapping: dict[str, list[str]] = {}
 
+    def __init__(self, model: nn.Module, peft_config, adapter_name: str, *args, **kwargs) -> None:
+        # All adapters on a model share one dict of configs, and PEFT writes into it before anything can be refused.
+        configs = getattr(model, "peft_config", {})
+        before = dict(configs)
+        namesake = before.get(adapter_name)
+        if namesake is not None and not isinstance(namesake, MuDPTConfig):
+            raise ValueError(
+                f"The model has a {namesake.peft_type.value} adapter named {adapter_name!r} already, and PEFT would "
+                "save both into one file. Choose another adapter_name."
+            )
+        try:
+            super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+        except Exception:
+            configs.clear()
+            configs.update(before)
+            raise
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, state_dict=None, **kwargs) -> None:
         # PEFT would derive the modules to adapt from the names in `state_dict`; ours does not exist yet.
         super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -98,6 +115,14 @@ class MuDPTModel(BaseTuner):
         layer = getattr(owner, LAYER_NAME, None) or MuDPTLayer(list(towers.values()))
         layer.update_layer(adapter_name, prompts, peft_config)
         setattr(owner, LAYER_NAME, layer)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if autocast_adapter_dtype and self.peft_config[adapter_name].folded:
+            # PEFT casts parameters; folded prompts are buffers
+            prompts = getattr(_owner(self.model), LAYER_NAME).mudpt_adapters[adapter_name]
+            if all(torch.finfo(constant.dtype).bits < 32 for constant in prompts.buffers()):
+                prompts.float()
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:

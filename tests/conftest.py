@@ -1,6 +1,9 @@
 import pytest
 import torch
+from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
+
+from peft_mudpt import MuDPTConfig
 
 
 BOS, EOS, PAD = 97, 98, 99
@@ -45,6 +48,20 @@ def build_inputs() -> dict[str, torch.Tensor]:
     input_ids = torch.tensor([[BOS, 5, 6, 7, EOS], [BOS, 8, EOS, PAD, PAD]])
     pixel_values = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     return {"input_ids": input_ids, "attention_mask": (input_ids != PAD).long(), "pixel_values": pixel_values}
+
+
+def config(**fields) -> MuDPTConfig:
+    """An adapter whose prompts are large enough to matter."""
+    return MuDPTConfig(**{"init_std": 0.5, **fields})
+
+
+@torch.no_grad()
+def logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model.eval()(**inputs).logits_per_image
+
+
+def trainable(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @pytest.fixture

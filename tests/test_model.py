@@ -17,24 +17,11 @@ from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
 
-from .conftest import build_clip
-
-
-def config(**fields) -> MuDPTConfig:
-    return MuDPTConfig(**{"init_std": 0.5, **fields})
-
-
-@torch.no_grad()
-def logits(model, inputs) -> torch.Tensor:
-    return model.eval()(**inputs).logits_per_image
+from .conftest import build_clip, config, logits, trainable
 
 
 def hooks_on(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def trainable(model: nn.Module) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 NAME_PARTS = ("weight", "model", "text_prompts", "prompt_learner", "mudpt_adapters", "layers")
