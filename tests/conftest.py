@@ -43,6 +43,13 @@ def enlivened(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
+def another_clip() -> CLIPModel:
+    """A CLIP of the same numbers; an adapter that it is given starts from others, so that a lost tensor shows."""
+    clip = build_clip()
+    torch.manual_seed(2)
+    return clip
+
+
 def build_inputs() -> dict[str, torch.Tensor]:
     """Two texts of different length and three images."""
     input_ids = torch.tensor([[BOS, 5, 6, 7, EOS], [BOS, 8, EOS, PAD, PAD]])

@@ -17,7 +17,7 @@ from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
 
-from .conftest import build_clip, config, logits, trainable
+from .conftest import another_clip, build_clip, config, logits, trainable
 
 
 def hooks_on(model: nn.Module) -> int:
@@ -139,9 +139,9 @@ class TestSaving:
 
     def test_loading_for_training_goes_on_training(self, clip, tmp_path):
         get_peft_model(clip, config()).save_pretrained(tmp_path)
-        fresh = PeftModel.from_pretrained(build_clip(), tmp_path)
+        fresh = PeftModel.from_pretrained(another_clip(), tmp_path)
         assert trainable(fresh) == set()
-        again = PeftModel.from_pretrained(build_clip(), tmp_path, is_trainable=True)
+        again = PeftModel.from_pretrained(another_clip(), tmp_path, is_trainable=True)
         assert trainable(again) == {name for name, _ in again.named_parameters() if "mudpt_" in name}
 
     def test_auto_peft_model_finds_the_base(self, tmp_path, inputs):
@@ -166,7 +166,7 @@ class TestSaving:
             model.get_parameter(saved[0])[0].zero_()
         expected = logits(model, inputs)
         model.save_pretrained(tmp_path)
-        reloaded = PeftModel.from_pretrained(build_clip(), tmp_path)
+        reloaded = PeftModel.from_pretrained(another_clip(), tmp_path)
         assert torch.equal(logits(reloaded, inputs), expected)
 
     def test_layer_norms_can_be_trained_beside_the_prompts(self, clip, inputs, tmp_path):
@@ -177,7 +177,7 @@ class TestSaving:
                 model.get_parameter(name).mul_(1.1)
         expected = logits(model, inputs)
         model.save_pretrained(tmp_path)
-        assert torch.equal(logits(PeftModel.from_pretrained(build_clip(), tmp_path), inputs), expected)
+        assert torch.equal(logits(PeftModel.from_pretrained(another_clip(), tmp_path), inputs), expected)
 
     def test_a_tower_alone_takes_the_modules_it_has(self, clip, tmp_path):
         get_peft_model(clip, config(modules_to_save=["visual_projection"])).save_pretrained(tmp_path)
@@ -319,7 +319,7 @@ class TestInsideTransformers:
         assert torch.equal(logits(clip, inputs), expected)
         clip.delete_adapter(["default", "other"])
         assert torch.equal(logits(clip, inputs), base)
-        fresh = build_clip()
+        fresh = another_clip()
         fresh.load_adapter(str(tmp_path))
         assert torch.equal(logits(fresh, inputs), expected)
 

@@ -1,11 +1,15 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
+from transformers import CLIPModel
 
 import peft_mudpt
+from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt._registration import register
 from peft_mudpt.config import MuDPTType
 
@@ -52,6 +56,38 @@ import peft_mudpt
 print(sorted({name.split(".")[0] for name in set(sys.modules) - before} & {"datasets", "PIL", "matplotlib"}))
 """
     assert run(code).strip() == "[]"
+
+
+WAYS_TO_LOAD = [
+    "PeftConfig.from_pretrained(folder)",
+    "PeftModel.from_pretrained(clip, folder)",
+    "AutoPeftModel.from_pretrained(folder)",
+    "CLIPModel.from_pretrained(folder)",
+    "clip.load_adapter(folder)",
+]
+
+
+def test_without_the_import_every_way_to_load_ends_in_the_error_that_the_readme_quotes(tmp_path):
+    get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), MuDPTConfig()).save_pretrained(tmp_path)
+    code = f"""
+from peft import AutoPeftModel, PeftConfig, PeftModel
+from transformers import CLIPModel
+clip, folder = CLIPModel.from_pretrained({str(demo.MODEL_PATH)!r}), {str(tmp_path)!r}
+for load in {WAYS_TO_LOAD}:
+    try:
+        eval(load)
+    except KeyError as error:
+        print("KeyError:", error)
+"""
+    assert run(code).splitlines() == ["KeyError: 'MUDPT'"] * len(WAYS_TO_LOAD)
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert "`KeyError: 'MUDPT'`, the line `import peft_mudpt` is missing" in readme
+
+
+def test_the_saved_file_names_the_package_and_its_version(tmp_path):
+    MuDPTConfig().save_pretrained(tmp_path)
+    line = f'"peft_mudpt_version": "{peft_mudpt.__version__}"'
+    assert line in (tmp_path / "adapter_config.json").read_text()
 
 
 def test_the_version_is_public():
