@@ -1,5 +1,11 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
@@ -69,6 +75,22 @@ def logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def trainable(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def launch(*arguments, processes=None) -> subprocess.CompletedProcess:
+    """Run python, or several processes of it: accelerate starts several on GPUs only; on the CPU, torchrun does."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes else []
+    command = [str(part) for part in (sys.executable, *torchrun, *arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+
+
+@pytest.fixture
+def fresh_accelerator():
+    """It remembers, for the whole process, how it was first made."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

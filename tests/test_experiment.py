@@ -8,7 +8,6 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, register_tracker_class
 from peft import PeftConfig
 from PIL import Image as images
@@ -23,14 +22,8 @@ from peft_mudpt.fewshot.results import FIELDS
 from .test_families import TEXT, VISION
 
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 CLASSES = ("filled red star", "hollow blue heart", "filled green cross", "hollow purple arrow")
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def save_pictures(folder: Path, per_class: int, style="faded", seed=3, classes=CLASSES) -> str:

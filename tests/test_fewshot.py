@@ -1,13 +1,11 @@
 """The main job, as its users run it."""
 
 import json
-import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,21 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from .conftest import launch
 from .test_experiment import save_pictures
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "fewshot.py"
-# accelerate launches several processes on GPUs only; on the CPU, torchrun does
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-
-
-def command(*arguments, processes=None) -> list[str]:
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes else []
-    return [sys.executable, *launch, str(SCRIPT), *map(str, arguments)]
-
-
-def run(*arguments, processes=None) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments, processes=processes), capture_output=True, text=True, env=ENVIRONMENT)
+run = partial(launch, SCRIPT)
 
 
 def number(output: str, name: str) -> float:

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
@@ -20,6 +19,7 @@ from peft_mudpt.fewshot.pictures import PixelCollator, TrainingPictures
 from peft_mudpt.fewshot.training import Recipe, build_schedule, checkpoint_identity, choose_recipe, train
 
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 NAMES = list(demo.CLASS_NAMES[:3])
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
 PROCESSOR = AutoImageProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
@@ -30,13 +30,6 @@ TOKENS = tokenize_classes(TOKENIZER, NAMES, "{}.")
 def pictures():
     rows = demo.load_pictures("faded", 4, seed=1).select(range(12))
     return load_embedded("faded").train.select([32 * (i // 4) + i % 4 for i in range(len(rows))])
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def recipe_of(steps=6, learning_rate=0.01, optimizer="sgd", augment=True):
