@@ -238,13 +238,17 @@ class MuDPTClassifier(torch.nn.Module):
         return [self.class_names[label] for label in self.predict_proba(images, batch_size).argmax(dim=-1).tolist()]
 
     def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
-        """The k most probable classes of each image with their probabilities, the most probable first."""
+        """
+        The k most probable classes of each image with their probabilities, the most probable first; of equally
+        probable ones the first by label, as in `predict`.
+        """
         if k < 1:
             raise ValueError(f"k={k} is too few; give at least 1.")
-        best = self.predict_proba(images, batch_size).topk(min(k, len(self.class_names)))  # 2 x (N, k)
+        probabilities = self.predict_proba(images, batch_size)
+        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
         return [
             [(self.class_names[label], probability) for probability, label in zip(*row)]
-            for row in zip(best.values.tolist(), best.indices.tolist())
+            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
         ]
 
     @property

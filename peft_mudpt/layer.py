@@ -103,7 +103,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         device = like.device if device is None else device
         if device.type == "meta" or any(parameter.is_meta for parameter in adapter.parameters()):
             return  # weights yet to come: of an offloaded base, or of the adapter itself
-        adapter.to(device, like.dtype)
+        adapter.to(device, like.dtype if like.is_floating_point() else None)  # a quantised table has none to follow
 
     @property
     def weight(self) -> torch.Tensor:

@@ -93,6 +93,15 @@ def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def logits_and_gradients(model, **inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What a training step computes, for a loss that depends on every logit."""
+    model.zero_grad()
+    inputs = {**build_inputs(), **inputs}
+    logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].to(model.dtype)}).logits_per_image  # (3, 2)
+    logits.log_softmax(dim=-1, dtype=torch.float64)[:, 0].mean().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
 @pytest.fixture
 def clip() -> CLIPModel:
     return build_clip()

@@ -10,7 +10,7 @@ from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProject
 
 from peft_mudpt import MuDPTConfig
 
-from .conftest import BOS, EOS, PAD, build_clip, build_inputs
+from .conftest import BOS, EOS, PAD, build_clip, logits_and_gradients
 
 
 def adapted(clip, **fields):
@@ -174,13 +174,6 @@ class TestOutputs:
         assert outputs.last_hidden_state.shape == (1, 1 + 16, 48)
 
 
-def loss_and_gradients(model, **kwargs):
-    model.zero_grad()
-    loss = model(**build_inputs(), **kwargs).logits_per_image.float().softmax(dim=-1)[:, 0].log().mean()
-    loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
 def assert_same(ours, reference, atol=1e-6):
     torch.testing.assert_close(ours[0], reference[0], atol=atol, rtol=1e-4)
     assert ours[1].keys() == reference[1].keys()
@@ -190,38 +183,29 @@ def assert_same(ours, reference, atol=1e-6):
 
 
 class TestTheSameNumbersOnEveryPath:
-    @pytest.mark.parametrize("use_reentrant", [True, False])
-    def test_gradient_checkpointing(self, model, use_reentrant):
-        model.train()
-        reference = loss_and_gradients(model)
-        base = model.get_base_model()
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-        assert base.text_model.encoder.layers[0].gradient_checkpointing
-        assert_same(loss_and_gradients(model), reference)
-
     def test_eager_attention(self, model):
-        reference = loss_and_gradients(model)
+        reference = logits_and_gradients(model)
         model.get_base_model().set_attn_implementation("eager")
-        assert_same(loss_and_gradients(model), reference, atol=1e-5)
+        assert_same(logits_and_gradients(model), reference, atol=1e-5)
 
     def test_a_deep_copy_is_equal_and_independent(self, model):
-        reference = loss_and_gradients(model)
+        reference = logits_and_gradients(model)
         twin = copy.deepcopy(model)
-        assert_same(loss_and_gradients(twin), reference, atol=0)
+        assert_same(logits_and_gradients(twin), reference, atol=0)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.zero_()
-        assert_same(loss_and_gradients(twin), reference, atol=0)
+        assert_same(logits_and_gradients(twin), reference, atol=0)
 
     def test_pickle(self, model):
-        reference = loss_and_gradients(model)
-        assert_same(loss_and_gradients(pickle.loads(pickle.dumps(model))), reference, atol=0)
+        reference = logits_and_gradients(model)
+        assert_same(logits_and_gradients(pickle.loads(pickle.dumps(model))), reference, atol=0)
 
     def test_compiled_as_one_graph(self, model):
-        reference = loss_and_gradients(model)
+        reference = logits_and_gradients(model)
         torch._dynamo.reset()
         assert_same(
-            loss_and_gradients(torch.compile(model, fullgraph=True, backend="aot_eager")), _prefixed(reference)
+            logits_and_gradients(torch.compile(model, fullgraph=True, backend="aot_eager")), _prefixed(reference)
         )
 
     @torch.no_grad()
@@ -239,32 +223,9 @@ class TestTheSameNumbersOnEveryPath:
         with model.disable_adapter():
             torch.testing.assert_close(compiled(**inputs).logits_per_image, base, atol=1e-6, rtol=1e-5)
 
-    def test_autocast_to_bfloat16(self, model):
-        reference = loss_and_gradients(model)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            ours = loss_and_gradients(model)
-        torch.testing.assert_close(ours[0], reference[0], atol=0.05, rtol=0.05)
-        assert all(gradient.dtype == torch.float32 for gradient in ours[1].values())
-        _assert_same_directions(ours[1], reference[1])
-
-    def test_a_bfloat16_base_with_a_float32_adapter(self, clip):
-        reference_model = adapted(copy.deepcopy(clip))
-        model = adapted(clip.to(torch.bfloat16))
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        assert {p.dtype for p in trainable} == {torch.float32}
-        model.load_state_dict({n: p for n, p in reference_model.state_dict().items() if "mudpt_" in n}, strict=False)
-        ours, reference = loss_and_gradients(model), loss_and_gradients(reference_model)
-        torch.testing.assert_close(ours[0], reference[0], atol=0.05, rtol=0.05)
-        _assert_same_directions(ours[1], reference[1])
-
 
 def _prefixed(result):
     return result[0], {f"_orig_mod.{name}": gradient for name, gradient in result[1].items()}
-
-
-def _assert_same_directions(ours, reference):
-    flat, flat_reference = (torch.cat([g[name].flatten() for name in reference]) for g in (ours, reference))
-    assert torch.cosine_similarity(flat, flat_reference, dim=0) > 0.99
 
 
 @torch.no_grad()
