@@ -10,7 +10,7 @@ version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "_version.py
 examples = ["accelerate", "datasets", "Pillow"]
 report = ["matplotlib"]
 export = ["onnx", "onnxscript"]
-test = [*examples, *report, *export, "onnxruntime", "pytest", "pytest-xdist"]
+test = [*examples, *report, *export, "hypothesis", "onnxruntime", "pytest", "pytest-xdist"]
 
 setup(
     name="peft_mudpt",

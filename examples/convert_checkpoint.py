@@ -31,7 +31,6 @@ class Ignored:
 
 def load_weights(file: str) -> dict:
     """The tensors of a file. Nothing in it is executed: whatever else it names is read as `Ignored`."""
-    import pickle
     import zipfile
 
     import torch
@@ -42,7 +41,9 @@ def load_weights(file: str) -> dict:
         others = get_unsafe_globals_in_checkpoint(file) if zipfile.is_zipfile(file) else []
         with safe_globals([(Ignored, name) for name in others]):
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # each kind of damage has its own
         raise ValueError(f"{file} is no checkpoint that can be read safely.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]  # Dassl, the published trainers' framework, wraps the weights

@@ -48,7 +48,7 @@ def main() -> None:
         parser.error(f"{folder} is a file; give another --output_dir.")
 
     # several sections have a folder of pictures each
-    places = {part.title: re.sub(r"[^\w.-]+", "-", part.title) + "/" if len(parts) > 1 else "" for part in parts}
+    places = {part.title: re.sub(r"[^\w-]+", "-", part.title) + "/" if len(parts) > 1 else "" for part in parts}
     pictures = {title: [places[title] + name for name in drawn] for title, drawn in figures.items()}
     for title, drawn in figures.items():
         for name, figure in drawn.items():

@@ -91,3 +91,41 @@ def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[st
                 f"modules_to_save names {wanted!r}, which a part of the adapter itself is also called. Give more of "
                 "the name, from the module above it on."
             )
+
+
+def check_weights(weights: dict[str, torch.Tensor], config: MuDPTConfig, adapter_name: str, model: nn.Module) -> None:
+    """
+    PEFT only warns of a tensor that is missing, whose place keeps random numbers, and writes to any place of the
+    model whose name a file holds.
+
+    Args:
+        weights: what is to be loaded, by the names of the model's state dict.
+        config: of the adapter.
+        adapter_name: its name.
+        model: where it is; its weights there are still others.
+
+    Raises:
+        ValueError: if the weights are not all of the adapter's and nothing else, in its shapes, as finite numbers.
+    """
+    (container,) = MuDPTLayer.adapter_layer_names
+    places = (f".{container}.{adapter_name}.", f".modules_to_save.{adapter_name}.")
+    state = model.state_dict()
+    expected = {key: tensor for key, tensor in state.items() if any(place in f".{key}" for place in places)}
+    # an adapter made on the whole CLIP may bring modules that a single tower does not have
+    modules, brought = dict(model.named_modules()), [f"{name}." for name in config.modules_to_save or ()]
+    faults = [f"{key} is missing" for key in expected.keys() - weights.keys()]
+    for key, tensor in weights.items():
+        if key not in expected:
+            if key.rpartition(".")[0] in modules or not any(name in key for name in brought):
+                faults.append(f"{key} is no part of it")
+        elif tensor.shape != expected[key].shape:
+            faults.append(f"{key} has the shape {tuple(tensor.shape)}, expected {tuple(expected[key].shape)}")
+        elif not tensor.is_floating_point():
+            faults.append(f"{key} holds {tensor.dtype}, expected floating point")
+        elif not tensor.to(expected[key].dtype).isfinite().all():
+            faults.append(f"{key} holds NaN or infinity")
+    if faults:
+        raise ValueError(
+            f"These weights are not those of the adapter that its config describes: {'; '.join(sorted(faults))}. "
+            "Nothing of them was loaded. Take both files from one save of a trained adapter."
+        )

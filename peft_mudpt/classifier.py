@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BaseImage
 from transformers.image_utils import load_image
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
+from .config import is_text
 from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
 from .layer import LAYER_NAME
 from .packing import PackedClasses
@@ -70,10 +71,10 @@ def tokenize_classes(
             needs its whole length (SigLIP's 64).
 
     Raises:
-        ValueError: if the template does not hold `{}` exactly once.
+        ValueError: if the template does not hold `{}` exactly once, or what should be a name is none.
     """
     _check_template(template)
-    texts = [template.replace("{}", name) for name in class_names]
+    texts = [template.replace("{}", name) for name in _checked(class_names)]
     return dict(tokenizer(texts, padding=True, pad_to_multiple_of=multiple, return_tensors="pt"))
 
 
@@ -280,14 +281,14 @@ class MuDPTClassifier(torch.nn.Module):
 
 
 def _check_template(template: str) -> None:
-    if template.count("{}") != 1:
+    if not is_text(template) or template.count("{}") != 1:
         raise ValueError(
             f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
         )
 
 
 def _checked(class_names: Sequence[str]) -> list[str]:
-    named = not isinstance(class_names, str) and all(isinstance(name, str) and name.strip() for name in class_names)
+    named = not isinstance(class_names, str) and all(is_text(name) and name.strip() for name in class_names)
     if not named or not len(class_names):
         raise ValueError(
             f"class_names is {class_names!r}; give a list of non-empty names, in the order of the labels."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from reprlib import repr as short_repr
 from typing import ClassVar, Literal, NamedTuple, Optional, Union, get_args
 
 from peft import PeftConfig
@@ -36,6 +37,11 @@ FusionSharing = Literal["all", "input_and_deep", "per_layer"]
 # What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
 PAPER_DEPTH = 9
 
+# Beyond it, no number of tokens, layers or channels is meant; the memory would not do.
+LARGEST_COUNT = 10_000
+# Beyond it, prompts overflow in half precision before they are trained.
+LARGEST_STD = 1_000
+
 # Each published method as a point of the design space: only what differs from the defaults, which are MuDPT's.
 PRESETS: dict[str, dict] = {
     # Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134
@@ -59,6 +65,11 @@ PRESETS: dict[str, dict] = {
     "mudpt_linear": dict(fusion_type="linear", fusion_sharing="input_and_deep"),
     "mudpt": dict(),
 }
+
+
+def is_text(value) -> bool:
+    """Whether it is a string of whole characters: half a one (a surrogate) no tokenizer takes."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 @dataclass
@@ -161,11 +172,11 @@ class MuDPTConfig(PeftConfig):
     target_modules: ClassVar[None] = None
 
     def __post_init__(self):
-        super().__post_init__()
         self.peft_type = MuDPTType.MUDPT
         if self.peft_mudpt_version is None:
             self.peft_mudpt_version = __version__
         self.validate()
+        super().__post_init__()
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:
@@ -282,7 +293,7 @@ class MuDPTConfig(PeftConfig):
         ):
             if getattr(self, name) not in get_args(choices):
                 allowed = ", ".join(get_args(choices))
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; it is one of {allowed}.")
+                raise ValueError(f"{name}={short_repr(getattr(self, name))} is unknown; it is one of {allowed}.")
         self._validate_types()
         if not any(map(self.num_tokens, MODALITIES)):
             raise ValueError(
@@ -302,42 +313,48 @@ class MuDPTConfig(PeftConfig):
 
     def _validate_types(self) -> None:
         def refuse(name: str, expected: str) -> None:
-            raise ValueError(f"{name}={getattr(self, name)!r} is not {expected}.")
+            raise ValueError(f"{name}={short_repr(getattr(self, name))} is not {expected}.")
 
-        def is_count(value, least: int) -> bool:
+        def is_whole(value, least: int) -> bool:
             return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
+        def is_count(value, least: int) -> bool:
+            return is_whole(value, least) and value <= LARGEST_COUNT
+
+        counted = f"to {LARGEST_COUNT:,}"
         if not is_count(self.num_virtual_tokens, 1):
-            refuse("num_virtual_tokens", "a whole number of at least 1 (to leave a tower out, set its depth to 0)")
+            refuse("num_virtual_tokens", f"a whole number from 1 {counted} (to leave a tower out, set its depth to 0)")
         for modality in MODALITIES:
             for name, least in ((f"{modality}_num_virtual_tokens", 0), (f"{modality}_hidden_size", 1)):
                 if getattr(self, name) is not None and not is_count(getattr(self, name), least):
-                    refuse(name, f"a whole number of at least {least}, or None")
+                    refuse(name, f"a whole number from {least} {counted}, or None")
         for name in ("prompt_depth", "text_prompt_depth", "vision_prompt_depth"):
             if getattr(self, name) not in (None, "all") and not is_count(getattr(self, name), 0):
-                refuse(name, "a whole number, 'all' or None")
+                refuse(name, f"a whole number from 0 {counted}, 'all' or None")
         std_is_number = isinstance(self.init_std, (int, float)) and not isinstance(self.init_std, bool)
-        if not std_is_number or not 0 <= self.init_std < float("inf"):
-            refuse("init_std", "a number of at least 0")
+        if not std_is_number or not 0 <= self.init_std <= LARGEST_STD:
+            refuse("init_std", f"a number from 0 to {LARGEST_STD:,}")
         for name in ("text_prompt_init_text", "tokenizer_name_or_path", "peft_mudpt_version"):
-            if not isinstance(getattr(self, name), (str, type(None))):
-                refuse(name, "a string or None")
+            if getattr(self, name) is not None and not is_text(getattr(self, name)):
+                refuse(name, "a text or None")
         modules = [] if self.modules_to_save is None else self.modules_to_save
         if not isinstance(modules, (list, tuple, set)) or not all(isinstance(m, str) and m for m in modules):
             refuse("modules_to_save", "a list of module names or None")
-        recorded = self.text_prompt_init_ids or {}
+        recorded = {} if self.text_prompt_init_ids is None else self.text_prompt_init_ids
         if not isinstance(recorded, dict) or not all(
-            isinstance(ids, list) and ids and all(is_count(i, 0) for i in ids) for ids in recorded.values()
+            isinstance(words, str) and isinstance(ids, list) and ids and all(is_whole(i, 0) for i in ids)
+            for words, ids in recorded.items()
         ):
             refuse("text_prompt_init_ids", "token ids by words, or None (it is filled in from text_prompt_init_text)")
-        if not isinstance(self.folded, bool):
-            refuse("folded", "True or False")
+        for name in ("folded", "inference_mode"):
+            if not isinstance(getattr(self, name), bool):
+                refuse(name, "True or False")
         names = self.class_names
-        named = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
+        named = isinstance(names, list) and names and all(is_text(name) and name.strip() for name in names)
         if names is not None and not named:
             refuse("class_names", "a list of non-empty names in label order, or None")
         template = self.class_template
-        if template is not None and not (isinstance(template, str) and template.count("{}") == 1):
+        if template is not None and not (is_text(template) and template.count("{}") == 1):
             refuse("class_template", "a text that holds {} once, where the class name goes, or None")
 
     def _validate_fusion(self) -> None:

@@ -191,15 +191,21 @@ def convert_checkpoint(
 
 
 def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
-    """Every value is a tensor with an axis and with numbers in it; only a stack of deep prompts may be empty."""
+    """Every value is a tensor with an axis and with finite numbers; only a stack of deep prompts may be empty."""
     wrong = []
     for name, tensor in learned.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
             wrong.append(f"{name!r} ({type(tensor).__name__})")
         elif 0 in (tensor.shape[1:] if name.endswith("deep_prompts") and tensor.dim() == 3 else tensor.shape):
             wrong.append(f"{name!r} of shape {tuple(tensor.shape)}")
+        elif not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            wrong.append(f"{name!r} ({tensor.dtype}, {tensor.layout}, on {tensor.device})")
+        elif not tensor.float().isfinite().all():
+            wrong.append(f"{name!r}, which holds NaN or infinity")
     if wrong:
-        raise ValueError(f"A checkpoint holds named tensors of at least one number each, not {', '.join(wrong)}.")
+        raise ValueError(
+            f"A checkpoint holds named tensors of at least one finite number each, not {', '.join(wrong)}."
+        )
 
 
 def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:

@@ -38,12 +38,15 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.mudpt_adapters = nn.ModuleDict()
         self.merged_adapters = []
+        self.awaited: set[str] = set()  # adapters made to be loaded, whose weights have not come yet
         self._towers = towers  # in a list, which does not register them: they stay where they are in the model
         self._hooks: list[RemovableHandle] = []
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
         """Add an adapter; the first one brings the hooks."""
         self.mudpt_adapters[adapter_name] = prompts
+        if config.inference_mode:
+            self.awaited.add(adapter_name)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         if not self._hooks:
@@ -86,6 +89,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)
+        self.awaited.discard(adapter_name)
         if not self.mudpt_adapters:
             self.detach()
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Optional
 
 import torch
+from peft.functional import delete_adapter
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from .checks import check_adapter_names, check_modules_to_save
+from .checks import check_adapter_names, check_modules_to_save, check_weights
 from .config import Modality, MuDPTConfig
 from .hooks import NO_ADAPTER_PER_SAMPLE
 from .initialization import init_token_ids, start_from_words
@@ -128,6 +129,22 @@ class MuDPTModel(BaseTuner):
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
         (container,) = MuDPTLayer.adapter_layer_names
         return key.replace(f".{container}.{adapter_name}.", f".{container}.", 1)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: MuDPTConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        weights = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        layer = next(module for module in model.modules() if isinstance(module, MuDPTLayer))
+        try:
+            check_weights(weights, config, adapter_name, model)
+        except ValueError:
+            if adapter_name in layer.awaited:  # it was made for these weights, and holds random ones
+                del model.peft_config[adapter_name]
+                delete_adapter(model, adapter_name, cls.prefix)
+            raise
+        layer.awaited.discard(adapter_name)
+        return weights
 
     def _check_merge_allowed(self) -> None:
         raise ValueError(NO_MERGE)

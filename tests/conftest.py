@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from hypothesis import HealthCheck, settings
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
@@ -13,6 +14,12 @@ from peft_mudpt import MuDPTConfig
 
 
 BOS, EOS, PAD = 97, 98, 99
+
+# The same examples in every run, and nothing written. More of them: pytest --hypothesis-profile=thorough
+SETTINGS = dict(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", max_examples=100, **SETTINGS)
+settings.register_profile("thorough", max_examples=2000, **SETTINGS)
+settings.load_profile("suite")
 
 
 def build_clip(vision_width=48, eos_token_id=EOS, num_positions=24) -> CLIPModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from statistics import harmonic_mean, mean
 from typing import TYPE_CHECKING, Any, Optional
@@ -156,7 +157,7 @@ def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
         words = f"the CLIP [{base_model}](https://huggingface.co/{base_model})"
         return base_model, words, f"base = {json.dumps(base_model)}"
     name = Path(base_model).resolve().name
-    return name if _is_hub_id(name) else None, f"the CLIP `{name}`", f"base = {json.dumps(f'path/to/{name}')}"
+    return name if _is_hub_id(name) else None, f"the CLIP {_literal(name)}", f"base = {json.dumps(f'path/to/{name}')}"
 
 
 def _is_hub_id(name: str) -> bool:
@@ -168,6 +169,20 @@ def _is_hub_id(name: str) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def _plain(text: str) -> str:
+    """Words of a line: what comes from data has no markup of its own."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def _literal(text: str) -> str:
+    """Inline code, whatever it holds."""
+    text = " ".join(text.split())
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    return f"{fence} {text} {fence}"
 
 
 def _eval_results(result: dict[str, Any], dataset: str) -> list[EvalResult]:
@@ -195,10 +210,10 @@ def _introduction(result: dict[str, Any], dataset: str, base: str) -> str:
     method, arguments = result["method"], result["arguments"]
     name, arxiv = METHODS[method]
     text = (
-        f"# {name} on {dataset}\n\n"
+        f"# {name} on {_plain(dataset)}\n\n"
         f"An adapter for {base}, trained on a few pictures of each class with peft_mudpt.\n\n"
         f"- Method: {name} (`{method}`, [arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))\n"
-        f"- Data set: {dataset}, {len(result['class_names'])} classes\n"
+        f"- Data set: {_plain(dataset)}, {len(result['class_names'])} classes\n"
         f"- Training pictures per class (shots): {arguments['shots']}\n"
         f"- Seed: {arguments['seed']}\n"
         f"- Trainable parameters: {result['trainable_parameters']:,}"
@@ -235,11 +250,11 @@ for name, probability in classifier.top_k(["picture.jpg"])[0]:
 
 def _classes(result: dict[str, Any]) -> str:
     names = result["class_names"]
-    listed = ", ".join(f"`{name}`" for name in names[:LISTED_CLASSES])
+    listed = ", ".join(map(_literal, names[:LISTED_CLASSES]))
     more = f"The first {LISTED_CLASSES} of {len(names)}: " if len(names) > LISTED_CLASSES else ""
     return (
-        f"## Classes\n\n{more}{listed}\n\nThe adapted model is fed `{result['template_after_prompts']}` for a class, "
-        f"with the name in the place of `{{}}`. Without the adapter it would be `{result['template']}`."
+        f"## Classes\n\n{more}{listed}\n\nThe adapted model is fed {_literal(result['template_after_prompts'])} for a "
+        f"class, with the name in the place of `{{}}`. Without the adapter it would be {_literal(result['template'])}."
     )
 
 
@@ -261,7 +276,7 @@ def _accuracies(result: dict[str, Any]) -> str:
         rows.append(("mean of targets", summary["mean_of_targets"], None if None in targets else mean(targets)))
     if not rows:
         return "## Accuracy\n\nNot measured: no picture was left to test on."
-    table = "\n".join(f"| {name} | {percent(mine)} | {percent(other)} |" for name, mine, other in rows)
+    table = "\n".join(f"| {_plain(name)} | {percent(mine)} | {percent(other)} |" for name, mine, other in rows)
     return (
         f"## Accuracy\n\nOn the {result['arguments'].get('evaluate_on', 'test')} pictures. Zero-shot is the same CLIP "
         f"without the adapter.\n\n| test set | with the adapter | zero-shot |\n|---|---|---|\n{table}"

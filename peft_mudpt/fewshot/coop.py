@@ -118,6 +118,12 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def _refuse_missing(images: Path, paths: Sequence[str], name: str) -> None:
+    # a data set that was downloaded shall not name files of its reader
+    elsewhere = [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]
+    if elsewhere:
+        raise ValueError(
+            f"The split of {name} leads out of {images}: {elsewhere[0]!r}. Take its files from a source you trust."
+        )
     missing = [path for path in paths if not (images / path).is_file()]
     if missing:
         first = ", ".join(missing[:3])

@@ -73,7 +73,8 @@ class Sweep:
         flags: for every run.
 
     Raises:
-        ValueError: if a list is empty, a method is unknown, or `flags` hold what the sweep decides.
+        ValueError: if a list is empty, a method is unknown, a data set's name leads out of the folder, or `flags` hold
+            what the sweep decides.
     """
 
     output_dir: Path
@@ -94,6 +95,9 @@ class Sweep:
                 raise ValueError(f"A sweep runs everything once; its {name.replace('_', ' ')} are {values}.")
         for method in self.methods:
             check_method(method)
+        for name in self.datasets:
+            if not name or name in (".", "..") or "/" in name or "\\" in name:
+                raise ValueError(f"A run is kept in a folder named after its data set; {name!r} leads elsewhere.")
         for given in self.flags:
             name = given.split("=")[0].removeprefix("--").replace("-", "_")
             if given.startswith("--") and name in DECIDED:
@@ -170,7 +174,7 @@ class Sweep:
         """The name of the data that `flags` ask for, fit for a folder."""
         asked = Run(self.output_dir, self.flags).arguments()
         folder = asked.train_dir and folder_name(Path(asked.train_dir))
-        return (folder or asked.dataset_name or asked.dataset).replace("/", "--")
+        return (folder or asked.dataset_name or asked.dataset).replace("/", "--").replace("..", "--")
 
     def _run(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool = False) -> Run:
         protocol, dataset, method = group
