@@ -17,7 +17,7 @@ BOS, EOS, PAD = 97, 98, 99
 
 # The same examples in every run, and nothing written. More of them: pytest --hypothesis-profile=thorough
 SETTINGS = dict(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("suite", max_examples=100, **SETTINGS)
+settings.register_profile("suite", max_examples=25, **SETTINGS)
 settings.register_profile("thorough", max_examples=2000, **SETTINGS)
 settings.load_profile("suite")
 
