@@ -1,0 +1,166 @@
+"""README, CONTRIBUTING and docs/ say what is so: every block of code is run, or it stands here why it is only read."""
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+
+ROOT = Path(__file__).parents[1]
+FILES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in FILES}
+CODE, NO_CODE = ("bash", "python"), ("bibtex", "text")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PRINTED_BY = re.compile(r"<!-- printed by: (.+?) -->")
+COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
+
+# What makes a script short; everything else is as the page says.
+SHORTER = {
+    "fewshot.py": "--max_train_steps 2",
+    "sweep.py": "--max_train_steps 2 --protocol few-shot --methods zero_shot,coop --shots 1 --seeds 1"
+    " --learning_rate_factors 1",
+    "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
+}
+# What a command of these scripts holds that cannot be had here: why. Its flags are read and checked by the script itself,
+# up to the place where the work begins.
+ONLY_READ = {
+    "--model_name_or_path openai/": "needs the Hub",
+    "--dataset_name": "needs the Hub",
+    "--coop_root": "needs CoOp's data sets",
+    "--precision bfloat16": "needs a GPU",
+    "outputs/ablation/": "six sweeps alike",
+    "torch.distributed.run": "tests/test_fewshot.py runs two processes",
+}
+WORK_BEGINS = {
+    "benchmark.py": "peft_mudpt.benchmark.running.run",
+    "fewshot.py": "peft_mudpt.fewshot.experiment.run",
+    "predict.py": "peft.PeftConfig.from_pretrained",
+    "report.py": "peft_mudpt.fewshot.results.read_results",
+    "sweep.py": "peft_mudpt.fewshot.sweep.run_all",
+}
+# Blocks that hold this are left out: why.
+LEFT_OUT = {
+    "python -m venv": ".ci/run runs it in a fresh environment",
+    "ruff check": ".ci/run runs it",
+}
+
+
+class WorkBegins(Exception):
+    """A script has read its flags, and would begin."""
+
+
+def code_blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of the blocks that are to be run."""
+    blocks = BLOCK.findall(PAGES[page])
+    return [(language, text) for language, text in blocks if language in CODE and not any(x in text for x in LEFT_OUT)]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Where a reader stands: a folder with examples/ in it."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "DIR").mkdir()  # the pages' word for the folder of CoOp's data sets
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def called_by(block: str, workplace: Path) -> list[list[str]]:
+    """The calls that bash makes of a block: each of the programs it may name only notes how it was called."""
+    programs = workplace / "programs"
+    programs.mkdir(exist_ok=True)
+    for name in ("accelerate", "pip", "python"):  # prints its name and arguments, between separators of ASCII
+        (programs / name).write_text(f"#!/bin/sh\nprintf '%s\\037' {name} \"$@\"\nprintf '\\036'\n")
+        (programs / name).chmod(0o755)
+    bash = ["/bin/bash", "-euo", "pipefail", "-c", block]
+    calls = subprocess.run(bash, env={"PATH": str(programs)}, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [call.split("\037")[:-1] for call in calls.split("\036")[:-1]]
+
+
+def run_call(call: list[str], monkeypatch, cannot_run: bool) -> None:
+    """Run a script as it is called, in this process, which has the imports behind it; or only up to its work."""
+    arguments = call[next(i for i, word in enumerate(call) if word.startswith("examples/")) :]
+    script = Path(arguments[0]).name
+    only_read = cannot_run and script in WORK_BEGINS
+    with monkeypatch.context() as patch:
+        if only_read:
+            patch.setattr(WORK_BEGINS[script], begin)
+        patch.setattr(sys, "argv", arguments if only_read else [*arguments, *SHORTER.get(script, "").split()])
+        with pytest.raises(WorkBegins) if only_read else contextlib.nullcontext():
+            runpy.run_path(arguments[0], run_name="__main__")
+
+
+def begin(*_, **__):
+    raise WorkBegins
+
+
+def check_extra(requirement: str) -> None:
+    extras = re.fullmatch(r"\.\[(.+)\]", requirement)[1].split(",")
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert all(f'        "{extra}": ' in setup for extra in extras)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code_blocks(page)])
+def test_a_page_does_what_it_says(page, workplace, monkeypatch):
+    names = {}
+    for language, block in code_blocks(page):
+        if language == "bash":
+            for call in called_by(block, workplace):
+                if call[0] == "pip":
+                    check_extra(call[-1])
+                else:
+                    run_call(call, monkeypatch, cannot_run=any(words in shlex.join(call) for words in ONLY_READ))
+        else:
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block, page, "exec"), names)
+            assert printed.getvalue().splitlines() == COMMENT.findall(block)
+
+
+def test_what_is_no_code_says_so_and_no_reason_has_outlived_its_block():
+    blocks = [block for text in PAGES.values() for block in BLOCK.findall(text)]
+    assert {language for language, _ in blocks} <= {*CODE, *NO_CODE}
+    commands = " ".join(text.replace("\\\n", "") for _, text in blocks)
+    commands = re.sub(" +", " ", commands)
+    assert [reason for reason in (*ONLY_READ, *LEFT_OUT) if reason not in commands] == []
+
+
+@pytest.mark.parametrize("command", sorted({found for text in PAGES.values() for found in PRINTED_BY.findall(text)}))
+def test_a_command_that_printed_numbers_reads_its_flags(command, workplace, monkeypatch):
+    run_call(shlex.split(command), monkeypatch, cannot_run=True)
+
+
+def test_the_table_of_presets_is_what_its_command_prints(capsys):
+    runpy.run_path(str(ROOT / "examples" / "presets.py"), run_name="__main__")
+    table = capsys.readouterr().out
+    assert table in PAGES["README.md"]
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", PAGES[page]), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", PAGES[page])):
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), link
+        assert not anchor or anchor in anchors(file.resolve().relative_to(ROOT).as_posix()), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_it_names_exist(page):
+    named = re.findall(r"\b(?:examples|peft_mudpt|tests)/[\w/]+\.py\b", PAGES[page])
+    assert [name for name in named if not (ROOT / name).exists()] == []
