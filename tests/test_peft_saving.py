@@ -208,6 +208,12 @@ class TestLoading:
         folder, expected = saved
         assert torch.equal(logits(PeftModel.from_pretrained(another_clip(), folder, **options), inputs), expected)
 
+    def test_offloading_that_only_lora_has_is_declined_in_a_warning(self, saved, inputs):
+        folder, expected = saved
+        with pytest.warns(UserWarning, match="Ephemeral GPU offloading is not supported"):
+            model = PeftModel.from_pretrained(another_clip(), folder, ephemeral_gpu_offload=True)
+        assert torch.equal(logits(model, inputs), expected)
+
     def test_a_config_that_is_passed_is_used_as_it_is(self, saved, inputs):
         folder, expected = saved
         passed = MuDPTConfig.from_pretrained(folder)
