@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from .checks import check_adapter_names, check_modules_to_save, check_weights
-from .config import Modality, MuDPTConfig
+from .config import Modality, MuDPTConfig, MuDPTType
 from .hooks import NO_ADAPTER_PER_SAMPLE
 from .initialization import init_token_ids, start_from_words
 from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
@@ -59,7 +59,7 @@ class MuDPTModel(BaseTuner):
         configs = getattr(model, "peft_config", {})
         before = dict(configs)
         namesake = before.get(adapter_name)
-        if namesake is not None and not isinstance(namesake, MuDPTConfig):
+        if namesake is not None and namesake.peft_type != MuDPTType.MUDPT:
             raise ValueError(
                 f"The model has a {namesake.peft_type.value} adapter named {adapter_name!r} already, and PEFT would "
                 "save both into one file. Choose another adapter_name."
