@@ -61,7 +61,9 @@ def sized_clip(size, width=1, depth=1):
 def siglip():
     torch.manual_seed(0)
     config = SiglipConfig(text_config=TEXT | dict(projection_size=48), vision_config=VISION)
-    return enlivened(SiglipModel(config))
+    model = enlivened(SiglipModel(config))
+    model.logit_bias.data.fill_(-2.0)
+    return model
 
 
 def metaclip_2():
