@@ -28,8 +28,8 @@ SHORTER = {
     " --learning_rate_factors 1",
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
-# What a command holds that cannot be had here: why. Its flags are read and checked by the script itself, up to the place
-# where the work begins.
+# What a command holds that cannot be had here: why. Its flags are read and checked by the script itself, up to the
+# place where the work begins.
 ONLY_READ = {
     "--model_name_or_path openai/": "needs the Hub",
     "--dataset_name": "needs the Hub",
