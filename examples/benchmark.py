@@ -35,8 +35,8 @@ class BenchmarkArguments:
 
 
 def parse() -> BenchmarkArguments:
-    (arguments,) = HfArgumentParser(BenchmarkArguments, description=__doc__).parse_args_into_dataclasses()
-    return arguments
+    parser = HfArgumentParser(BenchmarkArguments, description=__doc__.partition("\n")[0])
+    return parser.parse_args_into_dataclasses()[0]
 
 
 def numbers(text: str) -> list[int]:

@@ -15,8 +15,15 @@ CLASS_NAMES = demo.CLASS_NAMES[::10]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("my_pictures"))
-    parser.add_argument("--style", choices=demo.STYLES, default=demo.ADAPTATION_STYLE, help="How they look.")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, nargs="?", default=Path("my_pictures"), help="Default: my_pictures."
+    )
+    parser.add_argument(
+        "--style",
+        choices=demo.STYLES,
+        default=demo.ADAPTATION_STYLE,
+        help=f"How they look. Default: {demo.ADAPTATION_STYLE}.",
+    )
     parser.add_argument("--images_per_class", type=int, default=10, help="Pictures of each class. Default: 10.")
     parser.add_argument("--seed", type=int, default=0, help="Another seed draws other pictures. Default: 0.")
     arguments = parser.parse_args()

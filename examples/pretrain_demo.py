@@ -125,7 +125,7 @@ def contrast(model: CLIPModel, first: torch.Tensor, second: torch.Tensor) -> tor
 
 
 def main() -> None:
-    arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
+    arguments = HfArgumentParser(Arguments, description=__doc__.partition("\n")[0]).parse_args_into_dataclasses()[0]
     set_seed(arguments.seed)
     rng = np.random.default_rng(arguments.seed)
     tokenizer = train_tokenizer()

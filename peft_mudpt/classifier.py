@@ -158,6 +158,10 @@ class MuDPTClassifier(torch.nn.Module):
             class_names, template, class_batch_size: see the class.
             base_model_name_or_path: the CLIP, if it lies elsewhere than where the adapter says.
             **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
+
+        Raises:
+            ValueError: if the adapter names no CLIP or does not fit the one given, or no classes are given and it
+                remembers none.
         """
         base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
         if not base:
@@ -190,7 +194,7 @@ class MuDPTClassifier(torch.nn.Module):
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
     def class_features(self) -> torch.Tensor:
-        """The normalised text features (C, D) of the classes."""
+        """The text features (C, D) of the classes, each of length 1. With a gradient if one flows into them."""
         if torch.compiler.is_compiling():
             return self._encode()
         state = text_state(self.model)
@@ -209,12 +213,18 @@ class MuDPTClassifier(torch.nn.Module):
     @torch.no_grad()
     def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
         """
-        Class probabilities (N, C) of images, which add up to 1 for each.
+        Class probabilities of images.
 
         Args:
             images: pictures (PIL), their files or URLs; or pixel values (N, 3, H, W), as the image processor makes
                 them.
             batch_size: images at a time.
+
+        Returns:
+            Probabilities (N, C) in float32, which add up to 1 for each image.
+
+        Raises:
+            ValueError: if the images are none of these, or `batch_size` is less than 1.
         """
         is_tensor = isinstance(images, torch.Tensor)
         if is_tensor and (images.dim() != 4 or not images.is_floating_point()):
@@ -240,8 +250,12 @@ class MuDPTClassifier(torch.nn.Module):
 
     def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
         """
-        The k most probable classes of each image with their probabilities, the most probable first; of equally
-        probable ones the first by label, as in `predict`.
+        The k most probable classes of each image with their probabilities (0 to 1), the most probable first, and of
+        equally probable ones the first by label; all classes if there are fewer. See `predict_proba` for the other
+        arguments.
+
+        Raises:
+            ValueError: if `k` is less than 1.
         """
         if k < 1:
             raise ValueError(f"k={k} is too few; give at least 1.")
@@ -254,6 +268,12 @@ class MuDPTClassifier(torch.nn.Module):
 
     @property
     def image_processor(self) -> BaseImageProcessor:
+        """
+        What makes pixel values (N, 3, H, W) of pictures: the one given, or that of the CLIP the model was loaded from.
+
+        Raises:
+            ValueError: if none was given and the CLIP was not loaded from anywhere.
+        """
         if self._image_processor is None:
             origin = _origin(self.model, "image_processor")
             self._image_processor = AutoImageProcessor.from_pretrained(origin, backend="pil")

@@ -79,6 +79,9 @@ class MuDPTConfig(PeftConfig):
     injection model (MuDPT, arXiv 2306.11400). CoOp, VPT, IVLP and MaPLe are points of the same space; see
     [`MuDPTConfig.from_preset`].
 
+    With n prompt tokens in each of J layers (the depth), a tower of width d has prompts of shape (J, n, d). They are
+    fused by the formulas of `prompts.MultiModalPrompts`. Where each method stems from is said beside `PRESETS`.
+
     Creating the adapter fills in what depends on the base model (`text_hidden_size`, `vision_hidden_size`, the depths,
     `text_prompt_init_ids`), so that the saved file describes the adapter by itself. Use a new config for another base.
 
@@ -120,7 +123,10 @@ class MuDPTConfig(PeftConfig):
     tokenizer_name_or_path: Optional[str] = field(
         default=None, metadata={"help": "Tokenizer for text_prompt_init_text. None: the base model's own."}
     )
-    init_std: float = field(default=0.02, metadata={"help": "Standard deviation of randomly initialised prompts."})
+    init_std: float = field(
+        default=0.02,
+        metadata={"help": "Standard deviation of randomly initialised prompts, in the units of token embeddings."},
+    )
     fusion_direction: FusionDirection = field(
         default="bidirectional", metadata={"help": "Which tower's raw prompts inform the other tower's prompts."}
     )
@@ -139,10 +145,12 @@ class MuDPTConfig(PeftConfig):
         default=None, metadata={"help": "Modules of the base model to train and save beside the prompts."}
     )
     text_hidden_size: Optional[int] = field(
-        default=None, metadata={"help": "Width of the text tower. Filled in from the base model."}
+        default=None,
+        metadata={"help": "Width of the text tower (numbers per token). Filled in from the base model."},
     )
     vision_hidden_size: Optional[int] = field(
-        default=None, metadata={"help": "Width of the vision tower. Filled in from the base model."}
+        default=None,
+        metadata={"help": "Width of the vision tower (numbers per token). Filled in from the base."},
     )
     text_prompt_init_ids: Optional[dict[str, list[int]]] = field(
         default=None,

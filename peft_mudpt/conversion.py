@@ -150,7 +150,8 @@ def convert_checkpoint(
             (preset `mudpt_linear`: the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
-        The config of the adapter, and its float32 weights, to be loaded by `peft.set_peft_model_state_dict`.
+        The config of the adapter, and its float32 weights by the names of a saved adapter, to be loaded by
+        `peft.set_peft_model_state_dict`: prompts (layers, n, width) per tower, and the networks that fuse them.
 
     Raises:
         ValueError: for an unknown method; for names that do not belong to it or are missing, and shapes that do not go

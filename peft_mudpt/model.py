@@ -35,6 +35,9 @@ class MuDPTModel(BaseTuner):
         config ([`MuDPTConfig`]): the configuration of the adapter.
         adapter_name (`str`): the name of the adapter.
 
+    It is called like the model it adapts, and returns what that returns, in the same shapes: hooks put the prompts in
+    and take them out again. The formulas are those of `prompts.MultiModalPrompts`.
+
     Raises:
         ValueError: if the model has no supported tower or the config does not fit it. The model stays as it was.
 

@@ -106,8 +106,9 @@ def draw(result: dict[str, Any], file: Path) -> None:
         (task, [row for row in result["times"] if row["task"] == task], median_seconds) for task in TASKS
     ]
     panels.append(("memory", result["memory"], peak_bytes))
+    panels = [panel for panel in panels if panel[1]]  # what was measured
     figure = Figure(figsize=(12, 4), layout="constrained")
-    for axes, (name, rows, values) in zip(figure.subplots(1, len(panels)), panels):
+    for axes, (name, rows, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
         for way, color in ((PADDED, "#999999"), (OURS, "#D55E00")):
             points = [(row["classes"], values(row)[way] / values(row)[PLAIN]) for row in shown if way in values(row)]

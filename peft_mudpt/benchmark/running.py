@@ -31,6 +31,17 @@ def run(
     """
     Measure, on the GPU if there is one.
 
+    Args:
+        models: of `MODELS`, with random weights.
+        tasks: of `TASKS`.
+        classes: numbers of classes at which time is measured.
+        memory_classes: numbers of classes at which the memory of a training step is measured.
+        batch_sizes: images per batch.
+        autocast: bfloat16 autocast, or float32.
+        compiled: whether our way and plain CLIP go through `torch.compile`.
+        seconds_per_way: how long each way is timed in each case, twice at least.
+        say: what is done with a line of progress.
+
     Returns:
         `times`: one row per case, with the seconds of each turn by way; `memory`: one row per model and number of
         classes, at the smallest batch, with the peak in bytes by way; and what it was measured on. Where the padded

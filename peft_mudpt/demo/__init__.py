@@ -35,12 +35,16 @@ __all__ = [
 
 def load_pictures(style: str, images_per_class: int, seed: int) -> Dataset:
     """
-    Draw a data set with columns `image` (RGB picture) and `label` (`ClassLabel` of `CLASS_NAMES`), class by class.
+    Draw a data set, class by class, the same for the same arguments.
 
     Args:
         style: one of `STYLES`.
         images_per_class: number of pictures of each class.
         seed: another seed draws other pictures.
+
+    Returns:
+        `len(CLASS_NAMES) * images_per_class` rows: `image`, an RGB picture of `SIZE` x `SIZE` pixels, and `label`, a
+        `ClassLabel` of `CLASS_NAMES`.
 
     Raises:
         ValueError: if there is no such style.
