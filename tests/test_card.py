@@ -10,6 +10,8 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 from huggingface_hub.hf_api import RepoUrl
 from huggingface_hub.utils import filter_repo_objects
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoProcessor, CLIPModel
 
@@ -19,6 +21,9 @@ from peft_mudpt.fewshot.results import write_result
 
 
 CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
+HARMFUL = st.sampled_from(
+    ["a\n---\ntags: [evil]", "`` ` ``", "x | y", "\n# Heading", "![](http://evil)", "<script>", "```\n", "a: b", "\\|"]
+) | st.text(min_size=1, max_size=20).filter(lambda text: text.strip("`. /\0") and text.split())
 HUB_CLIP = "openai/clip-vit-base-patch16"
 
 
@@ -200,6 +205,27 @@ class TestText:
     def test_no_path_of_the_machine_gets_into_it(self, hub_model_id):
         card = str(parsed(demo.MODEL_PATH, hub_model_id, dataset="/home/somebody/pictures/pets"))
         assert "/home" not in card and str(Path(demo.MODEL_PATH).parent) not in card and "# MuDPT on pets" in card
+
+    @given(st.lists(HARMFUL, min_size=2, max_size=3), HARMFUL, HARMFUL)
+    def test_names_and_texts_do_not_change_its_structure(self, names, dataset, template):
+        metrics_by_name = {"metrics": {dataset: metrics(9.0)}, "zero_shot": {dataset: metrics(8.0)}}
+        fields = dict(class_names=names, dataset=dataset, template_after_prompts=template, **metrics_by_name)
+        harmless = dict(class_names=["x"] * len(names), dataset="x", template_after_prompts="x")
+        harmless |= {"metrics": {"x": metrics(9.0)}, "zero_shot": {"x": metrics(8.0)}}
+        card, other = parsed(**fields), parsed(**harmless)
+        assert card.data.tags == other.data.tags and card.data.library_name == "peft"
+        assert card.data.eval_results[0].dataset_type == dataset
+        kinds = [[line[:1] for line in text.splitlines()] for text in (card.text, other.text)]  # heading, list, table
+        assert kinds[0] == kinds[1]
+        (row,) = (line for line in card.text.splitlines() if line.endswith("| 9.0 % | 8.0 % |"))
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 4
+
+    @given(HARMFUL)
+    def test_a_class_is_shown_as_it_is_called(self, name):
+        listed = parsed(class_names=[name, "b"]).text.split("## Classes\n\n")[1].splitlines()[0]
+        fence = re.match("`+", listed)[0]
+        shown, other = listed.removeprefix(fence).removesuffix(", `b`").removesuffix(fence), " ".join(name.split())
+        assert shown.strip() == other.strip() and fence not in re.findall("`+", other)
 
     def test_the_citation_is_the_readmes(self):
         readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

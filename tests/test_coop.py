@@ -65,6 +65,15 @@ def test_pictures_of_a_split_that_are_missing_are_named_and_counted(tmp_path):
         read_coop(tmp_path, "caltech101")
 
 
+@pytest.mark.parametrize("path", ["../secret.jpg", "a/../../secret.jpg", "{}/secret.jpg"])
+def test_a_split_that_leads_out_of_its_pictures_is_refused(tmp_path, path):
+    path = path.format(tmp_path / "dtd")
+    build_split(tmp_path, "dtd", {"train": items("train"), "val": items("val"), "test": [[path, 0, "wild cat"]]})
+    touch(tmp_path / "dtd" / "secret.jpg")
+    with pytest.raises(ValueError, match="split of dtd leads out of .*secret.jpg"):
+        read_coop(tmp_path, "dtd")
+
+
 def test_aircraft_variants_are_labelled_by_their_list(tmp_path):
     folder = tmp_path / "fgvc_aircraft"
     for picture in ("1", "2", "3"):

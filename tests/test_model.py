@@ -63,6 +63,12 @@ class TestAdding:
             get_peft_model(clip, config(), adapter_name=name)
         assert hooks_on(clip) == 0 and not hasattr(clip, "prompt_learner")
 
+    @pytest.mark.parametrize("name", ["..", "../x", "a/b", "/tmp/x", "a\\b", "a\0b"])
+    def test_a_name_that_leads_out_of_the_folder_it_is_saved_in_is_refused(self, clip, name):
+        with pytest.raises(ValueError, match="cannot be the name of an adapter"):
+            get_peft_model(clip, config(), adapter_name=name)
+        assert hooks_on(clip) == 0 and not hasattr(clip, "prompt_learner")
+
     def test_a_later_adapter_is_held_against_the_names_of_the_earlier(self, clip):
         model = get_peft_model(clip, config(), adapter_name="input_layer")
         with pytest.raises(ValueError, match="'input_layer' cannot be the name"):

@@ -56,6 +56,14 @@ def test_the_script_writes_the_report_with_its_pictures(run, tmp_path):
             assert picture.format == "PNG" and picture.width >= 600 and len(picture.getcolors(2**20)) > 50
 
 
+def test_pictures_stay_in_the_folder_whatever_a_data_set_is_called(run, tmp_path):
+    folder = write(tmp_path / "results", result(dataset=".."), result(dataset="/a/../b"))
+    done = run(folder, "--output_dir", tmp_path / "out")
+    assert done.code == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "out"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {"", ".md"}  # folders, and the report
+
+
 def test_several_data_sets_have_their_pictures_in_folders(run, tmp_path):
     folder = write(tmp_path, result(dataset="dtd"), result(dataset="ucf101"))
     assert run(folder, "--output_dir", tmp_path / "out").code == 0

@@ -50,6 +50,19 @@ def test_runs_of_several_data_sets_lie_apart(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["..", ".", "", "../elsewhere", "/elsewhere", "a\\b"])
+def test_a_data_set_whose_name_leads_out_of_the_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="named after its data set"):
+        sweep(tmp_path, datasets=[name])
+
+
+@pytest.mark.parametrize("name", ["..", "../mine", "/mine", "somebody/pets"])
+def test_runs_on_a_data_set_of_the_hub_stay_in_the_folder(tmp_path, name):
+    for run in sweep(tmp_path, flags=["--dataset_name", name]).runs({}):
+        assert run.folder.resolve().relative_to(tmp_path.resolve()).parts[0] == "few-shot"
+        assert run.folder.relative_to(tmp_path).parts[2] == "mudpt"
+
+
 def test_flags_reach_every_run(tmp_path):
     runs = sweep(tmp_path, flags=["--max_train_steps", "7"], learning_rate_factors=[1.0, 2.0])
     assert {steps for (steps,) in asked([*runs.runs({}), *runs.search_runs()], "max_train_steps")} == {7}
