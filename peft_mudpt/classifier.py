@@ -124,7 +124,9 @@ class MuDPTClassifier(torch.nn.Module):
         tower = prompted_tower(getattr(model, "text_model", None))
         if tower is None or not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
             what = "has offloaded weights" if hasattr(model, "logit_scale") else f"is a {type(model).__name__}"
-            raise ValueError(f"The model {what}; give a whole CLIP, loaded, or a PeftModel of one.")
+            raise ValueError(
+                f"The model {what}; give a whole CLIPModel, MetaClip2Model or SiglipModel, loaded, or a PeftModel of one."
+            )
         self.model = model
         self.config = model.config
         self.class_names = _checked(_remembered(model, "class_names") if class_names is None else class_names)
