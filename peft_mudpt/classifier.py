@@ -125,7 +125,7 @@ class MuDPTClassifier(torch.nn.Module):
         if tower is None or not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
             what = "has offloaded weights" if hasattr(model, "logit_scale") else f"is a {type(model).__name__}"
             raise ValueError(
-                f"The model {what}; give a whole CLIPModel, MetaClip2Model or SiglipModel, loaded, or a PeftModel of one."
+                f"The model {what}; give a whole CLIPModel, MetaClip2Model or SiglipModel, loaded, plain or adapted."
             )
         self.model = model
         self.config = model.config
