@@ -64,7 +64,8 @@ def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[st
         towers: its towers by modality.
 
     Raises:
-        ValueError: if a name matches no module, one that prompts enter, or one of the adapter itself.
+        ValueError: if a name matches no module, one that prompts enter, one of the adapter itself, or one within
+            another match.
     """
     hooked = {id(module) for tower in towers.values() for module in prompted_tower(tower).hooked_modules(tower)}
     with torch.device("meta"):
@@ -91,6 +92,13 @@ def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[st
                 f"modules_to_save names {wanted!r}, which a part of the adapter itself is also called. Give more of "
                 "the name, from the module above it on."
             )
+    saved = [name for name, _ in model.named_modules() if name and name.endswith(tuple(config.modules_to_save or ()))]
+    inner = next((name for name in saved if any(name.startswith(f"{outer}.") for outer in saved)), None)
+    if inner is not None:
+        raise ValueError(
+            f"modules_to_save names {inner!r} and a module that holds it: PEFT could not load what it saved of them. "
+            "Name one of the two."
+        )
 
 
 def check_weights(weights: dict[str, torch.Tensor], config: MuDPTConfig, adapter_name: str, model: nn.Module) -> None:
