@@ -12,7 +12,12 @@ from torch import nn
 from .config import MODALITIES, MuDPTConfig
 from .layer import LAYER_NAME, MuDPTLayer
 from .prompts import MultiModalPrompts
-from .towers import prompted_tower
+from .towers import find_towers, prompted_tower
+
+
+# What belongs to one tower of a whole CLIP.
+PARTS = {"text": ("text_model", "text_projection"), "vision": ("vision_model", "visual_projection")}
+SAID = 5  # faults that an error names
 
 
 def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:
@@ -33,7 +38,7 @@ def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterab
     taken |= set(_own_segments(model))
     taken |= {segment for adapter in adapters for key in adapter.state_dict() for segment in key.split(".")}
     for name in names:
-        if not _is_file_name(name) or set(name) & set("./\\()") or name in taken or hasattr(nn.ModuleDict(), name):
+        if not _fits_into_keys_and_files(name) or name in taken or hasattr(nn.ModuleDict(), name):
             raise ValueError(
                 f"{name!r} cannot be the name of an adapter on this model: PEFT would mix it up with a part of the "
                 "model, or could not save and load it. Choose another name: printable, of at most 255 bytes, and "
@@ -41,8 +46,10 @@ def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterab
             )
 
 
-def _is_file_name(name) -> bool:
-    return isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= 255
+def _fits_into_keys_and_files(name) -> bool:
+    if not isinstance(name, str) or not name.isprintable() or set(name) & set("./\\()"):
+        return False
+    return 0 < len(name.encode()) <= 255
 
 
 def _own_segments(module: nn.Module) -> Iterator[str]:
@@ -104,7 +111,7 @@ def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[st
 def check_weights(weights: dict[str, torch.Tensor], config: MuDPTConfig, adapter_name: str, model: nn.Module) -> None:
     """
     PEFT only warns of a tensor that is missing, whose place keeps random numbers, and writes to any place of the
-    model whose name a file holds.
+    model whose name a file holds. The shapes of `modules_to_save` it checks itself, as `ignore_mismatched_sizes` asks.
 
     Args:
         weights: what is to be loaded, by the names of the model's state dict.
@@ -119,21 +126,24 @@ def check_weights(weights: dict[str, torch.Tensor], config: MuDPTConfig, adapter
     places = (f".{container}.{adapter_name}.", f".modules_to_save.{adapter_name}.")
     state = model.state_dict()
     expected = {key: tensor for key, tensor in state.items() if any(place in f".{key}" for place in places)}
-    # an adapter made on the whole CLIP may bring modules that a single tower does not have
-    modules, brought = dict(model.named_modules()), [f"{name}." for name in config.modules_to_save or ()]
+    # an adapter made on the whole CLIP may bring modules of the tower that is not here
+    elsewhere = {part for modality in MODALITIES if modality not in find_towers(model) for part in PARTS[modality]}
     faults = [f"{key} is missing" for key in expected.keys() - weights.keys()]
     for key, tensor in weights.items():
-        if key not in expected:
-            if key.rpartition(".")[0] in modules or not any(name in key for name in brought):
+        own, place = places[0] in f".{key}", expected.get(key)
+        if place is None:
+            if not elsewhere & set(key.split(".")):
                 faults.append(f"{key} is no part of it")
-        elif tensor.shape != expected[key].shape:
-            faults.append(f"{key} has the shape {tuple(tensor.shape)}, expected {tuple(expected[key].shape)}")
-        elif not tensor.is_floating_point():
-            faults.append(f"{key} holds {tensor.dtype}, expected floating point")
-        elif not tensor.to(expected[key].dtype).isfinite().all():
+        elif own and tensor.shape != place.shape:
+            faults.append(f"{key} has the shape {tuple(tensor.shape)}, expected {tuple(place.shape)}")
+        elif tensor.is_floating_point() != place.is_floating_point():
+            faults.append(f"{key} holds {tensor.dtype}, expected {place.dtype}")
+        elif not tensor.to(place.dtype).isfinite().all() and (place.is_meta or place.isfinite().all()):
             faults.append(f"{key} holds NaN or infinity")
     if faults:
+        more = f", and {len(faults) - SAID} more" if len(faults) > SAID else ""
         raise ValueError(
-            f"These weights are not those of the adapter that its config describes: {'; '.join(sorted(faults))}. "
-            "Nothing of them was loaded. Take both files from one save of a trained adapter."
+            "These weights are not those of the adapter that its config describes: "
+            f"{'; '.join(sorted(faults)[:SAID])}{more}. Nothing of them was loaded. Take both files from one save of "
+            "a trained adapter."
         )

@@ -39,8 +39,8 @@ PAPER_DEPTH = 9
 
 # Beyond it, no number of tokens, layers or channels is meant; the memory would not do.
 LARGEST_COUNT = 10_000
-# Beyond it, prompts overflow in half precision before they are trained.
-LARGEST_STD = 1_000
+# Beyond it, prompts may overflow in half precision (65,504) before they are trained.
+LARGEST_STD = 10_000
 
 # Each published method as a point of the design space: only what differs from the defaults, which are MuDPT's.
 PRESETS: dict[str, dict] = {

@@ -53,7 +53,7 @@ def lay_out_classes(
         raise ValueError(
             f"The text of class {lengths.index(max(lengths))} has {max(lengths)} tokens, which with "
             f"{len(table) - room} prompt tokens is more than the {len(table)} positions of the text tower. Shorten it "
-            f"to {room} tokens, those that the tokenizer adds included."
+            f"to {room} tokens, those that the tokenizer adds included (and a token of padding, where there is some)."
         )
     if class_batch_size is None:
         class_batch_size = _classes_per_group(tower.config, words, table.dtype)

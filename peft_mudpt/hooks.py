@@ -41,7 +41,8 @@ class PromptedTower:
     """
     The life of the prompts in one tower: inserted at the embeddings, overwritten before each deep layer, removed after
     the last. What the base model returns therefore has the shapes it has without prompts; only `attentions`, which
-    relate all tokens, show them. (A tower's `embeddings` or `encoder` called by itself shows them too.)
+    relate all tokens, show them. (A tower's `embeddings` or `encoder` called by itself shows them too; and a text
+    tower that gives up padding for them returns no states of it.)
     """
 
     modality: ClassVar[Modality]

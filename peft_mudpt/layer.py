@@ -38,7 +38,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.mudpt_adapters = nn.ModuleDict()
         self.merged_adapters = []
-        self.awaited: set[str] = set()  # adapters made to be loaded, whose weights have not come yet
+        self._as_made: dict[str, list] = {}  # of adapters made to be loaded: their tensors before the weights came
         self._towers = towers  # in a list, which does not register them: they stay where they are in the model
         self._hooks: list[RemovableHandle] = []
 
@@ -46,11 +46,15 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         """Add an adapter; the first one brings the hooks."""
         self.mudpt_adapters[adapter_name] = prompts
         if config.inference_mode:
-            self.awaited.add(adapter_name)
+            self._as_made[adapter_name] = _marks(prompts)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         if not self._hooks:
             self._hooks = [hook for tower in self._towers for hook in prompted_tower(tower)(self).attach(tower)]
+
+    def awaits_weights(self, adapter_name: str) -> bool:
+        """Whether this adapter was made to be loaded, and still holds what it was made with."""
+        return self._as_made.get(adapter_name) == _marks(self.mudpt_adapters[adapter_name])
 
     def detach(self) -> None:
         """Take the hooks off the towers."""
@@ -89,7 +93,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)
-        self.awaited.discard(adapter_name)
+        self._as_made.pop(adapter_name, None)
         if not self.mudpt_adapters:
             self.detach()
 
@@ -120,3 +124,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return f"mudpt.{super().__repr__()}"  # PEFT's status helpers read the method's name from it
+
+
+def _marks(prompts: MultiModalPrompts) -> list[tuple[int, int]]:
+    """What changes when its tensors are replaced or written to."""
+    return [(id(tensor), tensor._version) for tensor in prompts.state_dict(keep_vars=True).values()]

@@ -142,11 +142,10 @@ class MuDPTModel(BaseTuner):
         try:
             check_weights(weights, config, adapter_name, model)
         except ValueError:
-            if adapter_name in layer.awaited:  # it was made for these weights, and holds random ones
+            if layer.awaits_weights(adapter_name):  # it was made for these, and holds random ones
                 del model.peft_config[adapter_name]
                 delete_adapter(model, adapter_name, cls.prefix)
             raise
-        layer.awaited.discard(adapter_name)
         return weights
 
     def _check_merge_allowed(self) -> None:

@@ -37,8 +37,8 @@ class PromptedText(PromptedTower):
     """
     Prompts before the words, with the position embeddings of where they stand, so the words move n positions on.
 
-    The token ids stay as the user passed them: the prompts are inserted after the embedding and are gone again before
-    the tower pools, so every family's rule for pooling holds, and no placeholder token is needed.
+    No token id is put in: the prompts are inserted after the embedding and are gone again before the tower pools, so
+    every family's rule for pooling holds, and no placeholder token is needed.
 
     Attributes:
         tokens_before: how many tokens stand before the prompts (BOS, or none).
@@ -190,8 +190,9 @@ class PromptedSiglipText(PromptedText):
             if (lengths > kept).any():
                 raise ValueError(
                     f"The text needs {lengths.amax().item() + n} positions with its {n} prompt tokens, but the text "
-                    f"tower has {table}: {table - n} tokens are left for words and EOS. Shorten the text, or tokenize "
-                    f"it with truncation=True, max_length={table - n}."
+                    f"tower has {table}: {table - n} tokens are left for words, EOS and the first token of padding, "
+                    f"which stands on the right. Shorten the text, or tokenize it with truncation=True, "
+                    f"max_length={table - n}."
                 )
             if moved.amin() < n or moved.amax() >= table:
                 raise ValueError(
@@ -209,8 +210,8 @@ class PromptedSiglipText(PromptedText):
     @staticmethod
     def text_lengths(ids: torch.Tensor) -> torch.Tensor:
         """
-        Tokens (B,) of each text (B, L) that must stay. What it ends in is padding, but for the first of it: some
-        tokenizers pad with EOS.
+        Tokens (B,) of each text (B, L) that must stay. What a text ends in, over and over, is taken for padding, but
+        for the first of it: some tokenizers pad with EOS.
         """
         places = torch.arange(1, 1 + ids.shape[-1], device=ids.device)  # (L,)
         return ((ids != ids[..., -1:]) * places).amax(dim=-1) + 1

@@ -151,7 +151,7 @@ class TestTensors:
     def test_one_of_another_shape_is_named_with_both(self, chosen, shape, options):
         (kind, name), tensors = chosen, tensors_of(chosen[0])
         before = tuple(tensors[name].shape)
-        assume(tuple(shape) != before)
+        assume("mudpt_" in name and tuple(shape) != before)  # PEFT looks at the shapes of modules_to_save
         tensors[name] = torch.ones(shape)
         with pytest.raises(ValueError) as refusal:
             load_tensors(kind, tensors, **options)
@@ -160,7 +160,7 @@ class TestTensors:
     @given(a_tensor())
     def test_one_that_was_flattened_is_named(self, chosen):
         (kind, name), tensors = chosen, tensors_of(chosen[0])
-        assume(tensors[name].dim() > 1)
+        assume("mudpt_" in name and tensors[name].dim() > 1)
         tensors[name] = tensors[name].flatten()
         with pytest.raises(ValueError, match="the shape"):
             load_tensors(kind, tensors)

@@ -1,6 +1,5 @@
 """What PEFT promises of a saved adapter: what the file holds, under which names, and every way back."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from peft import (
     set_peft_model_state_dict,
 )
 from safetensors.torch import load_file
-from transformers import CLIPModel
+from torch import nn
+from transformers import CLIPConfig, CLIPForImageClassification, CLIPModel, CLIPTextModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo, fold_adapter
 
@@ -221,12 +221,55 @@ class TestLoading:
         assert model.peft_config["default"] is passed and not passed.inference_mode
         assert torch.equal(logits(model, inputs), expected)
 
-    def test_tensors_of_another_size_are_an_error_or_named_in_a_warning(self, saved):
-        load = partial(PeftModel.from_pretrained, model_id=saved[0], config=config(num_virtual_tokens=2))
-        with pytest.raises(RuntimeError, match="size mismatch.*text_prompts"):
-            load(another_clip())
-        with pytest.warns(UserWarning, match=r"being ignored(.|\n)*text_prompts(.|\n)*vision_prompts"):
-            load(another_clip(), ignore_mismatched_sizes=True)
+    @pytest.mark.parametrize("ignore", [False, True])
+    def test_prompts_of_another_size_are_refused_even_if_sizes_are_to_be_ignored(self, saved, ignore):
+        passed = config(num_virtual_tokens=2)
+        with pytest.raises(ValueError, match=r"text_prompts has the shape \(3, 4, 32\), expected \(3, 2, 32\)"):
+            PeftModel.from_pretrained(another_clip(), saved[0], config=passed, ignore_mismatched_sizes=ignore)
+
+    def test_a_head_of_another_size_is_an_error_or_named_in_a_warning(self, clip, tmp_path):
+        def classifier(num_labels):
+            return CLIPForImageClassification(CLIPConfig(**{**clip.config.to_dict(), "num_labels": num_labels}))
+
+        only_vision = config(text_prompt_depth=0, fusion_direction="none", modules_to_save=["classifier"])
+        get_peft_model(classifier(10), only_vision).save_pretrained(tmp_path)
+        with pytest.raises(RuntimeError, match="size mismatch.*classifier"):
+            PeftModel.from_pretrained(classifier(5), tmp_path)
+        with pytest.warns(UserWarning, match=r"being ignored(.|\n)*classifier"):
+            PeftModel.from_pretrained(classifier(5), tmp_path, ignore_mismatched_sizes=True)
+
+    @pytest.mark.parametrize("wanted", ["text_model.final_layer_norm", "final_layer_norm"])
+    def test_a_module_that_a_tower_by_itself_calls_otherwise_is_no_silent_loss(self, clip, tmp_path, wanted):
+        get_peft_model(clip, config(modules_to_save=[wanted])).save_pretrained(tmp_path)
+        with pytest.raises((ValueError, KeyError), match="final_layer_norm"):
+            PeftModel.from_pretrained(CLIPTextModel(clip.config.text_config), tmp_path)
+
+    def test_weights_loaded_by_transformers_outlive_a_refusal_of_others(self, saved, inputs):
+        folder, expected = saved
+        clip = another_clip()
+        clip.load_adapter(str(folder))
+        with pytest.raises(ValueError, match="is missing"):
+            set_peft_model_state_dict(clip, {})
+        assert torch.equal(logits(clip, inputs), expected)
+
+    def test_an_error_names_a_few_of_many_faults(self, saved):
+        model = get_peft_model(another_clip(), config())
+        with pytest.raises(ValueError, match=r"is missing; .*, and \d+ more\. Nothing") as refusal:
+            set_peft_model_state_dict(model, {})
+        assert len(str(refusal.value)) < 1000
+
+    def test_buffers_of_a_module_that_is_trained_come_back_with_it(self, clip, tmp_path):
+        def normed():
+            model = another_clip()
+            model.visual_projection = nn.Sequential(nn.BatchNorm1d(48), model.visual_projection)
+            return model
+
+        model = get_peft_model(normed(), config(modules_to_save=["visual_projection"])).train()
+        model.get_image_features(torch.randn(3, 3, 16, 16))
+        model.save_pretrained(tmp_path)
+        again = PeftModel.from_pretrained(normed(), tmp_path)
+        counts = [m.num_batches_tracked.item() for m in again.modules() if isinstance(m, nn.BatchNorm1d)]
+        assert sorted(counts) == [0, 1]
 
     def test_the_file_of_another_method_is_reported_as_missing_keys(self, saved):
         with pytest.warns(UserWarning, match="Found missing adapter keys.*lora_A"):

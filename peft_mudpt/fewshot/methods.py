@@ -56,10 +56,7 @@ class LinearProbe(torch.nn.Module):
         super().__init__()
         self.clip = clip.requires_grad_(False)
         self.config = clip.config
-        config = (
-            clip.config
-        )  # SigLIP's text tower is projected into the width of the features, its vision tower is not
-        # SigLIP projects texts alone
+        config = clip.config  # SigLIP projects texts alone
         width = config.projection_dim if hasattr(config, "projection_dim") else config.text_config.projection_size
         self.head = torch.nn.Linear(width, num_classes)
         torch.nn.init.zeros_(self.head.weight)
