@@ -96,7 +96,6 @@ class PromptedTower:
         return None if prompts is None else (args, {**kwargs, DEEP_PROMPTS: prompts})
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        kwargs = dict(kwargs)
         prompts = kwargs.pop(DEEP_PROMPTS, None)  # (k, n, d), of the layers 1 to k; no layer knows the argument
         if prompts is not None:
             own = prompts[index - 1 : index] if index else prompts[:0]

@@ -106,9 +106,17 @@ class TestTextContract:
         with pytest.raises(TypeError):
             model.text_model(torch.tensor([[BOS, 5, EOS]]), None, None, True)
 
-    def test_a_mask_over_pairs_of_tokens_is_refused(self, model):
-        with pytest.raises(ValueError, match=r"attention_mask has shape \(1, 1, 4, 4\)"):
-            text_features(model, [[BOS, 5, 6, EOS]], attention_mask=torch.ones(1, 1, 4, 4))
+    @pytest.mark.parametrize(("size", "positions"), [(4, torch.arange(4)[None]), (7, None)])
+    def test_a_mask_over_pairs_of_tokens_must_have_the_prompts_and_come_with_positions(self, model, size, positions):
+        mask = torch.ones(1, 1, size, size, dtype=torch.bool)
+        with pytest.raises(
+            ValueError, match=rf"attention_mask has shape \(1, 1, {size}, {size}\).*\(batch, 1, 7, 7\)"
+        ):
+            text_features(model, [[BOS, 5, 6, EOS]], attention_mask=mask, position_ids=positions)
+
+    def test_a_mask_of_three_axes_is_refused(self, model):
+        with pytest.raises(ValueError, match=r"attention_mask has shape \(1, 4, 4\); .* must be \(batch, length\)"):
+            text_features(model, [[BOS, 5, 6, EOS]], attention_mask=torch.ones(1, 4, 4))
 
 
 class TestOutputs:
