@@ -74,7 +74,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
     @property
     def active_name(self) -> Optional[str]:
         """The active MuDPT adapter, switched on or off; other methods' may be active beside it."""
-        return next((name for name in self.active_adapters if name in self.mudpt_adapters), None)
+        own = [name for name in self.active_adapters if name in self.mudpt_adapters]
+        return own[0] if own else None  # no next(..., None): torch 2.8 does not compile it
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
         name = None if self.disable_adapters else self.active_name

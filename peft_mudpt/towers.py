@@ -238,7 +238,10 @@ REFUSED = {
 
 def prompted_tower(module: nn.Module) -> Optional[type[PromptedTower]]:
     """How prompts enter this module; None if it is no supported tower."""
-    return next((prompted for tower, prompted in PROMPTED_TOWERS.items() if isinstance(module, tower)), None)
+    for tower, prompted in PROMPTED_TOWERS.items():  # no next(..., None): torch 2.8 does not compile it
+        if isinstance(module, tower):
+            return prompted
+    return None
 
 
 def find_towers(model: nn.Module) -> dict[Modality, str]:
