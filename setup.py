@@ -7,10 +7,12 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "_version.py").read_text())[1]
 
-examples = ["accelerate", "datasets", "Pillow"]
+examples = ["accelerate>=1.1", "datasets>=4.0", "Pillow"]
 report = ["matplotlib"]
 export = ["onnx", "onnxscript"]
-test = [*examples, *report, *export, "hypothesis", "onnxruntime", "pytest", "pytest-xdist"]
+# torchao's releases want a torch about as new as themselves: it is left out where the lowest versions are tested
+quantised = 'torchao; python_version >= "3.11"'
+test = [*examples, *report, *export, "hypothesis", "onnxruntime", "pytest", "pytest-xdist", quantised]
 
 setup(
     name="peft_mudpt",
@@ -22,7 +24,7 @@ setup(
     packages=find_packages(include=["peft_mudpt", "peft_mudpt.*"]),
     package_data={"peft_mudpt": ["py.typed", "demo/clip/*"]},
     python_requires=">=3.10",
-    install_requires=["torch>=2.6", "transformers>=5.10", "peft>=0.21", "safetensors", "numpy"],
+    install_requires=["torch>=2.8", "transformers>=5.10.1", "peft>=0.21", "safetensors", "numpy"],
     extras_require={
         "examples": examples,  # the scripts, and the pictures of the embedded world
         "report": report,  # the pictures of examples/report.py

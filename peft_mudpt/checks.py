@@ -42,12 +42,12 @@ def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterab
             raise ValueError(
                 f"{name!r} cannot be the name of an adapter on this model: PEFT would mix it up with a part of the "
                 "model, or could not save and load it. Choose another name: printable, of at most 255 bytes, and "
-                "without any of . / \\ ( )."
+                "without any of . / \\ ( ) $."
             )
 
 
 def _fits_into_keys_and_files(name) -> bool:
-    if not isinstance(name, str) or not name.isprintable() or set(name) & set("./\\()"):
+    if not isinstance(name, str) or not name.isprintable() or set(name) & set("./\\()$"):
         return False
     return 0 < len(name.encode()) <= 255
 

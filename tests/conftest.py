@@ -15,6 +15,10 @@ from peft_mudpt import MuDPTConfig
 
 BOS, EOS, PAD = 97, 98, 99
 
+# The models are tiny, and each worker has one core; so have the processes that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples in every run, and nothing written. More of them: pytest --hypothesis-profile=thorough
 SETTINGS = dict(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("suite", max_examples=25, **SETTINGS)
