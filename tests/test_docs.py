@@ -159,5 +159,5 @@ def test_its_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_files_it_names_exist(page):
-    named = re.findall(r"\b(?:examples|peft_mudpt|tests)/[\w/]+\.py\b", PAGES[page])
+    named = re.findall(r"(?:\b(?:examples|peft_mudpt|tests)/[\w/]+\.py|\.ci/[\w.]+)\b", PAGES[page])
     assert [name for name in named if not (ROOT / name).exists()] == []
