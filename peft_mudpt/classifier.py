@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional, Union
 import torch
 from peft import PeftConfig, PeftModel
 from torch.nn.functional import cross_entropy, normalize
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.image_utils import load_image
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
@@ -278,7 +278,7 @@ class MuDPTClassifier(torch.nn.Module):
         """
         if self._image_processor is None:
             origin = _origin(self.model, "image_processor")
-            self._image_processor = AutoImageProcessor.from_pretrained(origin, backend="pil")
+            self._image_processor = AutoProcessor.from_pretrained(origin, backend="pil").image_processor
         return self._image_processor
 
     def _pixel_values(self, images: Images) -> torch.Tensor:

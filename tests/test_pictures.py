@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as images
-from transformers import AutoImageProcessor
+from transformers import AutoProcessor
 
 from peft_mudpt import demo
 from peft_mudpt.fewshot.pictures import PixelCollator, TestPictures, TrainingPictures, random_resized_crop
@@ -83,7 +83,7 @@ def demo_pictures():
 
 @pytest.mark.parametrize("ready", [False, True])
 def test_a_batch_is_what_the_image_processor_makes_of_the_pictures(ready):
-    processor = AutoImageProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
     rows = [TestPictures(demo_pictures())[i] for i in range(3)]
     batch = PixelCollator(processor, ready)(rows)
     pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image, _ in rows])

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoProcessor, AutoTokenizer, CLIPModel
 
 from peft_mudpt import demo
 from peft_mudpt.classifier import MuDPTClassifier, tokenize_classes
@@ -22,7 +22,7 @@ from peft_mudpt.fewshot.training import Recipe, build_schedule, checkpoint_ident
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 NAMES = list(demo.CLASS_NAMES[:3])
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
-PROCESSOR = AutoImageProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+PROCESSOR = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
 TOKENS = tokenize_classes(TOKENIZER, NAMES, "{}.")
 
 

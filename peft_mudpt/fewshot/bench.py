@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, PreTrainedModel
 
 from ..classifier import MuDPTClassifier
 from .arguments import Arguments
@@ -25,7 +25,7 @@ class Bench:
         self.accelerator = accelerator
         self.arguments = arguments
         self.tokenizer = AutoTokenizer.from_pretrained(name)
-        self.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+        self.image_processor = AutoProcessor.from_pretrained(name, backend="pil").image_processor
 
     def load_clip(self) -> PreTrainedModel:
         """A fresh one, in float32."""
