@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "peft_mudpt" / "_version.py").read_text())[1]
 
-examples = ["accelerate>=1.1", "datasets>=4.0", "Pillow"]
+examples = ["accelerate>=1.3", "datasets>=4.0", "Pillow"]
 report = ["matplotlib"]
 export = ["onnx", "onnxscript"]
 # torchao's releases want a torch about as new as themselves: it is left out where the lowest versions are tested
