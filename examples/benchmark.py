@@ -46,8 +46,8 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     arguments = parse()
 
-    from peft_mudpt.benchmark.reporting import draw, markdown
-    from peft_mudpt.benchmark.running import run
+    from peft_mudpt.lab.cost.reporting import draw, markdown
+    from peft_mudpt.lab.cost.running import run
 
     result = run(
         models=arguments.models.split(","),

@@ -9,14 +9,14 @@ pictures, the protocols and the methods.
 
 from transformers import HfArgumentParser
 
-from peft_mudpt.fewshot.arguments import Arguments
+from peft_mudpt.lab.arguments import Arguments
 
 
 def main() -> None:
     parser = HfArgumentParser(Arguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
     arguments = parser.parse_args_into_dataclasses()[0]
 
-    from peft_mudpt.fewshot.experiment import run
+    from peft_mudpt.lab.experiment import run
 
     run(arguments)
 

@@ -53,7 +53,7 @@ def remembered_classes(config: PeftConfig, adapter: str) -> tuple[Optional[list[
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    from peft_mudpt.fewshot.results import RESULT, read_result
+    from peft_mudpt.lab.schema import RESULT, read_result
 
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is None and template is None:  # a LoRA adapter: its config has no place for them

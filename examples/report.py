@@ -24,11 +24,11 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 def main() -> None:
     parser, arguments = parse()
 
-    from peft_mudpt.fewshot.plots import OVERVIEW, draw_all, save
-    from peft_mudpt.fewshot.published import published_report
-    from peft_mudpt.fewshot.results import read_results
-    from peft_mudpt.fewshot.rows import sections
-    from peft_mudpt.fewshot.tables import markdown_report
+    from peft_mudpt.lab.report.plots import OVERVIEW, draw_all, save
+    from peft_mudpt.lab.report.published import published_report
+    from peft_mudpt.lab.report.rows import sections
+    from peft_mudpt.lab.report.tables import markdown_report
+    from peft_mudpt.lab.schema import read_results
 
     folder = arguments.output_dir or arguments.results_dir / "report"
     published = f"\n{published_report()}" if arguments.published else ""

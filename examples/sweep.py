@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from peft_mudpt.fewshot.arguments import flag
+from peft_mudpt.lab.arguments import flag
 
 
 @dataclass
@@ -41,7 +41,7 @@ def main() -> None:
     parser = HfArgumentParser(SweepArguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
     arguments, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
 
-    from peft_mudpt.fewshot.sweep import NO_NUMBER, Sweep, run_all
+    from peft_mudpt.lab.sweep import NO_NUMBER, Sweep, run_all
 
     def items(flag: str, kind: type) -> list:
         try:

@@ -2,12 +2,12 @@
 
 from ._registration import register
 from ._version import __version__
-from .classifier import MuDPTClassifier
+from .classifier.classifier import MuDPTClassifier
 from .config import PRESETS, MuDPTConfig
 from .conversion import convert_checkpoint
-from .exporting import export_classifier
-from .folding import fold_adapter
 from .model import MuDPTModel
+from .serving.exporting import export_classifier
+from .serving.folding import fold_adapter
 
 
 __all__ = [

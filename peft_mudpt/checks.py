@@ -11,8 +11,8 @@ from torch import nn
 
 from .config import MODALITIES, MuDPTConfig
 from .layer import LAYER_NAME, MuDPTLayer
-from .prompts import MultiModalPrompts
-from .towers import find_towers, prompted_tower
+from .prompts.prompts import MultiModalPrompts
+from .towers.registry import find_towers, prompted_tower
 
 
 # What belongs to one tower of a whole CLIP.

@@ -10,7 +10,7 @@ import torch
 
 from .config import MODALITIES, MuDPTConfig
 from .layer import LAYER_NAME, MuDPTLayer
-from .prompts import MultiModalPrompts
+from .prompts.prompts import MultiModalPrompts
 
 
 # What published files hold beside the learned parameters: the embedded class names of one data set, and all of CLIP

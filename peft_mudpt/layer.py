@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .config import Modality, MuDPTConfig
-from .prompts import MultiModalPrompts
-from .towers import prompted_tower
+from .prompts.prompts import MultiModalPrompts
+from .towers.registry import prompted_tower
 
 
 # The layer's place in the module that owns the towers; CoOp's word for it. It must not contain the prefix "mudpt_":

@@ -13,11 +13,11 @@ from torch import nn
 
 from .checks import check_adapter_names, check_modules_to_save, check_weights
 from .config import Modality, MuDPTConfig, MuDPTType
-from .hooks import NO_ADAPTER_PER_SAMPLE
-from .initialization import init_token_ids, start_from_words
 from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
-from .prompts import MultiModalPrompts
-from .towers import find_towers, tower_shape
+from .prompts.initialization import init_token_ids, start_from_words
+from .prompts.prompts import MultiModalPrompts
+from .towers.base import NO_ADAPTER_PER_SAMPLE
+from .towers.registry import find_towers, tower_shape
 
 
 FOLDED = (

@@ -11,8 +11,7 @@ import torch
 from peft import PeftConfig
 
 from peft_mudpt import MuDPTConfig, convert_checkpoint
-
-from .test_golden import GOLDEN, METHODS, read
+from tests.test_golden import GOLDEN, METHODS, read
 
 
 ROOT = Path(__file__).parents[1]

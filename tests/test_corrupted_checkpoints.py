@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_mudpt import convert_checkpoint
-
-from .test_conversion import METHODS, published
-from .test_corrupted_files import in_place
+from tests.test_conversion import METHODS, published
+from tests.test_corrupted_files import in_place
 
 
 def conversion_script():

@@ -15,9 +15,8 @@ from safetensors.torch import load, save
 from transformers import CLIPTextModelWithProjection
 
 from peft_mudpt import MuDPTConfig, fold_adapter
-
-from .conftest import build_inputs
-from .test_properties import ANYTHING, MEANT, fresh_clip
+from tests.conftest import build_inputs
+from tests.test_properties import ANYTHING, MEANT, fresh_clip
 
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -38,11 +38,11 @@ ONLY_READ = {
     "torch.distributed.run": "tests/test_fewshot.py runs two processes",
 }
 WORK_BEGINS = {
-    "benchmark.py": "peft_mudpt.benchmark.running.run",
-    "fewshot.py": "peft_mudpt.fewshot.experiment.run",
+    "benchmark.py": "peft_mudpt.lab.cost.running.run",
+    "fewshot.py": "peft_mudpt.lab.experiment.run",
     "predict.py": "peft.PeftConfig.from_pretrained",
-    "report.py": "peft_mudpt.fewshot.results.read_results",
-    "sweep.py": "peft_mudpt.fewshot.sweep.run_all",
+    "report.py": "peft_mudpt.lab.schema.read_results",
+    "sweep.py": "peft_mudpt.lab.sweep.run_all",
 }
 # Blocks that hold this are left out: why.
 LEFT_OUT = {

@@ -8,10 +8,10 @@ import pkgutil
 import pytest
 
 import peft_mudpt
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, fewshot
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, lab
 
 
-PUBLIC = [getattr(room, name) for room in (peft_mudpt, demo, fewshot) for name in room.__all__]
+PUBLIC = [getattr(room, name) for room in (peft_mudpt, demo, lab) for name in room.__all__]
 CLASSES = [public for public in PUBLIC if inspect.isclass(public)]
 FUNCTIONS = [public for public in PUBLIC if inspect.isfunction(public)]
 

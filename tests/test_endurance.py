@@ -14,12 +14,11 @@ from peft import get_peft_model
 from transformers import AutoTokenizer
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
-
-from .conftest import BOS, EOS, build_clip, logits, logits_and_gradients
-from .test_classifier import NAMES
-from .test_classifier import adapted as adapted_demo
-from .test_model import hooks_on
-from .test_towers import adapted, assert_same
+from tests.classifier.test_classifier import NAMES
+from tests.classifier.test_classifier import adapted as adapted_demo
+from tests.conftest import BOS, EOS, build_clip, logits, logits_and_gradients
+from tests.test_model import hooks_on
+from tests.towers.test_towers import adapted, assert_same
 
 
 @pytest.fixture

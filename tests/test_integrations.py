@@ -13,15 +13,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from peft_mudpt import MuDPTClassifier, demo
-from peft_mudpt.fewshot.checkpoints import trainable_tensors
-
-from . import two_processes
-from .conftest import BOS, EOS, build_clip, build_inputs, launch, logits, logits_and_gradients
-from .test_classifier import NAMES
-from .test_classifier import adapted as adapted_demo
-from .test_endurance import other_config
-from .test_towers import adapted, assert_same
-from .test_training import assert_equal
+from peft_mudpt.lab.training.checkpoints import trainable_tensors
+from tests import two_processes
+from tests.classifier.test_classifier import NAMES
+from tests.classifier.test_classifier import adapted as adapted_demo
+from tests.conftest import BOS, EOS, build_clip, build_inputs, launch, logits, logits_and_gradients
+from tests.lab.training.test_loop import assert_equal
+from tests.test_endurance import other_config
+from tests.towers.test_towers import adapted, assert_same
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")

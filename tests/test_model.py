@@ -16,8 +16,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
-
-from .conftest import another_clip, build_clip, config, logits, trainable
+from tests.conftest import another_clip, build_clip, config, logits, trainable
 
 
 def hooks_on(model: nn.Module) -> int:

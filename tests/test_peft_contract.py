@@ -10,8 +10,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_layer_status, get_model_
 from peft.utils.hotswap import hotswap_adapter
 
 from peft_mudpt import MuDPTConfig, fold_adapter
-
-from .conftest import build_clip, config, logits, trainable
+from tests.conftest import build_clip, config, logits, trainable
 
 
 def hooks_on(model: torch.nn.Module) -> int:

@@ -21,8 +21,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPForImageClassification, CLIPModel, CLIPTextModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo, fold_adapter
-
-from .conftest import another_clip, build_clip, config, logits
+from tests.conftest import another_clip, build_clip, config, logits
 
 
 WEIGHTS = "adapter_model.safetensors"

@@ -9,8 +9,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from peft_mudpt import fold_adapter
-
-from .conftest import another_clip, build_clip, config, logits, trainable
+from tests.conftest import another_clip, build_clip, config, logits, trainable
 
 
 def trainable_adapters(model) -> set[str]:

@@ -11,8 +11,7 @@ from torch import nn
 from transformers import AutoProcessor, CLIPModel, CLIPTextModelWithProjection
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
-
-from .conftest import build_clip, logits_and_gradients
+from tests.conftest import build_clip, logits_and_gradients
 
 
 BF16, FP16, FP32, FP64, INT8 = torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int8

@@ -14,9 +14,8 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
-from peft_mudpt.classifier import split_template, tokenize_classes
-
-from .conftest import BOS, EOS, PAD, build_clip, build_inputs
+from peft_mudpt.classifier.texts import split_template, tokenize_classes
+from tests.conftest import BOS, EOS, PAD, build_clip, build_inputs
 
 
 FIELDS = [field.name for field in fields(MuDPTConfig)]

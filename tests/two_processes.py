@@ -8,8 +8,8 @@ from torch import distributed
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from .conftest import build_clip, build_inputs
-from .test_towers import adapted
+from tests.conftest import build_clip, build_inputs
+from tests.towers.test_towers import adapted
 
 
 def learner(checkpointing: bool) -> torch.nn.Module:

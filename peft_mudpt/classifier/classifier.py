@@ -1,0 +1,269 @@
+"""Class names -> text features, once; images -> class probabilities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional, Union
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch.nn.functional import cross_entropy, normalize
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
+from transformers.image_utils import load_image
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+from ..layer import LAYER_NAME
+from ..towers.registry import prompted_tower
+from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
+from .packing import PackedClasses
+from .staleness import TextState, text_state
+from .texts import checked_names, tokenize_classes
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Images = Union[torch.Tensor, Sequence[Union[str, os.PathLike, Image]]]
+
+
+class MuDPTClassifier(torch.nn.Module):
+    """
+    Images -> classes, by a CLIP, plain or with an adapter.
+
+    The classes are encoded many to a row (see `packing`). Where a gradient flows into their features, that is done in
+    each forward; otherwise once, and again only when something they depend on has changed: another adapter is active,
+    or none, or a parameter was trained or loaded. Writing through `parameter.data`, as PEFT's `hotswap_adapter` does,
+    is a change that nobody can see: call `forget` after it. Nothing is remembered under `torch.compile`.
+
+    Args:
+        model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): what
+            classifies. It is shared, not copied.
+        class_names: in the order of the labels. None: those the active adapter was trained on, if it remembers them.
+        template: text of a class as the model is fed it, with `{}` for the name: what stands after the text prompts.
+            None: the active adapter's.
+        tokenizer: None: that of the CLIP the model was loaded from.
+        image_processor: likewise. Only needed for images that are no tensors.
+        class_batch_size: classes encoded at a time, in a group whose activations are kept; None chooses by the size
+            of the model. It bounds the memory, whatever the number of classes.
+
+    Raises:
+        ValueError: if there are no classes, the template has no place for the name, or a text is too long for the
+            text tower.
+
+    Example:
+
+        ```py
+        >>> classifier = MuDPTClassifier.from_pretrained("outputs/fewshot")
+        >>> classifier.predict(["picture.jpg"])
+        ['filled red star']
+        ```
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        class_names: Optional[Sequence[str]] = None,
+        template: Optional[str] = None,
+        tokenizer: Optional[PreTrainedTokenizerBase] = None,
+        image_processor: Optional[BaseImageProcessor] = None,
+        class_batch_size: Optional[int] = None,
+    ):
+        super().__init__()
+        tower = prompted_tower(getattr(model, "text_model", None))
+        if tower is None or not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
+            what = "has offloaded weights" if hasattr(model, "logit_scale") else f"is a {type(model).__name__}"
+            raise ValueError(
+                f"The model {what}; give a whole CLIPModel, MetaClip2Model or SiglipModel, loaded, plain or adapted."
+            )
+        self.model = model
+        self.config = model.config
+        self.class_names = checked_names(_remembered(model, "class_names") if class_names is None else class_names)
+        self.template = _remembered(model, "class_template") if template is None else template
+        self.class_batch_size = class_batch_size
+        self._image_processor = image_processor
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(_origin(model, "tokenizer"))
+        whole = None if tower.is_causal else model.config.text_config.max_position_embeddings
+        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=whole)
+        # by number of text prompt tokens, and whether classes share rows
+        self._layouts: dict[tuple[int, bool], list[PackedClasses]] = {}
+        self._layout()  # a text that does not fit is refused now
+        self._known: Optional[tuple[TextState, torch.Tensor]] = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        adapter: str | os.PathLike,
+        class_names: Optional[Sequence[str]] = None,
+        template: Optional[str] = None,
+        base_model_name_or_path: Optional[str | os.PathLike] = None,
+        class_batch_size: Optional[int] = None,
+        **model_kwargs,
+    ) -> MuDPTClassifier:
+        """
+        Load an adapter, the CLIP it names, and the classes it remembers.
+
+        Args:
+            adapter: folder or Hub id.
+            class_names, template, class_batch_size: see the class.
+            base_model_name_or_path: the CLIP, if it lies elsewhere than where the adapter says.
+            **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
+
+        Raises:
+            ValueError: if the adapter names no CLIP or does not fit the one given, or no classes are given and it
+                remembers none.
+        """
+        base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
+        if not base:
+            raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
+        clip = AutoModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
+        model = PeftModel.from_pretrained(clip, adapter).eval()
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None
+    ) -> ImageClassifierOutputWithNoAttention:
+        """
+        Classify images, with gradients where they are asked for.
+
+        Args:
+            pixel_values: images (B, 3, H, W), as the image processor makes them.
+            labels: of the images (B,).
+
+        Returns:
+            `logits` (B, C), exp(logit_scale) * cosine (SigLIP: + logit_bias) as `logits_per_image` of CLIP's own
+            forward; `loss`, their cross-entropy with the labels, if these are given.
+        """
+        image_features = self.model.get_image_features(pixel_values=pixel_values).pooler_output  # (B, D)
+        cosine = normalize(image_features, dim=-1) @ self.class_features().t()  # (B, C)
+        logits = cosine * self.model.logit_scale.exp()
+        if hasattr(self.model, "logit_bias"):
+            logits = logits + self.model.logit_bias
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+    def class_features(self) -> torch.Tensor:
+        """The text features (C, D) of the classes, each of length 1. With a gradient if one flows into them."""
+        if torch.compiler.is_compiling():
+            return self._encode()
+        state = text_state(self.model)
+        if torch.is_grad_enabled() and state.requires_grad:
+            return self._encode()
+        known = self._known
+        if known is None or not known[0].equals(state):
+            with torch.inference_mode(False), torch.no_grad():  # to be of use outside of inference_mode, too
+                self._known = known = state, self._encode()
+        return known[1].clone()  # which the caller may write to
+
+    def forget(self) -> None:
+        """Encode the classes anew the next time."""
+        self._known = None
+
+    @torch.no_grad()
+    def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
+        """
+        Class probabilities of images.
+
+        Args:
+            images: pictures (PIL), their files or URLs; or pixel values (N, 3, H, W), as the image processor makes
+                them.
+            batch_size: images at a time.
+
+        Returns:
+            Probabilities (N, C) in float32, which add up to 1 for each image.
+
+        Raises:
+            ValueError: if the images are none of these, or `batch_size` is less than 1.
+        """
+        is_tensor = isinstance(images, torch.Tensor)
+        if is_tensor and (images.dim() != 4 or not images.is_floating_point()):
+            raise ValueError(
+                f"images is a tensor {tuple(images.shape)} of {images.dtype}; as a tensor it must be (N, 3, H, W) in "
+                "floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
+            )
+        if not is_tensor and not isinstance(images, (list, tuple)):
+            raise ValueError(
+                f"images is {images!r}; give a list of pictures (PIL) or files, or a tensor (N, 3, H, W)."
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
+        logits = [
+            self(self._pixel_values(images[start : start + batch_size])).logits.float()
+            for start in range(0, len(images), batch_size)
+        ]
+        return torch.cat(logits).softmax(dim=-1) if logits else torch.empty(0, len(self.class_names))
+
+    def predict(self, images: Images, batch_size: int = 32) -> list[str]:
+        """The most probable class of each image; see `predict_proba` for the arguments."""
+        return [self.class_names[label] for label in self.predict_proba(images, batch_size).argmax(dim=-1).tolist()]
+
+    def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
+        """
+        The k most probable classes of each image with their probabilities (0 to 1), the most probable first, and of
+        equally probable ones the first by label; all classes if there are fewer. See `predict_proba` for the other
+        arguments.
+
+        Raises:
+            ValueError: if `k` is less than 1.
+        """
+        if k < 1:
+            raise ValueError(f"k={k} is too few; give at least 1.")
+        probabilities = self.predict_proba(images, batch_size)
+        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
+        return [
+            [(self.class_names[label], probability) for probability, label in zip(*row)]
+            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
+        ]
+
+    @property
+    def image_processor(self) -> BaseImageProcessor:
+        """
+        What makes pixel values (N, 3, H, W) of pictures: the one given, or that of the CLIP the model was loaded from.
+
+        Raises:
+            ValueError: if none was given and the CLIP was not loaded from anywhere.
+        """
+        if self._image_processor is None:
+            origin = _origin(self.model, "image_processor")
+            self._image_processor = AutoProcessor.from_pretrained(origin, backend="pil").image_processor
+        return self._image_processor
+
+    def _pixel_values(self, images: Images) -> torch.Tensor:
+        if not isinstance(images, torch.Tensor):
+            # load_image turns them upright and into RGB
+            pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
+            images = self.image_processor(pictures, return_tensors="pt").pixel_values
+        return images.to(self.model.device, self.model.dtype)
+
+    def _encode(self) -> torch.Tensor:
+        return normalize(encode_layout(self.model, self._layout()), dim=-1)
+
+    def _layout(self) -> list[PackedClasses]:
+        kind, device = (num_text_tokens(self.model), takes_masks(self.model)), self.model.device
+        groups = self._layouts.get(kind)
+        if groups is None:
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)
+        if groups[0].input_ids.device != device:
+            groups = [group.to(device) for group in groups]
+        self._layouts[kind] = groups
+        return groups
+
+
+def _origin(model: torch.nn.Module, argument: str) -> str:
+    """Where the CLIP was loaded from."""
+    if not model.name_or_path:
+        raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
+    return model.name_or_path
+
+
+def _remembered(model: torch.nn.Module, field: str):
+    """What the active adapter's config says of the classes it was trained on."""
+    layer = getattr(model, LAYER_NAME, None)
+    active = None if layer is None else layer.active_name
+    value = None if active is None else getattr(model.peft_config[active], field)
+    if value is None:
+        argument = {"class_names": "class_names", "class_template": "template"}[field]
+        raise ValueError(f"The model has no active adapter that remembers its {field}. Give {argument}.")
+    return value

@@ -1,0 +1,128 @@
+"""What is measured: three ways to do the same training step and the same inference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from peft import get_peft_model
+from torch.nn.functional import cross_entropy, normalize
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+
+from ... import demo
+from ...classifier.classifier import MuDPTClassifier
+from ...classifier.texts import tokenize_classes
+from ...config import MuDPTConfig
+
+
+# padded: texts padded to the text tower's full length and encoded anew for each batch, as published code does.
+# ours: MuDPTClassifier. plain: CLIP's image tower alone, without prompts and without texts, which is the limit.
+PADDED, OURS, PLAIN = "padded", "ours", "plain"
+WAYS = (PADDED, OURS, PLAIN)
+TRAINING, INFERENCE = "training", "inference"
+TASKS = (TRAINING, INFERENCE)
+MODELS = {
+    "tiny": CLIPConfig.from_pretrained(demo.MODEL_PATH),
+    "vit_b16": CLIPConfig(vision_config={"patch_size": 16}),
+}
+TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
+WORDS_PER_NAME = 4  # at most; ImageNet's names have one to a few
+
+Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One cell of the benchmark.
+
+    Args:
+        model: one of `MODELS`; the weights are random.
+        task: training or inference.
+        classes: number of classes (C).
+        batch_size: images at a time (B).
+        autocast: bfloat16 autocast, or float32.
+        compiled: whether our way and plain CLIP go through `torch.compile`.
+    """
+
+    model: str
+    task: str
+    classes: int
+    batch_size: int
+    autocast: bool = False
+    compiled: bool = False
+
+
+def build_model(name: str, way: str, device: str) -> torch.nn.Module:
+    """A CLIP of this size: frozen for the plain way, with the default MuDPT adapter for the others."""
+    torch.manual_seed(0)
+    config = MODELS[name]
+    # of the embedded tokenizer, which is the one at hand
+    config.text_config.update({"bos_token_id": TOKENIZER.bos_token_id, "eos_token_id": TOKENIZER.eos_token_id})
+    clip = CLIPModel(config)
+    return (clip.requires_grad_(False) if way == PLAIN else get_peft_model(clip, MuDPTConfig())).to(device)
+
+
+def class_names(classes: int) -> list[str]:
+    """Names of one to four words, each of them one token."""
+    words = sorted({word for name in demo.CLASS_NAMES for word in name.split()})
+    draw = random.Random(0)
+    return [" ".join(draw.choices(words, k=draw.randint(1, WORDS_PER_NAME))) for _ in range(classes)]
+
+
+def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], torch.Tensor]:
+    """
+    One step of a case, ready to be called again and again.
+
+    Args:
+        way: one of `WAYS`.
+        case: what to do.
+        model: which `build_model` has built for this way.
+
+    Returns:
+        A function of nothing that returns what comes out of the model.
+    """
+    training, device, size = case.task == TRAINING, model.device, model.config.vision_config.image_size
+    model.train(training)
+    # the plain image tower would have no backward pass without a gradient for the images
+    pixel_values = torch.randn(case.batch_size, 3, size, size, device=device, requires_grad=training and way == PLAIN)
+    labels = torch.arange(case.batch_size, device=device) % case.classes
+    logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain}[way](case, model)
+
+    def step() -> torch.Tensor:
+        with torch.set_grad_enabled(training), torch.autocast(device.type, torch.bfloat16, enabled=case.autocast):
+            output = logits(pixel_values)
+        if training:
+            cross_entropy(output.float(), labels).backward()
+            model.zero_grad(set_to_none=True)
+        return output.detach()
+
+    return step
+
+
+def _padded(case: Case, model: torch.nn.Module) -> Logits:
+    tokens = tokenize_classes(TOKENIZER, class_names(case.classes), "{}.")
+    # prompts and text together are as long as the text tower takes
+    room = model.config.text_config.max_position_embeddings - model.peft_config["default"].num_tokens("text")
+    padded = TOKENIZER.pad(tokens, padding="max_length", max_length=room, return_tensors="pt").to(model.device)
+    return lambda pixel_values: model(**padded, pixel_values=pixel_values).logits_per_image
+
+
+def _ours(case: Case, model: torch.nn.Module) -> Logits:
+    classifier = MuDPTClassifier(model, class_names(case.classes), "{}.", TOKENIZER)
+    if case.compiled and case.task == TRAINING:
+        classifier.compile()
+    elif case.compiled:  # texts are remembered, which a compiled classifier does not do
+        model.vision_model.compile()
+    return lambda pixel_values: classifier(pixel_values).logits
+
+
+def _plain(case: Case, model: torch.nn.Module) -> Logits:
+    if case.compiled:
+        model.vision_model.compile()
+    if case.task == INFERENCE:
+        return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
+    class_features = normalize(torch.randn(case.classes, model.config.projection_dim, device=model.device), dim=-1)
+    return lambda pixel_values: model.get_image_features(pixel_values).pooler_output @ class_features.t()

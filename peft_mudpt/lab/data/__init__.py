@@ -1,0 +1,1 @@
+"""Pictures with labels: where they come from, which are drawn, and how they become batches."""

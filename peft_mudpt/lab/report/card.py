@@ -1,0 +1,292 @@
+"""The model card of an adapter trained by the lab, and the way to the Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import harmonic_mean, mean
+from typing import TYPE_CHECKING, Any, Optional
+
+from ... import demo
+from ..schema import RESULT
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard, RepoUrl
+
+UPLOADED = ("adapter_config.json", "adapter_model.safetensors", "README.md", RESULT)
+LISTED_CLASSES = 100
+
+# name and arXiv number of every method that leaves an adapter
+METHODS = {
+    "coop": ("CoOp", "2109.01134"),
+    "vpt_shallow": ("VPT, shallow", "2203.12119"),
+    "vpt_deep": ("VPT, deep", "2203.12119"),
+    "ivlp": ("IVLP, independent prompts in both towers", "2210.03117"),
+    "maple": ("MaPLe", "2210.03117"),
+    "umudpt": ("UMuDPT, the one-directional form of MuDPT", "2306.11400"),
+    "mudpt_linear": ("MuDPT with linear injection", "2306.11400"),
+    "mudpt": ("MuDPT", "2306.11400"),
+    "lora": ("LoRA", "2106.09685"),
+}
+
+CITATION = """\
+@inproceedings{miao2023mudpt,
+  title     = {MuDPT: Multi-modal Deep-symphysis Prompt Tuning for Large Pre-trained Vision-Language Models},
+  author    = {Miao, Yongzhu and Li, Shasha and Tang, Jintao and Wang, Ting},
+  booktitle = {IEEE International Conference on Multimedia and Expo (ICME)},
+  year      = {2023},
+  doi       = {10.1109/ICME55011.2023.00013}
+}"""
+
+
+def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[str]) -> ModelCard:
+    """
+    The card of an adapter, as the README.md of its folder.
+
+    Args:
+        result: a result of the schema in `results.FIELDS`, whose method leaves an adapter: a preset or `lora`.
+        base_model: Hub id or folder of the CLIP. Of a folder only the name is told, never the path.
+        hub_model_id: where the adapter will be on the Hub; None if nowhere, the code then loads "path/to/adapter".
+
+    Raises:
+        ValueError: if the method leaves no adapter.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    method = result["method"]
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} leaves no adapter to describe; those that do are {', '.join(METHODS)}.")
+    dataset = result["dataset"]
+    if Path(dataset).is_absolute() or Path(dataset).is_dir():
+        dataset = Path(dataset).resolve().name
+    base_id, base_words, base_line = _describe_base(base_model)
+    eval_results = _eval_results(result, dataset)
+    model_name = hub_model_id.split("/")[-1] if hub_model_id else f"{method}-{dataset}"
+    metadata = ModelCardData(
+        base_model=base_id,
+        library_name="peft",
+        pipeline_tag="zero-shot-image-classification",
+        tags=["peft_mudpt", *(["mudpt"] if method != "lora" else []), "clip", "few-shot", method],
+        metrics=["accuracy"],
+        **(dict(model_name=model_name, eval_results=eval_results) if eval_results else {}),
+    )
+    sections = [
+        _introduction(result, dataset, base_words),
+        f"## Use\n\n```python\n{_code(method, base_line, hub_model_id)}\n```",
+        _classes(result),
+        _accuracies(result),
+        _training(result),
+        f"## Cite\n\npeft_mudpt is built around MuDPT:\n\n```bibtex\n{CITATION}\n```",
+    ]
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def create_hub_repo(hub_model_id: str, private: bool) -> str:
+    """
+    Make sure of the model repository on the Hub, before anything is trained for it. One that exists stays as it is.
+
+    Args:
+        hub_model_id: "user/name", or "name" for the user who is logged in.
+        private: whether a new repository is private.
+
+    Returns:
+        The full id, "user/name".
+
+    Raises:
+        ValueError: if that can be no id.
+        OSError: if nobody is logged in, or the Hub cannot be reached or refuses.
+    """
+    return _hub_repo(hub_model_id, private).repo_id
+
+
+def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
+    """
+    Upload a trained adapter: its config, its weights, its card and its result, and nothing else of the folder.
+
+    Args:
+        folder: holds these four files.
+        hub_model_id: as for `create_hub_repo`.
+        private: whether a new repository is private.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        FileNotFoundError: if one of the files is missing; nothing is uploaded.
+        ValueError, OSError: as for `create_hub_repo`.
+    """
+    from huggingface_hub import HfApi
+
+    folder = Path(folder)
+    missing = [name for name in UPLOADED if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: only a finished experiment can be uploaded.")
+    url = _hub_repo(hub_model_id, private)
+    HfApi(token=True).upload_folder(
+        repo_id=url.repo_id,
+        folder_path=folder,
+        allow_patterns=list(UPLOADED),
+        commit_message="Adapter trained with peft_mudpt",
+    )
+    return str(url)
+
+
+def _hub_repo(hub_model_id: str, private: bool) -> RepoUrl:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: of whichever client it uses
+
+    try:
+        # token=True: without a login, even a repository that exists already is refused
+        return HfApi(token=True).create_repo(hub_model_id, private=private, exist_ok=True)
+    except HFValidationError as error:
+        raise ValueError(f"{hub_model_id!r} is no id of a model on the Hub; give 'user/name' ({error}).") from error
+    except (OSError, HTTPError) as error:
+        raise OSError(
+            f"The Hub does not give the model repository {hub_model_id!r}: {error}\nLog in with `hf auth login` and a "
+            "token that may write there, correct the id, or do without the Hub."
+        ) from error
+
+
+def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
+    """Of the CLIP: its id for the metadata, words for it, and the line of Python that says where it is."""
+    if Path(base_model).resolve() == Path(demo.MODEL_PATH).resolve():
+        return None, "the tiny CLIP embedded in peft_mudpt", "from peft_mudpt.demo import MODEL_PATH as base"
+    if not Path(base_model).is_dir() and _is_hub_id(base_model):
+        words = f"the CLIP [{base_model}](https://huggingface.co/{base_model})"
+        return base_model, words, f"base = {json.dumps(base_model)}"
+    name = Path(base_model).resolve().name
+    return name if _is_hub_id(name) else None, f"the CLIP {_literal(name)}", f"base = {json.dumps(f'path/to/{name}')}"
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether the Hub takes it for an id; metadata with another one could not be uploaded."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _plain(text: str) -> str:
+    """Words of a line: what comes from data has no markup of its own."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def _literal(text: str) -> str:
+    """Inline code, whatever it holds."""
+    text = " ".join(text.split())
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    return f"{fence} {text} {fence}"
+
+
+def _eval_results(result: dict[str, Any], dataset: str) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    def evaluated(metric: str, name: str, value: float, **fields) -> EvalResult:
+        measure = dict(metric_type=metric, metric_name=f"{name} (percent)", metric_value=round(value, 2))
+        return EvalResult(task_type="image-classification", **measure, **fields)
+
+    results = []
+    for test_set, metrics in result["metrics"].items():
+        on = dict(dataset_type=dataset, dataset_name=f"{dataset} ({test_set})", dataset_split=test_set)
+        if "source" in result["summary"]:  # each test set is a data set of its own
+            on = dict(dataset_type=test_set, dataset_name=test_set)
+        if metrics is not None:
+            results.append(evaluated("accuracy", "Accuracy", metrics["accuracy"], **on))
+    both = result["summary"].get("harmonic_mean")
+    if both is not None:
+        on = dict(dataset_type=dataset, dataset_name=f"{dataset} (base and new)")
+        results.append(evaluated("harmonic_mean", "Harmonic mean of base and new accuracy", both, **on))
+    return results
+
+
+def _introduction(result: dict[str, Any], dataset: str, base: str) -> str:
+    method, arguments = result["method"], result["arguments"]
+    name, arxiv = METHODS[method]
+    text = (
+        f"# {name} on {_plain(dataset)}\n\n"
+        f"An adapter for {base}, trained on a few pictures of each class with peft_mudpt.\n\n"
+        f"- Method: {name} (`{method}`, [arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))\n"
+        f"- Data set: {_plain(dataset)}, {len(result['class_names'])} classes\n"
+        f"- Training pictures per class (shots): {arguments['shots']}\n"
+        f"- Seed: {arguments['seed']}\n"
+        f"- Trainable parameters: {result['trainable_parameters']:,}"
+    )
+    if dataset in demo.STYLES and arguments.get("train_dir") is None:
+        text += (
+            f"\n\n`{dataset}` is a world of drawn shapes that comes with peft_mudpt. It shows that learning works. "
+            "Its numbers say nothing about CLIP on photographs."
+        )
+    return text
+
+
+def _code(method: str, base_line: str, hub_model_id: Optional[str]) -> str:
+    """Python that prints the classes of a picture."""
+    imports, remembered, classes = "", "", ""
+    if method == "lora":  # its config has no place for the classes
+        imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
+        file = f'f"{{adapter}}/{RESULT}"' if hub_model_id is None else f'hf_hub_download(adapter, "{RESULT}")'
+        remembered = f"""\
+with open({file}, encoding="utf-8") as file:
+    result = json.load(file)
+"""
+        classes = ', result["class_names"], result["template_after_prompts"]'
+    return f"""\
+import peft_mudpt  # registers MuDPT with PEFT
+{imports}
+{base_line}
+adapter = {json.dumps(hub_model_id or "path/to/adapter")}
+{remembered}\
+classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter{classes}, base_model_name_or_path=base)
+for name, probability in classifier.top_k(["picture.jpg"])[0]:
+    print(f"{{probability:.1%}} {{name}}")"""
+
+
+def _classes(result: dict[str, Any]) -> str:
+    names = result["class_names"]
+    listed = ", ".join(map(_literal, names[:LISTED_CLASSES]))
+    more = f"The first {LISTED_CLASSES} of {len(names)}: " if len(names) > LISTED_CLASSES else ""
+    return (
+        f"## Classes\n\n{more}{listed}\n\nThe adapted model is fed {_literal(result['template_after_prompts'])} for a "
+        f"class, with the name in the place of `{{}}`. Without the adapter it would be {_literal(result['template'])}."
+    )
+
+
+def _accuracies(result: dict[str, Any]) -> str:
+    def percent(value: Optional[float]) -> str:
+        return "not measured" if value is None else f"{value:.1f} %"
+
+    adapted, zero_shot = (
+        {test_set: metrics and metrics["accuracy"] for test_set, metrics in (result[kind] or {}).items()}
+        for kind in ("metrics", "zero_shot")
+    )
+    rows = [(test_set, accuracy, zero_shot.get(test_set)) for test_set, accuracy in adapted.items()]
+    summary = result["summary"]
+    if summary.get("harmonic_mean") is not None:
+        both = [zero_shot.get("base"), zero_shot.get("new")]
+        rows.append(("harmonic mean", summary["harmonic_mean"], None if None in both else harmonic_mean(both)))
+    if summary.get("mean_of_targets") is not None:
+        targets = [zero_shot.get(test_set) for test_set in adapted if test_set != result["dataset"]]
+        rows.append(("mean of targets", summary["mean_of_targets"], None if None in targets else mean(targets)))
+    if not rows:
+        return "## Accuracy\n\nNot measured: no picture was left to test on."
+    table = "\n".join(f"| {_plain(name)} | {percent(mine)} | {percent(other)} |" for name, mine, other in rows)
+    return (
+        f"## Accuracy\n\nOn the {result['arguments'].get('evaluate_on', 'test')} pictures. Zero-shot is the same CLIP "
+        f"without the adapter.\n\n| test set | with the adapter | zero-shot |\n|---|---|---|\n{table}"
+    )
+
+
+def _training(result: dict[str, Any]) -> str:
+    versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    return (
+        f"## Training\n\n- Optimizer: {result['optimizer']}\n- Learning rate (peak): {result['learning_rate']}\n"
+        f"- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
+        f"What was asked for, what was drawn and what came out is in `{RESULT}`."
+    )

@@ -1,0 +1,197 @@
+"""From the results of many experiments to rows of numbers: what tables print and figures draw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple, Optional, Union
+
+from ...demo import STYLES
+from ..methods import METHODS
+
+
+Result = dict[str, Any]  # as in results.FIELDS
+Column = Union[int, float, str]
+Runs = dict[int, Optional[float]]  # percent by seed; None where nothing can be tested
+Rows = dict[str, dict[Column, Runs]]  # by method, in the field's order
+
+TOLD_APART = ("method", "method_kwargs", "shots", "seed", "optimizer", "learning_rate", "protocol", "evaluate_on")
+BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
+
+
+class Section(NamedTuple):
+    """The results of one model on one data set."""
+
+    title: str
+    dataset: str
+    model: str
+    results: list[Result]
+    embedded: bool  # drawn shapes
+
+
+def sections(results: Sequence[Result]) -> list[Section]:
+    """
+    `results` by data and model, as they first occur; titles name the model where there are several, and the folder
+    where it takes that to tell data apart.
+    """
+    by_key: dict[tuple[str, str, Optional[str]], list[Result]] = {}
+    for result in results:
+        arguments = result["arguments"]
+        model = Path(arguments["model_name_or_path"])
+        model = model.name if model.is_absolute() else str(model)  # a folder, whatever machine it lay on
+        by_key.setdefault((result["dataset"], model, arguments["train_dir"]), []).append(result)
+    models = {model for _, model, _ in by_key}
+    alike = Counter((dataset, model) for dataset, model, _ in by_key)
+    parts = []
+    for (dataset, model, folder), members in by_key.items():
+        title = dataset if alike[dataset, model] == 1 else f"{dataset} ({folder})"
+        title = title if len(models) == 1 else f"{title}, {model}"
+        parts.append(Section(title, dataset, model, members, embedded=dataset in STYLES and folder is None))
+    return parts
+
+
+def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test") -> dict[int, list[Result]]:
+    """The results of `protocol` that were evaluated on "test" or "validation", by shots, fewest first."""
+    by_shots: dict[int, list[Result]] = {}
+    for result in results:
+        arguments = result["arguments"]
+        if (arguments["protocol"], arguments["evaluate_on"]) == (protocol, evaluated_on):
+            by_shots.setdefault(arguments["shots"], []).append(result)
+    return dict(sorted(by_shots.items()))
+
+
+def row_name(result: Result) -> str:
+    """The method, and what of it was asked to be otherwise."""
+    options = [result["arguments"][name] for name in ("method_kwargs", "optimizer")]
+    return " ".join([result["method"], *(option for option in options if option is not None)])
+
+
+def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """`results` by row name, in the field's order; methods it does not know come last."""
+    found: dict[str, list[Result]] = {}
+    for result in sorted(results, key=_place):
+        found.setdefault(row_name(result), []).append(result)
+    return found
+
+
+def _place(result: Result) -> tuple[int, str]:
+    order, method = list(METHODS), result["method"]
+    return order.index(method) if method in order else len(order), row_name(result)
+
+
+def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, Optional[float]]]) -> Rows:
+    rows: Rows = {}
+    origin: dict[tuple, Result] = {}
+    for name, members in by_method(results).items():
+        for result in members:
+            seed = result["arguments"]["seed"]
+            for column, value in values(result).items():
+                other = origin.setdefault((name, column, seed), result)
+                if other is not result:
+                    raise ValueError(_ambiguous(name, seed, other["arguments"], result["arguments"]))
+                rows.setdefault(name, {}).setdefault(column, {})[seed] = value
+    return rows
+
+
+def _ambiguous(name: str, seed: int, one: dict[str, Any], other: dict[str, Any]) -> str:
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return (
+        f"Two results of {name} with seed {seed} belong into one cell of a table; they differ in "
+        f"{', '.join(differing) or 'nothing that was asked'}. Keep them in folders of their own, and report each."
+    )
+
+
+def few_shot_rows(results: Sequence[Result]) -> Rows:
+    """
+    Test accuracies of the few-shot protocol by shots.
+
+    Zero-shot CLIP that was run for one number of shots stands in every column: it does not depend on them.
+
+    Raises:
+        ValueError: if two results belong into one cell. So do the other functions that return rows.
+    """
+    by_shots = runs_of(results, "few-shot")
+    runs = [result for members in by_shots.values() for result in members]
+    rows = _rows(runs, lambda result: {result["arguments"]["shots"]: result["summary"]["accuracy"]})
+    zero_shot = rows.get("zero_shot", {})
+    if len(zero_shot) == 1 and len(rows) > 1:
+        columns = columns_of({name: row for name, row in rows.items() if name != "zero_shot"})
+        rows["zero_shot"] = {shots: next(iter(zero_shot.values())) for shots in columns}
+    return rows
+
+
+def mean_over_data_sets(rows_by_data_set: Sequence[Rows]) -> Rows:
+    """Per method, column and seed that every data set has: the mean over the data sets."""
+    first, *others = rows_by_data_set
+    means: Rows = {}
+    for name, row in first.items():
+        if not all(name in rows for rows in others):
+            continue
+        for column, runs in row.items():
+            cells = [runs, *(rows[name].get(column, {}) for rows in others)]
+            seeds = sorted(set.intersection(*map(set, cells)))
+            if seeds:
+                means.setdefault(name, {})[column] = {
+                    seed: _mean_of_all([cell[seed] for cell in cells]) for seed in seeds
+                }
+    return means
+
+
+def _mean_of_all(values: Sequence[Optional[float]]) -> Optional[float]:
+    return None if None in values else mean(values)
+
+
+def base_to_new_rows(results: Iterable[Result]) -> Rows:
+    """Base and new accuracy and each run's own harmonic mean, of `results` of that protocol and of equal shots."""
+
+    def values(result: Result) -> dict[Column, Optional[float]]:
+        return {column: result["summary"].get(column.replace(" ", "_")) for column in BASE_TO_NEW_COLUMNS}
+
+    return _rows(results, values)
+
+
+def transfer_rows(results: Iterable[Result]) -> Rows:
+    """Accuracy on source, targets and their mean, of `results` of one transfer protocol and of equal shots."""
+
+    def values(result: Result) -> dict[Column, Optional[float]]:
+        targets = {name: metrics for name, metrics in result["metrics"].items() if name != result["dataset"]}
+        accuracies = {name: metrics and metrics["accuracy"] for name, metrics in targets.items()}
+        summary = result["summary"]
+        return {"source": summary["source"], **accuracies, "mean of targets": summary["mean_of_targets"]}
+
+    return _rows(results, values)
+
+
+def learning_rate_rows(results: Iterable[Result]) -> Rows:
+    """Accuracy by learning rate, of validation `results` of one protocol and of equal shots."""
+    trained = [result for result in results if result["learning_rate"] is not None]
+    return _rows(trained, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
+
+
+def best_learning_rate(accuracies: Mapping[float, float]) -> float:
+    """The learning rate with the highest validation accuracy; of equals the lowest."""
+    return max(sorted(accuracies), key=accuracies.__getitem__)
+
+
+def asked_otherwise(results: Iterable[Result]) -> dict[str, list[Any]]:
+    """What was not asked alike of all trained `results`, besides what tells their rows and columns apart."""
+    asked = [result["arguments"] for result in results if result["learning_rate"] is not None]
+    names = [name for name in (asked[0] if asked else ()) if name not in TOLD_APART]
+    values = {name: list(dict.fromkeys(arguments[name] for arguments in asked)) for name in names}
+    return {name: found for name, found in values.items() if len(found) > 1}
+
+
+def columns_of(rows: Rows) -> list[Column]:
+    """The columns of all rows: numbers by size, words as they first occur."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    return columns if any(isinstance(column, str) for column in columns) else sorted(columns)
+
+
+def mean_and_deviation(runs: Runs) -> Optional[tuple[float, Optional[float]]]:
+    """Mean and sample standard deviation over seeds (None for one seed), or None where there is no number."""
+    values = [value for value in runs.values() if value is not None]
+    if not values:
+        return None
+    return mean(values), stdev(values) if len(values) > 1 else None

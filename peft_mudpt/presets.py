@@ -1,0 +1,28 @@
+"""The published methods as points of the design space of `MuDPTConfig`."""
+
+from __future__ import annotations
+
+
+# Each published method as a point of the design space: only what differs from the defaults, which are MuDPT's.
+PRESETS: dict[str, dict] = {
+    # Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134
+    "coop": dict(num_virtual_tokens=16, prompt_depth=1, vision_prompt_depth=0, fusion_direction="none"),
+    # Jia et al., "Visual Prompt Tuning", arXiv 2203.12119
+    "vpt_shallow": dict(prompt_depth=1, text_prompt_depth=0, fusion_direction="none"),
+    "vpt_deep": dict(num_virtual_tokens=8, prompt_depth="all", text_prompt_depth=0, fusion_direction="none"),
+    # independent vision-language prompting, the baseline of Khattak et al., arXiv 2210.03117
+    "ivlp": dict(num_virtual_tokens=2, prompt_depth="all", fusion_direction="none"),
+    # Khattak et al., "MaPLe: Multi-modal Prompt Learning", arXiv 2210.03117
+    "maple": dict(
+        num_virtual_tokens=2,
+        fusion_direction="text_to_vision",
+        fusion_type="linear",
+        fusion_combine="replace",
+        fusion_sharing="per_layer",
+    ),
+    # Miao et al., "MuDPT: Multi-modal Deep-symphysis Prompt Tuning", arXiv 2306.11400: the one-directional ablation,
+    # the linear form of the authors' released trainer, and the method as in the paper
+    "umudpt": dict(num_virtual_tokens=2, fusion_direction="text_to_vision", fusion_combine="replace"),
+    "mudpt_linear": dict(fusion_type="linear", fusion_sharing="input_and_deep"),
+    "mudpt": dict(),
+}

@@ -1,0 +1,79 @@
+"""Text prompts that start from words."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer
+
+from ..config import Modality, MuDPTConfig
+from .prompts import MultiModalPrompts
+
+
+def init_token_ids(
+    config: MuDPTConfig, model: nn.Module, towers: dict[Modality, nn.Module]
+) -> Optional[dict[str, list[int]]]:
+    """
+    The token ids of `config.text_prompt_init_text`, keyed by these words.
+
+    A config that has them already (a saved adapter's) keeps them; otherwise the tokenizer named by the config, or the
+    base model's own, makes them.
+
+    Raises:
+        ValueError: if there is no tokenizer, or it does not belong to the base model.
+    """
+    words = config.text_prompt_init_text
+    if words is None or "text" not in towers:
+        return config.text_prompt_init_ids
+    ids = (config.text_prompt_init_ids or {}).get(words)
+    if ids is None:
+        name = config.tokenizer_name_or_path or config.base_model_name_or_path or getattr(model, "name_or_path", None)
+        ids = _tokenize(words, name)
+    vocabulary = towers["text"].embeddings.token_embedding.weight.shape[0]
+    if max(ids) >= vocabulary:
+        raise ValueError(
+            f"text_prompt_init_text={words!r} has the token ids {ids}, but the base model knows only {vocabulary} "
+            "tokens. Set tokenizer_name_or_path to the tokenizer of the base model."
+        )
+    return {words: ids}
+
+
+def _tokenize(words: str, tokenizer_name_or_path: Optional[str]) -> list[int]:
+    way_out = "Set tokenizer_name_or_path, or leave text_prompt_init_text out for a random start."
+    if not tokenizer_name_or_path:
+        raise ValueError(
+            f"text_prompt_init_text={words!r} needs a tokenizer, and the base model was not loaded from a folder or a "
+            f"Hub id that could hold it. {way_out}"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name_or_path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"text_prompt_init_text={words!r} needs a tokenizer, and {tokenizer_name_or_path!r} gives none ({error}). "
+            f"{way_out}"
+        ) from error
+    ids = tokenizer(words, add_special_tokens=False).input_ids
+    if not ids:
+        raise ValueError(f"text_prompt_init_text={words!r} holds no word. Give words, or None for a random start.")
+    return ids
+
+
+@torch.no_grad()
+def start_from_words(prompts: MultiModalPrompts, config: MuDPTConfig, towers: dict[Modality, nn.Module]) -> None:
+    """
+    Start the text prompts of the input layer from the token embeddings of the config's words, if it has any: the first
+    n of them; if there are fewer, the other prompts stay random.
+    """
+    if config.text_prompt_init_text is None or "text" not in towers:
+        return
+    token_embedding = towers["text"].embeddings.token_embedding
+    # an offloaded weight is on "meta" until its module runs; the ids then go where it will be
+    device = "cpu" if token_embedding.weight.is_meta else token_embedding.weight.device
+    (ids,) = config.text_prompt_init_ids.values()
+    embedded = token_embedding(torch.tensor(ids, device=device))  # (m, d_t)
+    first = prompts.text_prompts[0]  # (n, d_t)
+    m = min(len(embedded), len(first))
+    if not embedded.is_meta:  # a base without numbers gives none
+        first[:m] = embedded[:m].to(first)

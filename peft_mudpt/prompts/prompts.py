@@ -1,0 +1,80 @@
+"""One adapter's parameters -> the effective prompts of each tower, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import nn
+
+from ..config import MODALITIES, Modality, MuDPTConfig
+from .fusion import InjectionModel
+
+
+class MultiModalPrompts(nn.Module):
+    """
+    The parameters of one adapter (MuDPT, arXiv 2306.11400). With T_i, V_i the raw prompts of layer i, F the
+    text-to-vision and H the vision-to-text injection model, the towers see
+
+        text    T^_0 = T_0          T^_i = T_i + H(V_i)    i >= 1
+        vision  V^_i = V_i + F(T_i)                        i >= 0
+
+    Both directions read the raw prompts. Under `fusion_combine="replace"` the shift stands alone.
+
+    Args:
+        config: a config that `MuDPTConfig.resolve` has filled in.
+
+    Attributes:
+        text_prompts: (layers, n, d_t), or None where the text tower owns no prompts.
+        vision_prompts: (layers, n, d_v), likewise.
+        text_to_vision, vision_to_text: the injection models, or None.
+        num_tokens, depth: by modality, prompt tokens per layer (n) and layers with prompts; 0 where there are none.
+    """
+
+    def __init__(self, config: MuDPTConfig):
+        super().__init__()
+        self.num_tokens = {modality: config.num_tokens(modality) for modality in MODALITIES}
+        self.depth = {modality: config.depth(modality) for modality in MODALITIES}
+        self.combine = config.fusion_combine
+        widths = {"text": config.text_hidden_size, "vision": config.vision_hidden_size}
+
+        def raw_prompts(modality: Modality) -> Optional[torch.Tensor]:
+            depth = config.owned_depth(modality)
+            if not depth:
+                return None
+            prompts = torch.randn(depth, config.num_tokens(modality), widths[modality]) * config.init_std
+            return prompts if config.folded else nn.Parameter(prompts)  # (layers, n, d)
+
+        def injection_model(source: Modality, target: Modality) -> Optional[InjectionModel]:
+            layers = config.fused_layers(source)
+            if not layers:
+                return None
+            return InjectionModel(
+                widths[source], widths[target], layers, network=config.fusion_type, sharing=config.fusion_sharing
+            )
+
+        # folded prompts are constants: buffers are saved and moved like parameters, and nothing can train them
+        register = self.register_buffer if config.folded else self.register_parameter
+        register("text_prompts", raw_prompts("text"))
+        register("vision_prompts", raw_prompts("vision"))
+        self.text_to_vision = injection_model("text", "vision")
+        self.vision_to_text = injection_model("vision", "text")
+        self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}
+
+    def forward(self, modality: Modality, layers: range) -> torch.Tensor:
+        """The effective prompts (len(layers), n, d) that one tower sees before these layers; layer 0 is the input."""
+        if modality == "text":
+            own, source, injection_model = self.text_prompts, self.vision_prompts, self.vision_to_text
+        else:
+            own, source, injection_model = self.vision_prompts, self.text_prompts, self.text_to_vision
+        tied = self._fused_layers[modality]
+        fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
+        if not fused:
+            return own[layers.start : layers.stop]
+        shift = injection_model(fused, source[fused.start : fused.stop])  # (len(fused), n, d)
+        parts = [own[fused.start : fused.stop] + shift if self.combine == "add" else shift]
+        if layers.start < fused.start:
+            parts.insert(0, own[layers.start : fused.start])
+        if fused.stop < layers.stop:
+            parts.append(own[fused.stop : layers.stop])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -1,0 +1,1 @@
+"""What a server needs of a trained adapter: folded prompts, or one file that classifies by itself."""

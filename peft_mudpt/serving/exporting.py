@@ -1,0 +1,108 @@
+"""A classifier as one file that needs neither this package nor CLIP: images in, class probabilities out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch.nn.functional import normalize
+
+from ..classifier.classifier import MuDPTClassifier
+from ..layer import LAYER_NAME
+from .folding import fold_adapter
+
+
+ExportFormat = Literal["onnx", "torch_export"]
+
+
+class _ImageClassifier(torch.nn.Module):
+    """What is left of a classifier when its classes are fixed: the vision tower and one row of numbers per class."""
+
+    def __init__(self, classifier: MuDPTClassifier):
+        super().__init__()
+        classifier = copy.deepcopy(classifier).cpu().float().eval()
+        model = classifier.model
+        layer = getattr(model, LAYER_NAME, None)
+        if layer is not None and layer.num_tokens("vision"):
+            fold_adapter(model)
+        # only these are asked; the hooks on the vision tower read the prompts
+        self.vision_model = model.vision_model
+        self.visual_projection = getattr(model, "visual_projection", torch.nn.Identity())
+        self.prompt_learner = layer
+        with torch.no_grad():
+            self.register_buffer("class_weights", classifier.class_features() * model.logit_scale.exp())  # (C, D)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        image_features = self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)  # (B, D)
+        return (normalize(image_features, dim=-1) @ self.class_weights.t()).softmax(dim=-1)  # (B, C)
+
+
+def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
+    """
+    Write a classifier with its classes as one file, in float32: whole, or not at all.
+
+    It takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and gives
+    `probabilities` (B, C). Beside the numbers it holds `class_names` (JSON, in the order of the probabilities),
+    `class_template` and `preprocessor_config` (JSON: what the image processor does): in ONNX in its metadata, in a
+    `torch.export` archive as extra files.
+
+    Args:
+        classifier: what to write, with the adapter that is active now.
+        file: where to, such as `classifier.onnx` or `classifier.pt2`.
+        format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`; at most 2 GB), or
+            `torch_export`, for `torch.export.load` and AOTInductor.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: if there is no such format, or `file` is a folder.
+        ImportError: if what writes it is not installed.
+    """
+    if format not in get_args(ExportFormat):
+        raise ValueError(f"format={format!r} is unknown; it is one of {', '.join(get_args(ExportFormat))}.")
+    if format == "onnx" and find_spec("onnxscript") is None:
+        raise ImportError("format='onnx' needs onnx and onnxscript: pip install onnx onnxscript.")
+    file = Path(file)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; give the name of a file.")
+    notes = {
+        "class_names": json.dumps(classifier.class_names),
+        "class_template": classifier.template,
+        "preprocessor_config": classifier.image_processor.to_json_string(),
+    }
+    size = classifier.config.vision_config.image_size
+    example = torch.zeros(2, classifier.config.vision_config.num_channels, size, size)
+    with torch.autocast("cpu", enabled=False):
+        program = torch.export.export(
+            _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as partial:
+            written = Path(partial) / file.name
+            {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
+            os.replace(written, file)
+    return file
+
+
+def _save_onnx(program: torch.export.ExportedProgram, file: Path, notes: dict[str, str]) -> None:
+    onnx_program = torch.onnx.export(
+        program,
+        input_names=["pixel_values"],
+        output_names=["probabilities"],
+        dynamic_shapes={"pixel_values": {0: "batch"}},
+        dynamo=True,
+        verbose=False,
+    )
+    onnx_program.model.metadata_props.update(notes)
+    onnx_program.save(file, external_data=False)
+
+
+def _save_torch_export(program: torch.export.ExportedProgram, file: Path, notes: dict[str, str]) -> None:
+    torch.export.save(program, file, extra_files=notes)

@@ -1,0 +1,391 @@
+"""Class texts, the classifier, and what it remembers."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from packaging.version import Version
+from peft import LoraConfig, get_peft_model
+from peft.helpers import rescale_adapter_scale
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionInterface, AutoProcessor, AutoTokenizer, CLIPModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt.classifier.texts import split_template, tokenize_classes
+
+
+OLDER_TORCH = Version(torch.__version__) < Version("2.13")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(demo.MODEL_PATH)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words", "rest"),
+    [
+        (0, None, "a photo of a {}."),
+        (2, "a photo", "of a {}."),
+        (4, "a photo of a", "{}."),
+        (16, "a photo of a", "{}."),
+    ],
+)
+def test_prompts_take_the_place_of_the_templates_first_words(tokenizer, tokens, words, rest):
+    assert split_template("a photo of a {}.", tokenizer, tokens) == (words, rest)
+
+
+def test_a_word_of_several_tokens_is_not_torn(tokenizer):
+    assert split_template("a zebra {}, a pet.", tokenizer, 3) == ("a", "zebra {}, a pet.")
+
+
+def test_what_stands_after_the_prompts_keeps_its_spaces(tokenizer):
+    assert split_template("a photo of  a-{}!", tokenizer, 2) == ("a photo", "of  a-{}!")
+
+
+def test_a_template_that_begins_with_the_class_has_no_words_to_give(tokenizer):
+    assert split_template("{}, a pet.", tokenizer, 4) == (None, "{}, a pet.")
+
+
+@pytest.mark.parametrize("template", ["a photo.", "{} or {}"])
+def test_a_template_without_one_place_for_the_class_is_refused(tokenizer, template):
+    with pytest.raises(ValueError, match=r"must hold \{\} once"):
+        split_template(template, tokenizer, 4)
+
+
+def test_other_braces_in_a_template_stay(tokenizer):
+    tokens = tokenize_classes(tokenizer, ["star"], "a {} {0} {x}.")
+    assert "{ 0" in tokenizer.decode(tokens["input_ids"][0])
+
+
+def test_class_texts_keep_their_order(tokenizer):
+    tokens = tokenize_classes(tokenizer, ["red star", "blue heart"], "a {}.")
+    assert tokenizer.batch_decode(tokens["input_ids"], skip_special_tokens=True) == ["a red star .", "a blue heart ."]
+
+
+NAMES = ["red star", "blue heart", "green cross"]
+
+
+def adapted(preset="mudpt", **fields):
+    """The embedded CLIP with an adapter whose prompts are large enough to matter."""
+    torch.manual_seed(1)
+    clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
+    return get_peft_model(clip, MuDPTConfig.from_preset(preset, **{"init_std": 0.5, **fields})).eval()
+
+
+def expected_logits(model, tokenizer, pixel_values, template="{}."):
+    """By the model's own forward."""
+    return model(**tokenize_classes(tokenizer, NAMES, template), pixel_values=pixel_values).logits_per_image
+
+
+@pytest.fixture
+def pixel_values():
+    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model():
+    return adapted()
+
+
+@pytest.fixture
+def classifier(model, tokenizer):
+    return MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+
+
+def refuse_masks(module, query, key, value, attention_mask, **kwargs):
+    assert attention_mask is None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def assert_fresh(classifier, tokenizer, pixel_values):
+    """What it remembers is what the model says now."""
+    with torch.no_grad():
+        expected = expected_logits(classifier.model, tokenizer, pixel_values)
+        torch.testing.assert_close(classifier(pixel_values).logits, expected, atol=1e-4, rtol=1e-5)
+
+
+class TestClassifying:
+    @pytest.mark.parametrize("preset", [None, "coop", "vpt_deep", "mudpt"])
+    def test_logits_are_those_of_the_models_own_forward(self, preset, tokenizer, pixel_values):
+        model = CLIPModel.from_pretrained(demo.MODEL_PATH) if preset is None else adapted(preset)
+        assert_fresh(MuDPTClassifier(model, NAMES, "{}.", tokenizer), tokenizer, pixel_values)
+
+    def test_probabilities_do_not_depend_on_the_batches(self, classifier, pixel_values):
+        whole = classifier.predict_proba(pixel_values)
+        torch.testing.assert_close(classifier.predict_proba(pixel_values, batch_size=2), whole, atol=1e-6, rtol=0)
+        torch.testing.assert_close(whole.sum(dim=-1), torch.ones(5))
+
+    def test_pictures_files_and_pixel_values_are_classified_alike(self, classifier, tmp_path):
+        picture = demo.draw("filled red star", "plain", np.random.default_rng(0))
+        picture.save(tmp_path / "picture.png")
+        processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
+        values = processor(picture, return_tensors="pt").pixel_values
+        both = classifier.predict_proba([picture, tmp_path / "picture.png"])
+        torch.testing.assert_close(both, classifier.predict_proba(values).expand(2, 3), atol=1e-6, rtol=0)
+
+    def test_the_first_of_top_k_is_the_prediction(self, classifier, pixel_values):
+        best = classifier.top_k(pixel_values, k=2)
+        assert [row[0][0] for row in best] == classifier.predict(pixel_values)
+        for row, probabilities in zip(best, classifier.predict_proba(pixel_values)):
+            assert [p for _, p in row] == pytest.approx(sorted(probabilities.tolist(), reverse=True)[:2])
+
+    def test_more_than_there_are_gives_all(self, classifier, pixel_values):
+        assert [len(row) for row in classifier.top_k(pixel_values, k=9)] == [3] * 5
+
+    def test_no_image_gives_no_answer(self, classifier):
+        assert classifier.predict([]) == [] and classifier.predict_proba([]).shape == (0, 3)
+
+    def test_labels_bring_the_cross_entropy_with_its_gradient(self, classifier, tokenizer, pixel_values):
+        labels = torch.tensor([0, 1, 2, 0, 1])
+        output = classifier(pixel_values, labels)
+        logits = expected_logits(classifier.model, tokenizer, pixel_values)
+        expected = torch.nn.functional.cross_entropy(logits, labels)
+        torch.testing.assert_close(output.loss, expected, atol=1e-5, rtol=1e-5)
+        parameters = [p for p in classifier.parameters() if p.requires_grad]
+        for mine, its in zip(torch.autograd.grad(output.loss, parameters), torch.autograd.grad(expected, parameters)):
+            assert (mine - its).norm() <= 1e-4 * its.norm()
+
+
+class TestLoading:
+    def test_an_adapter_brings_its_clip_and_its_classes(self, model, classifier, pixel_values, tmp_path):
+        model.peft_config["default"].class_names, model.peft_config["default"].class_template = NAMES, "{}."
+        model.save_pretrained(tmp_path)
+        loaded = MuDPTClassifier.from_pretrained(tmp_path)
+        assert loaded.class_names == NAMES
+        torch.testing.assert_close(loaded.predict_proba(pixel_values), classifier.predict_proba(pixel_values))
+
+    def test_a_clip_with_an_adapter_of_its_own_remembers_as_well(self):
+        clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
+        clip.add_adapter(MuDPTConfig(class_names=NAMES, class_template="{}."))
+        assert MuDPTClassifier(clip).class_names == NAMES
+
+    def test_other_classes_can_be_given(self, model, tmp_path):
+        model.save_pretrained(tmp_path)
+        loaded = MuDPTClassifier.from_pretrained(tmp_path, ["star", "heart"], "{}!")
+        assert (loaded.class_names, loaded.template) == (["star", "heart"], "{}!")
+
+    def test_classes_that_nothing_remembers_must_be_given(self, model):
+        with pytest.raises(ValueError, match="remembers its class_names. Give class_names"):
+            MuDPTClassifier(model)
+        with pytest.raises(ValueError, match="remembers its class_template. Give template"):
+            MuDPTClassifier(model, NAMES)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+    def test_a_copy_classifies_alike(self, classifier, pixel_values, copied):
+        expected = classifier.predict_proba(pixel_values)
+        torch.testing.assert_close(copied(classifier).predict_proba(pixel_values), expected)
+
+
+class TestRefusing:
+    @pytest.mark.parametrize("names", [[], "star", [1, 2], ["star", " "]])
+    def test_what_are_no_class_names(self, model, tokenizer, names):
+        with pytest.raises(ValueError, match="give a list of non-empty names"):
+            MuDPTClassifier(model, names, "{}.", tokenizer)
+
+    def test_a_clip_of_unknown_origin_without_a_tokenizer(self, model):
+        model.get_base_model().name_or_path = ""
+        with pytest.raises(ValueError, match="a folder or a Hub id that could hold a tokenizer; give one"):
+            MuDPTClassifier(model, NAMES, "{}.")
+
+    def test_a_tower_alone_and_a_clip_without_its_weights(self, model, tokenizer):
+        with pytest.raises(ValueError, match="is a CLIPTextModel; give a whole CLIPModel"):
+            MuDPTClassifier(model.text_model, NAMES, "{}.", tokenizer)
+        with pytest.raises(ValueError, match="has offloaded weights; give a whole CLIPModel, .*, loaded"):
+            MuDPTClassifier(model.to("meta"), NAMES, "{}.", tokenizer)
+
+    def test_a_template_without_a_place_for_the_name(self, model, tokenizer):
+        with pytest.raises(ValueError, match=r"must hold \{\} once"):
+            MuDPTClassifier(model, NAMES, "a photo.", tokenizer)
+
+    def test_a_name_that_is_too_long(self, model, tokenizer):
+        with pytest.raises(ValueError, match="text of class 1 has .* positions"):
+            MuDPTClassifier(model, ["star", "star " * 100], "{}.", tokenizer)
+
+    @pytest.mark.parametrize(
+        "images", ["picture.jpg", demo.draw("filled red star", "plain", np.random.default_rng(0))]
+    )
+    def test_a_single_picture(self, classifier, images):
+        with pytest.raises(ValueError, match="give a list of pictures"):
+            classifier.predict(images)
+
+    @pytest.mark.parametrize("images", [torch.randn(3, 32, 32), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)])
+    def test_a_tensor_that_no_image_processor_made(self, classifier, images):
+        with pytest.raises(ValueError, match="in floating point, as the image processor makes it"):
+            classifier.predict(images)
+
+    @pytest.mark.parametrize("batch_size", [0, -1])
+    def test_batches_of_nothing(self, classifier, pixel_values, batch_size):
+        with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+            classifier.predict(pixel_values, batch_size=batch_size)
+
+    def test_k_of_nothing(self, classifier, pixel_values):
+        with pytest.raises(ValueError, match="k=0"):
+            classifier.top_k(pixel_values, k=0)
+
+
+class TestWhatIsRememberedIsNeverStale:
+    @pytest.fixture(autouse=True)
+    def remembered(self, classifier, pixel_values):
+        classifier.predict(pixel_values)
+
+    def test_classes_are_encoded_once(self, classifier, pixel_values, monkeypatch):
+        module = "peft_mudpt.classifier.classifier"
+        monkeypatch.setattr(f"{module}.encode_layout", lambda *args: pytest.fail("encoded again"))
+            "peft_mudpt.classifier.classifier.encode_layout", lambda *args: pytest.fail("encoded again")
+        )
+        classifier.predict(pixel_values)
+        with torch.inference_mode():
+            classifier(pixel_values)
+
+    @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
+    @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+    def test_after_a_training_step(self, classifier, tokenizer, pixel_values, optimizer, options):
+        optimizer = optimizer([p for p in classifier.parameters() if p.requires_grad], lr=0.1, **options)
+        classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
+        optimizer.step()
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_switch_to_an_adapter_of_another_length(self, classifier, tokenizer, pixel_values):
+        classifier.model.add_adapter("other", MuDPTConfig(num_virtual_tokens=2, init_std=0.5))
+        for name in ("other", "default"):
+            classifier.model.set_adapter(name)
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_within_and_after_disable_adapter(self, classifier, tokenizer, pixel_values):
+        with classifier.model.disable_adapter():
+            assert_fresh(classifier, tokenizer, pixel_values)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_an_adapter_was_deleted_and_another_took_its_name(self, classifier, tokenizer, pixel_values):
+        model = classifier.model
+        for seed in range(3):
+            torch.manual_seed(seed)
+            model.add_adapter("second", MuDPTConfig(init_std=0.5))
+            model.set_adapter("second")
+            assert_fresh(classifier, tokenizer, pixel_values)
+            model.delete_adapter("second")
+            model.set_adapter("default")
+
+    def test_after_weights_were_loaded(self, classifier, tokenizer, pixel_values):
+        state = adapted(init_std=1.0).state_dict()
+        classifier.model.load_state_dict(state)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_whatever_is_done_with_lora_adapters(self, tokenizer, pixel_values):
+        torch.manual_seed(0)
+        lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, lora_dropout=0.5)
+        model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), lora)
+        model.add_adapter("other", lora)
+        model.eval()
+        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with model.disable_adapter():
+            assert_fresh(classifier, tokenizer, pixel_values)
+        with rescale_adapter_scale(model, 0.1):
+            assert_fresh(classifier, tokenizer, pixel_values)
+        model.set_adapter("other")
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with torch.no_grad():  # with dropout
+            model.train()
+            classifier.forget()
+            classifier.class_features()
+            model.eval()
+        assert_fresh(classifier, tokenizer, pixel_values)
+        model.merge_adapter(["default"])
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_module_beside_the_prompts_was_trained_and_switched_off(self, tokenizer, pixel_values):
+        model = adapted(modules_to_save=["text_projection"])
+        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with torch.no_grad():
+            model.text_projection.modules_to_save["default"].weight.mul_(-1)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        with model.disable_adapter():
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_the_weights_of_clip_were_replaced(self, classifier, tokenizer, pixel_values):
+        clip = classifier.model.get_base_model()
+        clip.text_projection.weight.data = torch.randn_like(clip.text_projection.weight)
+        assert_fresh(classifier, tokenizer, pixel_values)
+        clip.text_projection = copy.deepcopy(clip.text_projection).requires_grad_(False)
+        torch.nn.init.normal_(clip.text_projection.weight)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_of_a_model_made_in_inference_mode(self, tokenizer, pixel_values):
+        with torch.inference_mode():
+            model = adapted()
+            classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer)
+            assert_fresh(classifier, tokenizer, pixel_values)
+            model.get_base_model().text_projection.weight.mul_(-1)
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_a_switch_to_attention_that_takes_no_masks(self, classifier, tokenizer, pixel_values):
+        AttentionInterface.register("refuses_masks", refuse_masks)
+        classifier.model.get_base_model().text_model.config._attn_implementation = "refuses_masks"
+        with torch.no_grad():
+            assert classifier.class_features().shape == (3, 64)
+
+    def test_after_its_features_were_written_to(self, classifier, tokenizer, pixel_values):
+        with torch.no_grad():
+            classifier.class_features().zero_()
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_once_told_to_forget_what_nobody_could_see(self, classifier, tokenizer, pixel_values):
+        classifier.model.get_base_model().text_projection.weight.data.mul_(-1)
+        classifier.forget()
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_after_inference_mode_it_can_be_trained_on(self, tokenizer, pixel_values):
+        classifier = MuDPTClassifier(adapted("vpt_deep"), NAMES, "{}.", tokenizer)
+        with torch.inference_mode():
+            classifier(pixel_values)
+        classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
+
+    def test_in_another_precision(self, classifier, pixel_values):
+        with torch.no_grad():
+            whole = classifier.class_features()
+            with torch.autocast("cpu", torch.bfloat16):
+                rough = classifier.class_features()
+            with torch.autocast("cpu", torch.float16):
+                finer = classifier.class_features()
+            assert torch.equal(classifier.class_features(), whole)
+            assert (rough - whole).norm() > 2 * (finer - whole).norm() > 0
+
+
+class Waits(TorchDispatchMode):
+    """Refuses whatever makes the program wait for a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket not in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("class_batch_size", [None, 1])
+def test_a_training_step_never_waits_for_the_device(model, tokenizer, pixel_values, class_batch_size):
+    classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
+    with Waits():
+        classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
+
+
+@pytest.mark.parametrize(
+    "class_batch_size",
+    [
+        None,
+        pytest.param(
+            2, marks=pytest.mark.skipif(OLDER_TORCH, reason="torch 2.8 to 2.12 break the graph at a checkpoint in it")
+        ),
+    ],
+)
+def test_a_training_step_compiles_to_one_graph(model, tokenizer, pixel_values, class_batch_size):
+    classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    parameters = [p for p in classifier.parameters() if p.requires_grad]
+    eager = torch.autograd.grad(classifier(pixel_values, labels).loss, parameters)
+    compiled = torch.compile(classifier, fullgraph=True, backend="aot_eager")
+    for mine, its in zip(torch.autograd.grad(compiled(pixel_values, labels).loss, parameters), eager):
+        torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,44 @@
+"""examples/export.py, as a user calls it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from peft import get_peft_model
+from transformers import CLIPModel
+
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "export.py"
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    config = MuDPTConfig(class_names=["red star", "blue heart"], class_template="{}.")
+    get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).save_pretrained(folder)
+    return folder
+
+
+def export(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+
+
+def test_it_writes_a_classifier_of_the_remembered_classes(adapter, tmp_path):
+    ran = export(adapter, tmp_path / "classifier.onnx")
+    assert "classifier.onnx: 2." in ran.stdout and "2 classes" in ran.stdout, ran.stderr
+    assert onnxruntime.InferenceSession(tmp_path / "classifier.onnx").get_outputs()[0].shape == ["batch", 2]
+
+
+def test_it_writes_a_folded_adapter_that_loads(adapter, tmp_path):
+    ran = export(adapter, tmp_path / "folded")
+    assert "folded: 8.0 kB" in ran.stdout, ran.stderr
+    assert MuDPTClassifier.from_pretrained(tmp_path / "folded").model.peft_config["default"].folded
+
+
+def test_what_it_cannot_write_is_refused_before_anything_is_loaded(tmp_path):
+    assert "neither .onnx nor .pt2 nor a folder" in export("nowhere", tmp_path / "classifier.tflite").stderr
+    assert "is there already" in export("nowhere", tmp_path).stderr

@@ -1,0 +1,118 @@
+"""The main job, as its users run it."""
+
+import json
+import random
+import re
+import signal
+import time
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import launch
+from tests.lab.test_experiment import save_pictures
+
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "fewshot.py"
+run = partial(launch, SCRIPT)
+
+
+def number(output: str, name: str) -> float:
+    return float(re.search(rf"^{name} +([\d.,]+)", output, re.MULTILINE)[1].replace(",", ""))
+
+
+def test_a_few_steps_on_the_embedded_world_gain_accuracy(tmp_path):
+    result = run("--max_train_steps", 60, "--output_dir", tmp_path / "adapter")
+    assert result.returncode == 0, result.stderr
+    assert number(result.stdout, "test pictures") == 960
+    assert number(result.stdout, "accuracy after") > number(result.stdout, "zero-shot accuracy") + 10
+    assert "reloaded                  equal logits" in result.stdout
+
+
+def test_without_pictures_to_test_on_it_trains_all_the_same_and_says_so(tmp_path):
+    pictures = save_pictures(tmp_path / "pictures", per_class=1)
+    result = run("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
+    assert result.returncode == 0, result.stderr
+    assert "no picture is left to test on: lower --shots" in result.stdout
+    assert "fewer than 16 pictures to train on, all used: filled green cross (1), " in result.stdout
+
+
+def test_mistakes_in_flags_are_named_and_nothing_is_written(tmp_path):
+    result = run("--method", "mudp", "--output_dir", tmp_path / "adapter")
+    assert result.returncode != 0 and "Unknown method 'mudp'; there are zero_shot, linear_probe, lora" in result.stderr
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_mixed_precision_ends_with_an_adapter_that_reloads(tmp_path):
+    pictures = save_pictures(tmp_path / "pictures", per_class=2)
+    arguments = ("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
+    result = run(*arguments, "--mixed_precision", "bf16")
+    assert "reloaded                  equal logits" in result.stdout, result.stderr
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
+    pictures = save_pictures(tmp_path / "pictures", per_class=4)
+    arguments = ("--train_dir", pictures, "--shots", 2, "--max_train_steps", 6, "--learning_rate", 0.01)
+    outputs = []
+    for processes, size in ((1, 4), (2, 2)):  # pictures per process and step
+        folder = ("--output_dir", tmp_path / str(processes), "--per_device_train_batch_size", size)
+        result = run(*arguments, *folder, processes=processes)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("equal logits") == 1  # said once
+        outputs.append(json.loads((tmp_path / str(processes) / "result.json").read_text()))
+    assert [output["hardware"]["processes"] for output in outputs] == [1, 2]
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("1", "2"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
+    assert outputs[0]["metrics"] == outputs[1]["metrics"]
+
+
+def test_a_run_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
+    pictures = save_pictures(tmp_path / "pictures", per_class=4)
+    fields = {"train_dir": pictures, "shots": 2, "max_train_steps": 600, "checkpointing_steps": 3}
+    whole = {**fields, "output_dir": str(tmp_path / "whole")}
+    killed = {**fields, "output_dir": str(tmp_path / "killed"), "resume_from_checkpoint": "latest"}
+    start(whole).join()
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    reached = []
+    for _ in range(5):
+        before = finished_checkpoints(checkpoints)
+        process = start(killed)
+        while process.is_alive() and finished_checkpoints(checkpoints) <= before:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.5))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        reached.append(max(finished_checkpoints(checkpoints)))
+    assert reached == sorted(set(reached)), f"it did not go on after each kill: {reached}"
+    last = start(killed)
+    last.join()
+    assert last.exitcode == 0 and not checkpoints.exists()
+    ends = [load_file(Path(run["output_dir"]) / "adapter_model.safetensors") for run in (whole, killed)]
+    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def start(fields: dict) -> BaseProcess:
+    """An experiment in a process of its own, forked from one that has the imports behind it."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["peft_mudpt.lab.experiment", __name__])
+    process = context.Process(target=experiment, args=(fields,))
+    process.start()
+    return process
+
+
+def experiment(fields: dict) -> None:
+    from peft_mudpt.lab.arguments import Arguments
+    from peft_mudpt.lab.experiment import run
+
+    torch.set_num_threads(1)
+    run(Arguments(**fields))
+
+
+def finished_checkpoints(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("step_*") if path.suffix != ".partial"}

@@ -1,0 +1,252 @@
+"""Naming what is on pictures with a saved adapter."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
+from transformers import AutoProcessor, CLIPModel
+
+from peft_mudpt import MuDPTConfig, demo
+
+
+CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
+SCRIPT = Path(__file__).parents[2] / "examples" / "predict.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("predict", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save_adapter(folder: Path, config) -> Path:
+    """An adapter far from its start."""
+    torch.manual_seed(0)
+    get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).save_pretrained(folder)
+    return folder
+
+
+def mudpt_config(**fields) -> MuDPTConfig:
+    return MuDPTConfig(**{"init_std": 0.3, "class_names": CLASS_NAMES, "class_template": "{}.", **fields})
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory) -> Path:
+    return save_adapter(tmp_path_factory.mktemp("adapter"), mudpt_config())
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory) -> Path:
+    """An adapter that does not know what it was trained on."""
+    return save_adapter(tmp_path_factory.mktemp("forgetful"), mudpt_config(class_names=None, class_template=None))
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory) -> Path:
+    config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    return save_adapter(tmp_path_factory.mktemp("lora"), config)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> list[Path]:
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    files = [folder / f"{i}.png" for i in range(3)]
+    for file in files:
+        demo.draw(CLASS_NAMES[0], "sunset", rng).save(file)  # in a style in which CLIP is not sure of the colour
+    return files
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys):
+    """Runs the script: the probabilities in percent by class, in the order printed, by picture."""
+
+    def run(*arguments) -> dict[str, dict[str, float]]:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        load_script().main()
+        printed: dict[str, dict[str, float]] = {}
+        file = None
+        for line in capsys.readouterr().out.splitlines():
+            if line.startswith("  "):
+                percent, name = line.split(" %  ")
+                printed[file][name] = float(percent)
+            else:
+                file = line
+                printed[file] = {}
+        return printed
+
+    return run
+
+
+@torch.no_grad()
+def expected(adapter: Path, picture: Image.Image, class_names: list[str], template: str) -> dict[str, float]:
+    """By the whole model's own forward, most probable first."""
+    model = PeftModel.from_pretrained(CLIPModel.from_pretrained(demo.MODEL_PATH), adapter).eval()
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    texts = [template.replace("{}", name) for name in class_names]
+    inputs = processor(text=texts, images=picture, padding=True, return_tensors="pt")
+    percents = model(**inputs).logits_per_image.softmax(dim=-1)[0].mul(100).tolist()
+    return dict(sorted(zip(class_names, percents), key=lambda pair: -pair[1]))
+
+
+def assert_same(printed: dict[str, float], wanted: dict[str, float]) -> None:
+    assert list(printed) == list(wanted)
+    assert printed == pytest.approx(wanted, abs=0.051)
+
+
+class TestProbabilities:
+    def test_every_picture_gets_those_of_the_whole_model(self, predict, adapter, pictures):
+        printed = predict(adapter, *pictures)
+        assert list(printed) == [str(file) for file in pictures]
+        for file in pictures:
+            assert_same(printed[str(file)], expected(adapter, Image.open(file), CLASS_NAMES, "{}."))
+
+    def test_the_adapter_makes_the_difference(self, predict, adapter, lora, pictures):
+        options = (pictures[0], "--classes", ",".join(CLASS_NAMES), "--template", "{}.")
+        assert predict(adapter, *options) != predict(lora, *options)
+
+    def test_other_classes_can_be_asked_for(self, predict, adapter, pictures):
+        printed = predict(adapter, pictures[0], "--classes", "hollow red star, filled red star")
+        wanted = expected(adapter, Image.open(pictures[0]), ["hollow red star", "filled red star"], "{}.")
+        assert_same(printed[str(pictures[0])], wanted)
+
+    def test_another_template_can_be_asked_for(self, predict, adapter, pictures):
+        printed = predict(adapter, pictures[0], "--template", "a drawing of a {}")
+        wanted = expected(adapter, Image.open(pictures[0]), CLASS_NAMES, "a drawing of a {}")
+        assert_same(printed[str(pictures[0])], wanted)
+
+    def test_class_names_with_underscores_stay_as_given(self, predict, adapter, pictures):
+        printed = predict(adapter, pictures[0], "--classes", "red_star,blue_heart")
+        wanted = expected(adapter, Image.open(pictures[0]), ["red_star", "blue_heart"], "{}.")
+        assert_same(printed[str(pictures[0])], wanted)
+
+    def test_no_more_classes_are_printed_than_asked_for(self, predict, adapter, pictures):
+        printed = predict(adapter, pictures[0], "--top", 2)[str(pictures[0])]
+        wanted = expected(adapter, Image.open(pictures[0]), CLASS_NAMES, "{}.")
+        assert_same(printed, dict(list(wanted.items())[:2]))
+
+    def test_five_classes_are_printed_unless_asked_otherwise(self, predict, adapter, pictures):
+        printed = predict(adapter, pictures[0], "--classes", ",".join(demo.CLASS_NAMES))
+        assert len(printed[str(pictures[0])]) == 5
+
+    def test_many_pictures_are_cut_into_batches(self, adapter, pictures, monkeypatch, capsys):
+        script = load_script()
+        monkeypatch.setattr(script, "BATCH_SIZE", 2)
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), *map(str, pictures), "--top", "1"])
+        script.main()
+        assert capsys.readouterr().out.splitlines()[::2] == [str(file) for file in pictures]
+
+    def test_a_picture_that_is_stored_on_its_side_is_turned_upright(self, predict, adapter, pictures, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: to be shown turned clockwise
+        lying = Image.open(pictures[2]).transpose(Image.Transpose.ROTATE_90)
+        lying.save(tmp_path / "lying.png", exif=exif)
+        printed = predict(adapter, tmp_path / "lying.png", pictures[2])
+        assert printed[str(tmp_path / "lying.png")] == printed[str(pictures[2])]
+
+    def test_another_base_can_be_named(self, predict, forgetful, pictures, tmp_path):
+        moved = save_adapter(tmp_path, mudpt_config())
+        config = json.loads((moved / "adapter_config.json").read_text())
+        (moved / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/gone/clip"}))
+        printed = predict(moved, pictures[0], "--model_name_or_path", demo.MODEL_PATH)
+        assert_same(printed[str(pictures[0])], expected(moved, Image.open(pictures[0]), CLASS_NAMES, "{}."))
+
+    def test_lora_takes_its_classes_from_the_result_beside_it(self, predict, pictures, tmp_path):
+        config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+        save_adapter(tmp_path, config)
+        result = {"schema_version": 1, "class_names": CLASS_NAMES, "template_after_prompts": "a photo of a {}."}
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        printed = predict(tmp_path, pictures[0])
+        wanted = expected(tmp_path, Image.open(pictures[0]), CLASS_NAMES, "a photo of a {}.")
+        assert_same(printed[str(pictures[0])], wanted)
+
+
+class TestMistakes:
+    @pytest.fixture(autouse=True)
+    def no_model_is_loaded(self, monkeypatch):
+        monkeypatch.setattr(CLIPModel, "from_pretrained", lambda *args, **kwargs: pytest.fail("a model was loaded"))
+
+    def test_a_folder_without_an_adapter_is_named(self, predict, pictures, tmp_path):
+        with pytest.raises(ValueError, match=f"ADAPTER {tmp_path} holds no adapter_config.json"):
+            predict(tmp_path, pictures[0])
+
+    def test_an_adapter_that_is_nowhere_is_named(self, predict, pictures):
+        with pytest.raises(ValueError, match="ADAPTER no/where is no folder, and no adapter of the Hub"):
+            predict("no/where", pictures[0])
+
+    def test_a_config_that_cannot_be_read_is_named(self, predict, pictures, tmp_path):
+        (tmp_path / "adapter_config.json").write_text("{")
+        with pytest.raises(ValueError, match=f"ADAPTER {tmp_path} has an unreadable adapter_config.json"):
+            predict(tmp_path, pictures[0])
+
+    def test_a_picture_that_is_missing_is_named(self, predict, adapter, pictures):
+        with pytest.raises(ValueError, match="IMAGE gone.png is no file"):
+            predict(adapter, pictures[0], "gone.png")
+
+    def test_a_file_that_is_no_picture_is_named(self, predict, adapter, pictures, tmp_path):
+        (tmp_path / "text.png").write_text("no picture")
+        with pytest.raises(ValueError, match="IMAGE .*text.png cannot be read as a picture"):
+            predict(adapter, pictures[0], tmp_path / "text.png")
+
+    def test_classes_that_nobody_remembers_must_be_given(self, predict, forgetful, pictures):
+        with pytest.raises(ValueError, match="does not remember the classes.*--classes"):
+            predict(forgetful, pictures[0])
+
+    def test_lora_without_a_result_must_be_given_its_classes(self, predict, lora, pictures):
+        with pytest.raises(ValueError, match="does not remember the classes.*--classes"):
+            predict(lora, pictures[0])
+
+    def test_a_template_that_nobody_remembers_must_be_given(self, predict, forgetful, pictures):
+        with pytest.raises(ValueError, match="does not remember the text of a class.*--template"):
+            predict(forgetful, pictures[0], "--classes", "star,heart")
+
+    @pytest.mark.parametrize("classes", ["star", "", "star,"])
+    def test_fewer_than_two_classes_are_refused(self, predict, adapter, pictures, classes):
+        with pytest.raises(ValueError, match="--classes needs at least two names"):
+            predict(adapter, pictures[0], "--classes", classes)
+
+    def test_a_class_given_twice_is_named(self, predict, adapter, pictures):
+        with pytest.raises(ValueError, match="--classes names 'star' more than once"):
+            predict(adapter, pictures[0], "--classes", "star,heart, star")
+
+    @pytest.mark.parametrize("template", ["a photo.", "{} or {}", ""])
+    def test_a_template_without_one_place_for_the_class_is_refused(self, predict, adapter, pictures, template):
+        with pytest.raises(ValueError, match=f"--template '{template}' must hold {{}} once"):
+            predict(adapter, pictures[0], "--template", template)
+
+    def test_fewer_than_one_class_to_print_is_refused(self, predict, adapter, pictures):
+        with pytest.raises(ValueError, match="--top 0 is too few"):
+            predict(adapter, pictures[0], "--top", 0)
+
+    def test_a_base_folder_of_another_machine_is_named(self, predict, pictures, tmp_path):
+        mudpt_config(base_model_name_or_path="/gone/clip").save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="base CLIP /gone/clip is no folder.*--model_name_or_path"):
+            predict(tmp_path, pictures[0])
+
+    def test_an_adapter_that_names_no_base_needs_one(self, predict, pictures, tmp_path):
+        mudpt_config().save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="does not name its base CLIP. Give --model_name_or_path"):
+            predict(tmp_path, pictures[0])
+
+
+def test_a_picture_that_breaks_off_is_named(predict, adapter, tmp_path):
+    demo.draw(CLASS_NAMES[0], "noisy", np.random.default_rng(0)).save(tmp_path / "half.jpg")
+    whole = (tmp_path / "half.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) - 200])
+    with pytest.raises(ValueError, match="IMAGE .*half.jpg breaks off or is damaged"):
+        predict(adapter, tmp_path / "half.jpg")
+
+
+def test_a_base_of_another_width_is_refused_by_the_adapter(predict, adapter, pictures, tmp_path):
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for file in adapter.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "vision_hidden_size": 128}))
+    with pytest.raises(ValueError, match="vision_hidden_size=128.*96 wide"):
+        predict(tmp_path, pictures[0])

@@ -1,0 +1,101 @@
+"""The report of a folder of experiments, as its users ask for it."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from peft_mudpt.lab.report.tables import markdown_report
+from peft_mudpt.lab.schema import write_result
+from tests.lab.report.made_results import cells, result
+
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "report.py"
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*arguments) -> Done:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as end:
+            return Done(end.code, *capsys.readouterr())
+        return Done(0, *capsys.readouterr())
+
+    return run
+
+
+def write(folder: Path, *results) -> Path:
+    for i, content in enumerate(results):
+        write_result(folder / str(i), content)
+    return folder
+
+
+def test_the_script_writes_the_report_with_its_pictures(run, tmp_path):
+    done = run(write(tmp_path, result(dataset="faded")), "--picture", tmp_path / "docs" / "look.png")
+    assert done.code == 0, done.stderr
+    assert done.stdout == markdown_report([result(dataset="faded")], pictures={})
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    linked = re.findall(r"!\[.+?\]\((.+?)\)", text)
+    assert "overview.png" in linked
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {"report.md", *linked}
+    for path in [*(tmp_path / "report" / name for name in linked), tmp_path / "docs" / "look.png"]:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG" and picture.width >= 600 and len(picture.getcolors(2**20)) > 50
+
+
+def test_pictures_stay_in_the_folder_whatever_a_data_set_is_called(run, tmp_path):
+    folder = write(tmp_path / "results", result(dataset=".."), result(dataset="/a/../b"))
+    done = run(folder, "--output_dir", tmp_path / "out")
+    assert done.code == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "out"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {"", ".md"}  # folders, and the report
+
+
+def test_several_data_sets_have_their_pictures_in_folders(run, tmp_path):
+    folder = write(tmp_path, result(dataset="dtd"), result(dataset="ucf101"))
+    assert run(folder, "--output_dir", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "ucf101" / "overview.png").is_file()
+    assert "(ucf101/overview.png)" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_published_numbers_are_printed_as_others_and_only_when_asked(run, tmp_path):
+    folder = write(tmp_path, result())
+    asked, plain = run(folder, "--published").stdout, run(folder).stdout
+    assert "not reproduced here" in asked and "not reproduced" not in plain
+    assert cells(asked, "Base to new: 16 shots")[6][:4] == ["MaPLe", "82.28", "75.14", "78.55"]
+    assert "≈83.0" in asked and "python examples/sweep.py --coop_root DIR" in asked
+
+
+@pytest.mark.parametrize("flag", [[], ["--picture", "look.png"]])
+def test_a_folder_without_results_is_refused(run, tmp_path, flag):
+    done = run(tmp_path, *flag)
+    assert done.code == 2 and "holds no result.json" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_of_several_data_sets_is_refused_before_anything_is_written(run, tmp_path):
+    folder = write(tmp_path / "runs", result(dataset="dtd"), result(dataset="ucf101"))
+    done = run(folder, "--picture", tmp_path / "look.png")
+    assert done.code == 2 and "one data set" in done.stderr
+    assert not (folder / "report").exists() and not (tmp_path / "look.png").exists()
+
+
+def test_without_matplotlib_the_tables_are_printed_and_nothing_is_written(run, tmp_path, monkeypatch):
+    folder = write(tmp_path, result())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = run(folder)
+    assert done.code == 2 and "pip install 'peft_mudpt[report]'" in done.stderr
+    assert done.stdout == markdown_report([result()], pictures={})
+    assert not (folder / "report").exists()

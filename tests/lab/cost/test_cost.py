@@ -1,0 +1,104 @@
+"""The benchmark measures what it says, and says what it measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from peft_mudpt.lab.cost.cases import INFERENCE, OURS, PADDED, PLAIN, TASKS, TRAINING, Case, build_model, way_to_run
+from peft_mudpt.lab.cost.measuring import seconds_in_turns
+from peft_mudpt.lab.cost.reporting import markdown
+from peft_mudpt.lab.cost.running import run
+
+
+SCRIPT = Path(__file__).parents[3] / "examples" / "benchmark.py"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ours_computes_what_the_straightforward_way_computes(task):
+    outputs = []
+    for way in (PADDED, OURS):
+        model = build_model("tiny", way, "cpu")
+        torch.manual_seed(0)
+        outputs.append(way_to_run(way, Case("tiny", task, 12, 3), model)())
+    assert outputs[0].shape == (3, 12)
+    torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
+
+
+def test_plain_clip_runs_without_prompts_and_texts():
+    model = build_model("tiny", PLAIN, "cpu")
+    tokens = []
+    model.text_model.register_forward_pre_hook(lambda *args: pytest.fail("a text was encoded"))
+    model.vision_model.encoder.layers[-1].register_forward_hook(lambda layer, args, _: tokens.append(args[0].shape[1]))
+    way_to_run(PLAIN, Case("tiny", INFERENCE, 12, 3), model)()
+    assert tokens == [1 + (32 // 8) ** 2]
+
+
+def test_ways_take_turns_until_each_has_had_its_time():
+    order = []
+    times = seconds_in_turns({way: lambda way=way: order.append(way) for way in "ab"}, seconds_per_way=0)
+    assert order == list("ab" * 3)  # once for nothing, twice that counts
+    assert {way: len(t) for way, t in times.items()} == {"a": 2, "b": 2}
+
+
+def row(classes, padded=None, **fields):
+    seconds = {OURS: [1.0, 2.0, 3.0], PLAIN: [0.5, 0.5, 0.5], **({PADDED: padded} if padded else {})}
+    case = {"model": "tiny", "task": TRAINING, "batch_size": 4, "classes": classes}
+    return {**case, "seconds": seconds, "extrapolated": {}, **fields}
+
+
+def test_the_table_holds_the_median_and_the_spread_of_turns():
+    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": []}
+    rows = [row(10, [8.0, 8.0, 30.0]), row(1000, extrapolated={PADDED: 50.0})]
+    text = markdown({**result, "times": rows})
+    assert "on 2 CPU cores, float32" in text
+    assert "| tiny | 4 | 10 | **8.00** (4.00–10.00) | 4.00 (2.00–6.00) | 16.0 |" in text
+    assert "| tiny | 4 | 1,000 | **25.0** * | 4.00 (2.00–6.00) | 100.0 * |" in text
+    assert "* padded did not fit into memory" in text
+    assert "From 10 to 1,000 classes (tiny, batch 4): padded 6.25 times, ours 1.00 times, plain 1.00 times." in text
+
+
+def test_what_does_not_fit_is_not_run_but_extrapolated(monkeypatch):
+    weighed = []
+
+    def peak(way, case, device):
+        weighed.append((way, case.classes))
+        return 1000 * case.classes if way == PADDED else 10
+
+    monkeypatch.setattr("peft_mudpt.lab.cost.running.peak_memory_of", peak)
+    monkeypatch.setattr("peft_mudpt.lab.cost.running._memory", lambda device: 20_000)
+    result = run(["tiny"], [TRAINING], [2, 4, 30], [2, 4, 30], [1], seconds_per_way=0, say=lambda line: None)
+    assert (PADDED, 30) not in weighed and (OURS, 30) in weighed
+    assert result["memory"][-1]["extrapolated"] == {PADDED: 30_000}
+    *_, last = result["times"]
+    assert PADDED not in last["seconds"] and set(last["extrapolated"]) == {PADDED}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"models": ["huge"]}, "Unknown model 'huge'; there are tiny, vit_b16"),
+        ({"tasks": ["dreaming"]}, "Unknown task 'dreaming'"),
+        ({"classes": [0]}, "0 is too few"),
+    ],
+)
+def test_what_there_is_not_is_refused(wrong, said):
+    asked = {"models": ["tiny"], "tasks": ["inference"], "classes": [2], "memory_classes": [], "batch_sizes": [1]}
+    with pytest.raises(ValueError, match=said):
+        run(**{**asked, **wrong})
+
+
+def test_the_command_prints_tables_and_writes_numbers_and_a_picture(tmp_path):
+    flags = "--models tiny --classes 3,6 --memory_classes 3 --batch_sizes 2 --seconds 0"
+    files = ["--json", tmp_path / "numbers.json", "--picture", tmp_path / "picture.png"]
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, *flags.split(), *files], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert ran.stdout.count("| tiny | 2 | 3 |") == 3 and ran.stdout.count("| tiny | 2 | 6 |") == 2
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert {len(turns) for case in numbers["times"] for turns in case["seconds"].values()} == {2}
+    assert numbers["memory"][0]["bytes"][OURS] > 1e8
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,92 @@
+"""From rows of pictures to batches of pixels."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as images
+from transformers import AutoProcessor
+
+from peft_mudpt import demo
+from peft_mudpt.lab.data.loading import PixelCollator, TestPictures, TrainingPictures, random_resized_crop
+
+
+def greys(number, size=(8, 8)):
+    """Pictures whose grey is their place, labelled by their place."""
+    features = Features({"image": Image(decode=False), "label": Value("int64"), "item": Value("string")})
+    pictures = [images.new("RGB", size, (i, i, i)) for i in range(number)]
+    return Dataset.from_dict(
+        {"image": pictures, "label": list(range(number)), "item": [f"[{i}]" for i in range(number)]}, features=features
+    )
+
+
+def position_picture(width, height):
+    """A picture that says at every pixel where it is: red is x, green is y."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    return images.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
+
+
+def boxes_of(width, height, number):
+    """Where crops of a picture lie, read off their pixels, and which are flipped."""
+    for seed in range(number):
+        crop = np.asarray(random_resized_crop(position_picture(width, height), 32, np.random.default_rng(seed)))
+        (left, right), (top, bottom) = crop[0, [0, -1], 0].astype(int), crop[[0, -1], 0, 1].astype(int)
+        yield min(left, right), max(left, right), top, bottom, left > right
+
+
+def test_crops_have_random_areas_proportions_and_flips():
+    boxes = list(boxes_of(200, 100, 300))
+    shares = np.array([(right - left + 1) * (bottom - top + 1) / 20000 for left, right, top, bottom, _ in boxes])
+    ratios = np.array([(right - left + 1) / (bottom - top + 1) for left, right, top, bottom, _ in boxes])
+    assert 0.06 < shares.min() < 0.12 and shares.max() > 0.6  # a square can show half of it, 4:3 two thirds
+    assert 0.70 < ratios.min() < 0.80 and 1.25 < ratios.max() < 1.42
+    assert 0.4 < np.mean([box[-1] for box in boxes]) < 0.6
+
+
+def test_a_crop_is_resized_by_bicubic_interpolation(monkeypatch):
+    monkeypatch.setattr(f"{random_resized_crop.__module__}._random_box", lambda *arguments: (3, 5, 39, 35))
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    crop = np.asarray(random_resized_crop(images.fromarray(noise), 16, np.random.default_rng(1)), dtype=float)
+    part = torch.tensor(noise[5:35, 3:39]).permute(2, 0, 1)[None].double()  # (1, 3, 30, 36)
+    expected = torch.nn.functional.interpolate(part, (16, 16), mode="bicubic", antialias=True)[0].clamp(0, 255)
+    expected = expected.permute(1, 2, 0).numpy()
+    assert (
+        min(np.abs(crop - expected).max(), np.abs(crop[:, ::-1] - expected).max()) <= 2
+    )  # of 255: Pillow rounds twice
+
+
+def test_a_picture_too_long_for_any_crop_shows_its_middle():
+    crop = np.asarray(random_resized_crop(position_picture(250, 4), 4, np.random.default_rng(0)))
+    assert 120 < crop[..., 0].min() and crop[..., 0].max() < 130
+
+
+def test_each_pass_over_the_training_pictures_shows_each_once_in_another_order():
+    labels = [label for _, label in (TrainingPictures(greys(7), 21, seed=1, crop_size=None)[i] for i in range(21))]
+    passes = [labels[:7], labels[7:14], labels[14:]]
+    assert all(sorted(p) == list(range(7)) for p in passes) and len({tuple(p) for p in passes}) == 3
+
+
+def test_what_stands_at_an_index_depends_on_the_seed_alone():
+    def show(seed):
+        pictures = TrainingPictures(demo_pictures(), 6, seed, crop_size=16)
+        return [np.asarray(pictures[i][0]) for i in (5, 2, 5)]
+
+    first, second, other = show(1), show(1), show(2)
+    assert all((a == b).all() for a, b in zip(first, second)) and (first[0] == first[2]).all()
+    assert any((a != b).any() for a, b in zip(first, other))
+
+
+def demo_pictures():
+    pictures = demo.load_pictures("plain", 1, seed=0).select(range(3)).cast_column("image", Image(decode=False))
+    return pictures.add_column("item", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_batch_is_what_the_image_processor_makes_of_the_pictures(ready):
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
+    rows = [TestPictures(demo_pictures())[i] for i in range(3)]
+    batch = PixelCollator(processor, ready)(rows)
+    pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image, _ in rows])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
+    torch.testing.assert_close(batch["pixel_values"], (pixels - mean) / std, atol=1e-5, rtol=0)
+    assert batch["labels"].tolist() == [label for _, label in rows]

@@ -1,0 +1,364 @@
+"""The model card of a trained adapter: true, complete, and of use as it stands."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+from huggingface_hub.hf_api import RepoUrl
+from huggingface_hub.utils import filter_repo_objects
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import AutoProcessor, CLIPModel
+
+from peft_mudpt import PRESETS, MuDPTConfig, demo
+from peft_mudpt.lab.report.card import CITATION, UPLOADED, create_hub_repo, model_card, push_to_hub
+from peft_mudpt.lab.schema import write_result
+
+
+CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
+HARMFUL = st.sampled_from(
+    ["a\n---\ntags: [evil]", "`` ` ``", "x | y", "\n# Heading", "![](http://evil)", "<script>", "```\n", "a: b", "\\|"]
+) | st.text(min_size=1, max_size=20).filter(lambda text: text.strip("`. /\0") and text.split())
+HUB_CLIP = "openai/clip-vit-base-patch16"
+
+
+def metrics(accuracy: float) -> dict:
+    return {"accuracy": accuracy, "mean_class_accuracy": accuracy, "classes": {}}
+
+
+def result(**fields) -> dict:
+    """A few-shot experiment on the embedded world."""
+    return {
+        "schema_version": 1,
+        "arguments": {"shots": 16, "seed": 3, "train_dir": None, "output_dir": "/home/somebody/outputs"},
+        "dataset": "faded",
+        "method": "mudpt",
+        "class_names": CLASS_NAMES,
+        "template": "a photo of a {}.",
+        "template_after_prompts": "{}.",
+        "items": {"train": ["/home/somebody/1.png"], "validation": []},
+        "metrics": {"test": metrics(87.604)},
+        "zero_shot": {"test": metrics(51.9)},
+        "summary": {"accuracy": 87.604},
+        "optimizer": "sgd",
+        "learning_rate": 0.0025,
+        "steps": 1200,
+        "loss": 0.1,
+        "trainable_parameters": 176832,
+        "adapter_bytes": 700000,
+        "seconds": {"training": 30.0, "total": 42.0},
+        "peak_memory_bytes": 1,
+        "nearest_words": None,
+        "versions": {"peft_mudpt": "0.1.0", "torch": "2.13.0"},
+        "hardware": {"device": "cpu"},
+        **fields,
+    }
+
+
+BASE_TO_NEW = {
+    "metrics": {"base": metrics(90.0), "new": metrics(60.0)},
+    "zero_shot": {"base": metrics(50.0), "new": metrics(75.0)},
+    "summary": {"base": 90.0, "new": 60.0, "harmonic_mean": 72.0},
+}
+CROSS_DATASET = {
+    "metrics": {"faded": metrics(90.0), "plain": metrics(80.0), "dark": metrics(70.0)},
+    "zero_shot": {"faded": metrics(50.0), "plain": metrics(40.0), "dark": metrics(30.0)},
+    "summary": {"source": 90.0, "mean_of_targets": 75.0},
+}
+
+
+def parsed(base_model=HUB_CLIP, hub_model_id="somebody/stars", **fields) -> ModelCard:
+    """The card as the Hub reads it."""
+    return ModelCard(str(model_card(result(**fields), base_model, hub_model_id)))
+
+
+def accuracy_rows(card: ModelCard) -> list[list[str]]:
+    rows = re.findall(r"^\| (.*) \|$", card.text, re.MULTILINE)[1:]  # without the head
+    return [row.split(" | ") for row in rows]
+
+
+def first_code(card: ModelCard) -> str:
+    return re.search(r"```(\w*)\n(.*?)```", card.text, re.DOTALL)[2]
+
+
+class TestMetadata:
+    def test_says_what_the_adapter_is_for(self):
+        data = parsed().data
+        assert (data.base_model, data.library_name) == (HUB_CLIP, "peft")
+        assert data.pipeline_tag == "zero-shot-image-classification"
+
+    def test_every_tag_stands_once(self):
+        assert parsed().data.tags == ["peft_mudpt", "mudpt", "clip", "few-shot"]
+
+    def test_another_method_is_a_tag_of_its_own(self):
+        assert parsed(method="maple").data.tags == ["peft_mudpt", "mudpt", "clip", "few-shot", "maple"]
+
+    def test_lora_is_not_tagged_as_mudpt(self):
+        assert parsed(method="lora").data.tags == ["peft_mudpt", "clip", "few-shot", "lora"]
+
+    def test_accuracy_is_an_evaluation_result_in_percent(self):
+        data = parsed().data
+        (evaluation,) = data.eval_results
+        assert data.model_name == "stars"
+        assert (evaluation.task_type, evaluation.metric_type) == ("image-classification", "accuracy")
+        assert (evaluation.dataset_type, evaluation.dataset_split, evaluation.metric_value) == ("faded", "test", 87.6)
+
+    def test_base_and_new_classes_are_results_beside_their_harmonic_mean(self):
+        found = {e.dataset_name: (e.metric_type, e.metric_value) for e in parsed(**BASE_TO_NEW).data.eval_results}
+        assert found == {
+            "faded (base)": ("accuracy", 90.0),
+            "faded (new)": ("accuracy", 60.0),
+            "faded (base and new)": ("harmonic_mean", 72.0),
+        }
+
+    def test_each_target_is_a_data_set_of_its_own(self):
+        found = {e.dataset_type: e.metric_value for e in parsed(**CROSS_DATASET).data.eval_results}
+        assert found == {"faded": 90.0, "plain": 80.0, "dark": 70.0}
+
+    def test_a_test_set_without_metrics_is_left_out(self):
+        data = parsed(metrics={"base": metrics(90.0), "new": None}, summary={"harmonic_mean": None}).data
+        assert [e.dataset_name for e in data.eval_results] == ["faded (base)"]
+
+    def test_without_any_test_picture_there_is_no_result(self):
+        card = parsed(metrics={}, zero_shot={}, summary={"accuracy": None})
+        assert card.data.eval_results is None and "model_name" not in card.data.to_dict()
+        assert "Not measured: no picture was left to test on." in card.text
+
+    def test_the_embedded_clip_is_no_model_of_the_hub(self):
+        assert parsed(demo.MODEL_PATH).data.base_model is None
+
+    def test_of_a_folder_only_the_name_is_told(self, tmp_path):
+        (tmp_path / "my-clip").mkdir()
+        card = parsed(str(tmp_path / "my-clip"))
+        assert card.data.base_model == "my-clip"
+        assert 'base = "path/to/my-clip"' in card.text and str(tmp_path) not in str(card)
+
+    def test_a_folder_whose_name_the_hub_would_refuse_is_told_in_the_text_only(self, tmp_path):
+        (tmp_path / "my clip").mkdir()
+        card = parsed(str(tmp_path / "my clip"))
+        assert card.data.base_model is None and "the CLIP `my clip`" in card.text
+
+
+class TestText:
+    def test_says_what_was_trained_on_what(self):
+        text = parsed(method="maple", dataset="caltech101").text
+        assert "# MaPLe on caltech101" in text and "arxiv.org/abs/2210.03117" in text
+        assert "caltech101, 3 classes" in text and "(shots): 16" in text and "Seed: 3" in text
+
+    def test_says_how_it_was_trained(self):
+        training = parsed().text.split("## Training")[1]
+        for line in (
+            "Optimizer: sgd",
+            "Learning rate (peak): 0.0025",
+            "Steps: 1,200",
+            "Versions: peft_mudpt 0.1.0, torch",
+        ):
+            assert f"- {line}" in training
+
+    def test_the_table_holds_the_adapter_beside_zero_shot(self):
+        assert accuracy_rows(parsed()) == [["test", "87.6 %", "51.9 %"]]
+
+    def test_the_table_compares_harmonic_means(self):
+        assert accuracy_rows(parsed(**BASE_TO_NEW))[-1] == ["harmonic mean", "72.0 %", "60.0 %"]
+
+    def test_the_table_compares_means_of_targets(self):
+        assert accuracy_rows(parsed(**CROSS_DATASET))[-1] == ["mean of targets", "75.0 %", "35.0 %"]
+
+    def test_a_test_set_without_metrics_says_so(self):
+        rows = accuracy_rows(parsed(metrics={"test": None}, summary={"accuracy": None}))
+        assert rows == [["test", "not measured", "51.9 %"]]
+
+    def test_numbers_on_validation_pictures_are_called_so(self):
+        arguments = {**result()["arguments"], "evaluate_on": "validation"}
+        assert "On the validation pictures." in parsed(arguments=arguments).text
+
+    def test_lists_the_classes_and_the_text_of_one(self):
+        text = parsed().text
+        assert "`filled red star`, `filled orange star`, `filled red heart`" in text and "is fed `{}.`" in text
+
+    def test_of_many_classes_the_first_hundred_are_listed(self):
+        text = parsed(class_names=[f"class{i}" for i in range(101)]).text
+        assert "The first 100 of 101: `class0`" in text and "`class99`" in text and "`class100`" not in text
+
+    def test_a_hundred_classes_are_listed_whole(self):
+        text = parsed(class_names=[f"class{i}" for i in range(100)]).text
+        assert "`class99`" in text and "The first" not in text
+
+    def test_the_embedded_world_is_called_what_it_is(self):
+        text = parsed(demo.MODEL_PATH).text
+        assert "the tiny CLIP embedded in peft_mudpt" in text
+        assert "drawn shapes" in text and "say nothing about CLIP on photographs" in text
+
+    def test_photographs_are_not_called_drawn(self):
+        assert "drawn shapes" not in parsed(dataset="caltech101").text
+
+    def test_a_folder_of_pictures_that_is_called_like_a_style_is_not_called_drawn(self):
+        arguments = {**result()["arguments"], "train_dir": "pictures/faded"}
+        assert "drawn shapes" not in parsed(arguments=arguments).text
+
+    @pytest.mark.parametrize("hub_model_id", [None, "somebody/stars"])
+    def test_no_path_of_the_machine_gets_into_it(self, hub_model_id):
+        card = str(parsed(demo.MODEL_PATH, hub_model_id, dataset="/home/somebody/pictures/pets"))
+        assert "/home" not in card and str(Path(demo.MODEL_PATH).parent) not in card and "# MuDPT on pets" in card
+
+    @given(st.lists(HARMFUL, min_size=2, max_size=3), HARMFUL, HARMFUL)
+    def test_names_and_texts_do_not_change_its_structure(self, names, dataset, template):
+        metrics_by_name = {"metrics": {dataset: metrics(9.0)}, "zero_shot": {dataset: metrics(8.0)}}
+        fields = dict(class_names=names, dataset=dataset, template_after_prompts=template, **metrics_by_name)
+        harmless = dict(class_names=["x"] * len(names), dataset="x", template_after_prompts="x")
+        harmless |= {"metrics": {"x": metrics(9.0)}, "zero_shot": {"x": metrics(8.0)}}
+        card, other = parsed(**fields), parsed(**harmless)
+        assert card.data.tags == other.data.tags and card.data.library_name == "peft"
+        assert card.data.eval_results[0].dataset_type == dataset
+        kinds = [[line[:1] for line in text.splitlines()] for text in (card.text, other.text)]  # heading, list, table
+        assert kinds[0] == kinds[1]
+        (row,) = (line for line in card.text.splitlines() if line.endswith("| 9.0 % | 8.0 % |"))
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 4
+
+    @given(HARMFUL)
+    def test_a_class_is_shown_as_it_is_called(self, name):
+        listed = parsed(class_names=[name, "b"]).text.split("## Classes\n\n")[1].splitlines()[0]
+        fence = re.match("`+", listed)[0]
+        shown, other = listed.removeprefix(fence).removesuffix(", `b`").removesuffix(fence), " ".join(name.split())
+        assert shown.strip() == other.strip() and fence not in re.findall("`+", other)
+
+    def test_the_citation_is_the_readmes(self):
+        readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+        assert CITATION in readme and CITATION in parsed().text
+
+    @pytest.mark.parametrize("method", [*PRESETS, "lora"])
+    def test_every_method_with_an_adapter_has_a_card(self, method):
+        assert f"(`{method}`, " in parsed(method=method).text
+
+    def test_a_method_without_an_adapter_is_refused(self):
+        with pytest.raises(ValueError, match="'linear_probe' leaves no adapter"):
+            parsed(method="linear_probe")
+
+
+@torch.no_grad()
+def save_adapter(folder: Path, method: str) -> list[float]:
+    """An adapter far from its start; the probabilities of picture.jpg by the whole model's own forward."""
+    if method == "lora":
+        config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    else:
+        config = MuDPTConfig.from_preset(method, init_std=0.3, class_names=CLASS_NAMES, class_template="{}.")
+    torch.manual_seed(0)
+    model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).eval()
+    model.save_pretrained(folder)
+    picture = demo.draw(CLASS_NAMES[0], "sunset", np.random.default_rng(0))
+    picture.save("picture.jpg", format="PNG")  # as the name is in the card, but without JPEG's losses
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    inputs = processor(text=[f"{name}." for name in CLASS_NAMES], images=picture, padding=True, return_tensors="pt")
+    return model(**inputs).logits_per_image.softmax(dim=-1)[0].tolist()
+
+
+class TestCode:
+    @pytest.mark.parametrize("method", ["mudpt", "lora"])
+    @pytest.mark.parametrize("hub_model_id", [None, "somebody/stars"])
+    def test_it_runs_as_it_stands_and_prints_the_probabilities(
+        self, method, hub_model_id, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(tmp_path)
+        folder = tmp_path / (hub_model_id or "path/to/adapter")  # PEFT takes a folder before the Hub
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo_id, filename: f"{repo_id}/{filename}")
+        probabilities = save_adapter(folder, method)
+        asked = result(method=method)
+        write_result(folder, asked)
+        card = model_card(asked, demo.MODEL_PATH, hub_model_id)
+        card.save(folder / "README.md")
+        exec(compile(first_code(ModelCard.load(folder / "README.md")), "README.md", "exec"), {})
+        expected = sorted(zip(probabilities, CLASS_NAMES), reverse=True)
+        assert capsys.readouterr().out.splitlines() == [f"{probability:.1%} {name}" for probability, name in expected]
+
+    def test_it_begins_by_registering_mudpt(self):
+        assert first_code(parsed()).splitlines()[0] == "import peft_mudpt  # registers MuDPT with PEFT"
+
+    def test_it_loads_the_clip_and_the_adapter_by_their_ids(self):
+        code = first_code(parsed())
+        assert f'base = "{HUB_CLIP}"' in code and 'adapter = "somebody/stars"' in code
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub that takes everything and remembers it."""
+    calls = {"created": [], "uploaded": {}}
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        calls["created"].append((repo_id, private, exist_ok))
+        return RepoUrl(f"https://huggingface.co/{repo_id if '/' in repo_id else 'somebody/' + repo_id}")
+
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
+        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()]
+        taken = filter_repo_objects(names, allow_patterns=allow_patterns)
+        calls["uploaded"][repo_id] = {name: (folder_path / name).read_text() for name in taken}
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    return calls
+
+
+def fill(folder: Path) -> None:
+    for name in (*UPLOADED, "run.json", "optimizer.bin", "checkpoint/adapter_model.safetensors"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    model_card(result(), demo.MODEL_PATH, "somebody/stars").save(folder / "README.md")
+
+
+class TestHub:
+    def test_exactly_the_adapters_four_files_are_uploaded(self, hub, tmp_path):
+        fill(tmp_path)
+        push_to_hub(tmp_path, "somebody/stars", private=True)
+        files = {"adapter_config.json", "adapter_model.safetensors", "README.md", "result.json"}
+        assert set(hub["uploaded"]["somebody/stars"]) == files
+
+    def test_the_card_arrives_whole(self, hub, tmp_path):
+        fill(tmp_path)
+        push_to_hub(tmp_path, "somebody/stars", private=True)
+        uploaded = ModelCard(hub["uploaded"]["somebody/stars"]["README.md"])
+        assert uploaded.data.to_dict() == parsed(demo.MODEL_PATH).data.to_dict()
+        assert uploaded.text == parsed(demo.MODEL_PATH).text
+
+    def test_the_url_comes_back(self, hub, tmp_path):
+        fill(tmp_path)
+        assert push_to_hub(tmp_path, "stars", private=False) == "https://huggingface.co/somebody/stars"
+        assert list(hub["uploaded"]) == ["somebody/stars"]
+
+    def test_a_folder_that_lacks_a_file_is_not_uploaded(self, hub, tmp_path):
+        fill(tmp_path)
+        (tmp_path / "result.json").unlink()
+        with pytest.raises(FileNotFoundError, match="lacks result.json"):
+            push_to_hub(tmp_path, "somebody/stars", private=True)
+        assert not hub["created"] and not hub["uploaded"]
+
+    def test_a_repository_is_made_or_kept(self, hub):
+        create_hub_repo("somebody/stars", private=True)
+        assert hub["created"] == [("somebody/stars", True, True)]
+
+    def test_a_name_alone_comes_back_as_a_full_id(self, hub):
+        assert create_hub_repo("stars", private=False) == "somebody/stars"
+
+    def test_an_id_that_can_be_none_is_refused(self):
+        with pytest.raises(ValueError, match="'some body/stars' is no id.*user/name"):
+            create_hub_repo("some body/stars", private=False)
+
+    @pytest.mark.parametrize(
+        "error", [LocalTokenNotFoundError("no token"), HTTPError("no network"), OSError("forbidden")]
+    )
+    def test_a_hub_that_refuses_is_reported_with_a_way_out(self, monkeypatch, error):
+        def create_repo(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(HfApi, "create_repo", create_repo)
+        with pytest.raises(OSError, match=f"'somebody/stars': {error}\nLog in with `hf auth login`"):
+            create_hub_repo("somebody/stars", private=False)
+
+    def test_without_a_login_nothing_is_asked_of_the_hub(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
+        monkeypatch.setattr("huggingface_hub.hf_api.get_session", lambda: pytest.fail("the Hub was asked"))
+        with pytest.raises(OSError, match="Log in"):
+            create_hub_repo("somebody/stars", private=False)

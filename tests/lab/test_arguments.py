@@ -1,0 +1,44 @@
+"""What can be asked of an experiment, and what is refused."""
+
+import pytest
+
+from peft_mudpt.lab.arguments import Arguments
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shots": 0}, "--shots 0 is too few"),
+        ({"max_train_steps": 0}, "--max_train_steps 0 is too few"),
+        ({"per_device_train_batch_size": -1}, "--per_device_train_batch_size -1 is too few"),
+        ({"learning_rate": 0.0}, "--learning_rate 0.0 must be more than 0"),
+        ({"learning_rate": float("nan")}, "--learning_rate nan must be more than 0"),
+        ({"weight_decay": -0.1}, "--weight_decay -0.1 must be at least 0"),
+        ({"warmup_ratio": 1.0}, "--warmup_ratio 1.0 must be"),
+        ({"template": "a photo"}, "--template 'a photo' must hold {} once"),
+        ({"protocol": "fewshot"}, "--protocol 'fewshot' is none of few-shot, base-to-new"),
+        ({"method_kwargs": "{depth"}, "--method_kwargs '{depth' is not JSON"),
+        ({"method_kwargs": "3"}, "--method_kwargs '3' must be an object"),
+        ({"train_dir": "a", "dataset_name": "b"}, "--train_dir and --dataset_name are two data sets"),
+        ({"train_dir": "a", "dataset": "plain"}, "--train_dir and --dataset are two data sets"),
+        ({"test_dir": "a"}, "--test_dir goes with --train_dir"),
+        ({"train_dir": "a", "test_dir": "a"}, "it would test on what it trains on"),
+        ({"coop_root": "nowhere"}, "--coop_root nowhere is no folder"),
+        ({"coop_root": "."}, "--coop_root needs --dataset"),
+        ({"targets": "plain"}, "--targets goes with cross-dataset or domain-generalisation, not with few-shot"),
+        ({"train_dir": "a", "protocol": "cross-dataset"}, "cross-dataset from --train_dir needs --targets"),
+        ({"output_dir": __file__}, "is a file; give a folder"),
+        ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "starts over"),
+        ({"push_to_hub": True}, "--push_to_hub needs --hub_model_id"),
+        ({"push_to_hub": True, "hub_model_id": "a/b", "method": "zero_shot"}, "zero_shot has none"),
+    ],
+)
+def test_mistakes_are_named(fields, message):
+    with pytest.raises(ValueError) as error:
+        Arguments(**fields)
+    assert message in str(error.value)
+
+
+def test_where_a_run_is_kept_does_not_change_which_run_it_is():
+    here, there = Arguments(output_dir="a", checkpointing_steps=5), Arguments(output_dir="b", with_tracking=True)
+    assert here.identity() == there.identity() != Arguments(seed=2).identity()

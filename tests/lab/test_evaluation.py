@@ -1,0 +1,36 @@
+"""How many pictures are named rightly."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+from peft_mudpt.lab.evaluation import evaluate
+
+
+NAMES = ["filled red star", "hollow blue heart", "filled green cross"]
+
+
+class Parrot(torch.nn.Module):
+    """Answers what stands in the picture."""
+
+    def forward(self, pixel_values):
+        return ImageClassifierOutputWithNoAttention(logits=torch.eye(3)[pixel_values.flatten()])
+
+
+def accuracy_of(predicted, labels, names=NAMES, batch_size=2):
+    """Evaluate a classifier that answers `predicted`, one class per picture."""
+    rows = [{"pixel_values": torch.tensor([p]), "labels": torch.tensor(label)} for p, label in zip(predicted, labels)]
+    return evaluate(Accelerator(), Parrot(), DataLoader(rows, batch_size), names)
+
+
+def test_accuracy_is_over_pictures_and_mean_class_accuracy_over_classes():
+    metrics = accuracy_of([0, 0, 0, 1, 0], [0, 0, 0, 1, 1])
+    assert metrics["accuracy"] == pytest.approx(80) and metrics["mean_class_accuracy"] == pytest.approx(75)
+    assert metrics["classes"] == {NAMES[0]: [3, 3], NAMES[1]: [1, 2], NAMES[2]: [0, 0]}
+
+
+def test_classes_that_share_a_name_are_counted_apart():
+    metrics = accuracy_of([0, 1, 0], [0, 1, 1], names=["crane", "crane", "cat"])
+    assert metrics["classes"] == {"crane [0]": [1, 1], "crane [1]": [1, 2], "cat": [0, 0]}

@@ -1,0 +1,235 @@
+"""One experiment, in this process."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from accelerate.utils import LoggerType
+from peft import PeftConfig
+from PIL import Image as images
+from safetensors.torch import load_file
+from transformers import AutoProcessor, CLIPModel, SiglipConfig, SiglipModel
+
+from peft_mudpt import demo
+from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.experiment import run
+from peft_mudpt.lab.schema import FIELDS
+from tests.towers.test_families import TEXT, VISION
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+CLASSES = ("filled red star", "hollow blue heart", "filled green cross", "hollow purple arrow")
+
+
+def save_pictures(folder: Path, per_class: int, style="faded", seed=3, classes=CLASSES) -> str:
+    rng = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name.replace(" ", "_")).mkdir(parents=True)
+        for i in range(per_class):
+            demo.draw(name, style, rng).save(folder / name.replace(" ", "_") / f"{i}.png")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Flags for folders of pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    train = save_pictures(folder / "train", 3)
+    return {"train_dir": train, "test_dir": save_pictures(folder / "test", 5, style="scribbled", seed=4)}
+
+
+def ask(tmp_path, pictures, **fields) -> Arguments:
+    fields = {"shots": 2, "max_train_steps": 2, "output_dir": str(tmp_path / "run"), **pictures, **fields}
+    return Arguments(**fields)
+
+
+def files(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+@torch.no_grad()
+def plain_clips_hits(test_dir: str, template: str) -> dict[str, int]:
+    """How many pictures of each class CLIP's own forward names rightly."""
+    clip = CLIPModel.from_pretrained(demo.MODEL_PATH).eval()
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    names = sorted(CLASSES)
+    hits = {}
+    for label, name in enumerate(names):
+        shown = [images.open(path) for path in sorted((Path(test_dir) / name.replace(" ", "_")).iterdir())]
+        inputs = processor(
+            text=[template.replace("{}", n) for n in names], images=shown, padding=True, return_tensors="pt"
+        )
+        hits[name] = int((clip(**inputs).logits_per_image.argmax(dim=-1) == label).sum())
+    return hits
+
+
+def test_a_run_leaves_an_adapter_its_card_and_its_result(tmp_path, pictures, capsys):
+    result = run(ask(tmp_path, pictures))
+    expected = {"README.md", "adapter_config.json", "adapter_model.safetensors", "result.json", "run.json"}
+    assert files(tmp_path / "run") == expected
+    assert json.loads((tmp_path / "run" / "result.json").read_text()).keys() == FIELDS.keys()
+    assert (tmp_path / "run" / "adapter_model.safetensors").stat().st_size == result["adapter_bytes"]
+    assert "import peft_mudpt" in (tmp_path / "run" / "README.md").read_text()
+    assert "reloaded                  equal logits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("template", [None, "one {} here"])
+def test_zero_shot_accuracy_is_plain_clips_own(tmp_path, pictures, template):
+    result = run(ask(tmp_path, pictures, method="zero_shot", template=template))
+    hits = plain_clips_hits(pictures["test_dir"], template or "a photo of a {}.")
+    assert result["zero_shot"]["test"]["classes"] == {name: [n, 5] for name, n in hits.items()}
+    assert result["summary"]["accuracy"] == pytest.approx(100 * sum(hits.values()) / 20)
+    assert result["metrics"] == result["zero_shot"] and result["steps"] == 0 and result["learning_rate"] is None
+    assert files(tmp_path / "run") == {"result.json", "run.json"}
+
+
+def test_training_gains_accuracy_on_its_own_pictures(tmp_path, pictures):
+    same = str(shutil.copytree(pictures["train_dir"], tmp_path / "same"))
+    fields = {**pictures, "test_dir": same, "max_train_steps": 40, "learning_rate": 0.01}
+    result = run(ask(tmp_path, fields, shots=3))
+    assert result["summary"]["accuracy"] > result["zero_shot"]["test"]["accuracy"]
+    assert result["steps"] == 40 and result["loss"] < 1.0
+
+
+def test_a_result_says_which_items_were_drawn(tmp_path, pictures):
+    result = run(ask(tmp_path, pictures, method="zero_shot"))
+    items = result["items"]
+    assert len(items["train"]) == 8 and len(items["validation"]) == 4
+    assert not set(items["train"]) & set(items["validation"])
+    assert all((Path(pictures["train_dir"]) / item).is_file() for item in items["train"] + items["validation"])
+
+
+def test_the_adapter_remembers_its_classes_and_their_text(tmp_path, pictures):
+    run(ask(tmp_path, pictures, method="maple"))
+    config = PeftConfig.from_pretrained(tmp_path / "run")
+    assert config.class_names == sorted(CLASSES) and config.class_template == "of a {}."
+
+
+def test_a_linear_probe_leaves_its_layer(tmp_path, pictures):
+    result = run(ask(tmp_path, pictures, method="linear_probe", augmentation="crop"))
+    weights = load_file(tmp_path / "run" / "linear_probe.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == {"weight": (4, 64), "bias": (4,)}
+    assert result["trainable_parameters"] == 4 * 65
+
+
+def test_a_method_that_cannot_name_new_classes_has_no_accuracy_on_them(tmp_path, pictures):
+    result = run(ask(tmp_path, pictures, method="linear_probe", protocol="base-to-new"))
+    assert result["metrics"]["base"] is not None and result["metrics"]["new"] is None
+    assert result["summary"]["harmonic_mean"] is None and result["class_names"] == sorted(CLASSES)[:2]
+
+
+@pytest.mark.parametrize("method", ["mudpt", "linear_probe"])
+def test_a_clip_of_another_family_is_taken_as_well(tmp_path, pictures, method, capsys):
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    processor.save_pretrained(tmp_path / "siglip")
+    text = TEXT | dict(vocab_size=len(processor.tokenizer), projection_size=48)
+    config = SiglipConfig(text_config=text, vision_config=VISION | dict(image_size=32))
+    SiglipModel(config).save_pretrained(tmp_path / "siglip")
+    result = run(ask(tmp_path, pictures, method=method, model_name_or_path=str(tmp_path / "siglip")))
+    assert result["steps"] == 2 and result["metrics"]["test"]["accuracy"] is not None
+    assert method == "linear_probe" or "reloaded                  equal logits" in capsys.readouterr().out
+
+
+def test_targets_are_tested_without_training(tmp_path, pictures):
+    result = run(ask(tmp_path, pictures, method="lora", protocol="cross-dataset", targets="plain"))
+    assert list(result["metrics"])[1:] == ["plain"] and len(result["metrics"]["plain"]["classes"]) == 96
+    assert result["summary"]["mean_of_targets"] == result["metrics"]["plain"]["accuracy"]
+
+
+def test_prompts_are_said_in_words(tmp_path, pictures):
+    words = run(ask(tmp_path, pictures, method="mudpt"))["nearest_words"]
+    assert [token[0]["word"] for token in words] == ["a", "photo", "of", "a"]  # two steps do not lead far
+
+
+def test_the_same_run_again_returns_its_result_without_training(tmp_path, pictures, capsys):
+    first = run(ask(tmp_path, pictures))
+    written = (tmp_path / "run" / "result.json").stat().st_mtime_ns
+    assert run(ask(tmp_path, pictures)) == json.loads(json.dumps({"schema_version": 1, **first}))
+    assert "already done" in capsys.readouterr().out
+    assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == written
+
+
+def test_another_run_is_kept_from_its_folder_unless_told_otherwise(tmp_path, pictures):
+    run(ask(tmp_path, pictures))
+    with pytest.raises(ValueError, match="holds another run .method: 'mudpt' there, 'zero_shot' asked"):
+        run(ask(tmp_path, pictures, method="zero_shot"))
+    run(ask(tmp_path, pictures, method="zero_shot", overwrite_output_dir=True))
+    assert files(tmp_path / "run") == {"result.json", "run.json"}
+
+
+def test_validation_looks_at_no_test_picture(tmp_path, pictures):
+    fields = {**pictures, "test_dir": save_pictures(tmp_path / "test", 1)}
+    for path in (tmp_path / "test").glob("*/*"):
+        path.write_bytes(b"would be refused if it were read")
+    result = run(ask(tmp_path, fields, evaluate_on="validation"))
+    assert list(result["metrics"]) == list(result["zero_shot"]) == ["validation"]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_corrupt_picture_stops_the_run_before_it_writes(tmp_path, split):
+    fields = {"train_dir": save_pictures(tmp_path / "train", 2), "test_dir": save_pictures(tmp_path / "test", 1)}
+    (tmp_path / split / "hollow_blue_heart" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="hollow_blue_heart/0.png cannot be read as a picture"):
+        run(ask(tmp_path, fields))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "mudp"}, "Unknown method 'mudp'"),
+        ({"method_kwargs": '{"prompt_depth": 99}'}, "prompt_depth"),
+        ({"protocol": "cross-dataset", "targets": "nowhere"}, "'nowhere' is no style of the embedded world"),
+        ({"resume_from_checkpoint": "nowhere"}, "is no checkpoint"),
+        ({"with_tracking": True, "report_to": "tensorboard"}, "tensorboard"),
+    ],
+)
+def test_mistakes_stop_the_run_before_it_writes(tmp_path, pictures, fields, message):
+    with pytest.raises(ValueError, match=message):
+        run(ask(tmp_path, pictures, **fields))
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_and_results_are_tracked(tmp_path, pictures, monkeypatch):
+    logged = []
+
+    class Notebook(GeneralTracker):
+        name = "tensorboard"
+        requires_logging_directory = False
+        tracker = None
+
+        def __init__(self, run_name, **options):
+            super().__init__()
+
+        def store_init_configuration(self, values):
+            logged.append(values["method"])
+
+        def log(self, values, step, **options):
+            logged.append((step, set(values)))
+
+    # in the place of one that would have to be installed; only accelerate 1.15 takes new ones by name
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.TENSORBOARD])
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "tensorboard", Notebook)
+    run(ask(tmp_path, pictures, with_tracking=True, report_to="tensorboard"))
+    assert logged == ["mudpt", (2, {"loss", "learning_rate"}), (2, {"accuracy"})]
+
+
+def test_a_run_is_pushed_with_our_card(tmp_path, pictures, monkeypatch):
+    pushed = {}
+
+    def create_repo(self, repo_id, **options):
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def upload_folder(self, *, folder_path, repo_id, **options):
+        pushed[repo_id] = (Path(folder_path) / "README.md").read_text()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+    run(ask(tmp_path, pictures, push_to_hub=True, hub_model_id="somebody/shapes"))
+    assert list(pushed) == ["somebody/shapes"] and 'adapter = "somebody/shapes"' in pushed["somebody/shapes"]

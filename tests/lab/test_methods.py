@@ -1,0 +1,95 @@
+"""The methods that are compared."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer, CLIPModel
+
+from peft_mudpt import PRESETS, demo
+from peft_mudpt.lab.methods import METHODS, LinearProbe, build
+
+
+TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
+
+
+def learner(name, fields=None, template=None):
+    clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
+    return build(name, fields or {}, clip, TOKENIZER, ["red star", "blue heart"], template)
+
+
+def trainable(model):
+    return {name: parameter.shape for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_every_preset_is_a_method():
+    assert set(METHODS) == {"zero_shot", "linear_probe", "lora", *PRESETS}
+
+
+def test_zero_shot_trains_nothing():
+    assert trainable(learner("zero_shot").model) == {}
+
+
+def test_a_linear_probe_trains_one_layer_on_normalised_image_features():
+    model = learner("linear_probe").model
+    assert trainable(model) == {"head.weight": (2, 64), "head.bias": (2,)}
+    torch.nn.init.normal_(model.head.weight)
+    torch.nn.init.normal_(model.head.bias)
+    pixel_values = torch.randn(3, 3, 32, 32)
+    features = normalize(model.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
+    expected = model.clip.logit_scale.exp() * (features @ model.head.weight.t() + model.head.bias)
+    torch.testing.assert_close(model(pixel_values).logits, expected)
+
+
+def test_lora_trains_the_queries_keys_and_values_of_both_towers():
+    shapes = trainable(learner("lora").model)
+    text, vision = 3, 4  # layers
+    assert len(shapes) == (text + vision) * 3 * 2
+    assert {name.split(".")[-4] for name in shapes} == {"q_proj", "k_proj", "v_proj"}
+    assert all(2 in shape for shape in shapes.values())  # rank
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_trains_its_prompts_alone(name):
+    assert all(".mudpt_adapters." in parameter for parameter in trainable(learner(name).model))
+
+
+def test_text_prompts_stand_in_the_place_of_the_templates_first_words():
+    assert learner("maple").template_after_prompts == "of a {}."
+    assert learner("mudpt", template="a photo of {} here").template_after_prompts == "{} here"
+
+
+@pytest.mark.parametrize(("name", "starts"), [("mudpt", "a photo of a"), ("maple", "a photo"), ("coop", None)])
+def test_text_prompts_start_from_these_words_but_coops_at_random(name, starts):
+    assert learner(name).model.peft_config["default"].text_prompt_init_text == starts
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "linear_probe", "lora", "vpt_deep"])
+def test_where_no_text_prompt_stands_the_data_sets_own_text_is_kept(name):
+    assert learner(name).template_after_prompts is None
+    assert learner(name, template="one {}").template_after_prompts == "one {}"
+
+
+@pytest.mark.parametrize(("name", "fields"), [("mudpt", {"prompt_depth": 1}), ("lora", {"r": 1})])
+def test_fields_of_the_config_may_be_changed(name, fields):
+    config = learner(name, fields).model.peft_config["default"]
+    assert all(getattr(config, field) == value for field, value in fields.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("mudp", {}, "Unknown method 'mudp'; there are zero_shot, linear_probe, lora, coop"),
+        ("zero_shot", {"r": 2}, "zero_shot has no config"),
+        ("lora", {"rank": 2}, "do not go with lora"),
+        ("mudpt", {"depth": 2}, "do not go with mudpt"),
+    ],
+)
+def test_mistakes_are_named(name, fields, message):
+    with pytest.raises(ValueError, match=message):
+        learner(name, fields)
+
+
+def test_a_probe_leaves_clip_frozen():
+    probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), 2)
+    probe(torch.randn(2, 3, 32, 32)).logits.sum().backward()
+    assert all(parameter.grad is None for parameter in probe.clip.parameters())

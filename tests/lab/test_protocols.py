@@ -1,0 +1,110 @@
+"""Who is trained on what and tested on what."""
+
+import pytest
+
+from peft_mudpt import demo
+from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.data.catalogue import CROSS_DATASET_TARGETS
+from peft_mudpt.lab.data.draws import draw
+from peft_mudpt.lab.data.sources import load_embedded
+from peft_mudpt.lab.protocols import lay_out, summarise, target_names
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_embedded("faded")
+
+
+def task_of(data, **fields):
+    arguments = Arguments(shots=2, **fields)
+    return lay_out(arguments, data, draw(data, arguments.shots, arguments.seed))
+
+
+def named(pictures, class_names):
+    """The class of each picture, by the order in which the embedded world draws them and by label."""
+    return [class_names[label] for label in pictures["label"][:]]
+
+
+def test_few_shot_trains_and_tests_on_all_classes(data):
+    task = task_of(data)
+    assert len(task.train) == 2 * 96 and list(task.tests) == ["test"] and len(task.tests["test"].pictures) == 960
+    assert task.class_names == task.tests["test"].class_names == list(demo.CLASS_NAMES)
+
+
+def test_base_to_new_trains_on_the_base_classes_and_tests_on_each_half_by_itself(data):
+    task = task_of(data, protocol="base-to-new")
+    assert task.class_names == task.tests["base"].class_names == list(demo.CLASS_NAMES[:48])
+    assert task.tests["new"].class_names == list(demo.CLASS_NAMES[48:])
+    for test in task.tests.values():
+        right = [demo.CLASS_NAMES[int(item.split("[")[1][:-1]) // 10] for item in test.pictures["item"][:]]
+        assert named(test.pictures, test.class_names) == right and len(right) == 480
+
+
+def test_the_base_draw_is_the_part_of_the_whole_draw_that_is_base(data):
+    whole, base = task_of(data).train, task_of(data, protocol="base-to-new").train
+    assert base["item"][:] == [row["item"] for row in whole if row["label"] < 48]
+
+
+@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalisation"])
+def test_targets_are_tested_on_beside_the_source(data, protocol):
+    task = task_of(data, protocol=protocol, targets="plain, dark")
+    assert list(task.tests) == ["faded", "plain", "dark"]
+    assert task.tests["dark"].pictures["item"][0] == "dark/test[0]"
+
+
+def test_the_embedded_worlds_targets_are_its_other_styles():
+    names = target_names(Arguments(protocol="domain-generalisation"))
+    assert set(names) == set(demo.STYLES) - {"faded"}
+
+
+def test_coops_targets_are_the_other_data_sets_or_the_variants_of_imagenet(tmp_path):
+    fields = {"dataset": "imagenet", "coop_root": str(tmp_path)}
+    assert target_names(Arguments(protocol="cross-dataset", **fields)) == list(CROSS_DATASET_TARGETS)
+    assert len(CROSS_DATASET_TARGETS) == 10
+    variants = target_names(Arguments(protocol="domain-generalisation", **fields))
+    assert variants == ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
+    fields["dataset"] = "dtd"
+    assert "dtd" not in target_names(Arguments(protocol="cross-dataset", **fields))
+
+
+@pytest.mark.parametrize("protocol", ["few-shot", "base-to-new"])
+def test_validation_sees_the_training_classes_validation_pictures_alone(data, protocol):
+    task = task_of(data, protocol=protocol, evaluate_on="validation")
+    assert list(task.tests) == ["validation"] and task.tests["validation"].class_names == task.class_names
+    assert all(item.startswith("faded/validation[") for item in task.tests["validation"].pictures["item"][:])
+    assert len(task.tests["validation"].pictures) == 2 * len(task.class_names)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"), [("plain,plain", "'plain' twice"), ("faded", "trained on"), (",", "no data")]
+)
+def test_targets_that_make_no_sense_are_refused(data, targets, message):
+    with pytest.raises(ValueError, match=message):
+        task_of(data, protocol="cross-dataset", targets=targets)
+
+
+def accuracies(**values):
+    return {name: None if value is None else {"accuracy": value} for name, value in values.items()}
+
+
+def test_the_summary_of_base_to_new_has_the_harmonic_mean():
+    summary = summarise(Arguments(protocol="base-to-new"), accuracies(base=80.0, new=60.0))
+    assert summary == {"base": 80.0, "new": 60.0, "harmonic_mean": pytest.approx(2 * 80 * 60 / 140)}
+
+
+def test_a_method_that_cannot_name_new_classes_has_no_harmonic_mean():
+    summary = summarise(Arguments(protocol="base-to-new"), accuracies(base=80.0, new=None))
+    assert summary == {"base": 80.0, "new": None, "harmonic_mean": None}
+
+
+def test_the_summary_of_targets_is_their_mean_without_the_source():
+    arguments = Arguments(protocol="cross-dataset", targets="plain,dark")
+    metrics = accuracies(faded=90.0, plain=50.0, dark=40.0)
+    assert summarise(arguments, metrics) == {"source": 90.0, "mean_of_targets": 45.0}
+    del metrics["faded"]
+    assert summarise(arguments, metrics) == {"source": None, "mean_of_targets": 45.0}
+
+
+@pytest.mark.parametrize(("metrics", "accuracy"), [({"test": {"accuracy": 7.5}}, 7.5), ({}, None)])
+def test_the_summary_of_few_shot_is_the_accuracy_if_there_is_one(metrics, accuracy):
+    assert summarise(Arguments(), metrics) == {"accuracy": accuracy}

@@ -1,0 +1,99 @@
+"""Run folders and result files."""
+
+import json
+
+import pytest
+
+from peft_mudpt.lab.run_folder import claim, start_run
+from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_result
+
+
+IDENTITY = {"method": "mudpt", "seed": 1}
+RESULT = {name: None for name in FIELDS if name != "schema_version"}
+
+
+def test_a_result_comes_back_with_the_version_of_its_schema(tmp_path):
+    write_result(tmp_path, {**RESULT, "dataset": "Blümchen"})
+    assert read_result(tmp_path) == {**RESULT, "dataset": "Blümchen", "schema_version": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("result", [{**RESULT, "extra": 1}, {k: v for k, v in RESULT.items() if k != "items"}])
+def test_a_result_with_other_fields_is_not_written(tmp_path, result):
+    with pytest.raises(ValueError, match="differ: .*(extra|items)"):
+        write_result(tmp_path, result)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["{half", json.dumps({"schema_version": 99}), "[]"])
+def test_a_file_that_is_no_result_of_this_version_is_refused(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match="un the experiment again|run the experiment again"):
+        read_result(tmp_path)
+
+
+def test_results_are_found_at_any_depth(tmp_path):
+    for name in ("b/c", "a"):
+        write_result(tmp_path / name, {**RESULT, "dataset": name})
+    assert [result["dataset"] for result in read_results(tmp_path)] == ["a", "b/c"]
+    with pytest.raises(ValueError, match="holds no result.json: run examples/fewshot.py"):
+        read_results(tmp_path / "nowhere")
+
+
+def test_an_empty_or_a_missing_folder_is_free(tmp_path):
+    assert claim(tmp_path, IDENTITY) is None
+    assert claim(tmp_path / "nowhere", IDENTITY) is None
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
+    start_run(tmp_path, IDENTITY)
+    assert claim(tmp_path, IDENTITY) is None
+    write_result(tmp_path, RESULT)
+    assert claim(tmp_path, IDENTITY)["schema_version"] == 1
+
+
+@pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints"])
+def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path, left):
+    start_run(tmp_path, IDENTITY)
+    (tmp_path / left).mkdir()
+    with pytest.raises(ValueError, match="holds another run .seed: 1 there, 2 asked.*--overwrite_output_dir"):
+        claim(tmp_path, {**IDENTITY, "seed": 2})
+
+
+def test_a_run_that_failed_and_left_nothing_is_in_nobodys_way(tmp_path):
+    start_run(tmp_path, IDENTITY)
+    assert claim(tmp_path, {**IDENTITY, "seed": 2}) is None
+
+
+def test_a_folder_where_a_process_is_at_work_is_refused(tmp_path):
+    lock = start_run(tmp_path, IDENTITY)
+    with pytest.raises(ValueError, match="Another process is at work"):
+        start_run(tmp_path, IDENTITY)
+    lock.release()
+    start_run(tmp_path, IDENTITY)
+
+
+def test_a_folder_with_a_readme_of_its_own_is_free(tmp_path):
+    (tmp_path / "README.md").touch()
+    assert claim(tmp_path, IDENTITY) is None
+    start_run(tmp_path, IDENTITY, overwrite=True)
+    assert (tmp_path / "README.md").exists()
+
+
+def test_an_adapter_of_no_known_run_is_not_written_over(tmp_path):
+    (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(ValueError, match="holds adapter_config.json, of no run that is known"):
+        claim(tmp_path, IDENTITY)
+
+
+def test_overwriting_deletes_the_runs_files_and_nothing_else_once_the_new_run_starts(tmp_path):
+    start_run(tmp_path, IDENTITY)
+    (tmp_path / "adapter_config.json").touch()
+    (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)
+    (tmp_path / "holiday.jpg").touch()
+    other = {**IDENTITY, "seed": 2}
+    assert claim(tmp_path, other, overwrite=True) is None and (tmp_path / "adapter_config.json").exists()
+    start_run(tmp_path, other, overwrite=True)
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "holiday.jpg", "run.json"}
+    assert claim(tmp_path, other) is None

@@ -1,0 +1,171 @@
+"""Which experiments a sweep makes, and how it goes through them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from peft_mudpt.lab.run_folder import start_run
+from peft_mudpt.lab.schema import FIELDS, write_result
+from peft_mudpt.lab.sweep import NO_NUMBER, Run, Sweep, run_all
+
+
+def sweep(folder, **fields) -> Sweep:
+    defaults = {"protocols": ["few-shot"], "datasets": [], "methods": ["mudpt"], "shots": [1, 4], "seeds": [1, 2]}
+    return Sweep(output_dir=folder, **{**defaults, **fields})
+
+
+def asked(runs, *names):
+    return [tuple(getattr(run.arguments(), name) for name in names) for run in runs]
+
+
+def finish(run: Run, accuracy=0.0) -> None:
+    """As if the run had been done."""
+    start_run(run.folder, run.arguments().identity())
+    write_result(run.folder, {**{n: None for n in FIELDS if n != "schema_version"}, "summary": {"accuracy": accuracy}})
+
+
+def test_every_method_runs_with_every_number_of_shots_and_every_seed(tmp_path):
+    runs = sweep(tmp_path, methods=["mudpt", "lora"]).runs({})
+    assert asked(runs, "method", "shots", "seed") == [
+        (method, shots, seed) for method in ("mudpt", "lora") for shots in (1, 4) for seed in (1, 2)
+    ]
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def test_other_protocols_take_the_largest_number_of_shots(tmp_path):
+    runs = sweep(tmp_path, protocols=["base-to-new"]).runs({})
+    assert asked(runs, "protocol", "shots", "seed") == [("base-to-new", 4, 1), ("base-to-new", 4, 2)]
+
+
+def test_what_is_not_trained_does_not_depend_on_shots(tmp_path):
+    assert asked(sweep(tmp_path, methods=["zero_shot"]).runs({}), "shots", "seed") == [(4, 1), (4, 2)]
+
+
+def test_runs_of_several_data_sets_lie_apart(tmp_path):
+    runs = sweep(tmp_path, datasets=["plain", "dark"], shots=[1], seeds=[1]).runs({})
+    assert asked(runs, "dataset") == [("plain",), ("dark",)]
+    assert [run.folder.relative_to(tmp_path).parts[:2] for run in runs] == [
+        ("few-shot", "plain"),
+        ("few-shot", "dark"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../elsewhere", "/elsewhere", "a\\b"])
+def test_a_data_set_whose_name_leads_out_of_the_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="named after its data set"):
+        sweep(tmp_path, datasets=[name])
+
+
+@pytest.mark.parametrize("name", ["..", "../mine", "/mine", "somebody/pets"])
+def test_runs_on_a_data_set_of_the_hub_stay_in_the_folder(tmp_path, name):
+    for run in sweep(tmp_path, flags=["--dataset_name", name]).runs({}):
+        assert run.folder.resolve().relative_to(tmp_path.resolve()).parts[0] == "few-shot"
+        assert run.folder.relative_to(tmp_path).parts[2] == "mudpt"
+
+
+def test_flags_reach_every_run(tmp_path):
+    runs = sweep(tmp_path, flags=["--max_train_steps", "7"], learning_rate_factors=[1.0, 2.0])
+    assert {steps for (steps,) in asked([*runs.runs({}), *runs.search_runs()], "max_train_steps")} == {7}
+
+
+def test_learning_rates_are_searched_on_validation_pictures_with_one_seed_and_the_most_shots(tmp_path):
+    runs = sweep(tmp_path, methods=["zero_shot", "maple"], learning_rate_factors=[1.0, 2.0]).search_runs()
+    assert asked(runs, "method", "learning_rate", "shots", "seed", "evaluate_on") == [
+        ("maple", 0.0035, 4, 1, "validation"),
+        ("maple", 0.007, 4, 1, "validation"),
+    ]
+
+
+def test_one_factor_needs_no_search(tmp_path):
+    assert sweep(tmp_path, learning_rate_factors=[2.0]).search_runs() == []
+    assert asked(sweep(tmp_path, learning_rate_factors=[2.0]).runs({}), "learning_rate")[0] == (0.005,)
+
+
+@pytest.mark.parametrize(("accuracies", "chosen"), [((50.0, 70.0, 60.0), 0.0075), ((70.0, 70.0, 60.0), 0.0025)])
+def test_the_learning_rate_with_the_best_validation_accuracy_is_used_throughout(tmp_path, accuracies, chosen):
+    plan = sweep(tmp_path, learning_rate_factors=[1.0, 3.0, 10.0])
+    for run, accuracy in zip(plan.search_runs(), accuracies):
+        finish(run, accuracy)
+    assert set(asked(plan.runs(plan.chosen_learning_rates()), "learning_rate")) == {(chosen,)}
+
+
+def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):
+    with pytest.raises(RuntimeError, match="No learning rate of few-shot / None / mudpt has a result"):
+        sweep(tmp_path, learning_rate_factors=[1.0, 3.0]).chosen_learning_rates()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"methods": ["mudp"]}, "Unknown method 'mudp'"),
+        ({"seeds": []}, "at least one of its seeds"),
+        ({"shots": [0]}, "--shots 0 is too few"),
+        ({"flags": ["--seed", "3"]}, "decides --seed for each run; give --seeds"),
+        ({"flags": ["--evaluate_on=validation"]}, "decides --evaluate_on for each run; leave it out"),
+        ({"flags": ["--learning-rate", "3"]}, "decides --learning_rate for each run; give --learning_rate_factors"),
+        ({"methods": ["mudpt", "mudpt"]}, "runs everything once; its methods are"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(tmp_path / "lab", **fields)
+    assert not (tmp_path / "lab").exists()
+
+
+def stand_in(tmp_path, code="") -> list[str]:
+    """A command in the place of examples/fewshot.py, which notes what it is asked, and then runs `code`."""
+    script = tmp_path / "stand_in.py"
+    notes = tmp_path / "notes"
+    script.write_text(f"import sys\nopen({str(notes)!r}, 'a').write(repr(sys.argv[1:]) + '\\n')\n{code}")
+    return [sys.executable, str(script)]
+
+
+def test_what_has_a_result_is_skipped(tmp_path):
+    runs = sweep(tmp_path / "lab").runs({})
+    finish(runs[2])
+    run_all(runs, stand_in(tmp_path), jobs=2, title="runs")
+    noted = (tmp_path / "notes").read_text().splitlines()
+    assert sorted(noted) == sorted(repr(run.flags) for run in runs if run != runs[2])
+
+
+def test_a_run_that_fails_is_reported_with_its_last_words_after_the_others(tmp_path):
+    runs = sweep(tmp_path / "lab").runs({})
+    command = stand_in(tmp_path, "if '2' in sys.argv: raise ValueError('out of paint')")
+    with pytest.raises(RuntimeError, match=r"2 of 4 runs failed(.|\n)*seed_2: ValueError: out of paint"):
+        run_all(runs, command, jobs=1, title="runs")
+    assert len((tmp_path / "notes").read_text().splitlines()) == 4
+
+
+def test_a_learning_rate_that_was_too_high_is_passed_over(tmp_path):
+    plan = sweep(tmp_path / "lab", learning_rate_factors=[1.0, 3.0])
+    finish(plan.search_runs()[0], accuracy=10.0)
+    command = stand_in(tmp_path, "raise FloatingPointError('The loss became nan')")
+    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=NO_NUMBER)
+    assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.0025}
+
+
+def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path):
+    runs = sweep(tmp_path / "lab").runs({})
+    start_run(runs[3].folder, {**runs[3].arguments().identity(), "max_train_steps": 5})
+    (runs[3].folder / "adapter_config.json").touch()
+    with pytest.raises(ValueError, match="another run .max_train_steps: 5 there"):
+        run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
+    assert not (tmp_path / "notes").exists()
+
+
+def test_fewer_jobs_than_one_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--jobs 0 is too few"):
+        run_all([], [], jobs=0, title="runs")
+
+
+def test_a_real_run_that_diverges_is_tolerated_and_a_mistaken_one_is_not(tmp_path):
+    command = [sys.executable, str(Path(__file__).parents[2] / "examples" / "fewshot.py")]
+    plan = sweep(tmp_path / "lab", shots=[1], learning_rate_factors=[1e23, 2e23], flags=["--max_train_steps", "10"])
+    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=NO_NUMBER)
+    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: The loss became"):
+        run_all(plan.search_runs()[:1], command, jobs=1, title="runs")
+
+
+def test_runs_go_on_from_their_last_checkpoint(tmp_path):
+    assert set(asked(sweep(tmp_path).runs({}), "resume_from_checkpoint")) == {("latest",)}
