@@ -235,8 +235,6 @@ class TestWhatIsRememberedIsNeverStale:
     def test_classes_are_encoded_once(self, classifier, pixel_values, monkeypatch):
         module = "peft_mudpt.classifier.classifier"
         monkeypatch.setattr(f"{module}.encode_layout", lambda *args: pytest.fail("encoded again"))
-            "peft_mudpt.classifier.classifier.encode_layout", lambda *args: pytest.fail("encoded again")
-        )
         classifier.predict(pixel_values)
         with torch.inference_mode():
             classifier(pixel_values)
