@@ -31,12 +31,11 @@ def main() -> None:
     if arguments.output.suffix == "" and arguments.output.exists():
         raise ValueError(f"OUTPUT {arguments.output} is there already; give a new folder.")
 
-    from peft_mudpt import MuDPTClassifier, export_classifier, fold_adapter
+    from peft_mudpt import export_classifier, fold_adapter
+    from peft_mudpt.lab.predicting import load_classifier, split_names
 
-    class_names = [name.strip() for name in arguments.classes.split(",")] if arguments.classes else None
-    classifier = MuDPTClassifier.from_pretrained(
-        arguments.adapter, class_names, arguments.template, arguments.model_name_or_path
-    )
+    class_names = split_names(arguments.classes)
+    classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
     if arguments.output.suffix:
         export_classifier(classifier, arguments.output, FORMATS[arguments.output.suffix])
         megabytes = arguments.output.stat().st_size / 1e6

@@ -16,7 +16,7 @@ def main() -> None:
     parser = HfArgumentParser(Arguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
     arguments = parser.parse_args_into_dataclasses()[0]
 
-    from peft_mudpt.lab.experiment import run
+    from peft_mudpt.lab.run import run
 
     run(arguments)
 

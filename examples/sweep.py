@@ -13,13 +13,13 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from peft_mudpt.lab.arguments import flag
+from peft_mudpt.lab.flags import flag
 
 
 @dataclass
 class SweepArguments:
     protocol: str = flag(
-        "few-shot,base-to-new", "Between commas: few-shot, base-to-new, cross-dataset, domain-generalisation."
+        "few-shot,base-to-new", "Between commas: few-shot, base-to-new, cross-dataset, domain-generalization."
     )
     datasets: str = flag("", "As for --dataset of fewshot.py, between commas. Empty: its own.")
     methods: str = flag(

@@ -1,38 +1,69 @@
-"""What every experiment needs at hand: CLIP, its tokenizer and image processor, and how to test with them."""
+"""The CLIP that a run adapts, with its tokenizer and image processor."""
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
 
 import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from .. import demo
 from ..classifier.classifier import MuDPTClassifier
-from .arguments import Arguments
-from .data.loading import PixelCollator, TestPictures
-from .evaluation import evaluate
-from .methods import LinearProbe
-from .protocols import Task
+from .flags import Options, flag
+from .probe import LinearProbe
 
 
-class Bench:
-    """The CLIP of an experiment and what belongs to it, on the accelerator's device."""
+EMBEDDED = "embedded"
 
-    def __init__(self, accelerator: Accelerator, arguments: Arguments):
-        name = arguments.clip()
-        self.accelerator = accelerator
-        self.arguments = arguments
-        self.tokenizer = AutoTokenizer.from_pretrained(name)
-        self.image_processor = AutoProcessor.from_pretrained(name, backend="pil").image_processor
+
+@dataclass(frozen=True)
+class BackboneOptions(Options):
+    """Which CLIP is adapted."""
+
+    model_name_or_path: str = flag(
+        EMBEDDED, f"Any CLIP: a Hub id, a folder, or '{EMBEDDED}': the tiny one of drawn shapes."
+    )
+
+    def clip(self) -> str:
+        """Its Hub id or folder."""
+        return demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """
+    A CLIP by its name, and what prepares texts and pictures for it.
+
+    Args:
+        model_name_or_path: Hub id or folder.
+        device: where models are put.
+        tokenizer: its own.
+        image_processor: its own.
+        class_batch_size: classes encoded at a time (see `MuDPTClassifier`).
+    """
+
+    model_name_or_path: str
+    device: torch.device
+    tokenizer: Tokenizer
+    image_processor: BaseImageProcessor
+    class_batch_size: Optional[int] = None
+
+    @classmethod
+    def load(cls, model_name_or_path: str, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
+        """Load what belongs to a CLIP, without its weights."""
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
+        image_processor = AutoProcessor.from_pretrained(model_name_or_path, backend="pil").image_processor
+        return cls(model_name_or_path, device, tokenizer, image_processor, class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:
-        """A fresh one, in float32."""
-        clip = AutoModel.from_pretrained(self.arguments.clip(), dtype=torch.float32)
-        return clip.to(self.accelerator.device)
+        """A fresh copy of the CLIP, in float32."""
+        clip = AutoModel.from_pretrained(self.model_name_or_path, dtype=torch.float32)
+        return clip.to(self.device)
 
-    def classifier(self, model: torch.nn.Module, class_names: list[str], template: str) -> torch.nn.Module:
+    def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> torch.nn.Module:
         """Images (B, 3, H, W) -> `logits` (B, C), by a CLIP and the texts of the classes or by a linear probe."""
         if isinstance(model, LinearProbe):
             return model
@@ -42,33 +73,5 @@ class Bench:
             template,
             self.tokenizer,
             self.image_processor,
-            class_batch_size=self.arguments.class_batch_size,
+            class_batch_size=self.class_batch_size,
         )
-
-    def test(self, model: torch.nn.Module, task: Task, template: Optional[str]) -> dict[str, Optional[dict[str, Any]]]:
-        """
-        Test a model on every test set of a task.
-
-        Args:
-            model: a CLIP, plain or with an adapter, or a linear probe.
-            task: whose test sets are meant.
-            template: text of a class as the model is fed it; None for each test set's own.
-
-        Returns:
-            By test set what `evaluate` says; None where the model cannot name the classes.
-        """
-        metrics: dict[str, Optional[dict[str, Any]]] = {}
-        for name, test in task.tests.items():
-            if isinstance(model, LinearProbe) and test.class_names != task.class_names:
-                metrics[name] = None
-                continue
-            loader = DataLoader(
-                TestPictures(test.pictures),
-                self.arguments.per_device_eval_batch_size,
-                collate_fn=PixelCollator(self.image_processor),
-                num_workers=self.arguments.dataloader_num_workers,
-            )
-            classifier = self.classifier(model, test.class_names, template or test.template)
-            loader = self.accelerator.prepare(loader)
-            metrics[name] = evaluate(self.accelerator, classifier, loader, test.class_names)
-        return metrics

@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
+
+from .backbone import Backbone
+from .data.loading import PixelCollator, TestPictures
+from .protocols import Task
+
+
+def evaluate_task(
+    accelerator: Accelerator,
+    backbone: Backbone,
+    model: torch.nn.Module,
+    task: Task,
+    template: Optional[str] = None,
+    names_new_classes: bool = True,
+    batch_size: int = 100,
+    num_workers: int = 0,
+) -> dict[str, Optional[dict[str, Any]]]:
+    """
+    Test a model on every test set of a task.
+
+    Args:
+        accelerator: its processes share out the pictures.
+        backbone: the CLIP that the model adapts.
+        model: a CLIP, plain or with an adapter, or a linear probe.
+        task: whose test sets are meant.
+        template: text of a class as the model is fed it; None for each test set's own.
+        names_new_classes: whether the model can name other classes than those it was trained on.
+        batch_size: pictures per device.
+        num_workers: processes that read pictures.
+
+    Returns:
+        By test set what `evaluate` returns; None where the model cannot name the classes.
+    """
+    metrics: dict[str, Optional[dict[str, Any]]] = {}
+    for name, test in task.tests.items():
+        if not names_new_classes and test.class_names != task.class_names:
+            metrics[name] = None
+            continue
+        collator = PixelCollator(backbone.image_processor)
+        loader = DataLoader(TestPictures(test.pictures), batch_size, collate_fn=collator, num_workers=num_workers)
+        classifier = backbone.classifier(model, test.class_names, template or test.template)
+        metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names)
+    return metrics
 
 
 def evaluate(

@@ -1,203 +1,298 @@
-"""One experiment, from its arguments to its result."""
+"""One experiment in three stages: `prepare` checks and refuses, `execute` trains, `record` writes."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
-from .arguments import Arguments
-from .backbone import Bench
+from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.draws import Drawn, draw
 from .data.loading import PixelCollator, picture
-from .data.sources import load_data
+from .data.sources import DataOptions, FewShotData, load_data
 from .environment import hardware, peak_memory_bytes, reset_peak_memory, versions
-from .methods import Learner, build, check_method
-from .protocols import Task, lay_out, summarise
-from .report.card import create_hub_repo, model_card, push_to_hub
+from .evaluation import evaluate_task
+from .identity import to_share, what_was_asked
+from .methods import Ground, Learner, Method, MethodOptions, find_method
+from .protocols import ProtocolOptions, Task, lay_out, summarize
+from .report.card import model_card
 from .report.words import nearest_words
-from .run_folder import ADAPTER_CONFIG, CARD, claim, end_run, start_run
+from .run_folder import CARD, RUN, claim
 from .saving import check_it_reloads, save_learned
-from .schema import write_result
-from .training.checkpoints import drop_checkpoints, find_checkpoint
-from .training.loop import Progress, checkpoint_identity, choose_recipe, train
+from .schema import write_json, write_result
+from .training.checkpoints import Checkpoints
+from .training.loop import Progress, train, training_loader
+from .training.recipe import Recipe, TrainingOptions, choose_recipe
 
 
-def run(arguments: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Experiment:
     """
-    Draw, train, test, and leave the adapter and `result.json` in `output_dir`.
+    What is asked of a run.
 
-    A folder that already holds this very experiment's result is left as it is, and its result returned.
+    Args:
+        data: what to draw from: a data set, such as `load_folders("my_pictures")`, or the options that name one.
+        method: name of a record of `methods.METHODS`, or a preset.
+        model_name_or_path: the CLIP: a Hub id, a folder, or "embedded".
+        method_kwargs: fields of the method's config, over its own.
+        template: text of a class, with `{}` for its name; None for the method's or the data set's own.
+        protocol: who is trained on what and tested on what; by default few-shot, 16 pictures of each class.
+        training: how; by default as the method is published.
+    """
 
-    Returns:
-        The result; its fields are those of `results.FIELDS`.
+    data: Union[FewShotData, DataOptions]
+    method: str = "mudpt"
+    model_name_or_path: str = EMBEDDED
+    method_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    template: Optional[str] = None
+    protocol: ProtocolOptions = ProtocolOptions()
+    training: TrainingOptions = TrainingOptions()
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the result, by flag (see `identity.what_was_asked`)."""
+        method_kwargs = json.dumps(dict(self.method_kwargs)) if self.method_kwargs else None
+        return what_was_asked(
+            BackboneOptions(self.model_name_or_path),
+            MethodOptions(self.method, method_kwargs, self.template),
+            self.data if isinstance(self.data, DataOptions) else self.data.origin,
+            self.protocol,
+            self.training,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    A run that was checked and can be executed, once. Nothing has been written yet.
+
+    Args:
+        experiment: what was asked.
+        data: what the pictures were drawn from.
+        drawn: the pictures.
+        task: what is trained on and tested on.
+        method: how the CLIP is adapted.
+        backbone: the CLIP.
+        learner: the CLIP with the method on it, not yet trained.
+        recipe: how the learner is trained; None if it is not.
+        zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
+        accelerator: where it runs.
+        started: when, by `time.perf_counter`.
+    """
+
+    experiment: Experiment
+    data: FewShotData
+    drawn: Drawn
+    task: Task
+    method: Method
+    backbone: Backbone
+    learner: Learner
+    recipe: Optional[Recipe]
+    zero_shot: dict[str, Any]
+    accelerator: Accelerator
+    started: float
+
+    @property
+    def template_after_prompts(self) -> str:
+        """Text of a class as the learner is fed it."""
+        return self.learner.template_after_prompts or self.data.template
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(p.numel() for p in self.learner.model.parameters() if p.requires_grad)
+
+    def summary(self, metrics: dict[str, Any]) -> dict[str, Optional[float]]:
+        """The numbers that the protocol is known by, in percent, of metrics by test set."""
+        return summarize(self.experiment.protocol, metrics, self.data.origin)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a run has found. Nothing of its model has been written yet.
+
+    Args:
+        plan: of the run; its learner is trained now.
+        metrics: of the trained learner, by test set; None for a test set whose classes it cannot name.
+        progress: where training ended.
+        peak_memory_bytes: of training.
+    """
+
+    plan: Plan
+    metrics: dict[str, Any]
+    progress: Progress
+    peak_memory_bytes: int
+
+    @property
+    def summary(self) -> dict[str, Optional[float]]:
+        """The numbers that the protocol is known by, in percent."""
+        return self.plan.summary(self.metrics)
+
+
+def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -> Plan:
+    """
+    Draw the pictures, put the method on a CLIP, and test the CLIP without it. This refuses what cannot be run, because
+    it reads every picture of the run once. It seeds all random numbers.
+
+    Args:
+        experiment: what is asked.
+        accelerator: not yet used for another run; None makes one.
 
     Raises:
-        ValueError: for anything the arguments name that cannot be used. Nothing has been written then.
-        FloatingPointError: if the loss is no longer a number.
+        ValueError: for anything that cannot be used.
     """
     started = time.perf_counter()
-    folder = Path(arguments.output_dir)
-    check_method(arguments.method)
-    finished = claim(folder, arguments.identity(), arguments.overwrite_output_dir)
-    accelerator = Accelerator(
-        mixed_precision=arguments.mixed_precision,
-        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        log_with=arguments.report_to if arguments.with_tracking else None,
-        project_dir=arguments.output_dir,
+    protocol, training = experiment.protocol, experiment.training
+    method = find_method(experiment.method)
+    accelerator = accelerator or Accelerator(
+        mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.gradient_accumulation_steps
     )
-    if arguments.with_tracking and not accelerator.log_with:
-        raise ValueError(
-            f"--with_tracking: no tracker of {arguments.report_to!r} is installed; pip install one of them."
-        )
-    if finished is not None:
-        say(accelerator, "already done", folder)
-        _say_summary(accelerator, "{} after", finished["summary"])
-        if accelerator.is_main_process and arguments.push_to_hub:
-            arguments.hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-            _write_card(arguments, finished, folder)  # which tells where the adapter lies
-            say(accelerator, "uploaded to", push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo))
-        return finished
-
-    checkpoint = find_checkpoint(folder, arguments.resume_from_checkpoint, checkpoint_identity(arguments, accelerator))
-    set_seed(arguments.seed)
-    data = load_data(arguments)
-    drawn = draw(data, arguments.shots, arguments.seed)
-    task = lay_out(arguments, data, drawn)
+    set_seed(protocol.seed)
+    data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
+    drawn = draw(data, protocol.shots, protocol.seed)
+    task = lay_out(protocol, data, drawn)
     for row in task.train:
         picture(row)  # one that cannot be read stops the run now
-    bench = Bench(accelerator, arguments)
-    learner = build(
-        arguments.method,
-        arguments.config_fields(),
-        bench.load_clip(),
-        bench.tokenizer,
-        task.class_names,
-        arguments.template,
+    name = BackboneOptions(experiment.model_name_or_path).clip()
+    backbone = Backbone.load(name, accelerator.device, training.class_batch_size)
+    clip, template = backbone.load_clip(), experiment.template
+    ground = Ground(clip, backbone.tokenizer, task.class_names, template, experiment.method_kwargs)
+    learner = method.put_on(method, ground)
+    recipe = choose_recipe(
+        training,
+        method,
+        pictures=len(task.train),
+        processes=accelerator.num_processes,
+        may_be_cropped=data.may_be_cropped,
+        seed=protocol.seed,
     )
-    after_prompts = learner.template_after_prompts or data.template
-    trainable = sum(parameter.numel() for parameter in learner.model.parameters() if parameter.requires_grad)
-    what = {"method": arguments.method, "trainable parameters": f"{trainable:,}", "text after prompts": after_prompts}
-    _say_what(accelerator, what, task, drawn)
-    zero_shot = bench.test(bench.load_clip(), task, arguments.template)
-    _say_summary(accelerator, "zero-shot {}", summarise(arguments, zero_shot))
+    zero_shot = evaluate_task(
+        accelerator,
+        backbone,
+        backbone.load_clip(),
+        task,
+        template,
+        batch_size=training.per_device_eval_batch_size,
+        num_workers=training.dataloader_num_workers,
+    )
+    return Plan(experiment, data, drawn, task, method, backbone, learner, recipe, zero_shot, accelerator, started)
 
-    if accelerator.is_main_process:
-        if arguments.push_to_hub:
-            # what cannot be shared stops here; the id comes back with the user's name
-            arguments.hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-        lock = start_run(folder, arguments.identity(), arguments.overwrite_output_dir)
-    if arguments.with_tracking:
-        settings = {name: value for name, value in arguments.identity().items() if value is not None}
-        accelerator.init_trackers("peft_mudpt", config=settings)
-    recipe = choose_recipe(arguments, data, len(task.train), accelerator.num_processes)
-    progress, metrics, memory = Progress(), zero_shot, peak_memory_bytes(accelerator)
-    if recipe is not None:
-        if checkpoint is not None:
-            say(accelerator, "goes on from", checkpoint)
-        reset_peak_memory(accelerator)
-        progress = train(
-            accelerator,
-            bench.classifier(learner.model, task.class_names, after_prompts),
-            task.train,
-            bench.image_processor,
-            recipe,
-            arguments,
-            folder,
-            checkpoint,
-        )
-        memory = peak_memory_bytes(accelerator)
-        metrics = bench.test(learner.model, task, learner.template_after_prompts)
-    summary = summarise(arguments, metrics)
-    _say_summary(accelerator, "{} after", summary)
-    accelerator.log({name: value for name, value in summary.items() if value is not None}, step=progress.step)
 
+def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
+    """
+    Train the learner in place, and test it.
+
+    Args:
+        plan: the run.
+        checkpoints: where and how often to save what is needed to go on; None: nothing is written.
+
+    Raises:
+        FloatingPointError: if the loss is no longer a number.
+    """
+    if plan.recipe is None:
+        return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(plan.accelerator))
+    accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
+    set_seed(plan.experiment.protocol.seed)  # whatever was prepared in between
+    reset_peak_memory(accelerator)
+    classifier = plan.backbone.classifier(learner.model, plan.task.class_names, plan.template_after_prompts)
+    if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
+        image_size = classifier.config.vision_config.image_size
+        loader = training_loader(accelerator, plan.task.train, image_processor, plan.recipe, image_size)
+        plan.method.initialize(learner.model, loader)
+    progress = train(accelerator, classifier, plan.task.train, image_processor, plan.recipe, checkpoints)
+    memory = peak_memory_bytes(accelerator)
+    metrics = evaluate_task(
+        accelerator,
+        plan.backbone,
+        learner.model,
+        plan.task,
+        learner.template_after_prompts,
+        plan.method.names_new_classes,
+        batch_size=plan.experiment.training.per_device_eval_batch_size,
+        num_workers=plan.experiment.training.dataloader_num_workers,
+    )
+    return Outcome(plan, metrics, progress, memory)
+
+
+def record(outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[str] = None) -> dict[str, Any]:
+    """
+    Leave the adapter, its model card and `result.json` (the last) in a folder; only the main process writes.
+
+    Args:
+        outcome: of a run.
+        folder: new, or the run's own.
+        hub_model_id: where the card says that the adapter can be loaded from; None: from a path.
+
+    Returns:
+        The result; its fields are those of `schema.FIELDS`, but for the version.
+
+    Raises:
+        ValueError: if the folder holds another run.
+        RuntimeError: if the adapter, loaded again, computes something else.
+    """
+    plan, folder = outcome.plan, Path(folder)
+    asked, learner, task, recipe = plan.experiment.asked, plan.learner, plan.task, plan.recipe
     result = {
-        "arguments": arguments.to_share(),
-        "dataset": data.name,
-        "method": arguments.method,
+        "arguments": to_share(asked),
+        "dataset": plan.data.name,
+        "method": plan.method.name,
         "class_names": task.class_names,
-        "template": learner.template or data.template,
-        "template_after_prompts": after_prompts,
+        "template": learner.template or plan.data.template,
+        "template_after_prompts": plan.template_after_prompts,
         "items": {"train": task.train["item"][:], "validation": task.validation["item"][:]},
-        "metrics": metrics,
-        "zero_shot": zero_shot,
-        "summary": summary,
+        "metrics": outcome.metrics,
+        "zero_shot": plan.zero_shot,
+        "summary": outcome.summary,
         "optimizer": recipe and recipe.optimizer,
         "learning_rate": recipe and recipe.learning_rate,
-        "steps": progress.step,
-        "loss": progress.loss,
-        "trainable_parameters": trainable,
-        "nearest_words": _nearest_words(learner.model, bench),
+        "steps": outcome.progress.step,
+        "loss": outcome.progress.loss,
+        "trainable_parameters": plan.trainable_parameters,
+        "nearest_words": _nearest_words(plan),
         "versions": versions(),
-        "hardware": hardware(accelerator),
+        "hardware": hardware(plan.accelerator),
+        "peak_memory_bytes": outcome.peak_memory_bytes,
     }
-    if accelerator.is_main_process:
-        result["adapter_bytes"] = save_learned(learner, task.class_names, after_prompts, folder)
-        if isinstance(learner.model, PeftModel):
-            _check_it_reloads(learner, bench, task, after_prompts, folder)
-            say(accelerator, "adapter saved to", folder)
-            say(accelerator, "reloaded", "equal logits")
-        result["seconds"] = {"training": progress.seconds, "total": time.perf_counter() - started}
-        result["peak_memory_bytes"] = memory
-        _write_card(arguments, result, folder)
-        write_result(folder, result)
-        drop_checkpoints(folder)
-        end_run(lock)
-        say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
-        if arguments.push_to_hub:
-            say(accelerator, "uploaded to", push_to_hub(folder, arguments.hub_model_id, arguments.hub_private_repo))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    if not plan.accelerator.is_main_process:
+        return result
+    if claim(folder, asked) is not None:
+        raise ValueError(f"{folder} holds the result of this very run. Choose another folder, or delete it.")
+    write_json(folder / RUN, asked)
+    result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
+    if plan.method.leaves_adapter:
+        _check_it_reloads(plan, folder)
+    result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
+    if plan.method.leaves_adapter:
+        model_card(result, plan.backbone.model_name_or_path, hub_model_id).save(folder / CARD)
+    write_result(folder, result)
     return result
 
 
-def say(accelerator: Accelerator, name: str, value: Any) -> None:
-    """One line for the user, once."""
-    accelerator.print(f"{name:<26}{value}")
-
-
-def _say_what(accelerator: Accelerator, what: dict[str, Any], task: Task, drawn: Drawn) -> None:
-    for name, value in what.items():
-        say(accelerator, name, value)
-    say(accelerator, "classes", len(task.class_names))
-    say(accelerator, "training pictures", f"{len(task.train):,}")
-    say(accelerator, "test pictures", f"{sum(len(test.pictures) for test in task.tests.values()):,}")
-    for remark in drawn.remarks:
-        say(accelerator, "note", remark)
-    if not task.tests:
-        say(accelerator, "note", "no picture is left to test on: lower --shots")
-
-
-def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Optional[float]]) -> None:
-    for name, value in summary.items():
-        shown = "cannot be said" if value is None else f"{value:.1f} %"
-        say(accelerator, title.format(name.replace("_", " ")), shown)
-
-
-def _write_card(arguments: Arguments, result: dict[str, Any], folder: Path) -> None:
-    """The model card of an adapter; what has none gets none."""
-    if (folder / ADAPTER_CONFIG).is_file():
-        model_card(result, arguments.clip(), arguments.hub_model_id).save(folder / CARD)
-
-
-def _nearest_words(model: torch.nn.Module, bench: Bench) -> Optional[list]:
+def _nearest_words(plan: Plan) -> Optional[list]:
+    model = plan.learner.model
     prompts = [p for name, p in model.named_parameters() if name.endswith(".text_prompts")]
     if not prompts:
         return None
-    return nearest_words(prompts[0][0], model.base_model.model, bench.tokenizer)  # of (J, n, d_t) the input layer's
+    # of (J, n, d_t) the input layer's
+    return nearest_words(prompts[0][0], model.get_base_model(), plan.backbone.tokenizer)
 
 
-def _check_it_reloads(learner: Learner, bench: Bench, task: Task, after_prompts: str, folder: Path) -> None:
-    pixel_values = PixelCollator(bench.image_processor)([(picture(task.train[0]), 0)])["pixel_values"]
-    pixel_values = pixel_values.to(bench.accelerator.device)
+def _check_it_reloads(plan: Plan, folder: Path) -> None:
+    backbone, names = plan.backbone, plan.task.class_names
+    pixel_values = PixelCollator(backbone.image_processor)([(picture(plan.task.train[0]), 0)])["pixel_values"]
 
     def logits_of(model: PeftModel) -> torch.Tensor:
-        return bench.classifier(model, task.class_names, after_prompts)(pixel_values).logits
+        classifier = backbone.classifier(model, names, plan.template_after_prompts)
+        return classifier(pixel_values.to(backbone.device)).logits
 
-    check_it_reloads(learner.model, bench.load_clip(), folder, logits_of)
+    check_it_reloads(plan.learner.model, backbone.load_clip(), folder, logits_of)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
+from .identity import differences
 from .schema import RESULT, read_result, write_json
 
 
@@ -22,13 +25,13 @@ RUN = "run.json"  # what was asked, from the moment training starts
 RUN_FILES = (RUN, RESULT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)  # and a card, if it is beside one of them
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
+def claim(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
     """
     Make sure that a run may use a folder. Nothing is changed there yet.
 
     Args:
         folder: the run's; need not exist.
-        identity: what decides the run's result.
+        asked: what decides the run's result (see `identity.what_was_asked`).
         overwrite: whether it may take the place of another run, or its own from the beginning.
 
     Returns:
@@ -46,32 +49,16 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     if RUN not in found:
         raise ValueError(f"{folder} holds {', '.join(found)}, of no run that is known. {choice}")
     other = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    if other != identity:
-        raise ValueError(f"{folder} holds another run ({differences(other, identity)}). {choice}")
+    if differing := differences(other, asked):
+        raise ValueError(f"{folder} holds another run ({differing}). {choice}")
     return read_result(folder)
 
 
-def end_run(lock: BaseFileLock) -> None:
-    """Let others at the folder."""
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
-
-
-def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    """In what two runs differ, in words."""
-    return "; ".join(
-        f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked"
-        for name in {**asked, **there}
-        if there.get(name) != asked.get(name)
-    )
-
-
-def start_run(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> BaseFileLock:
+@contextmanager
+def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
     """
-    Write down which run a folder belongs to; where `overwrite`, delete first what another left (its files only).
-
-    Returns:
-        A lock on the folder, to be released at the end; the system does so if the process dies.
+    Keep other processes from a folder, and write down there which run it belongs to; where `overwrite`, delete first
+    what another run left (its files only). Arguments are those of `claim`.
 
     Raises:
         ValueError: if another process is at work in the folder.
@@ -82,9 +69,13 @@ def start_run(folder: Path, identity: dict[str, Any], overwrite: bool = False) -
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"Another process is at work in {folder}. Wait for it, or stop it.") from error
-    if overwrite and any((folder / name).exists() for name in RUN_FILES):
-        for name in (*RUN_FILES, CARD):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    write_json(folder / RUN, identity)
-    return lock
+    try:
+        if overwrite and any((folder / name).exists() for name in RUN_FILES):
+            for name in (*RUN_FILES, CARD):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        write_json(folder / RUN, asked)
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

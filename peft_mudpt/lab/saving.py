@@ -12,8 +12,9 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from .methods import Learner, LinearProbe
-from .run_folder import ADAPTER_WEIGHTS, PROBE_WEIGHTS
+from .methods import Learner
+from .probe import LinearProbe
+from .run_folder import ADAPTER_WEIGHTS, CARD, PROBE_WEIGHTS
 
 
 def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
@@ -43,6 +44,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
             if hasattr(config, "class_names"):
                 config.class_names, config.class_template = list(class_names), class_template
             learner.model.save_pretrained(partial)
+            (Path(partial) / CARD).unlink(missing_ok=True)  # PEFT's own tells nothing, but a path of this machine
         for file in Path(partial).iterdir():
             os.replace(file, folder / file.name)
     return (folder / weights).stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,7 +16,7 @@ FIELDS = {
     "schema_version": "int; this file's layout",
     "arguments": "what was asked; two runs with equal arguments are the same experiment",
     "dataset": "name of the data trained on",
-    "method": "zero_shot, linear_probe, lora, or a preset of MuDPTConfig",
+    "method": "its name, as for --method",
     "class_names": "the classes trained on, by label",
     "template": "the text of a class, with {}",
     "template_after_prompts": "what of it stands after the text prompts",
@@ -36,6 +37,11 @@ FIELDS = {
     "versions": "{package: version}",
     "hardware": "{device, threads, processes, mixed_precision}",
 }
+
+
+def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked of a run, as it is spelled today: earlier versions wrote "domain-generalisation"."""
+    return {**asked, "protocol": asked["protocol"].replace("generalisation", "generalization")}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -81,7 +87,7 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
             f"{path} is of schema version {version}; this version of peft_mudpt reads {SCHEMA_VERSION}. "
             "Run the experiment again."
         )
-    return result
+    return {**result, "arguments": in_current_words(result["arguments"])}
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

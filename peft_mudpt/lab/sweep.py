@@ -14,12 +14,14 @@ from typing import Optional
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from .arguments import LATEST, Arguments
+from .arguments import Arguments
 from .data.sources import folder_name
-from .methods import check_method
+from .identity import what_was_asked
+from .methods import find_method
 from .report.rows import best_learning_rate
 from .run_folder import claim
 from .schema import read_result
+from .training.checkpoints import LATEST
 
 
 # What a sweep decides for each run by itself, and the flag by which it is told.
@@ -55,7 +57,7 @@ class Run:
         Raises:
             ValueError: if its folder holds another run.
         """
-        return claim(self.folder, self.arguments().identity()) is not None
+        return claim(self.folder, what_was_asked(self.arguments())) is not None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Sweep:
             if len(set(values)) < len(values):
                 raise ValueError(f"A sweep runs everything once; its {name.replace('_', ' ')} are {values}.")
         for method in self.methods:
-            check_method(method)
+            find_method(method)
         for name in self.datasets:
             if not name or name in (".", "..") or "/" in name or "\\" in name:
                 raise ValueError(f"A run is kept in a folder named after its data set; {name!r} leads elsewhere.")
@@ -125,7 +127,7 @@ class Sweep:
         runs = []
         for group in self._groups():
             protocol, _, method = group
-            depends_on_shots = protocol == "few-shot" and check_method(method).optimizer is not None
+            depends_on_shots = protocol == "few-shot" and find_method(method).is_trained
             rate = learning_rates.get(group, next(iter(self._learning_rates(method)), None))
             for shots in self.shots if depends_on_shots else [max(self.shots)]:
                 runs += [self._run(group, shots, seed, rate) for seed in self.seeds]
@@ -160,7 +162,7 @@ class Sweep:
         return [(p, d, m) for p in self.protocols for d in datasets for m in self.methods]
 
     def _learning_rates(self, method: str) -> list[float]:
-        own = check_method(method).learning_rate
+        own = find_method(method).learning_rate
         return [] if own is None else [float(f"{own * factor:.6g}") for factor in self.learning_rate_factors]
 
     def _folder(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool) -> Path:
@@ -235,4 +237,4 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
 def last_words(run: Run) -> str:
     """The last line of a run's log."""
     lines = (run.folder / LOG).read_text(encoding="utf-8").strip().splitlines()
-    return lines[-1] if lines else "no word"
+    return lines[-1] if lines else "(empty log)"

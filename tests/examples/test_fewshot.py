@@ -108,7 +108,7 @@ def start(fields: dict) -> BaseProcess:
 
 def experiment(fields: dict) -> None:
     from peft_mudpt.lab.arguments import Arguments
-    from peft_mudpt.lab.experiment import run
+    from peft_mudpt.lab.run import run
 
     torch.set_num_threads(1)
     run(Arguments(**fields))

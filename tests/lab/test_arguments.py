@@ -1,21 +1,23 @@
 """What can be asked of an experiment, and what is refused."""
 
 import pytest
+from transformers import HfArgumentParser
 
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.protocols import ProtocolOptions
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"shots": 0}, "--shots 0 is too few"),
-        ({"max_train_steps": 0}, "--max_train_steps 0 is too few"),
-        ({"per_device_train_batch_size": -1}, "--per_device_train_batch_size -1 is too few"),
+        ({"shots": 0}, "--shots 0 must be at least 1"),
+        ({"max_train_steps": 0}, "--max_train_steps 0 must be at least 1"),
+        ({"per_device_train_batch_size": -1}, "--per_device_train_batch_size -1 must be at least 1"),
         ({"learning_rate": 0.0}, "--learning_rate 0.0 must be more than 0"),
         ({"learning_rate": float("nan")}, "--learning_rate nan must be more than 0"),
         ({"weight_decay": -0.1}, "--weight_decay -0.1 must be at least 0"),
         ({"warmup_ratio": 1.0}, "--warmup_ratio 1.0 must be"),
-        ({"template": "a photo"}, "--template 'a photo' must hold {} once"),
+        ({"template": "a photo"}, "'a photo' must hold {} once"),
         ({"protocol": "fewshot"}, "--protocol 'fewshot' is none of few-shot, base-to-new"),
         ({"method_kwargs": "{depth"}, "--method_kwargs '{depth' is not JSON"),
         ({"method_kwargs": "3"}, "--method_kwargs '3' must be an object"),
@@ -25,7 +27,7 @@ from peft_mudpt.lab.arguments import Arguments
         ({"train_dir": "a", "test_dir": "a"}, "it would test on what it trains on"),
         ({"coop_root": "nowhere"}, "--coop_root nowhere is no folder"),
         ({"coop_root": "."}, "--coop_root needs --dataset"),
-        ({"targets": "plain"}, "--targets goes with cross-dataset or domain-generalisation, not with few-shot"),
+        ({"targets": "plain"}, "--targets goes with cross-dataset or domain-generalization, not with few-shot"),
         ({"train_dir": "a", "protocol": "cross-dataset"}, "cross-dataset from --train_dir needs --targets"),
         ({"output_dir": __file__}, "is a file; give a folder"),
         ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "starts over"),
@@ -39,6 +41,15 @@ def test_mistakes_are_named(fields, message):
     assert message in str(error.value)
 
 
-def test_where_a_run_is_kept_does_not_change_which_run_it_is():
-    here, there = Arguments(output_dir="a", checkpointing_steps=5), Arguments(output_dir="b", with_tracking=True)
-    assert here.identity() == there.identity() != Arguments(seed=2).identity()
+def test_help_lists_the_flags_from_the_clip_to_the_output(capsys):
+    with pytest.raises(SystemExit):
+        HfArgumentParser(Arguments).parse_args(["--help"])
+    shown = capsys.readouterr().out
+    flags = ["--model_name_or_path", "--method", "--dataset", "--protocol", "--optimizer", "--output_dir"]
+    places = [shown.index(f"  {flag} ") for flag in flags]
+    assert places == sorted(places)
+
+
+def test_a_part_of_the_arguments_is_what_a_room_reads():
+    part = Arguments(shots=2, method="coop").part(ProtocolOptions)
+    assert part == ProtocolOptions(shots=2) and not hasattr(part, "method")

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, CLIPModel, SiglipConfig, SiglipModel
 
 from peft_mudpt import demo
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.experiment import run
+from peft_mudpt.lab.run import run
 from peft_mudpt.lab.schema import FIELDS
 from tests.towers.test_families import TEXT, VISION
 

@@ -6,7 +6,8 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import PRESETS, demo
-from peft_mudpt.lab.methods import METHODS, LinearProbe, build
+from peft_mudpt.lab.methods import Ground, all_methods, find_method
+from peft_mudpt.lab.probe import LinearProbe
 
 
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
@@ -14,7 +15,8 @@ TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
 
 def learner(name, fields=None, template=None):
     clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
-    return build(name, fields or {}, clip, TOKENIZER, ["red star", "blue heart"], template)
+    method = find_method(name)
+    return method.put_on(method, Ground(clip, TOKENIZER, ["red star", "blue heart"], template, fields or {}))
 
 
 def trainable(model):
@@ -22,7 +24,7 @@ def trainable(model):
 
 
 def test_every_preset_is_a_method():
-    assert set(METHODS) == {"zero_shot", "linear_probe", "lora", *PRESETS}
+    assert set(all_methods()) == {"zero_shot", "linear_probe", "lora", *PRESETS}
 
 
 def test_zero_shot_trains_nothing():

@@ -3,11 +3,10 @@
 import pytest
 
 from peft_mudpt import demo
-from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.catalogue import CROSS_DATASET_TARGETS
 from peft_mudpt.lab.data.draws import draw
-from peft_mudpt.lab.data.sources import load_embedded
-from peft_mudpt.lab.protocols import lay_out, summarise, target_names
+from peft_mudpt.lab.data.sources import DataOptions, load_embedded
+from peft_mudpt.lab.protocols import ProtocolOptions, lay_out, summarize, target_names
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +15,8 @@ def data():
 
 
 def task_of(data, **fields):
-    arguments = Arguments(shots=2, **fields)
-    return lay_out(arguments, data, draw(data, arguments.shots, arguments.seed))
+    options = ProtocolOptions(shots=2, **fields)
+    return lay_out(options, data, draw(data, options.shots, options.seed))
 
 
 def named(pictures, class_names):
@@ -45,7 +44,7 @@ def test_the_base_draw_is_the_part_of_the_whole_draw_that_is_base(data):
     assert base["item"][:] == [row["item"] for row in whole if row["label"] < 48]
 
 
-@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalisation"])
+@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalization"])
 def test_targets_are_tested_on_beside_the_source(data, protocol):
     task = task_of(data, protocol=protocol, targets="plain, dark")
     assert list(task.tests) == ["faded", "plain", "dark"]
@@ -53,18 +52,18 @@ def test_targets_are_tested_on_beside_the_source(data, protocol):
 
 
 def test_the_embedded_worlds_targets_are_its_other_styles():
-    names = target_names(Arguments(protocol="domain-generalisation"))
+    names = target_names(ProtocolOptions(protocol="domain-generalization"), DataOptions())
     assert set(names) == set(demo.STYLES) - {"faded"}
 
 
 def test_coops_targets_are_the_other_data_sets_or_the_variants_of_imagenet(tmp_path):
-    fields = {"dataset": "imagenet", "coop_root": str(tmp_path)}
-    assert target_names(Arguments(protocol="cross-dataset", **fields)) == list(CROSS_DATASET_TARGETS)
+    imagenet, dtd = (DataOptions(name, coop_root=str(tmp_path)) for name in ("imagenet", "dtd"))
+    cross_dataset = ProtocolOptions(protocol="cross-dataset")
+    assert target_names(cross_dataset, imagenet) == list(CROSS_DATASET_TARGETS)
     assert len(CROSS_DATASET_TARGETS) == 10
-    variants = target_names(Arguments(protocol="domain-generalisation", **fields))
+    variants = target_names(ProtocolOptions(protocol="domain-generalization"), imagenet)
     assert variants == ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
-    fields["dataset"] = "dtd"
-    assert "dtd" not in target_names(Arguments(protocol="cross-dataset", **fields))
+    assert "dtd" not in target_names(cross_dataset, dtd)
 
 
 @pytest.mark.parametrize("protocol", ["few-shot", "base-to-new"])
@@ -87,24 +86,27 @@ def accuracies(**values):
     return {name: None if value is None else {"accuracy": value} for name, value in values.items()}
 
 
+def summary_of(protocol, metrics, **fields):
+    return summarize(ProtocolOptions(protocol=protocol, **fields), metrics, DataOptions())
+
+
 def test_the_summary_of_base_to_new_has_the_harmonic_mean():
-    summary = summarise(Arguments(protocol="base-to-new"), accuracies(base=80.0, new=60.0))
+    summary = summary_of("base-to-new", accuracies(base=80.0, new=60.0))
     assert summary == {"base": 80.0, "new": 60.0, "harmonic_mean": pytest.approx(2 * 80 * 60 / 140)}
 
 
 def test_a_method_that_cannot_name_new_classes_has_no_harmonic_mean():
-    summary = summarise(Arguments(protocol="base-to-new"), accuracies(base=80.0, new=None))
+    summary = summary_of("base-to-new", accuracies(base=80.0, new=None))
     assert summary == {"base": 80.0, "new": None, "harmonic_mean": None}
 
 
 def test_the_summary_of_targets_is_their_mean_without_the_source():
-    arguments = Arguments(protocol="cross-dataset", targets="plain,dark")
     metrics = accuracies(faded=90.0, plain=50.0, dark=40.0)
-    assert summarise(arguments, metrics) == {"source": 90.0, "mean_of_targets": 45.0}
+    assert summary_of("cross-dataset", metrics, targets="plain,dark") == {"source": 90.0, "mean_of_targets": 45.0}
     del metrics["faded"]
-    assert summarise(arguments, metrics) == {"source": None, "mean_of_targets": 45.0}
+    assert summary_of("cross-dataset", metrics, targets="plain,dark") == {"source": None, "mean_of_targets": 45.0}
 
 
 @pytest.mark.parametrize(("metrics", "accuracy"), [({"test": {"accuracy": 7.5}}, 7.5), ({}, None)])
 def test_the_summary_of_few_shot_is_the_accuracy_if_there_is_one(metrics, accuracy):
-    assert summarise(Arguments(), metrics) == {"accuracy": accuracy}
+    assert summary_of("few-shot", metrics) == {"accuracy": accuracy}

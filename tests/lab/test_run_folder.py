@@ -4,12 +4,18 @@ import json
 
 import pytest
 
-from peft_mudpt.lab.run_folder import claim, start_run
+from peft_mudpt.lab.run_folder import claim, hold
 from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_result
 
 
 IDENTITY = {"method": "mudpt", "seed": 1}
-RESULT = {name: None for name in FIELDS if name != "schema_version"}
+RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"arguments": {"protocol": "few-shot"}}
+
+
+def start(folder, identity=IDENTITY, overwrite=False):
+    """What a run leaves in its folder before it trains."""
+    with hold(folder, identity, overwrite):
+        pass
 
 
 def test_a_result_comes_back_with_the_version_of_its_schema(tmp_path):
@@ -47,7 +53,7 @@ def test_an_empty_or_a_missing_folder_is_free(tmp_path):
 
 
 def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
-    start_run(tmp_path, IDENTITY)
+    start(tmp_path)
     assert claim(tmp_path, IDENTITY) is None
     write_result(tmp_path, RESULT)
     assert claim(tmp_path, IDENTITY)["schema_version"] == 1
@@ -55,29 +61,35 @@ def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
 
 @pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints"])
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path, left):
-    start_run(tmp_path, IDENTITY)
+    start(tmp_path)
     (tmp_path / left).mkdir()
     with pytest.raises(ValueError, match="holds another run .seed: 1 there, 2 asked.*--overwrite_output_dir"):
         claim(tmp_path, {**IDENTITY, "seed": 2})
 
 
 def test_a_run_that_failed_and_left_nothing_is_in_nobodys_way(tmp_path):
-    start_run(tmp_path, IDENTITY)
+    start(tmp_path)
     assert claim(tmp_path, {**IDENTITY, "seed": 2}) is None
 
 
 def test_a_folder_where_a_process_is_at_work_is_refused(tmp_path):
-    lock = start_run(tmp_path, IDENTITY)
-    with pytest.raises(ValueError, match="Another process is at work"):
-        start_run(tmp_path, IDENTITY)
-    lock.release()
-    start_run(tmp_path, IDENTITY)
+    with hold(tmp_path, IDENTITY):
+        with pytest.raises(ValueError, match="Another process is at work"):
+            start(tmp_path)
+    start(tmp_path)
+
+
+def test_a_run_that_fails_lets_others_at_its_folder(tmp_path):
+    with pytest.raises(RuntimeError), hold(tmp_path, IDENTITY):
+        raise RuntimeError
+    start(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_folder_with_a_readme_of_its_own_is_free(tmp_path):
     (tmp_path / "README.md").touch()
     assert claim(tmp_path, IDENTITY) is None
-    start_run(tmp_path, IDENTITY, overwrite=True)
+    start(tmp_path, overwrite=True)
     assert (tmp_path / "README.md").exists()
 
 
@@ -88,12 +100,12 @@ def test_an_adapter_of_no_known_run_is_not_written_over(tmp_path):
 
 
 def test_overwriting_deletes_the_runs_files_and_nothing_else_once_the_new_run_starts(tmp_path):
-    start_run(tmp_path, IDENTITY)
+    start(tmp_path)
     (tmp_path / "adapter_config.json").touch()
     (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)
     (tmp_path / "holiday.jpg").touch()
     other = {**IDENTITY, "seed": 2}
     assert claim(tmp_path, other, overwrite=True) is None and (tmp_path / "adapter_config.json").exists()
-    start_run(tmp_path, other, overwrite=True)
-    assert {file.name for file in tmp_path.iterdir()} == {".lock", "holiday.jpg", "run.json"}
+    start(tmp_path, other, overwrite=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"holiday.jpg", "run.json"}
     assert claim(tmp_path, other) is None

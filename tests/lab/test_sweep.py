@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_mudpt.lab.run_folder import start_run
+from peft_mudpt.lab.identity import what_was_asked
+from peft_mudpt.lab.run_folder import hold
 from peft_mudpt.lab.schema import FIELDS, write_result
 from peft_mudpt.lab.sweep import NO_NUMBER, Run, Sweep, run_all
 
@@ -21,8 +22,10 @@ def asked(runs, *names):
 
 def finish(run: Run, accuracy=0.0) -> None:
     """As if the run had been done."""
-    start_run(run.folder, run.arguments().identity())
-    write_result(run.folder, {**{n: None for n in FIELDS if n != "schema_version"}, "summary": {"accuracy": accuracy}})
+    asked = what_was_asked(run.arguments())
+    with hold(run.folder, asked):
+        nothing = {name: None for name in FIELDS if name != "schema_version"}
+        write_result(run.folder, {**nothing, "arguments": asked, "summary": {"accuracy": accuracy}})
 
 
 def test_every_method_runs_with_every_number_of_shots_and_every_seed(tmp_path):
@@ -100,7 +103,7 @@ def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):
     [
         ({"methods": ["mudp"]}, "Unknown method 'mudp'"),
         ({"seeds": []}, "at least one of its seeds"),
-        ({"shots": [0]}, "--shots 0 is too few"),
+        ({"shots": [0]}, "--shots 0 must be at least 1"),
         ({"flags": ["--seed", "3"]}, "decides --seed for each run; give --seeds"),
         ({"flags": ["--evaluate_on=validation"]}, "decides --evaluate_on for each run; leave it out"),
         ({"flags": ["--learning-rate", "3"]}, "decides --learning_rate for each run; give --learning_rate_factors"),
@@ -147,7 +150,8 @@ def test_a_learning_rate_that_was_too_high_is_passed_over(tmp_path):
 
 def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path):
     runs = sweep(tmp_path / "lab").runs({})
-    start_run(runs[3].folder, {**runs[3].arguments().identity(), "max_train_steps": 5})
+    with hold(runs[3].folder, {**what_was_asked(runs[3].arguments()), "max_train_steps": 5}):
+        pass
     (runs[3].folder / "adapter_config.json").touch()
     with pytest.raises(ValueError, match="another run .max_train_steps: 5 there"):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")

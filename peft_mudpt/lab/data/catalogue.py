@@ -7,7 +7,7 @@ from typing import Literal, Optional
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class DataSet:
     """
     Where a data set lies under CoOp's root, and how CoOp words it.
 
@@ -32,35 +32,33 @@ class Benchmark:
     folders_are_labels: bool = False
 
 
-BENCHMARKS = {
-    "caltech101": Benchmark("caltech-101", "101_ObjectCategories", split="split_zhou_Caltech101.json"),
-    "oxford_pets": Benchmark(
+CATALOGUE = {
+    "caltech101": DataSet("caltech-101", "101_ObjectCategories", split="split_zhou_Caltech101.json"),
+    "oxford_pets": DataSet(
         "oxford_pets", "images", "a photo of a {}, a type of pet.", split="split_zhou_OxfordPets.json"
     ),
-    "stanford_cars": Benchmark("stanford_cars", "", split="split_zhou_StanfordCars.json"),
-    "oxford_flowers": Benchmark(
+    "stanford_cars": DataSet("stanford_cars", "", split="split_zhou_StanfordCars.json"),
+    "oxford_flowers": DataSet(
         "oxford_flowers", "jpg", "a photo of a {}, a type of flower.", split="split_zhou_OxfordFlowers.json"
     ),
-    "food101": Benchmark("food-101", "images", "a photo of {}, a type of food.", split="split_zhou_Food101.json"),
-    "fgvc_aircraft": Benchmark("fgvc_aircraft", "images", "a photo of a {}, a type of aircraft.", layout="variants"),
-    "sun397": Benchmark("sun397", "SUN397", split="split_zhou_SUN397.json"),
-    "dtd": Benchmark("dtd", "images", "{} texture.", split="split_zhou_DescribableTextures.json"),
-    "eurosat": Benchmark("eurosat", "2750", "a centered satellite photo of {}.", split="split_zhou_EuroSAT.json"),
-    "ucf101": Benchmark(
-        "ucf101", "UCF-101-midframes", "a photo of a person doing {}.", split="split_zhou_UCF101.json"
-    ),
-    "imagenet": Benchmark("imagenet", "images", layout="class_folders", splits=("train", "val")),
-    "imagenetv2": Benchmark(
+    "food101": DataSet("food-101", "images", "a photo of {}, a type of food.", split="split_zhou_Food101.json"),
+    "fgvc_aircraft": DataSet("fgvc_aircraft", "images", "a photo of a {}, a type of aircraft.", layout="variants"),
+    "sun397": DataSet("sun397", "SUN397", split="split_zhou_SUN397.json"),
+    "dtd": DataSet("dtd", "images", "{} texture.", split="split_zhou_DescribableTextures.json"),
+    "eurosat": DataSet("eurosat", "2750", "a centered satellite photo of {}.", split="split_zhou_EuroSAT.json"),
+    "ucf101": DataSet("ucf101", "UCF-101-midframes", "a photo of a person doing {}.", split="split_zhou_UCF101.json"),
+    "imagenet": DataSet("imagenet", "images", layout="class_folders", splits=("train", "val")),
+    "imagenetv2": DataSet(
         "imagenetv2",
         "imagenetv2-matched-frequency-format-val",
         layout="class_folders",
         folders_are_labels=True,
     ),
-    "imagenet_sketch": Benchmark("imagenet-sketch", "images", layout="class_folders"),
-    "imagenet_a": Benchmark("imagenet-adversarial", "imagenet-a", layout="class_folders"),
-    "imagenet_r": Benchmark("imagenet-rendition", "imagenet-r", layout="class_folders"),
+    "imagenet_sketch": DataSet("imagenet-sketch", "images", layout="class_folders"),
+    "imagenet_a": DataSet("imagenet-adversarial", "imagenet-a", layout="class_folders"),
+    "imagenet_r": DataSet("imagenet-rendition", "imagenet-r", layout="class_folders"),
 }
 
-DOMAIN_GENERALISATION_TARGETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-CROSS_DATASET_TARGETS = tuple(n for n in BENCHMARKS if not n.startswith("imagenet"))
+DOMAIN_GENERALIZATION_TARGETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+CROSS_DATASET_TARGETS = tuple(n for n in CATALOGUE if not n.startswith("imagenet"))
 CLASS_NAMES_FILE = "classnames.txt"  # of ImageNet and its variants: a WordNet id and a name per line

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .catalogue import BENCHMARKS, CLASS_NAMES_FILE, Benchmark
+from .catalogue import CATALOGUE, CLASS_NAMES_FILE, DataSet
 
 
 # A picture: its path under the folder of pictures, its label, its class name.
@@ -20,7 +20,7 @@ def read_coop(root: Path, name: str) -> tuple[Path, dict[str, list[Item]]]:
 
     Args:
         root: the folder that holds CoOp's data sets.
-        name: one of `BENCHMARKS`.
+        name: one of `CATALOGUE`.
 
     Returns:
         The folder of the pictures, and its items by split: "train", "val" and "test", each in the published order,
@@ -30,19 +30,19 @@ def read_coop(root: Path, name: str) -> tuple[Path, dict[str, list[Item]]]:
         ValueError: if there is no such data set, its files are not there or not in CoOp's form, or pictures are
             missing.
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"There is no data set {name!r} in CoOp's layout; there are {', '.join(BENCHMARKS)}.")
-    benchmark = BENCHMARKS[name]
-    folder = Path(root) / benchmark.folder
-    images = folder / benchmark.images
+    if name not in CATALOGUE:
+        raise ValueError(f"There is no data set {name!r} in CoOp's layout; there are {', '.join(CATALOGUE)}.")
+    data_set = CATALOGUE[name]
+    folder = Path(root) / data_set.folder
+    images = folder / data_set.images
     if not images.is_dir():
         raise ValueError(f"--coop_root {root} does not hold {name}: {images} is no folder.")
-    read = {"split": _read_split, "variants": _read_variants, "class_folders": _read_class_folders}[benchmark.layout]
+    read = {"split": _read_split, "variants": _read_variants, "class_folders": _read_class_folders}[data_set.layout]
     splits = {
         split: [(path, label, class_name.replace("_", " ")) for path, label, class_name in items]
-        for split, items in read(benchmark, folder, images).items()
+        for split, items in read(data_set, folder, images).items()
     }
-    if benchmark.layout != "class_folders":  # whose pictures were found by looking
+    if data_set.layout != "class_folders":  # whose pictures were found by looking
         _refuse_missing(images, [item[0] for items in splits.values() for item in items], name)
     return images, splits
 
@@ -62,8 +62,8 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def _read_split(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
-    path = folder / benchmark.split
+def _read_split(data_set: DataSet, folder: Path, images: Path) -> dict[str, list[Item]]:
+    path = folder / data_set.split
     try:
         content = json.loads(_read_text(path))
         return {split: [(str(p), int(label), str(name)) for p, label, name in content[split]] for split in SPLITS}
@@ -73,7 +73,7 @@ def _read_split(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, l
         ) from error
 
 
-def _read_variants(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
+def _read_variants(data_set: DataSet, folder: Path, images: Path) -> dict[str, list[Item]]:
     """FGVC Aircraft: the names of the variants, and per split a line "picture variant" for each picture."""
     labels = {name: label for label, name in enumerate(_read_text(folder / "variants.txt").strip().splitlines())}
     splits = {}
@@ -87,16 +87,16 @@ def _read_variants(benchmark: Benchmark, folder: Path, images: Path) -> dict[str
     return splits
 
 
-def _read_class_folders(benchmark: Benchmark, folder: Path, images: Path) -> dict[str, list[Item]]:
+def _read_class_folders(data_set: DataSet, folder: Path, images: Path) -> dict[str, list[Item]]:
     """ImageNet and its variants: a folder per class, its pictures sorted (CoOp takes them as the disk lists them)."""
     lines = _read_pairs(folder / CLASS_NAMES_FILE)
-    names = dict(enumerate(name for _, name in lines)) if benchmark.folders_are_labels else dict(lines)
+    names = dict(enumerate(name for _, name in lines)) if data_set.folders_are_labels else dict(lines)
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    for split, subfolder in zip(("train", "test"), benchmark.splits):
+    for split, subfolder in zip(("train", "test"), data_set.splits):
         if subfolder is None:
             continue
         classes = sorted(path.name for path in (images / subfolder).iterdir() if path.is_dir())
-        keys = sorted(map(int, classes)) if benchmark.folders_are_labels else classes
+        keys = sorted(map(int, classes)) if data_set.folders_are_labels else classes
         for label, key in enumerate(keys):
             if key not in names:
                 raise ValueError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ... import demo
-from ..arguments import Arguments
-from .catalogue import BENCHMARKS
+from ..flags import Options, flag
+from .catalogue import CATALOGUE
 from .coop import class_names_by_label, list_pictures, read_coop
 from .sampling import MAX_VALIDATION_SHOTS
 
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Which data set is meant."""
+
+    dataset: str = flag(
+        demo.ADAPTATION_STYLE, "A style of the embedded world or, with --coop_root, one of CoOp's data sets."
+    )
+    coop_root: Optional[str] = flag(None, "The folder of CoOp's data sets.")
+    train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.")
+    test_dir: Optional[str] = flag(
+        None, "Likewise, to test on. None: three tenths of each class of --train_dir, never trained on."
+    )
+    dataset_name: Optional[str] = flag(None, "A data set of the Hub.")
+    dataset_config_name: Optional[str] = flag(None, "Its configuration.")
+    image_column: str = flag("image", "Its column of pictures.")
+    label_column: str = flag("label", "Its column of labels, a ClassLabel.")
 
 
 @dataclass(frozen=True)
@@ -34,33 +53,37 @@ class FewShotData:
         validation: what validation items are drawn from; None if there is no such split.
         test: None if a part of `train` must be held out for it.
         may_be_cropped: whether a part of a picture still shows its class.
+        origin: the options that ask for it.
     """
 
     name: str
     class_names: list[str]
     template: str
     train: Dataset
-    validation: Optional[Dataset]
-    test: Optional[Dataset]
+    validation: Optional[Dataset] = None
+    test: Optional[Dataset] = None
     may_be_cropped: bool = True
+    origin: DataOptions = DataOptions()
 
 
-def load_data(arguments: Arguments) -> FewShotData:
+def load_data(options: DataOptions) -> FewShotData:
     """
-    The data set that the arguments name.
+    The data set that the options name.
 
     Raises:
         ValueError: if what they name is not there, or cannot be used.
     """
-    if arguments.train_dir is not None:
-        data = load_folders(Path(arguments.train_dir), arguments.test_dir and Path(arguments.test_dir))
-    elif arguments.dataset_name is not None:
-        data = load_from_hub(arguments)
+    if options.train_dir is not None:
+        data = load_folders(options.train_dir, options.test_dir)
+    elif options.dataset_name is not None:
+        data = load_from_hub(
+            options.dataset_name, options.dataset_config_name, options.image_column, options.label_column
+        )
     else:
-        data = load_named(arguments.dataset, arguments.coop_root)
+        data = load_named(options.dataset, options.coop_root)
     if len(data.class_names) < 2:
         raise ValueError(f"Telling pictures apart takes at least two classes; {data.name} has {data.class_names}.")
-    return data
+    return replace(data, origin=options)
 
 
 def load_named(name: str, coop_root: Optional[str]) -> FewShotData:
@@ -92,17 +115,24 @@ def load_embedded(style: str) -> FewShotData:
         validation=split("validation", images_per_class=MAX_VALIDATION_SHOTS, seed=3),
         test=split("test", images_per_class=10, seed=2),
         may_be_cropped=False,
+        origin=DataOptions(dataset=style),
     )
 
 
-def load_folders(train_dir: Path, test_dir: Optional[Path] = None) -> FewShotData:
+def load_folders(train_dir: str | os.PathLike, test_dir: Optional[str | os.PathLike] = None) -> FewShotData:
     """
     One folder of pictures per class, named after it ("_" stands for a space).
+
+    Args:
+        train_dir: the folder that holds the class folders.
+        test_dir: likewise, of pictures to test on; None: a part of each class of `train_dir` is held out.
 
     Raises:
         ValueError: if a folder is missing, holds no classes, or a class holds no picture; if the test classes are
             others.
     """
+    origin = DataOptions(train_dir=os.fspath(train_dir), test_dir=None if test_dir is None else os.fspath(test_dir))
+    train_dir = Path(train_dir)
     classes = _class_folders(train_dir, "--train_dir")
     names = [name.replace("_", " ") for name in classes]
 
@@ -117,12 +147,14 @@ def load_folders(train_dir: Path, test_dir: Optional[Path] = None) -> FewShotDat
 
     test = None
     if test_dir is not None:
+        test_dir = Path(test_dir)
         folders = _class_folders(test_dir, "--test_dir")
         unknown = sorted(set(folders) - set(classes))
         if unknown:
             raise ValueError(f"--test_dir {test_dir} has classes that --train_dir {train_dir} lacks: {unknown[:5]}.")
         test = split(test_dir, folders)
-    return FewShotData(folder_name(train_dir), names, DEFAULT_TEMPLATE, split(train_dir, classes), None, test)
+    train = split(train_dir, classes)
+    return FewShotData(folder_name(train_dir), names, DEFAULT_TEMPLATE, train, test=test, origin=origin)
 
 
 def folder_name(train_dir: Path) -> str:
@@ -153,49 +185,57 @@ def load_coop(root: Path, name: str) -> FewShotData:
         paths, labels, _ = map(list, zip(*items))
         return _from_rows([str(images / path) for path in paths], labels, paths)
 
-    return FewShotData(
-        name, class_names, BENCHMARKS[name].template, *(split(splits[s]) for s in ("train", "val", "test"))
-    )
+    train, validation, test = (split(splits[part]) for part in ("train", "val", "test"))
+    origin = DataOptions(dataset=name, coop_root=os.fspath(root))
+    return FewShotData(name, class_names, CATALOGUE[name].template, train, validation, test, origin=origin)
 
 
-def load_from_hub(arguments: Arguments) -> FewShotData:
+def load_from_hub(
+    dataset_name: str, config_name: Optional[str] = None, image_column: str = "image", label_column: str = "label"
+) -> FewShotData:
     """
     A data set of the Hub (or of any kind `load_dataset` knows), with its splits train, validation and test if it has
     them.
+
+    Args:
+        dataset_name: Hub id, or what else `load_dataset` takes.
+        config_name: its configuration.
+        image_column: its column of pictures.
+        label_column: its column of labels, a `ClassLabel`.
 
     Raises:
         ValueError: if it lacks the columns or a training split, or its labels have no names.
     """
     from datasets import ClassLabel, Image, load_dataset
 
-    splits = load_dataset(arguments.dataset_name, arguments.dataset_config_name)
+    splits = load_dataset(dataset_name, config_name)
     if "train" not in splits:
-        raise ValueError(f"--dataset_name {arguments.dataset_name} has no split 'train' but {list(splits)}.")
+        raise ValueError(f"--dataset_name {dataset_name} has no split 'train' but {list(splits)}.")
     features = splits["train"].features
     found = "Columns found: " + ", ".join(f"{column} ({kind!r})" for column, kind in features.items())
-    for flag, column in (("image", arguments.image_column), ("label", arguments.label_column)):
+    for kind, column in (("image", image_column), ("label", label_column)):
         if column not in features:
-            raise ValueError(f"{arguments.dataset_name} has no column {column!r}; choose by --{flag}_column. {found}")
-    label_feature = features[arguments.label_column]
-    if not isinstance(features[arguments.image_column], Image):
-        raise ValueError(f"The column {arguments.image_column!r} does not hold pictures. {found}")
+            raise ValueError(f"{dataset_name} has no column {column!r}; choose by --{kind}_column. {found}")
+    label_feature = features[label_column]
+    if not isinstance(features[image_column], Image):
+        raise ValueError(f"The column {image_column!r} does not hold pictures. {found}")
     if not isinstance(label_feature, ClassLabel):
         raise ValueError(
-            f"The column {arguments.label_column!r} must be a ClassLabel, which knows the names of the classes; "
-            f"`dataset.class_encode_column({arguments.label_column!r})` makes one of strings. {found}"
+            f"The column {label_column!r} must be a ClassLabel, which knows the names of the classes; "
+            f"`dataset.class_encode_column({label_column!r})` makes one of strings. {found}"
         )
 
     def split(*names: str) -> Optional[Dataset]:
         name = next((name for name in names if name in splits), None)
         if name is None:
             return None
-        pictures = splits[name].select_columns([arguments.image_column, arguments.label_column])
-        pictures = pictures.rename_columns({arguments.image_column: "image", arguments.label_column: "label"})
+        pictures = splits[name].select_columns([image_column, label_column])
+        pictures = pictures.rename_columns({image_column: "image", label_column: "label"})
         labels = pictures["label"][:]
         if name == "test" and all(label is None or label < 0 for label in labels):
             return None  # as the makers of competitions publish it
         if any(label is None or label < 0 for label in labels):
-            raise ValueError(f"The split {name!r} of {arguments.dataset_name} has pictures without a label.")
+            raise ValueError(f"The split {name!r} of {dataset_name} has pictures without a label.")
         pictures = pictures.cast_column("image", Image(decode=False))
         return with_labels(pictures, labels, [f"{name}[{i}]" for i in range(len(pictures))])
 
@@ -203,7 +243,13 @@ def load_from_hub(arguments: Arguments) -> FewShotData:
     train, validation, test = split("train"), split("validation", "val", "valid"), split("test")
     if test is None:  # as is done with ImageNet
         validation, test = None, validation
-    return FewShotData(arguments.dataset_name, names, DEFAULT_TEMPLATE, train, validation, test)
+    origin = DataOptions(
+        dataset_name=dataset_name,
+        dataset_config_name=config_name,
+        image_column=image_column,
+        label_column=label_column,
+    )
+    return FewShotData(dataset_name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)
 
 
 def _from_rows(paths: list[str], labels: list[int], items: list[str]) -> Dataset:

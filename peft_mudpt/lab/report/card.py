@@ -1,4 +1,4 @@
-"""The model card of an adapter trained by the lab, and the way to the Hub."""
+"""The model card of an adapter that the lab has trained."""
 
 from __future__ import annotations
 
@@ -9,27 +9,15 @@ from statistics import harmonic_mean, mean
 from typing import TYPE_CHECKING, Any, Optional
 
 from ... import demo
+from ...config import MuDPTConfig
+from ..methods import Method, find_method
 from ..schema import RESULT
 
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult, ModelCard, RepoUrl
+    from huggingface_hub import EvalResult, ModelCard
 
-UPLOADED = ("adapter_config.json", "adapter_model.safetensors", "README.md", RESULT)
 LISTED_CLASSES = 100
-
-# name and arXiv number of every method that leaves an adapter
-METHODS = {
-    "coop": ("CoOp", "2109.01134"),
-    "vpt_shallow": ("VPT, shallow", "2203.12119"),
-    "vpt_deep": ("VPT, deep", "2203.12119"),
-    "ivlp": ("IVLP, independent prompts in both towers", "2210.03117"),
-    "maple": ("MaPLe", "2210.03117"),
-    "umudpt": ("UMuDPT, the one-directional form of MuDPT", "2306.11400"),
-    "mudpt_linear": ("MuDPT with linear injection", "2306.11400"),
-    "mudpt": ("MuDPT", "2306.11400"),
-    "lora": ("LoRA", "2106.09685"),
-}
 
 CITATION = """\
 @inproceedings{miao2023mudpt,
@@ -46,7 +34,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
     The card of an adapter, as the README.md of its folder.
 
     Args:
-        result: a result of the schema in `results.FIELDS`, whose method leaves an adapter: a preset or `lora`.
+        result: a result of the schema in `results.FIELDS`, whose method leaves an adapter.
         base_model: Hub id or folder of the CLIP. Of a folder only the name is told, never the path.
         hub_model_id: where the adapter will be on the Hub; None if nowhere, the code then loads "path/to/adapter".
 
@@ -55,98 +43,33 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    method = result["method"]
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} leaves no adapter to describe; those that do are {', '.join(METHODS)}.")
+    method = find_method(result["method"])
+    if not method.leaves_adapter:
+        raise ValueError(f"method={method.name!r} leaves no adapter to describe.")
     dataset = result["dataset"]
     if Path(dataset).is_absolute() or Path(dataset).is_dir():
         dataset = Path(dataset).resolve().name
     base_id, base_words, base_line = _describe_base(base_model)
     eval_results = _eval_results(result, dataset)
-    model_name = hub_model_id.split("/")[-1] if hub_model_id else f"{method}-{dataset}"
+    model_name = hub_model_id.split("/")[-1] if hub_model_id else f"{method.name}-{dataset}"
+    kind = ["mudpt"] if issubclass(method.adapter, MuDPTConfig) else []
     metadata = ModelCardData(
         base_model=base_id,
         library_name="peft",
         pipeline_tag="zero-shot-image-classification",
-        tags=["peft_mudpt", *(["mudpt"] if method != "lora" else []), "clip", "few-shot", method],
+        tags=list(dict.fromkeys(["peft_mudpt", *kind, "clip", "few-shot", method.name])),
         metrics=["accuracy"],
         **(dict(model_name=model_name, eval_results=eval_results) if eval_results else {}),
     )
     sections = [
-        _introduction(result, dataset, base_words),
-        f"## Use\n\n```python\n{_code(method, base_line, hub_model_id)}\n```",
+        _introduction(method, result, dataset, base_words),
+        f"## Use\n\n```python\n{_code(method.remembers_classes, base_line, hub_model_id)}\n```",
         _classes(result),
         _accuracies(result),
         _training(result),
         f"## Cite\n\npeft_mudpt is built around MuDPT:\n\n```bibtex\n{CITATION}\n```",
     ]
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
-
-
-def create_hub_repo(hub_model_id: str, private: bool) -> str:
-    """
-    Make sure of the model repository on the Hub, before anything is trained for it. One that exists stays as it is.
-
-    Args:
-        hub_model_id: "user/name", or "name" for the user who is logged in.
-        private: whether a new repository is private.
-
-    Returns:
-        The full id, "user/name".
-
-    Raises:
-        ValueError: if that can be no id.
-        OSError: if nobody is logged in, or the Hub cannot be reached or refuses.
-    """
-    return _hub_repo(hub_model_id, private).repo_id
-
-
-def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
-    """
-    Upload a trained adapter: its config, its weights, its card and its result, and nothing else of the folder.
-
-    Args:
-        folder: holds these four files.
-        hub_model_id: as for `create_hub_repo`.
-        private: whether a new repository is private.
-
-    Returns:
-        The URL of the repository.
-
-    Raises:
-        FileNotFoundError: if one of the files is missing; nothing is uploaded.
-        ValueError, OSError: as for `create_hub_repo`.
-    """
-    from huggingface_hub import HfApi
-
-    folder = Path(folder)
-    missing = [name for name in UPLOADED if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: only a finished experiment can be uploaded.")
-    url = _hub_repo(hub_model_id, private)
-    HfApi(token=True).upload_folder(
-        repo_id=url.repo_id,
-        folder_path=folder,
-        allow_patterns=list(UPLOADED),
-        commit_message="Adapter trained with peft_mudpt",
-    )
-    return str(url)
-
-
-def _hub_repo(hub_model_id: str, private: bool) -> RepoUrl:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: of whichever client it uses
-
-    try:
-        # token=True: without a login, even a repository that exists already is refused
-        return HfApi(token=True).create_repo(hub_model_id, private=private, exist_ok=True)
-    except HFValidationError as error:
-        raise ValueError(f"{hub_model_id!r} is no id of a model on the Hub; give 'user/name' ({error}).") from error
-    except (OSError, HTTPError) as error:
-        raise OSError(
-            f"The Hub does not give the model repository {hub_model_id!r}: {error}\nLog in with `hf auth login` and a "
-            "token that may write there, correct the id, or do without the Hub."
-        ) from error
 
 
 def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
@@ -206,13 +129,13 @@ def _eval_results(result: dict[str, Any], dataset: str) -> list[EvalResult]:
     return results
 
 
-def _introduction(result: dict[str, Any], dataset: str, base: str) -> str:
-    method, arguments = result["method"], result["arguments"]
-    name, arxiv = METHODS[method]
+def _introduction(method: Method, result: dict[str, Any], dataset: str, base: str) -> str:
+    arguments = result["arguments"]
+    paper = "" if method.paper is None else f", [arXiv {method.paper}](https://arxiv.org/abs/{method.paper})"
     text = (
-        f"# {name} on {_plain(dataset)}\n\n"
+        f"# {method.title} on {_plain(dataset)}\n\n"
         f"An adapter for {base}, trained on a few pictures of each class with peft_mudpt.\n\n"
-        f"- Method: {name} (`{method}`, [arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))\n"
+        f"- Method: {method.title} (`{method.name}`{paper})\n"
         f"- Data set: {_plain(dataset)}, {len(result['class_names'])} classes\n"
         f"- Training pictures per class (shots): {arguments['shots']}\n"
         f"- Seed: {arguments['seed']}\n"
@@ -226,10 +149,10 @@ def _introduction(result: dict[str, Any], dataset: str, base: str) -> str:
     return text
 
 
-def _code(method: str, base_line: str, hub_model_id: Optional[str]) -> str:
+def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str]) -> str:
     """Python that prints the classes of a picture."""
     imports, remembered, classes = "", "", ""
-    if method == "lora":  # its config has no place for the classes
+    if not remembers_classes:
         imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
         file = f'f"{{adapter}}/{RESULT}"' if hub_model_id is None else f'hf_hub_download(adapter, "{RESULT}")'
         remembered = f"""\

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..methods import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILLION, all_methods
 from .rows import (
     BASE_TO_NEW_COLUMNS,
     Column,
@@ -18,6 +19,7 @@ from .rows import (
     by_method,
     columns_of,
     few_shot_rows,
+    is_untrained,
     mean_and_deviation,
     runs_of,
 )
@@ -31,32 +33,23 @@ OVERVIEW = "overview.png"
 ACCURACY = "accuracy, %"
 CLASSES_SHOWN = 12  # most gained, and as many most lost
 
-# Okabe and Ito's colours, which colour-blind readers tell apart. Relatives share one, and differ in line and marker.
-VERMILLION, BLUE, SKY, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7"
-BLACK, GREY = "#000000", "#999999"
-LOOKS: dict[str, dict[str, Any]] = {
-    "zero_shot": dict(color=BLACK, marker="*", linestyle="none", markersize=13),
-    "linear_probe": dict(color=GREY, marker="s"),
-    "lora": dict(color=BLACK, marker="D"),
-    "coop": dict(color=BLUE, marker="o"),
-    "vpt_shallow": dict(color=PINK, marker="v", linestyle="--"),
-    "vpt_deep": dict(color=PINK, marker="^"),
-    "ivlp": dict(color=GREEN, marker="P"),
-    "maple": dict(color=ORANGE, marker="X"),
-    "umudpt": dict(color=VERMILLION, marker="<", linestyle=":"),
-    "mudpt_linear": dict(color=VERMILLION, marker=">", linestyle="--"),
-    "mudpt": dict(color=VERMILLION, marker="o", linewidth=3, markersize=9, zorder=5),
-}
-UNKNOWN_LOOKS = [
+# How rows of unknown methods, or of methods without a color of their own, are drawn.
+OTHER_LOOKS = [
     dict(color=color, marker="h", linestyle="-.") for color in (GREEN, BLUE, PINK, ORANGE, BLACK, SKY, GREY)
 ]
 
 
 def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How each row is drawn; rows of other methods, or of options of their own, take turns."""
-    unknown = [name for name in names if name not in LOOKS]
-    turns = {name: UNKNOWN_LOOKS[i % len(UNKNOWN_LOOKS)] for i, name in enumerate(unknown)}
-    return {name: {"linewidth": 1.5, "markersize": 6, **LOOKS.get(name, turns.get(name, {}))} for name in names}
+    """How each row is drawn: as its method says; others, and methods with options of their own, take turns."""
+    own = {name: method.look for name, method in all_methods().items() if "color" in method.look}
+    others = [name for name in names if name not in own]
+    turns = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
+    return {name: {"linewidth": 1.5, "markersize": 6, **own.get(name, turns.get(name, {}))} for name in names}
+
+
+def _is_emphasized(name: str) -> bool:
+    method = all_methods().get(name)
+    return method is not None and method.emphasized
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -137,7 +130,7 @@ def _plot_shots(axes: Axes, rows: Rows) -> None:
     columns = columns_of(rows)
     for name, look in _looks(rows).items():
         where, averages, deviations = _points(rows[name], columns)
-        if name == "zero_shot" and where:
+        if is_untrained(name) and where:
             axes.plot([0], [mean(averages)], label=name, **look)
         elif where:
             axes.errorbar([columns[i] for i in where], averages, deviations, label=name, capsize=3, **look)
@@ -154,9 +147,9 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
         places = [group + (i - (len(rows) - 1) / 2) * width for group in where]
         # relatives share a colour: here the hatch tells them apart
         hatch = {"--": "//", ":": "..", "-.": "xx"}.get(look.get("linestyle", "-"))
-        fill = "white" if name == "zero_shot" else look["color"]
+        fill = "white" if is_untrained(name) else look["color"]
         style = dict(color=fill, hatch=hatch, edgecolor="white", linewidth=0.5)
-        if name in ("zero_shot", "mudpt"):
+        if is_untrained(name) or _is_emphasized(name):
             style |= dict(edgecolor=BLACK, linewidth=1.5)
         axes.bar(places, averages, width, yerr=deviations, capsize=2, label=name, **style)
     axes.set_xticks(range(len(BASE_TO_NEW_COLUMNS)), ["base classes", "new classes", "harmonic mean"])
@@ -178,7 +171,7 @@ def draw_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
     axes = figure.subplots()
     for name, look in _looks(rows).items():
         _, averages, deviations = _points(rows[name], [shots])
-        if name == "zero_shot" and averages:
+        if is_untrained(name) and averages:
             axes.axhline(averages[0], label=name, color=look["color"], linestyle="--", linewidth=1)
         elif averages:
             axes.errorbar(
@@ -196,15 +189,15 @@ def draw_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
 
     Args:
         results: of one data set and model.
-        method: a row's name. None: mudpt, or the most accurate if it is not there.
+        method: a row's name. None: the emphasized method, or the most accurate if it is not there.
     """
-    rows = {name: row for name, row in few_shot_rows(results).items() if name != "zero_shot"}
+    rows = {name: row for name, row in few_shot_rows(results).items() if not is_untrained(name)}
     if not rows:
         return None
     shots = columns_of(rows)[-1]
     averages = {name: found[0] for name, row in rows.items() if (found := mean_and_deviation(row.get(shots, {})))}
     if method is None and averages:
-        method = "mudpt" if "mudpt" in averages else max(averages, key=averages.get)
+        method = next(filter(_is_emphasized, averages), None) or max(averages, key=averages.get)
     members = by_method(runs_of(results, "few-shot")[shots]).get(method, [])
     gains = _mean_gains(members)
     ranked = sorted(gains, key=gains.get, reverse=True)

@@ -46,8 +46,8 @@ PUBLISHED = (
         },
     ),
     Published(
-        "Trained on ImageNet: mean of 10 other data sets (cross-dataset) and of 4 ImageNets (domain generalisation)",
-        ("cross-dataset", "domain generalisation", "remark"),
+        "Trained on ImageNet: mean of 10 other data sets (cross-dataset) and of 4 ImageNets (domain generalization)",
+        ("cross-dataset", "domain generalization", "remark"),
         {
             "CLIP zero-shot": ("65.15", "57.18", ""),
             "CoOp": ("63.88", "59.28", ""),
@@ -62,7 +62,7 @@ ELEVEN = (*CROSS_DATASET_TARGETS, "imagenet")
 SWEEP = "python examples/sweep.py --coop_root DIR --model_name_or_path openai/clip-vit-base-patch16"
 SWEEPS = (
     f"{SWEEP} --datasets {','.join(ELEVEN)} --shots 1,2,4,8,16 --output_dir outputs/eleven",
-    f"{SWEEP} --datasets imagenet --protocol cross-dataset,domain-generalisation --output_dir outputs/imagenet",
+    f"{SWEEP} --datasets imagenet --protocol cross-dataset,domain-generalization --output_dir outputs/imagenet",
 )
 
 

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple, Optional, Union
 
 from ...demo import STYLES
-from ..methods import METHODS
+from ..methods import all_methods
 
 
 Result = dict[str, Any]  # as in results.FIELDS
@@ -63,9 +63,15 @@ def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test"
 
 
 def row_name(result: Result) -> str:
-    """The method, and what of it was asked to be otherwise."""
+    """Method name plus its non-default options."""
     options = [result["arguments"][name] for name in ("method_kwargs", "optimizer")]
     return " ".join([result["method"], *(option for option in options if option is not None)])
+
+
+def is_untrained(name: str) -> bool:
+    """Whether a row is of a method that learns nothing: it depends on neither shots nor seeds."""
+    method = all_methods().get(name)
+    return method is not None and not method.is_trained
 
 
 def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -77,7 +83,7 @@ def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _place(result: Result) -> tuple[int, str]:
-    order, method = list(METHODS), result["method"]
+    order, method = list(all_methods()), result["method"]
     return order.index(method) if method in order else len(order), row_name(result)
 
 
@@ -107,7 +113,7 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
     """
     Test accuracies of the few-shot protocol by shots.
 
-    Zero-shot CLIP that was run for one number of shots stands in every column: it does not depend on them.
+    An untrained method (zero-shot CLIP) that was run for one number of shots stands in every column.
 
     Raises:
         ValueError: if two results belong into one cell. So do the other functions that return rows.
@@ -115,10 +121,10 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
     by_shots = runs_of(results, "few-shot")
     runs = [result for members in by_shots.values() for result in members]
     rows = _rows(runs, lambda result: {result["arguments"]["shots"]: result["summary"]["accuracy"]})
-    zero_shot = rows.get("zero_shot", {})
-    if len(zero_shot) == 1 and len(rows) > 1:
-        columns = columns_of({name: row for name, row in rows.items() if name != "zero_shot"})
-        rows["zero_shot"] = {shots: next(iter(zero_shot.values())) for shots in columns}
+    columns = columns_of({name: row for name, row in rows.items() if not is_untrained(name)})
+    for name, row in rows.items():
+        if is_untrained(name) and len(row) == 1 and columns:
+            rows[name] = dict.fromkeys(columns, *row.values())
     return rows
 
 

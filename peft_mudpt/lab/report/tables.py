@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 from typing import Optional
 
-from ..arguments import PROTOCOLS
+from ..protocols import PROTOCOLS
 from .rows import (
     Column,
     Result,
@@ -19,6 +19,7 @@ from .rows import (
     by_method,
     columns_of,
     few_shot_rows,
+    is_untrained,
     learning_rate_rows,
     mean_and_deviation,
     mean_over_data_sets,
@@ -49,7 +50,7 @@ def accuracy_table(rows: Rows) -> str:
     """
     Mean ± standard deviation over seeds in percent, under a line that says over how many.
 
-    A row with fewer seeds than the table says so in its name; zero-shot CLIP learns nothing that a seed could change.
+    A row with fewer seeds than the table says so in its name; an untrained method does not depend on seeds.
 
     Args:
         rows: from one of the functions above.
@@ -73,7 +74,7 @@ def accuracy_table(rows: Rows) -> str:
 
     def title(name: str) -> str:
         counts = sorted({len(runs) for runs in rows[name].values()})
-        if name == "zero_shot" or counts == [len(seeds)]:
+        if is_untrained(name) or counts == [len(seeds)]:
             return name
         return f"{name} ({' to '.join(map(str, counts[:1] + counts[1:][-1:]))} of {len(seeds)} seeds)"
 
@@ -156,7 +157,7 @@ def _unlike(results: Iterable[Result]) -> str:
 
 
 def class_and_domain_tables(section: Section) -> dict[str, str]:
-    """Of every number of shots: base-to-new, cross-dataset and domain generalisation."""
+    """Of every number of shots: base-to-new, cross-dataset and domain generalization."""
     tables = {}
     for protocol in PROTOCOLS[1:]:
         rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,13 +15,14 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from ..arguments import LATEST
-from ..run_folder import CHECKPOINTS, RUN, differences
+from ..identity import differences
+from ..run_folder import CHECKPOINTS, RUN
 from ..schema import write_json
 
 
 WEIGHTS = "trainable.safetensors"
 PARTIAL = ".partial"
+LATEST = "latest"  # the last checkpoint of a run
 
 
 def trainable_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -26,8 +30,9 @@ def trainable_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def keep_only_what_is_learned(accelerator: Accelerator) -> None:
-    """Make `save_state` and `load_state` write and read the trainable parameters instead of the whole model."""
+@contextmanager
+def only_what_is_learned(accelerator: Accelerator) -> Iterator[None]:
+    """Within it, `save_state` and `load_state` write and read the trainable parameters instead of the whole model."""
 
     def save(models: list, weights: list, folder: str) -> None:
         if accelerator.is_main_process:
@@ -42,36 +47,55 @@ def keep_only_what_is_learned(accelerator: Accelerator) -> None:
                 tensor.copy_(saved[name])
         models.clear()
 
-    accelerator.register_save_state_pre_hook(save)
-    accelerator.register_load_state_pre_hook(load)
+    hooks = [accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, identity: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Checkpoints:
     """
-    Write the state after `step` steps whole, then drop the one before: a kill at any moment leaves one of them.
+    Where and how often a run is saved, and which checkpoint it goes on from.
 
     Args:
-        accelerator: whose state it is.
-        run_folder: of the run.
-        step: steps done.
+        folder: of the run; checkpoints are kept in a folder of it.
         identity: which run it is.
+        every: steps between two checkpoints; None: none is written.
+        resume_from: the checkpoint to go on from; None: the run starts at the beginning.
     """
-    folder = run_folder / CHECKPOINTS
-    final = folder / f"step_{step:08d}"
-    partial = final.with_name(final.name + PARTIAL)
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_json(partial / RUN, identity)
-        if final.exists():  # of a run that went this far before and was started over
-            os.replace(final, folder / f"old{PARTIAL}")
-        os.replace(partial, final)
-        for other in folder.iterdir():
-            if other != final:
-                shutil.rmtree(other)
+
+    folder: Path
+    identity: dict[str, Any]
+    every: Optional[int] = None
+    resume_from: Optional[Path] = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether the state after `step` steps is to be saved."""
+        return self.every is not None and step % self.every == 0
+
+    def save(self, accelerator: Accelerator, step: int) -> None:
+        """
+        Write the state after `step` steps whole, then drop the one before: a kill at any moment leaves one of them.
+        """
+        folder = self.folder / CHECKPOINTS
+        final = folder / f"step_{step:08d}"
+        partial = final.with_name(final.name + PARTIAL)
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_json(partial / RUN, self.identity)
+            if final.exists():  # of a run that went this far before and was started over
+                os.replace(final, folder / f"old{PARTIAL}")
+            os.replace(partial, final)
+            for other in folder.iterdir():
+                if other != final:
+                    shutil.rmtree(other)
 
 
 def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, Any]) -> Optional[Path]:
@@ -98,8 +122,8 @@ def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, 
     if not (checkpoint / RUN).is_file():
         raise ValueError(f"--resume_from_checkpoint {asked} is no checkpoint: it holds no {RUN}.")
     other = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
-    if other != identity:
-        raise ValueError(f"{checkpoint} is a checkpoint of another run ({differences(other, identity)}).")
+    if differing := differences(other, identity):
+        raise ValueError(f"{checkpoint} is a checkpoint of another run ({differing}).")
     return checkpoint
 
 

@@ -5,13 +5,12 @@ import json
 import pytest
 
 from peft_mudpt import demo
-from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.data.catalogue import BENCHMARKS
+from peft_mudpt.lab.data.catalogue import CATALOGUE
 from peft_mudpt.lab.data.coop import read_coop
-from peft_mudpt.lab.data.sources import load_data, load_named
+from peft_mudpt.lab.data.sources import DataOptions, load_data, load_named
 
 
-SPLIT_FILES = [name for name, benchmark in BENCHMARKS.items() if benchmark.layout == "split"]
+SPLIT_FILES = [name for name, data_set in CATALOGUE.items() if data_set.layout == "split"]
 VARIANTS_OF_IMAGENET = ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
 
 
@@ -21,11 +20,11 @@ def touch(path):
 
 
 def build_split(root, name, splits):
-    benchmark = BENCHMARKS[name]
+    data_set = CATALOGUE[name]
     for items in splits.values():
         for path, _, _ in items:
-            touch(root / benchmark.folder / benchmark.images / path)
-    (root / benchmark.folder / benchmark.split).write_text(json.dumps(splits))
+            touch(root / data_set.folder / data_set.images / path)
+    (root / data_set.folder / data_set.split).write_text(json.dumps(splits))
 
 
 def items(split):
@@ -36,7 +35,7 @@ def items(split):
 def test_a_split_file_is_read_in_its_order_with_clean_names(tmp_path, name):
     build_split(tmp_path, name, {split: items(split) for split in ("train", "val", "test")})
     images, splits = read_coop(tmp_path, name)
-    assert images == tmp_path / BENCHMARKS[name].folder / BENCHMARKS[name].images
+    assert images == tmp_path / CATALOGUE[name].folder / CATALOGUE[name].images
     assert splits["val"] == [
         ("a/val_0.jpg", 0, "rocking chair"),
         ("a/val_1.jpg", 0, "rocking chair"),
@@ -46,7 +45,7 @@ def test_a_split_file_is_read_in_its_order_with_clean_names(tmp_path, name):
 
 def test_a_data_set_brings_its_template_and_its_splits(tmp_path):
     build_split(tmp_path, "dtd", {split: items(split) for split in ("train", "val", "test")})
-    data = load_data(Arguments(coop_root=str(tmp_path), dataset="dtd"))
+    data = load_data(DataOptions(coop_root=str(tmp_path), dataset="dtd"))
     assert data.template == "{} texture." and data.class_names == ["rocking chair", "wild cat"]
     assert data.test["item"][:] == ["a/test_0.jpg", "a/test_1.jpg", "b/test.jpg"] and data.test["label"][:] == [
         0,
@@ -106,15 +105,15 @@ def test_imagenet_trains_on_its_training_folders_and_tests_on_its_validation_fol
 
 @pytest.mark.parametrize("name", VARIANTS_OF_IMAGENET)
 def test_variants_of_imagenet_are_only_tested_on(tmp_path, name):
-    benchmark = BENCHMARKS[name]
+    data_set = CATALOGUE[name]
     folders = {"imagenetv2": ("2", "10")}.get(name, ("n01", "n02"))
     for folder in folders:
-        touch(tmp_path / benchmark.folder / benchmark.images / folder / "a.jpg")
-    touch(tmp_path / benchmark.folder / benchmark.images / "README.txt")
+        touch(tmp_path / data_set.folder / data_set.images / folder / "a.jpg")
+    touch(tmp_path / data_set.folder / data_set.images / "README.txt")
     lines = {"imagenetv2": [f"n{i} class {i}" for i in range(11)]}.get(
         name, ["n01 tench", "n02 shark", "n03 never seen"]
     )
-    (tmp_path / benchmark.folder / "classnames.txt").write_text("\n".join(lines))
+    (tmp_path / data_set.folder / "classnames.txt").write_text("\n".join(lines))
     _, splits = read_coop(tmp_path, name)
     names = ["class 2", "class 10"] if name == "imagenetv2" else ["tench", "shark"]
     assert [(label, class_name) for _, label, class_name in splits["test"]] == list(enumerate(names))
@@ -144,7 +143,7 @@ imagenet_r      imagenet-rendition     imagenet-r            -                  
 def test_there_are_the_eleven_data_sets_and_four_variants_of_imagenet():
     facts = [line.split(maxsplit=4) for line in FACTS.strip().splitlines()]
     assert [
-        [name, b.folder, b.images or "-", b.split or "-", b.template] for name, b in BENCHMARKS.items()
+        [name, b.folder, b.images or "-", b.split or "-", b.template] for name, b in CATALOGUE.items()
     ] == facts and len(facts) == 15
 
 
@@ -183,4 +182,4 @@ def test_a_file_that_is_no_split_is_refused(tmp_path):
 
 def test_without_a_root_the_styles_are_offered():
     with pytest.raises(ValueError, match=f"'dtd' is no style .*{next(iter(demo.STYLES))}.*--coop_root"):
-        load_data(Arguments(dataset="dtd"))
+        load_data(DataOptions(dataset="dtd"))

@@ -8,10 +8,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as images
 
 from peft_mudpt import demo
-from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.draws import draw, subset
 from peft_mudpt.lab.data.loading import picture
-from peft_mudpt.lab.data.sources import load_data
+from peft_mudpt.lab.data.sources import DataOptions, load_data
 
 
 def save_pictures(folder, classes):
@@ -23,10 +22,10 @@ def save_pictures(folder, classes):
     return str(folder)
 
 
-def hub(monkeypatch, **splits):
+def hub(monkeypatch, columns=None, **splits):
     """Let `load_dataset` return splits of (image, label) rows, however it is called."""
     monkeypatch.setattr("datasets.load_dataset", lambda *arguments: DatasetDict(splits))
-    return Arguments(dataset_name="someone/animals")
+    return DataOptions(dataset_name="someone/animals", **columns or {})
 
 
 def rows(number, names=("cat", "wild_dog"), image="image", label="label"):
@@ -38,13 +37,13 @@ def rows(number, names=("cat", "wild_dog"), image="image", label="label"):
 
 def test_class_folders_are_classes_in_the_order_of_their_names(tmp_path):
     folder = save_pictures(tmp_path / "pictures", {"wild_dog": 1, "cat": 2})
-    data = load_data(Arguments(train_dir=folder))
+    data = load_data(DataOptions(train_dir=folder))
     assert data.class_names == ["cat", "wild dog"] and data.train["label"][:] == [0, 0, 1]
     assert data.train["item"][:] == ["cat/0.png", "cat/1.png", "wild_dog/0.png"] and data.test is None
 
 
 def test_classes_may_be_called_like_splits(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"train": 1, "test_tube": 1})))
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"train": 1, "test_tube": 1})))
     assert data.class_names == ["test tube", "train"]
 
 
@@ -52,20 +51,20 @@ def test_a_class_folder_may_be_a_link(tmp_path):
     save_pictures(tmp_path / "elsewhere", {"cat": 2})
     folder = save_pictures(tmp_path / "pictures", {"dog": 1})
     (tmp_path / "pictures" / "cat").symlink_to(tmp_path / "elsewhere" / "cat")
-    assert load_data(Arguments(train_dir=folder)).train["label"][:] == [0, 0, 1]
+    assert load_data(DataOptions(train_dir=folder)).train["label"][:] == [0, 0, 1]
 
 
 def test_files_that_are_no_pictures_are_left_aside(tmp_path):
     folder = save_pictures(tmp_path / "pictures", {"cat": 1, "dog": 1})
     (tmp_path / "pictures" / "cat" / "Thumbs.db").touch()
     (tmp_path / "pictures" / "cat" / ".hidden.png").touch()
-    assert len(load_data(Arguments(train_dir=folder)).train) == 2
+    assert len(load_data(DataOptions(train_dir=folder)).train) == 2
 
 
 def test_test_folders_are_labelled_like_the_training_folders(tmp_path):
     train = save_pictures(tmp_path / "train", {"ant": 1, "cat": 1, "dog": 1})
     test = save_pictures(tmp_path / "test", {"cat": 1, "dog": 2})
-    assert load_data(Arguments(train_dir=train, test_dir=test)).test["label"][:] == [1, 2, 2]
+    assert load_data(DataOptions(train_dir=train, test_dir=test)).test["label"][:] == [1, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +82,14 @@ def test_folders_that_cannot_be_used_are_named(tmp_path, train, test, message):
     if test is not None:
         arguments["test_dir"] = save_pictures(tmp_path / "test", test)
     with pytest.raises(ValueError, match=message):
-        load_data(Arguments(**arguments))
+        load_data(DataOptions(**arguments))
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     folder = save_pictures(tmp_path / "pictures", {"cat": 1, "dog": 1})
     (tmp_path / "pictures" / "cat" / "0.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match="cat/0.png cannot be read as a picture.*Replace or remove it"):
-        picture(load_data(Arguments(train_dir=folder)).train[0])
+        picture(load_data(DataOptions(train_dir=folder)).train[0])
 
 
 def test_half_a_picture_is_named_too(tmp_path):
@@ -98,7 +97,7 @@ def test_half_a_picture_is_named_too(tmp_path):
     path = tmp_path / "pictures" / "cat" / "0.jpg"
     images.effect_noise((64, 64), 80).save(path)
     path.write_bytes(path.read_bytes()[:900])
-    rows = load_data(Arguments(train_dir=folder)).train
+    rows = load_data(DataOptions(train_dir=folder)).train
     with pytest.raises(ValueError, match="cat/0.jpg cannot be read"):
         picture(rows[rows["item"][:].index("cat/0.jpg")])
 
@@ -112,18 +111,17 @@ def test_a_hub_data_set_brings_its_class_names_and_splits(monkeypatch):
 
 
 def test_columns_of_a_hub_data_set_may_be_called_otherwise(monkeypatch):
-    arguments = hub(monkeypatch, train=rows(4, image="img", label="fine_label"))
+    splits = {"train": rows(4, image="img", label="fine_label")}
     with pytest.raises(
         ValueError, match=r"no column 'image'; choose by --image_column. Columns found: img .*fine_label"
     ):
-        load_data(arguments)
-    arguments.image_column, arguments.label_column = "img", "fine_label"
-    assert load_data(arguments).train["label"][:] == [0, 1, 0, 1]
+        load_data(hub(monkeypatch, **splits))
+    named = hub(monkeypatch, {"image_column": "img", "label_column": "fine_label"}, **splits)
+    assert load_data(named).train["label"][:] == [0, 1, 0, 1]
 
 
 def test_a_label_column_of_strings_is_refused_with_the_way_out(monkeypatch):
-    arguments = hub(monkeypatch, train=rows(4))
-    arguments.label_column = "note"
+    arguments = hub(monkeypatch, {"label_column": "note"}, train=rows(4))
     with pytest.raises(ValueError, match=r"must be a ClassLabel.*class_encode_column\('note'\)"):
         load_data(arguments)
 
@@ -141,14 +139,14 @@ def test_a_hub_data_set_that_cannot_be_used_is_refused(monkeypatch, splits, mess
 
 
 def test_every_style_of_the_embedded_world_is_a_data_set():
-    data = load_data(Arguments(dataset="plain"))
+    data = load_data(DataOptions(dataset="plain"))
     assert (len(data.train), len(data.validation), len(data.test)) == (32 * 96, 4 * 96, 10 * 96)
     assert data.class_names == list(demo.CLASS_NAMES)
     assert np.asarray(picture(data.test[0])).shape == (32, 32, 3)
 
 
 def test_without_other_splits_no_picture_is_both_trained_and_tested_on(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 10, "dog": 7})))
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"cat": 10, "dog": 7})))
     drawn = draw(data, shots=3, seed=1)
     parts = [part["item"][:] for part in (drawn.train, drawn.validation, drawn.test)]
     assert [len(part) for part in parts] == [6, 5, 5]  # to test on: 3 of 10, 2 of 7
@@ -156,7 +154,7 @@ def test_without_other_splits_no_picture_is_both_trained_and_tested_on(tmp_path)
 
 
 def test_held_out_test_pictures_are_the_same_for_every_number_of_shots_and_every_seed(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 10, "dog": 10})))
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"cat": 10, "dog": 10})))
     tested = [draw(data, shots, seed).test["item"][:] for shots, seed in ((1, 1), (16, 1), (1, 2))]
     assert tested[0] == tested[1] == tested[2]
     trained = [draw(data, 1, seed).train["item"][:] for seed in range(6)]
@@ -165,14 +163,14 @@ def test_held_out_test_pictures_are_the_same_for_every_number_of_shots_and_every
 
 def test_with_a_test_folder_validation_takes_coops_number_of_what_is_left(tmp_path):
     train = save_pictures(tmp_path / "pictures", {"cat": 9, "dog": 6})
-    data = load_data(Arguments(train_dir=train, test_dir=save_pictures(tmp_path / "test", {"cat": 1, "dog": 1})))
+    data = load_data(DataOptions(train_dir=train, test_dir=save_pictures(tmp_path / "test", {"cat": 1, "dog": 1})))
     drawn = draw(data, shots=4, seed=1)
     assert Counter(drawn.validation["label"][:]) == {0: 4, 1: 2}
     assert not set(drawn.validation["item"][:]) & set(drawn.train["item"][:])
 
 
 def test_a_class_with_fewer_pictures_than_shots_gives_all_and_is_named(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"cat": 2, "wild_dog": 5})))
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"cat": 2, "wild_dog": 5})))
     drawn = draw(data, shots=3, seed=1)
     assert Counter(drawn.train["label"][:]) == {0: 2, 1: 3}
     assert drawn.remarks == ["fewer than 3 pictures to train on, all used: cat (2)", "no picture to test on: cat"]
@@ -186,11 +184,11 @@ def test_a_hub_test_split_without_labels_is_none_and_validation_is_tested_on(mon
 
 
 def test_names_that_several_classes_share_are_remarked_upon(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "p", {"cat": 1, "wild_dog": 1, "wild dog": 1})))
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "p", {"cat": 1, "wild_dog": 1, "wild dog": 1})))
     assert "names that several classes share, which text cannot tell apart: wild dog" in draw(data, 1, 1).remarks
 
 
 def test_a_subset_is_labelled_by_place(tmp_path):
-    data = load_data(Arguments(train_dir=save_pictures(tmp_path / "pictures", {"ant": 1, "cat": 2, "dog": 1})))
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"ant": 1, "cat": 2, "dog": 1})))
     part = subset(data.train, [1, 2])
     assert part["label"][:] == [0, 0, 1] and part["item"][:] == ["cat/0.png", "cat/1.png", "dog/0.png"]

@@ -6,17 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
-from huggingface_hub.hf_api import RepoUrl
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
-from peft_mudpt.lab.report.card import CITATION, UPLOADED, create_hub_repo, model_card, push_to_hub
+from peft_mudpt.lab.report.card import CITATION, model_card
 from peft_mudpt.lab.schema import write_result
 
 
@@ -281,84 +278,3 @@ class TestCode:
     def test_it_loads_the_clip_and_the_adapter_by_their_ids(self):
         code = first_code(parsed())
         assert f'base = "{HUB_CLIP}"' in code and 'adapter = "somebody/stars"' in code
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """A Hub that takes everything and remembers it."""
-    calls = {"created": [], "uploaded": {}}
-
-    def create_repo(self, repo_id, *, private, exist_ok):
-        calls["created"].append((repo_id, private, exist_ok))
-        return RepoUrl(f"https://huggingface.co/{repo_id if '/' in repo_id else 'somebody/' + repo_id}")
-
-    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
-        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()]
-        taken = filter_repo_objects(names, allow_patterns=allow_patterns)
-        calls["uploaded"][repo_id] = {name: (folder_path / name).read_text() for name in taken}
-
-    monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    return calls
-
-
-def fill(folder: Path) -> None:
-    for name in (*UPLOADED, "run.json", "optimizer.bin", "checkpoint/adapter_model.safetensors"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    model_card(result(), demo.MODEL_PATH, "somebody/stars").save(folder / "README.md")
-
-
-class TestHub:
-    def test_exactly_the_adapters_four_files_are_uploaded(self, hub, tmp_path):
-        fill(tmp_path)
-        push_to_hub(tmp_path, "somebody/stars", private=True)
-        files = {"adapter_config.json", "adapter_model.safetensors", "README.md", "result.json"}
-        assert set(hub["uploaded"]["somebody/stars"]) == files
-
-    def test_the_card_arrives_whole(self, hub, tmp_path):
-        fill(tmp_path)
-        push_to_hub(tmp_path, "somebody/stars", private=True)
-        uploaded = ModelCard(hub["uploaded"]["somebody/stars"]["README.md"])
-        assert uploaded.data.to_dict() == parsed(demo.MODEL_PATH).data.to_dict()
-        assert uploaded.text == parsed(demo.MODEL_PATH).text
-
-    def test_the_url_comes_back(self, hub, tmp_path):
-        fill(tmp_path)
-        assert push_to_hub(tmp_path, "stars", private=False) == "https://huggingface.co/somebody/stars"
-        assert list(hub["uploaded"]) == ["somebody/stars"]
-
-    def test_a_folder_that_lacks_a_file_is_not_uploaded(self, hub, tmp_path):
-        fill(tmp_path)
-        (tmp_path / "result.json").unlink()
-        with pytest.raises(FileNotFoundError, match="lacks result.json"):
-            push_to_hub(tmp_path, "somebody/stars", private=True)
-        assert not hub["created"] and not hub["uploaded"]
-
-    def test_a_repository_is_made_or_kept(self, hub):
-        create_hub_repo("somebody/stars", private=True)
-        assert hub["created"] == [("somebody/stars", True, True)]
-
-    def test_a_name_alone_comes_back_as_a_full_id(self, hub):
-        assert create_hub_repo("stars", private=False) == "somebody/stars"
-
-    def test_an_id_that_can_be_none_is_refused(self):
-        with pytest.raises(ValueError, match="'some body/stars' is no id.*user/name"):
-            create_hub_repo("some body/stars", private=False)
-
-    @pytest.mark.parametrize(
-        "error", [LocalTokenNotFoundError("no token"), HTTPError("no network"), OSError("forbidden")]
-    )
-    def test_a_hub_that_refuses_is_reported_with_a_way_out(self, monkeypatch, error):
-        def create_repo(*args, **kwargs):
-            raise error
-
-        monkeypatch.setattr(HfApi, "create_repo", create_repo)
-        with pytest.raises(OSError, match=f"'somebody/stars': {error}\nLog in with `hf auth login`"):
-            create_hub_repo("somebody/stars", private=False)
-
-    def test_without_a_login_nothing_is_asked_of_the_hub(self, monkeypatch):
-        monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-        monkeypatch.setattr("huggingface_hub.hf_api.get_session", lambda: pytest.fail("the Hub was asked"))
-        with pytest.raises(OSError, match="Log in"):
-            create_hub_repo("somebody/stars", private=False)

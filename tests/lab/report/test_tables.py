@@ -120,7 +120,7 @@ def test_a_method_that_cannot_name_new_classes_has_a_dash():
     assert cells(report(*runs), "Base-to-new")[1] == ["linear_probe", "**90.0**", "–", "–"]
 
 
-@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalisation"])
+@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalization"])
 def test_transfer_shows_the_source_each_target_and_their_mean(protocol):
     metrics = {"dtd": counts(cat=9), "ucf101": counts(cat=4), "food101": counts(cat=6)}
     summary = {"source": 90.0, "mean_of_targets": 50.0}

@@ -12,12 +12,12 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPModel
 from peft_mudpt import demo
 from peft_mudpt.classifier.classifier import MuDPTClassifier
 from peft_mudpt.classifier.texts import tokenize_classes
-from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.loading import PixelCollator, TrainingPictures
 from peft_mudpt.lab.data.sources import load_embedded
-from peft_mudpt.lab.methods import build
-from peft_mudpt.lab.training.checkpoints import find_checkpoint, trainable_tensors
-from peft_mudpt.lab.training.loop import Recipe, build_schedule, checkpoint_identity, choose_recipe, train
+from peft_mudpt.lab.methods import Ground, find_method
+from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
+from peft_mudpt.lab.training.loop import build_schedule, train
+from peft_mudpt.lab.training.recipe import Recipe
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -33,19 +33,25 @@ def pictures():
     return load_embedded("faded").train.select([32 * (i // 4) + i % 4 for i in range(len(rows))])
 
 
-def recipe_of(steps=6, learning_rate=0.01, optimizer="sgd", augment=True):
-    return Recipe(optimizer, learning_rate, 5e-4, steps, augment)
+def recipe_of(**fields):
+    facts = dict(objective="cross_entropy", optimizer="sgd", learning_rate=0.01, weight_decay=5e-4, steps=6)
+    facts |= dict(warmup_steps=0, batch_size=4, gradient_accumulation_steps=1, crop=True, seed=3)
+    return Recipe(**{**facts, **fields})
 
 
-def trained(pictures, folder, recipe, method="mudpt", resume=None, **fields):
+def learner(method):
+    found = find_method(method)
+    return found.put_on(found, Ground(CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES)).model
+
+
+def trained(pictures, folder, recipe, method="mudpt", resume=None, every=None):
     """What a run learns; and the run's progress."""
     torch.manual_seed(0)
-    arguments = Arguments(**{"per_device_train_batch_size": 4, "seed": 3, "method": method, **fields})
-    accelerator = Accelerator(gradient_accumulation_steps=arguments.gradient_accumulation_steps)
-    model = build(method, {}, CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES, None).model
-    checkpoint = find_checkpoint(folder, resume, checkpoint_identity(arguments, accelerator))
+    accelerator = Accelerator(gradient_accumulation_steps=recipe.gradient_accumulation_steps)
+    model, identity = learner(method), {"seed": recipe.seed}
+    checkpoints = Checkpoints(folder, identity, every, find_checkpoint(folder, resume, identity))
     classifier = model if method == "linear_probe" else MuDPTClassifier(model, NAMES, "{}.", TOKENIZER)
-    progress = train(accelerator, classifier, pictures, PROCESSOR, recipe, arguments, folder, checkpoint)
+    progress = train(accelerator, classifier, pictures, PROCESSOR, recipe, checkpoints)
     return {name: tensor.detach().clone() for name, tensor in trainable_tensors(classifier).items()}, progress
 
 
@@ -54,10 +60,9 @@ def assert_equal(first, second):
 
 
 def test_training_is_a_plain_loop_of_sgd_over_the_stream_of_pictures(pictures, tmp_path):
-    recipe = recipe_of()
-    ours, progress = trained(pictures, tmp_path, recipe, warmup_ratio=0.34)
+    ours, progress = trained(pictures, tmp_path, recipe_of(warmup_steps=2))
     torch.manual_seed(0)
-    model = build("mudpt", {}, CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES, None).model.train()
+    model = learner("mudpt").train()
     parameters = {f"model.{name}": parameter for name, parameter in trainable_tensors(model).items()}
     momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     stream, collate = TrainingPictures(pictures, 24, seed=3, crop_size=32), PixelCollator(PROCESSOR, ready=True)
@@ -79,7 +84,7 @@ def test_training_is_a_plain_loop_of_sgd_over_the_stream_of_pictures(pictures, t
 
 def test_the_schedule_is_a_constant_and_then_a_cosine_to_zero():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-    schedule = build_schedule(optimizer, recipe_of(steps=10, learning_rate=0.5), warmup=2)
+    schedule = build_schedule(optimizer, recipe_of(steps=10, learning_rate=0.5, warmup_steps=2))
     rates = []
     for _ in range(11):
         rates.append(schedule.get_last_lr()[0])
@@ -89,8 +94,8 @@ def test_the_schedule_is_a_constant_and_then_a_cosine_to_zero():
 
 
 def test_accumulated_forwards_are_one_large_batch(pictures, tmp_path):
-    large, _ = trained(pictures, tmp_path, recipe_of(3))
-    pieces, _ = trained(pictures, tmp_path, recipe_of(3), per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    large, _ = trained(pictures, tmp_path, recipe_of(steps=3))
+    pieces, _ = trained(pictures, tmp_path, recipe_of(steps=3, batch_size=2, gradient_accumulation_steps=2))
     for name in large:
         torch.testing.assert_close(large[name], pieces[name], atol=1e-6, rtol=1e-5)
 
@@ -99,7 +104,7 @@ def test_accumulated_forwards_are_one_large_batch(pictures, tmp_path):
 def test_going_on_from_a_checkpoint_ends_in_the_same_weights_bit_for_bit(pictures, tmp_path, method, optimizer):
     recipe = recipe_of(optimizer=optimizer)
     whole, _ = trained(pictures, tmp_path / "whole", recipe, method)
-    trained(pictures, tmp_path / "parts", recipe, method, checkpointing_steps=4)
+    trained(pictures, tmp_path / "parts", recipe, method, every=4)
     assert [folder.name for folder in (tmp_path / "parts" / "checkpoints").iterdir()] == ["step_00000004"]
     resumed, progress = trained(pictures, tmp_path / "parts", recipe, method, resume="latest")
     assert progress.step == 6
@@ -107,30 +112,29 @@ def test_going_on_from_a_checkpoint_ends_in_the_same_weights_bit_for_bit(picture
 
 
 def test_going_on_with_accumulation_ends_in_the_same_weights_too(pictures, tmp_path):
-    fields = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    whole, _ = trained(pictures, tmp_path, recipe_of(), **fields)
-    trained(pictures, tmp_path, recipe_of(), checkpointing_steps=4, **fields)
-    assert_equal(whole, trained(pictures, tmp_path, recipe_of(), resume="latest", **fields)[0])
+    recipe = recipe_of(batch_size=2, gradient_accumulation_steps=2)
+    whole, _ = trained(pictures, tmp_path, recipe)
+    trained(pictures, tmp_path, recipe, every=4)
+    assert_equal(whole, trained(pictures, tmp_path, recipe, resume="latest")[0])
 
 
 def test_a_checkpoint_holds_what_is_learned_and_nothing_of_clip(pictures, tmp_path):
-    weights, _ = trained(pictures, tmp_path, recipe_of(2), method="coop", checkpointing_steps=2)
+    weights, _ = trained(pictures, tmp_path, recipe_of(steps=2), method="coop", every=2)
     folder = tmp_path / "checkpoints" / "step_00000002"
     assert load_file(folder / "trainable.safetensors").keys() == weights.keys()
     assert sum(file.stat().st_size for file in folder.iterdir()) < 60_000  # CLIP has 2.7 MB
 
 
 def test_a_checkpoint_that_was_not_finished_is_not_taken(pictures, tmp_path):
-    trained(pictures, tmp_path, recipe_of(), checkpointing_steps=4)
+    trained(pictures, tmp_path, recipe_of(), every=4)
     (tmp_path / "checkpoints" / "step_00000006.partial").mkdir()
-    identity = checkpoint_identity(Arguments(per_device_train_batch_size=4, seed=3), Accelerator())
-    assert find_checkpoint(tmp_path, "latest", identity).name == "step_00000004"
+    assert find_checkpoint(tmp_path, "latest", {"seed": 3}).name == "step_00000004"
 
 
 def test_a_checkpoint_of_another_run_is_refused(pictures, tmp_path):
-    trained(pictures, tmp_path, recipe_of(), checkpointing_steps=4)
+    trained(pictures, tmp_path, recipe_of(), every=4)
     with pytest.raises(ValueError, match="checkpoint of another run .seed: 3 there, 4 asked"):
-        trained(pictures, tmp_path, recipe_of(), resume="latest", seed=4)
+        trained(pictures, tmp_path, recipe_of(seed=4), resume="latest")
 
 
 @pytest.mark.parametrize("asked", ["nowhere", "."])
@@ -147,27 +151,11 @@ def test_a_loss_that_is_no_number_stops_with_what_to_try(pictures, tmp_path):
     with pytest.raises(
         FloatingPointError, match=r"loss became (nan|inf) by step \d+. Lower --learning_rate, now 1e\+20"
     ):
-        trained(pictures, tmp_path, recipe_of(learning_rate=1e20), checkpointing_steps=5, warmup_ratio=0.0)
+        trained(pictures, tmp_path, recipe_of(learning_rate=1e20), every=5)
     assert not (tmp_path / "checkpoints").exists()  # five steps were too many already
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, Recipe("sgd", 0.0025, 5e-4, 1200, False)),
-        ({"method": "maple"}, Recipe("sgd", 0.0035, 5e-4, 1200, False)),
-        ({"method": "lora"}, Recipe("adamw", 2e-4, 0.01, 1200, False)),
-        ({"method": "lora", "optimizer": "sgd", "learning_rate": 0.1}, Recipe("sgd", 0.1, 5e-4, 1200, False)),
-        ({"num_train_epochs": 200, "augmentation": "crop"}, Recipe("sgd", 0.0025, 5e-4, 200 * 13, True)),
-        ({"max_train_steps": 7, "weight_decay": 0.0}, Recipe("sgd", 0.0025, 0.0, 7, False)),
-        ({"method": "zero_shot"}, None),
-    ],
-)
-def test_the_recipe_is_the_methods_where_the_user_says_nothing(fields, expected):
-    assert choose_recipe(Arguments(**fields), load_embedded("faded"), pictures=100, processes=1) == expected
 
 
 def test_a_run_that_is_started_over_keeps_its_newest_checkpoint(pictures, tmp_path):
     for _ in range(2):
-        trained(pictures, tmp_path, recipe_of(), checkpointing_steps=4)
+        trained(pictures, tmp_path, recipe_of(), every=4)
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step_00000004"]
