@@ -357,8 +357,9 @@ class TestHub:
         with pytest.raises(OSError, match=f"'somebody/stars': {error}\nLog in with `hf auth login`"):
             create_hub_repo("somebody/stars", private=False)
 
-    def test_without_a_login_nothing_is_asked_of_the_hub(self, monkeypatch):
-        monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-        monkeypatch.setattr("huggingface_hub.hf_api.get_session", lambda: pytest.fail("the Hub was asked"))
-        with pytest.raises(OSError, match="Log in"):
+    def test_without_a_login_nothing_is_asked_of_the_hub(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+        with pytest.raises(OSError, match="Log in") as refusal:
             create_hub_repo("somebody/stars", private=False)
+        assert isinstance(refusal.value.__cause__, LocalTokenNotFoundError)  # no answer, and no lack of a network
