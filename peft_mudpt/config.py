@@ -1,30 +1,43 @@
-"""What can be asked for, and what is refused: `MuDPTConfig` and its presets."""
+"""`MuDPTConfig`: what can be asked for, and which combinations mean nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from reprlib import repr as short_repr
-from typing import ClassVar, Literal, NamedTuple, Optional, Union, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, get_args
 
 from peft import PeftConfig
 
 from ._version import __version__
 from .presets import PRESETS
+from .rules import (
+    CLASS_NAMES,
+    LARGEST_STD,
+    MODULE_NAMES,
+    TEMPLATE,
+    TEXT,
+    TOKEN_IDS_BY_WORDS,
+    TRUE_OR_FALSE,
+    Rule,
+    either,
+    number,
+    one_of,
+    whole_number,
+)
 
 
 class MuDPTType(str, Enum):
-    """The type in `adapter_config.json`. PEFT looks methods up by the string, so its own enum stays as it is."""
+    """The type in `adapter_config.json`. PEFT looks methods up by this string, so its own enum needs no new member."""
 
     MUDPT = "MUDPT"
 
 
 class TowerShape(NamedTuple):
-    """What an adapter depends on, of a CLIP tower."""
+    """The sizes of a tower of CLIP that an adapter depends on."""
 
     hidden_size: int
     num_layers: int
-    num_positions: Optional[int] = None  # of the text tower's table
+    num_positions: Optional[int] = None  # rows of the text tower's position table
 
 
 Modality = Literal["text", "vision"]
@@ -38,15 +51,13 @@ FusionSharing = Literal["all", "input_and_deep", "per_layer"]
 # What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
 PAPER_DEPTH = 9
 
-# Beyond it, no number of tokens, layers or channels is meant; the memory would not do.
-LARGEST_COUNT = 10_000
-# Beyond it, prompts may overflow in half precision (65,504) before they are trained.
-LARGEST_STD = 10_000
+TOKENS_OR_NONE, WIDTH_OR_NONE = either(whole_number(0), None), either(whole_number(1), None)
+DEPTH = either(whole_number(0), "all", None)
 
 
-def is_text(value) -> bool:
-    """Whether it is a string of whole characters: half a one (a surrogate) no tokenizer takes."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+def setting(default: Any, help: str, rule: Rule) -> Any:
+    """A field of the config, the rule for its values beside it."""
+    return field(default=default, metadata={"help": help, "rule": rule})
 
 
 @dataclass
@@ -66,91 +77,96 @@ class MuDPTConfig(PeftConfig):
         ValueError: for a combination that means nothing; the message names the fields, their values and the way out.
     """
 
-    num_virtual_tokens: int = field(
-        default=4, metadata={"help": "Number of prompt tokens per layer, in each tower that has prompts."}
+    num_virtual_tokens: int = setting(
+        4,
+        "Number of prompt tokens per layer, in each tower that has prompts.",
+        whole_number(1, remark="to leave a tower out, set its depth to 0"),
     )
-    text_num_virtual_tokens: Optional[int] = field(
-        default=None,
-        metadata={"help": "Number of text prompt tokens, if other than num_virtual_tokens. 0: no prompts."},
+    text_num_virtual_tokens: Optional[int] = setting(
+        None, "Number of text prompt tokens, if other than num_virtual_tokens. 0: no prompts.", TOKENS_OR_NONE
     )
-    vision_num_virtual_tokens: Optional[int] = field(
-        default=None, metadata={"help": "Number of visual prompt tokens, if other than num_virtual_tokens. 0: none."}
+    vision_num_virtual_tokens: Optional[int] = setting(
+        None, "Number of visual prompt tokens, if other than num_virtual_tokens. 0: none.", TOKENS_OR_NONE
     )
-    prompt_depth: Depth = field(
-        default=None,
-        metadata={
-            "help": "Number of layers that receive prompts of their own, the input counted as the first. 'all': every "
-            "layer of the tower. None: 9 as in the paper, or every layer of the shallower tower if it has fewer."
-        },
+    prompt_depth: Depth = setting(
+        None,
+        "Number of layers that receive prompts of their own, the input counted as the first. 'all': every layer of "
+        "the tower. None: 9 as in the paper, or every layer of the shallower tower if it has fewer.",
+        DEPTH,
     )
-    text_prompt_depth: Depth = field(
-        default=None, metadata={"help": "Depth of the text prompts, if other than prompt_depth. 0: no text prompts."}
+    text_prompt_depth: Depth = setting(
+        None, "Depth of the text prompts, if other than prompt_depth. 0: no text prompts.", DEPTH
     )
-    vision_prompt_depth: Depth = field(
-        default=None,
-        metadata={"help": "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts."},
+    vision_prompt_depth: Depth = setting(
+        None, "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts.", DEPTH
     )
-    text_prompt_init_text: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "Words such as 'a photo of a': the text prompts of the input layer start from their token "
-            "embeddings (the first tokens, if there are more than prompts). None: random, as are all other prompts."
-        },
+    text_prompt_init_text: Optional[str] = setting(
+        None,
+        "Words such as 'a photo of a': the text prompts of the input layer start from their token embeddings (the "
+        "first tokens, if there are more than prompts). None: random, as are all other prompts.",
+        either(TEXT, None),
     )
-    tokenizer_name_or_path: Optional[str] = field(
-        default=None, metadata={"help": "Tokenizer for text_prompt_init_text. None: the base model's own."}
+    tokenizer_name_or_path: Optional[str] = setting(
+        None, "Tokenizer for text_prompt_init_text. None: the base model's own.", either(TEXT, None)
     )
-    init_std: float = field(
-        default=0.02,
-        metadata={"help": "Standard deviation of randomly initialised prompts, in the units of token embeddings."},
+    init_std: float = setting(
+        0.02,
+        "Standard deviation of randomly initialized prompts, in the units of token embeddings.",
+        number(0, LARGEST_STD),
     )
-    fusion_direction: FusionDirection = field(
-        default="bidirectional", metadata={"help": "Which tower's raw prompts inform the other tower's prompts."}
+    fusion_direction: FusionDirection = setting(
+        "bidirectional",
+        "Which tower's raw prompts inform the other tower's prompts.",
+        one_of(*get_args(FusionDirection)),
     )
-    fusion_type: FusionType = field(
-        default="transformer", metadata={"help": "The injection model: one Linear, or a light transformer block."}
+    fusion_type: FusionType = setting(
+        "transformer",
+        "The injection model: one Linear, or a light transformer block.",
+        one_of(*get_args(FusionType)),
     )
-    fusion_combine: FusionCombine = field(
-        default="add",
-        metadata={"help": "'add': shift the target's own prompts. 'replace': the target has no prompts of its own."},
+    fusion_combine: FusionCombine = setting(
+        "add",
+        "'add': shift the target's own prompts. 'replace': the target has no prompts of its own.",
+        one_of(*get_args(FusionCombine)),
     )
-    fusion_sharing: FusionSharing = field(
-        default="all",
-        metadata={"help": "One injection model for all layers, one for the input and one for the rest, or one each."},
+    fusion_sharing: FusionSharing = setting(
+        "all",
+        "One injection model for all layers, one for the input and one for the rest, or one each.",
+        one_of(*get_args(FusionSharing)),
     )
-    modules_to_save: Optional[list[str]] = field(
-        default=None, metadata={"help": "Modules of the base model to train and save beside the prompts."}
+    modules_to_save: Optional[list[str]] = setting(
+        None, "Modules of the base model to train and save beside the prompts.", either(MODULE_NAMES, None)
     )
-    text_hidden_size: Optional[int] = field(
-        default=None,
-        metadata={"help": "Width of the text tower (numbers per token). Filled in from the base model."},
+    text_hidden_size: Optional[int] = setting(
+        None, "Width of the text tower (numbers per token). Filled in from the base model.", WIDTH_OR_NONE
     )
-    vision_hidden_size: Optional[int] = field(
-        default=None,
-        metadata={"help": "Width of the vision tower (numbers per token). Filled in from the base."},
+    vision_hidden_size: Optional[int] = setting(
+        None, "Width of the vision tower (numbers per token). Filled in from the base model.", WIDTH_OR_NONE
     )
-    text_prompt_init_ids: Optional[dict[str, list[int]]] = field(
-        default=None,
-        metadata={"help": "Token ids of text_prompt_init_text, by its words. Filled in: loading needs no tokenizer."},
+    text_prompt_init_ids: Optional[dict[str, list[int]]] = setting(
+        None,
+        "Token ids of text_prompt_init_text, by its words. Filled in, so that loading needs no tokenizer.",
+        either(TOKEN_IDS_BY_WORDS, None),
     )
-    folded: bool = field(
-        default=False,
-        metadata={"help": "The prompts are constants, fused once and for all. Set by fold_adapter; not for training."},
+    folded: bool = setting(
+        False,
+        "The prompts are constants, fused once and for all. Set by fold_adapter; not for training.",
+        TRUE_OR_FALSE,
     )
-    class_names: Optional[list[str]] = field(
-        default=None,
-        metadata={"help": "The classes the adapter was trained on, in label order. A note: it changes no number."},
+    class_names: Optional[list[str]] = setting(
+        None,
+        "The classes the adapter was trained on, in label order. A note: it changes no number.",
+        either(CLASS_NAMES, None),
     )
-    class_template: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text "
-            "prompts. A note: it changes no number."
-        },
+    class_template: Optional[str] = setting(
+        None,
+        "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text prompts. A "
+        "note: it changes no number.",
+        either(TEMPLATE, None),
     )
-    # Beside `peft_type` in the file: the package that whoever meets PEFT's bare "KeyError: 'MUDPT'" has to import.
-    peft_mudpt_version: Optional[str] = field(
-        default=None, metadata={"help": "peft_mudpt version, leave empty to auto-fill."}
+    # In the file beside `peft_type`: the package to import for whoever meets PEFT's bare "KeyError: 'MUDPT'".
+    peft_mudpt_version: Optional[str] = setting(
+        None, "peft_mudpt version, leave empty to auto-fill.", either(TEXT, None)
     )
 
     # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
@@ -270,16 +286,10 @@ class MuDPTConfig(PeftConfig):
                 f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not "
                 "take. Leave task_type out."
             )
-        for name, choices in (
-            ("fusion_direction", FusionDirection),
-            ("fusion_type", FusionType),
-            ("fusion_combine", FusionCombine),
-            ("fusion_sharing", FusionSharing),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                allowed = ", ".join(get_args(choices))
-                raise ValueError(f"{name}={short_repr(getattr(self, name))} is unknown; it is one of {allowed}.")
-        self._validate_types()
+        for each in fields(self):
+            if "rule" in each.metadata:
+                each.metadata["rule"].check(getattr(self, each.name), each.name)
+        TRUE_OR_FALSE.check(self.inference_mode, "inference_mode")  # a field of PEFT's
         if not any(map(self.num_tokens, MODALITIES)):
             raise ValueError(
                 "Neither tower has prompts: give text_prompt_depth or vision_prompt_depth a value above 0 "
@@ -295,52 +305,6 @@ class MuDPTConfig(PeftConfig):
     def _asked_depth(self, modality: Modality) -> Depth:
         own = getattr(self, f"{modality}_prompt_depth")
         return self.prompt_depth if own is None else own
-
-    def _validate_types(self) -> None:
-        def refuse(name: str, expected: str) -> None:
-            raise ValueError(f"{name}={short_repr(getattr(self, name))} is not {expected}.")
-
-        def is_whole(value, least: int) -> bool:
-            return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-        def is_count(value, least: int) -> bool:
-            return is_whole(value, least) and value <= LARGEST_COUNT
-
-        counted = f"to {LARGEST_COUNT:,}"
-        if not is_count(self.num_virtual_tokens, 1):
-            refuse("num_virtual_tokens", f"a whole number from 1 {counted} (to leave a tower out, set its depth to 0)")
-        for modality in MODALITIES:
-            for name, least in ((f"{modality}_num_virtual_tokens", 0), (f"{modality}_hidden_size", 1)):
-                if getattr(self, name) is not None and not is_count(getattr(self, name), least):
-                    refuse(name, f"a whole number from {least} {counted}, or None")
-        for name in ("prompt_depth", "text_prompt_depth", "vision_prompt_depth"):
-            if getattr(self, name) not in (None, "all") and not is_count(getattr(self, name), 0):
-                refuse(name, f"a whole number from 0 {counted}, 'all' or None")
-        std_is_number = isinstance(self.init_std, (int, float)) and not isinstance(self.init_std, bool)
-        if not std_is_number or not 0 <= self.init_std <= LARGEST_STD:
-            refuse("init_std", f"a number from 0 to {LARGEST_STD:,}")
-        for name in ("text_prompt_init_text", "tokenizer_name_or_path", "peft_mudpt_version"):
-            if getattr(self, name) is not None and not is_text(getattr(self, name)):
-                refuse(name, "a text or None")
-        modules = [] if self.modules_to_save is None else self.modules_to_save
-        if not isinstance(modules, (list, tuple, set)) or not all(isinstance(m, str) and m for m in modules):
-            refuse("modules_to_save", "a list of module names or None")
-        recorded = {} if self.text_prompt_init_ids is None else self.text_prompt_init_ids
-        if not isinstance(recorded, dict) or not all(
-            isinstance(words, str) and isinstance(ids, list) and ids and all(is_whole(i, 0) for i in ids)
-            for words, ids in recorded.items()
-        ):
-            refuse("text_prompt_init_ids", "token ids by words, or None (it is filled in from text_prompt_init_text)")
-        for name in ("folded", "inference_mode"):
-            if not isinstance(getattr(self, name), bool):
-                refuse(name, "True or False")
-        names = self.class_names
-        named = isinstance(names, list) and names and all(is_text(name) and name.strip() for name in names)
-        if names is not None and not named:
-            refuse("class_names", "a list of non-empty names in label order, or None")
-        template = self.class_template
-        if template is not None and not (is_text(template) and template.count("{}") == 1):
-            refuse("class_template", "a text that holds {} once, where the class name goes, or None")
 
     def _validate_fusion(self) -> None:
         if self.fusion_direction == "none":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-# Each published method as a point of the design space: only what differs from the defaults, which are MuDPT's.
+# Of each method only what differs from the defaults of `MuDPTConfig`, which are MuDPT's.
 PRESETS: dict[str, dict] = {
     # Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134
     "coop": dict(num_virtual_tokens=16, prompt_depth=1, vision_prompt_depth=0, fusion_direction="none"),

@@ -1,12 +1,15 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Optional
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.test_utils.testing import AccelerateTestCase
 from hypothesis import HealthCheck, settings
+from peft import LoraConfig
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
@@ -15,9 +18,9 @@ from peft_mudpt import MuDPTConfig
 
 BOS, EOS, PAD = 97, 98, 99
 
-# The models are tiny, and each worker has one core; so have the processes that tests start.
-torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread by default, because the models are tiny and each worker has one core. The processes that tests start
+# inherit the variable. OMP_NUM_THREADS=2 must pass too: no result may depend on the number of threads.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 # The same examples in every run, and nothing written. More of them: pytest --hypothesis-profile=thorough
 SETTINGS = dict(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,16 +95,42 @@ def launch(*arguments, processes=None) -> subprocess.CompletedProcess:
     """Run python, or several processes of it: accelerate starts several on GPUs only; on the CPU, torchrun does."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes else []
     command = [str(part) for part in (sys.executable, *torchrun, *arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+
+
+def reset_accelerator() -> None:
+    """Make accelerate forget how its first Accelerator was made, which it keeps for the whole process."""
+    AccelerateTestCase().tearDown()  # accelerate's own way to do so between tests
 
 
 @pytest.fixture
 def fresh_accelerator():
-    """It remembers, for the whole process, how it was first made."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_accelerator()
     yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_accelerator()
+
+
+@cache
+def refusal_by_transformers() -> Optional[str]:
+    """Why transformers' adapter methods refuse the installed PEFT, whatever the adapter; None if they accept it."""
+    try:
+        build_clip().add_adapter(LoraConfig(target_modules=["q_proj"]))
+    except (ImportError, ValueError) as error:
+        return f"transformers' adapter methods refuse the installed PEFT: {error}"
+    return None
+
+
+@pytest.fixture
+def adapters_of_transformers():
+    """For tests of `clip.add_adapter`, `clip.load_adapter` and the like: skips them where they refuse this PEFT."""
+    if refusal := refusal_by_transformers():
+        pytest.skip(refusal)
+
+
+def hooks_on(model: nn.Module) -> int:
+    """The number of forward hooks in it."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def logits_and_gradients(model, **inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

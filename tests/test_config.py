@@ -1,6 +1,8 @@
 import json
+from dataclasses import fields
 
 import pytest
+from peft import PeftConfig
 
 from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.config import TowerShape
@@ -39,6 +41,17 @@ def test_the_type_in_the_file_is_mudpt(tmp_path):
 
 def test_the_default_is_the_preset_mudpt():
     assert MuDPTConfig() == MuDPTConfig.from_preset("mudpt")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_says_only_what_differs_from_the_defaults(preset):
+    assert [name for name, value in PRESETS[preset].items() if value == getattr(MuDPTConfig(), name)] == []
+
+
+def test_every_field_of_ours_has_a_rule():
+    inherited = {field.name for field in fields(PeftConfig)}
+    ours = [field for field in fields(MuDPTConfig) if field.name not in inherited]
+    assert ours and [field.name for field in ours if "rule" not in field.metadata] == []
 
 
 def test_a_preset_takes_overrides():

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from transformers import CLIPTextModelWithProjection
 
 from peft_mudpt import MuDPTConfig, fold_adapter
-from tests.conftest import build_inputs
+from tests.conftest import build_inputs, hooks_on
 from tests.test_properties import ANYTHING, MEANT, fresh_clip
 
 
@@ -251,7 +251,7 @@ class TestAfterARefusal:
         with pytest.raises(ValueError, match="NaN"):
             load_tensors(kind, damaged(kind), clip=clip)
         assert torch.equal(logits(clip), expected)
-        assert not any(module._forward_hooks or module._forward_pre_hooks for module in clip.modules())
+        assert hooks_on(clip) == 0
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_clip_takes_the_right_file(self, kind):
@@ -290,6 +290,7 @@ def test_a_tower_alone_takes_of_the_modules_those_that_it_has(tmp_path):
         assert torch.equal(text(ids).text_embeds, model.get_text_features(ids).pooler_output)
 
 
+@pytest.mark.usefixtures("adapters_of_transformers")
 @given(a_tensor(), st.sampled_from(["missing", "renamed", "misshaped"]))
 def test_transformers_own_loader_reports_what_it_could_not_load(chosen, damage):
     (kind, name), tensors = chosen, tensors_of(chosen[0])

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
+
+from tests.conftest import reset_accelerator
 
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "DIR").mkdir()  # the pages' word for the folder of CoOp's data sets
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_accelerator()
 
 
 def called_by(block: str, workplace: Path) -> list[list[str]]:

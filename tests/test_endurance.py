@@ -16,8 +16,7 @@ from transformers import AutoTokenizer
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from tests.classifier.test_classifier import NAMES
 from tests.classifier.test_classifier import adapted as adapted_demo
-from tests.conftest import BOS, EOS, build_clip, logits, logits_and_gradients
-from tests.test_model import hooks_on
+from tests.conftest import BOS, EOS, build_clip, hooks_on, logits, logits_and_gradients
 from tests.towers.test_towers import adapted, assert_same
 
 
@@ -183,6 +182,7 @@ class TestMemoryIsFlat:
         assert hooks_on(model) == hooks and [name for name, _ in model.named_modules()] == names
         assert torch.equal(logits(model, inputs), expected)
 
+    @pytest.mark.usefixtures("adapters_of_transformers")
     def test_over_a_hundred_adapters_without_a_lasting_one(self, clip, inputs):
         expected, hooks = logits(clip, inputs), hooks_on(clip)
         deleted, tensors = weakref.WeakSet(), live_tensors()

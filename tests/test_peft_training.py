@@ -119,6 +119,7 @@ class TestTrainabilityAfterLoading:
         model.load_adapter(saved, "default")
         assert torch.equal(logits(model, inputs), expected) and trainable_adapters(model) == {"default"}
 
+    @pytest.mark.usefixtures("adapters_of_transformers")
     @pytest.mark.parametrize("is_trainable", [False, True])
     def test_inside_transformers_it_is_as_was_asked(self, clip, saved, is_trainable):
         clip.load_adapter(saved, is_trainable=is_trainable)
@@ -192,7 +193,7 @@ def test_a_copy_of_a_disabled_model_with_two_adapters_switches_as_the_original(c
 def test_an_adapter_added_after_compiling_is_followed(clip, inputs):
     model, tokens = get_peft_model(clip, config()).eval(), inputs["input_ids"]
     expected = {"default": model.text_model(tokens).pooler_output}
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(model.text_model, fullgraph=True, backend="eager")
     compiled(tokens)
     model.add_adapter("other", config(num_virtual_tokens=2, prompt_depth=2))

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.texts import split_template, tokenize_classes
-from tests.conftest import BOS, EOS, PAD, build_clip, build_inputs
+from tests.conftest import BOS, EOS, PAD, build_clip, build_inputs, hooks_on
 
 
 FIELDS = [field.name for field in fields(MuDPTConfig)]
@@ -109,7 +109,7 @@ class TestConfigs:
         except ValueError as error:
             assert names_a_field(error)
             assert {name: parameter.requires_grad for name, parameter in clip.named_parameters()} == before
-            assert not any(module._forward_hooks or module._forward_pre_hooks for module in clip.modules())
+            assert hooks_on(clip) == 0
 
     @given(config_fields(share_of_nonsense=0))
     def test_whatever_is_not_refused_trains_a_step(self, given):

@@ -12,6 +12,7 @@ import peft_mudpt
 from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt._registration import register
 from peft_mudpt.config import MuDPTType
+from tests.conftest import refusal_by_transformers
 
 
 def run(code: str) -> str:
@@ -69,17 +70,19 @@ WAYS_TO_LOAD = [
 
 def test_without_the_import_every_way_to_load_ends_in_the_error_that_the_readme_quotes(tmp_path):
     get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), MuDPTConfig()).save_pretrained(tmp_path)
+    # some versions of transformers refuse the installed PEFT before they look at the file
+    ways = [way for way in WAYS_TO_LOAD if not (way.startswith("clip.") and refusal_by_transformers())]
     code = f"""
 from peft import AutoPeftModel, PeftConfig, PeftModel
 from transformers import CLIPModel
 clip, folder = CLIPModel.from_pretrained({str(demo.MODEL_PATH)!r}), {str(tmp_path)!r}
-for load in {WAYS_TO_LOAD}:
+for load in {ways}:
     try:
         eval(load)
     except KeyError as error:
         print("KeyError:", error)
 """
-    assert run(code).splitlines() == ["KeyError: 'MUDPT'"] * len(WAYS_TO_LOAD)
+    assert run(code).splitlines() == ["KeyError: 'MUDPT'"] * len(ways)
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     assert "`KeyError: 'MUDPT'`, the line `import peft_mudpt` is missing" in readme
 

@@ -9,7 +9,8 @@ from typing import Optional
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..config import is_text
+from ..rules import check_class_names as checked_names
+from ..rules import check_template
 
 
 def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> tuple[Optional[str], str]:
@@ -60,19 +61,3 @@ def tokenize_classes(
     check_template(template)
     texts = [template.replace("{}", name) for name in checked_names(class_names)]
     return dict(tokenizer(texts, padding=True, pad_to_multiple_of=multiple, return_tensors="pt"))
-
-
-def check_template(template: str) -> None:
-    if not is_text(template) or template.count("{}") != 1:
-        raise ValueError(
-            f"The template {template!r} must hold {{}} once, where the class name goes: 'a photo of a {{}}.'"
-        )
-
-
-def checked_names(class_names: Sequence[str]) -> list[str]:
-    named = not isinstance(class_names, str) and all(is_text(name) and name.strip() for name in class_names)
-    if not named or not len(class_names):
-        raise ValueError(
-            f"class_names is {class_names!r}; give a list of non-empty names, in the order of the labels."
-        )
-    return list(class_names)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_type_hints
 
-
-Number = TypeVar("Number", int, float)
+from ..rules import Rule, one_of
 
 
 def flag(default: Any, help: str, **metadata) -> Any:
@@ -14,48 +13,23 @@ def flag(default: Any, help: str, **metadata) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
-@dataclass(frozen=True)
-class AtLeast:
-    """The rule of a number: the smallest value that is allowed."""
-
-    least: float
-
-    def accepts(self, value: float) -> bool:
-        return value >= self.least
-
-    def __str__(self) -> str:
-        return f"at least {self.least}"
+def at_least(least: float) -> Rule:
+    """The rule of a number that has a smallest value."""
+    return Rule(f"at least {least}", lambda value: value >= least)
 
 
-@dataclass(frozen=True)
-class MoreThan:
-    """The rule of a number: the largest value that is too small."""
-
-    limit: float
-
-    def accepts(self, value: float) -> bool:
-        return value > self.limit
-
-    def __str__(self) -> str:
-        return f"more than {self.limit}"
+def more_than(limit: float) -> Rule:
+    """The rule of a number that must be above a limit."""
+    return Rule(f"more than {limit}", lambda value: value > limit)
 
 
-@dataclass(frozen=True)
-class Within:
-    """The rule of a share: from `least`, up to but without `limit`."""
-
-    least: float
-    limit: float
-
-    def accepts(self, value: float) -> bool:
-        return self.least <= value < self.limit
-
-    def __str__(self) -> str:
-        return f"at least {self.least} and less than {self.limit}"
+def share(least: float, limit: float) -> Rule:
+    """The rule of a number from `least` to below `limit`."""
+    return Rule(f"at least {least} and less than {limit}", lambda value: least <= value < limit)
 
 
-Count = Annotated[int, AtLeast(1)]
-OptionalCount = Annotated[Optional[int], AtLeast(1)]
+Count = Annotated[int, at_least(1)]
+OptionalCount = Annotated[Optional[int], at_least(1)]
 
 
 @dataclass(frozen=True)
@@ -73,13 +47,10 @@ class Options:
             value = getattr(self, option.name)
             if value is None:
                 continue
-            choices = option.metadata.get("choices")
-            if choices and value not in choices:
-                raise ValueError(f"--{option.name} {value!r} is none of {', '.join(choices)}.")
-            kind = kinds[option.name]
-            for rule in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
-                if not rule.accepts(value):
-                    raise ValueError(f"--{option.name} {value} must be {rule}.")
+            kind, choices = kinds[option.name], option.metadata.get("choices")
+            rules = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+            for rule in (*rules, one_of(*choices)) if choices else rules:
+                rule.check(value, f"--{option.name}")
 
     def part(self, kind: type[OptionsType]) -> OptionsType:
         """Those of these options that `kind`, a base of this class, declares."""

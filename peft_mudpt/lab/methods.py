@@ -12,9 +12,10 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..classifier.texts import check_template, split_template
+from ..classifier.texts import split_template
 from ..config import MuDPTConfig
 from ..presets import PRESETS
+from ..rules import check_template
 from .data.sources import DEFAULT_TEMPLATE
 from .flags import Options, flag
 from .probe import LinearProbe
@@ -276,7 +277,7 @@ class MethodOptions(Options):
         super().__post_init__()
         find_method(self.method)
         if self.template is not None:
-            check_template(self.template)
+            check_template(self.template, "--template")
         self.config_fields()
 
     def config_fields(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig
 
 from ..classifier.classifier import MuDPTClassifier
-from ..classifier.texts import check_template
+from ..rules import check_template
 from .run_folder import ADAPTER_CONFIG
 from .schema import RESULT, read_result
 

@@ -100,7 +100,7 @@ def test_attention_that_takes_no_such_mask_gets_one_class_per_row():
     model = with_preset("mudpt")
     tokens = class_tokens()
     expected = model.get_text_features(tokens["input_ids"]).pooler_output
-    model.base_model.model.text_model.config._attn_implementation = "without_masks"
+    model.set_attn_implementation("without_masks")
     (group,) = lay_out_classes(model, tokens)
     assert len(group.input_ids) == CLASSES
     torch.testing.assert_close(encode_layout(model, [group]), expected, atol=1e-5, rtol=0)

@@ -222,7 +222,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("template", ["a photo.", "{} or {}", ""])
     def test_a_template_without_one_place_for_the_class_is_refused(self, predict, adapter, pictures, template):
-        with pytest.raises(ValueError, match=f"'{template}' must hold {{}} once"):
+        with pytest.raises(ValueError, match=f"template='{template}' is not a text that holds {{}} once"):
             predict(adapter, pictures[0], "--template", template)
 
     def test_fewer_than_one_class_to_print_is_refused(self, predict, adapter, pictures):

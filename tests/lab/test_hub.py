@@ -93,8 +93,9 @@ def test_a_hub_that_refuses_is_reported_with_a_way_out(monkeypatch, error):
         create_hub_repo("somebody/stars", private=False)
 
 
-def test_without_a_login_nothing_is_asked_of_the_hub(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-    monkeypatch.setattr("huggingface_hub.hf_api.get_session", lambda: pytest.fail("the Hub was asked"))
-    with pytest.raises(OSError, match="Log in"):
+def test_without_a_login_nothing_is_asked_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+    with pytest.raises(OSError, match="Log in") as refusal:
         create_hub_repo("somebody/stars", private=False)
+    assert isinstance(refusal.value.__cause__, LocalTokenNotFoundError)  # no answer, and no lack of a network

@@ -103,7 +103,7 @@ def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):
     [
         ({"methods": ["mudp"]}, "Unknown method 'mudp'"),
         ({"seeds": []}, "at least one of its seeds"),
-        ({"shots": [0]}, "--shots 0 must be at least 1"),
+        ({"shots": [0]}, "--shots=0 is not at least 1"),
         ({"flags": ["--seed", "3"]}, "decides --seed for each run; give --seeds"),
         ({"flags": ["--evaluate_on=validation"]}, "decides --evaluate_on for each run; leave it out"),
         ({"flags": ["--learning-rate", "3"]}, "decides --learning_rate for each run; give --learning_rate_factors"),

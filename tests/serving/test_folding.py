@@ -59,9 +59,15 @@ def test_it_cannot_be_trained(inputs, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="was folded.*cannot be trained.*the adapter that it was folded from"):
         PeftModel.from_pretrained(build_clip(), tmp_path, is_trainable=True)
-    clip = build_clip()
+
+
+@pytest.mark.usefixtures("adapters_of_transformers")
+def test_inside_transformers_it_cannot_be_trained_either(tmp_path):
+    model = adapted()
+    fold_adapter(model)
+    model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="was folded"):
-        clip.load_adapter(str(tmp_path), is_trainable=True)
+        build_clip().load_adapter(str(tmp_path), is_trainable=True)
 
 
 def test_the_named_adapter_is_folded_and_no_other(inputs):

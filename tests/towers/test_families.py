@@ -345,12 +345,12 @@ class TestSiglipText:
     @torch.no_grad()
     def test_compiled_it_is_one_graph_and_refuses_as_well_what_it_cannot_place(self):
         model = adapted(siglip())
-        torch._dynamo.reset()
+        torch.compiler.reset()
         compiled = torch.compile(model.get_text_features, fullgraph=True, backend="aot_eager")
         ids = texts("siglip", [5, 6], [7])
         expected = model.get_text_features(ids).pooler_output
         torch.testing.assert_close(compiled(ids).pooler_output, expected, atol=1e-5, rtol=1e-5)
-        with pytest.raises((IndexError, RuntimeError), match="index out of range"):
+        with pytest.raises((IndexError, RuntimeError), match="(?i)index"):
             compiled(texts("siglip", list(range(5, 18)), [7]))
 
     def test_a_class_text_without_room_is_refused_by_number(self):

@@ -95,7 +95,7 @@ class TestTextContract:
 
     @pytest.mark.parametrize("positions", [None, [[1, 2, 3, 4]], [[0, 1, 2, 21]]])
     def test_compiled_it_refuses_as_well_what_it_cannot_place(self, model, positions):
-        torch._dynamo.reset()
+        torch.compiler.reset()
         compiled = torch.compile(model.text_model, fullgraph=True, backend="aot_eager")
         ids = [BOS, *range(1, 21), EOS, 0, 0] if positions is None else [BOS, 5, 6, EOS]
         with pytest.raises(IndexError), torch.no_grad():
@@ -219,7 +219,7 @@ class TestTheSameNumbersOnEveryPath:
 
     def test_compiled_as_one_graph(self, model):
         reference = logits_and_gradients(model)
-        torch._dynamo.reset()
+        torch.compiler.reset()
         assert_same(
             logits_and_gradients(torch.compile(model, fullgraph=True, backend="aot_eager")), _prefixed(reference)
         )
@@ -229,7 +229,7 @@ class TestTheSameNumbersOnEveryPath:
         base = clip(**inputs).logits_per_image
         model = adapted(clip)
         model.add_adapter("other", MuDPTConfig.from_preset("maple", init_std=0.5))
-        torch._dynamo.reset()
+        torch.compiler.reset()
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         for name in ("default", "other", "default"):
             model.set_adapter(name)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
-from ..flags import AtLeast, Count, MoreThan, OptionalCount, Options, Within, flag
+from ..flags import Count, OptionalCount, Options, at_least, flag, more_than, share
 from ..methods import Method
 
 
@@ -18,11 +18,11 @@ class TrainingOptions(Options):
     """What can be asked of training and testing."""
 
     optimizer: Optional[str] = flag(None, "None: the method's own.", choices=("sgd", "adamw"))
-    learning_rate: Annotated[Optional[float], MoreThan(0)] = flag(
+    learning_rate: Annotated[Optional[float], more_than(0)] = flag(
         None, "Peak, annealed by a cosine. None: the method's own."
     )
-    weight_decay: Annotated[Optional[float], AtLeast(0)] = flag(None, "None: 5e-4 with sgd, 0.01 with adamw.")
-    warmup_ratio: Annotated[float, Within(0, 1)] = flag(
+    weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 with sgd, 0.01 with adamw.")
+    warmup_ratio: Annotated[float, share(0, 1)] = flag(
         0.05, "Share of the steps at a constant learning rate of 1e-5, before the peak."
     )
     per_device_train_batch_size: Count = flag(8, "Pictures per device and forward.")
@@ -41,7 +41,7 @@ class TrainingOptions(Options):
     )
     mixed_precision: Optional[str] = flag(None, "As in accelerate.", choices=("no", "fp16", "bf16"))
     per_device_eval_batch_size: Count = flag(100, "Pictures per device when testing.")
-    dataloader_num_workers: Annotated[int, AtLeast(0)] = flag(0, "Processes that read pictures.")
+    dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that read pictures.")
 
 
 @dataclass(frozen=True)

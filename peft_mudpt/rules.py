@@ -1,0 +1,117 @@
+"""What a value must be: the rules of the fields of `MuDPTConfig`, of class names, and of templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from reprlib import repr as short_repr
+from typing import Any
+
+
+# Upper bound for numbers of tokens, layers and channels: anything larger is a typo.
+LARGEST_COUNT = 10_000
+# Prompts with a larger standard deviation may overflow half precision (65,504) before they are trained.
+LARGEST_STD = 10_000
+
+
+@dataclass(frozen=True)
+class Rule:
+    """
+    What a value must be.
+
+    Args:
+        expected: the same in words, such as "a whole number from 1 to 10,000".
+        accepts: whether a value, of any type, is that.
+    """
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+    def check(self, value: Any, name: str) -> None:
+        """
+        Refuse a value that breaks the rule.
+
+        Args:
+            value: the value that was given.
+            name: what the user knows it by, such as a field of the config or a flag.
+
+        Raises:
+            ValueError: says the name, the value, and what was expected.
+        """
+        if not self.accepts(value):
+            raise ValueError(f"{name}={short_repr(value)} is not {self.expected}.")
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a string without surrogates (halves of characters), which no tokenizer accepts."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)  # for Python, True is an int
+
+
+def _is_name(value: Any) -> bool:
+    return is_text(value) and bool(value.strip())
+
+
+def _are_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_number(i, int) and i >= 0 for i in value)
+
+
+def whole_number(least: int, most: int = LARGEST_COUNT, remark: str = "") -> Rule:
+    """An int within bounds, both included. The remark, in parentheses, tells what to do instead."""
+    expected = f"a whole number from {least} to {most:,}" + (f" ({remark})" if remark else "")
+    return Rule(expected, lambda value: _is_number(value, int) and least <= value <= most)
+
+
+def number(least: float, most: float) -> Rule:
+    """An int or a float within bounds, both included."""
+    expected = f"a number from {least:,} to {most:,}"
+    return Rule(expected, lambda value: _is_number(value, (int, float)) and least <= value <= most)
+
+
+def one_of(*choices: str) -> Rule:
+    """One of these strings."""
+    return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
+
+
+def either(rule: Rule, *values: str | None) -> Rule:
+    """What a rule accepts, or one of these values."""
+    *others, last = map(repr, values)
+    expected = ", ".join([rule.expected, *others, f"or {last}"])
+    return Rule(expected, lambda value: rule.accepts(value) or (isinstance(value, str | None) and value in values))
+
+
+TEXT = Rule("a text", is_text)
+TRUE_OR_FALSE = Rule("True or False", lambda value: isinstance(value, bool))
+MODULE_NAMES = Rule(
+    "a list of module names",
+    lambda value: isinstance(value, (list, tuple, set)) and all(isinstance(name, str) and name for name in value),
+)
+TOKEN_IDS_BY_WORDS = Rule(
+    "a dict of token ids by words (filled in from text_prompt_init_text)",
+    lambda value: (
+        isinstance(value, dict) and all(isinstance(words, str) and _are_token_ids(ids) for words, ids in value.items())
+    ),
+)
+CLASS_NAMES = Rule(
+    "a list of non-empty names in the order of the labels",
+    lambda value: isinstance(value, list) and bool(value) and all(map(_is_name, value)),
+)
+TEMPLATE = Rule(
+    "a text that holds {} once, where the class name goes, such as 'a photo of a {}.'",
+    lambda value: is_text(value) and value.count("{}") == 1,
+)
+
+
+def check_template(template: str, name: str = "template") -> None:
+    """Refuse a text of a class that does not hold `{}` exactly once; see [`Rule.check`]."""
+    TEMPLATE.check(template, name)
+
+
+def check_class_names(class_names: Sequence[str], name: str = "class_names") -> list[str]:
+    """Refuse names of classes of which one is empty, or that are none; see [`Rule.check`]. Returns them as a list."""
+    names = class_names if isinstance(class_names, str) else list(class_names)
+    CLASS_NAMES.check(names, name)
+    return list(names)

@@ -1,0 +1,43 @@
+import pytest
+
+from peft_mudpt import rules
+
+
+@pytest.mark.parametrize(
+    ("rule", "accepted", "refused"),
+    [
+        (rules.whole_number(1), [1, 10_000], [0, 10_001, 1.0, True, "1", None]),
+        (rules.number(0, 2), [0, 2, 0.5], [-0.1, 2.1, float("nan"), True, "1", None]),
+        (rules.one_of("add", "replace"), ["add", "replace"], ["Add", "", ["add"], None]),
+        (rules.either(rules.whole_number(0), "all", None), [0, "all", None], ["none", -1, ["all"]]),
+        (rules.TEXT, ["", "été"], ["\ud800", b"a", None]),
+        (rules.TRUE_OR_FALSE, [True, False], [0, "yes", None]),
+        (rules.MODULE_NAMES, [["a"], ("a", "b"), {"a"}, []], ["a", [""], [1], None]),
+        (rules.TOKEN_IDS_BY_WORDS, [{"a photo": [0, 5]}, {}], [{"a": []}, {"a": [-1]}, {"a": [True]}, {1: [1]}, [1]]),
+        (rules.CLASS_NAMES, [["cat"], ["cat", "sea lion"]], [[], "cat", ("cat",), ["cat", " "], ["cat", 1]]),
+        (rules.TEMPLATE, ["{}", "a photo of a {}."], ["a photo", "{} or {}", ["{}"], "\ud800 {}", None]),
+    ],
+)
+def test_a_rule_accepts_what_it_says_and_nothing_else(rule, accepted, refused):
+    assert [value for value in accepted if not rule.accepts(value)] == []
+    assert [value for value in refused if rule.accepts(value)] == []
+
+
+def test_a_refusal_says_the_name_the_value_and_what_was_expected():
+    with pytest.raises(ValueError, match="^--shots=0 is not a whole number from 1 to 64, or 'all'"):
+        rules.either(rules.whole_number(1, 64), "all").check(0, "--shots")
+
+
+def test_a_template_is_refused_under_the_name_that_the_user_gave_it_by():
+    with pytest.raises(ValueError, match="^--template='a photo' "):
+        rules.check_template("a photo", "--template")
+
+
+def test_class_names_come_back_as_a_list():
+    assert rules.check_class_names(("cat", "dog")) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("names", ["cat", [], ["cat", ""]])
+def test_names_of_no_class_are_refused(names):
+    with pytest.raises(ValueError, match="^class_names=.* non-empty names"):
+        rules.check_class_names(names)
