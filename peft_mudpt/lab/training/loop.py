@@ -120,7 +120,7 @@ def train(
     Raises:
         FloatingPointError: if the loss is no longer a number. The last checkpoint is from before.
     """
-    crop_size = classifier.config.vision_config.image_size if recipe.augment else None
+    crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.augment else None
     length = recipe.steps * pictures_per_step(arguments, accelerator.num_processes)
     loader = DataLoader(
         TrainingPictures(pictures, length, arguments.seed, crop_size),
