@@ -1,4 +1,4 @@
-"""What PEFT would let pass and silently get wrong: refused here, before anything is changed."""
+"""Refuses, before anything is changed, what PEFT would accept and silently get wrong."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from .config import MODALITIES, MuDPTConfig
+from .config import MODALITIES, Modality, MuDPTConfig
 from .layer import LAYER_NAME, MuDPTLayer
 from .prompts.prompts import MultiModalPrompts
-from .towers.registry import find_towers, prompted_tower
+from .towers.registry import Tower, parts_elsewhere
 
 
-# What belongs to one tower of a whole CLIP.
-PARTS = {"text": ("text_model", "text_projection"), "vision": ("vision_model", "visual_projection")}
-SAID = 5  # faults that an error names
+FAULTS_NAMED = 5  # how many faults an error names
 
 
 def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:
     """
-    PEFT tells adapters apart by searching the state dict's keys for `.<name>.`, so no adapter may be called like any
-    other part of a key: tensors would be missing from the saved file. It also saves into a folder of that name, and
-    transformers loads by patterns that hold it.
+    Refuse names of adapters that another part of a key in the state dict also has. PEFT tells adapters apart by
+    searching the keys for `.<name>.`, so tensors would be missing from the saved file. PEFT also saves into a folder
+    of that name, and transformers loads by patterns that contain it.
 
     Args:
-        names: of the MuDPT adapters on `model`, the new one included.
+        names: of the MuDPT adapters on `model`, including the new one.
         model: the base model.
         adapters: the modules of these adapters.
 
     Raises:
-        ValueError: if a name cannot be told from a part of the model, or cannot be saved and loaded under.
+        ValueError: if a name equals that of a part of the model, or cannot be the name of a file.
     """
     taken = {"base_model", "model", "modules_to_save", LAYER_NAME, *MuDPTLayer.adapter_layer_names}
     taken |= set(_own_segments(model))
@@ -53,36 +51,41 @@ def _fits_into_keys_and_files(name) -> bool:
 
 
 def _own_segments(module: nn.Module) -> Iterator[str]:
-    """The names of all modules below this one, without what adapters have put into them."""
+    """The names of all modules below this one, without those that adapters have added."""
     for name, child in module.named_children():
         yield name
         if not isinstance(child, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             yield from _own_segments(child)
 
 
-def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[str, nn.Module]) -> None:
+def check_modules_to_save(
+    config: MuDPTConfig, model: nn.Module, towers: dict[Modality, Tower], prompts: MultiModalPrompts
+) -> None:
     """
-    PEFT trains a copy of each of these modules. A copied hook would read a copy of the prompts, so that the real ones
-    would never be trained; and what is no module (such as `logit_scale`) PEFT leaves out without a word.
+    Refuse `modules_to_save` that PEFT cannot train. PEFT trains a copy of each of these modules: a copied hook would
+    read a copy of the prompts, so the real ones would never be trained. A parameter that is no module (such as the
+    logit scale) PEFT ignores without a warning.
 
     Args:
         config: of the new adapter.
         model: the base model.
         towers: its towers by modality.
+        prompts: the new adapter.
 
     Raises:
-        ValueError: if a name matches no module, one that prompts enter, one of the adapter itself, or one within
-            another match.
+        ValueError: if a name matches no module, a module that prompts enter, a module of the adapter itself, or a
+            module inside another match.
     """
-    hooked = {id(module) for tower in towers.values() for module in prompted_tower(tower).hooked_modules(tower)}
-    with torch.device("meta"):
-        own = [name for name, _ in MultiModalPrompts(config).named_modules() if name]
+    if not config.modules_to_save:
+        return
+    hooked = {id(module) for tower in towers.values() for module in tower.kind.hooked_modules(tower.module)}
+    own = [name for name, _ in prompts.named_modules() if name]
     # an adapter made on the whole CLIP may name modules that a single tower does not have
     made_elsewhere = any(
         getattr(config, f"{modality}_hidden_size") and modality not in towers for modality in MODALITIES
     )
-    for wanted in config.modules_to_save or ():
-        # PEFT's own rule for a match
+    for wanted in config.modules_to_save:
+        # PEFT matches by the end of the name
         matches = [module for name, module in model.named_modules() if name and name.endswith(wanted)]
         if not matches and not made_elsewhere:
             raise ValueError(
@@ -91,43 +94,55 @@ def check_modules_to_save(config: MuDPTConfig, model: nn.Module, towers: dict[st
             )
         if any(id(inner) in hooked for module in matches for inner in module.modules()):
             raise ValueError(
-                f"modules_to_save names {wanted!r}, which holds a place where prompts enter the tower. Name modules "
-                "beside or below it, such as 'visual_projection' or 'layers.1.mlp'."
+                f"modules_to_save names {wanted!r}, which contains a module where prompts enter the tower. Name "
+                f"modules beside it or inside it, such as {_example(towers)!r}."
             )
         if any(name.endswith(wanted) for name in own):
             raise ValueError(
-                f"modules_to_save names {wanted!r}, which a part of the adapter itself is also called. Give more of "
-                "the name, from the module above it on."
+                f"modules_to_save names {wanted!r}, which is also the name of a part of the adapter itself. Give a "
+                "longer name that begins at the parent module."
             )
-    saved = [name for name, _ in model.named_modules() if name and name.endswith(tuple(config.modules_to_save or ()))]
+    saved = [name for name, _ in model.named_modules() if name and name.endswith(tuple(config.modules_to_save))]
     inner = next((name for name in saved if any(name.startswith(f"{outer}.") for outer in saved)), None)
     if inner is not None:
         raise ValueError(
-            f"modules_to_save names {inner!r} and a module that holds it: PEFT could not load what it saved of them. "
-            "Name one of the two."
+            f"modules_to_save names {inner!r} and a module that contains it: PEFT could not load what it saved of "
+            "them. Name one of the two."
         )
 
 
-def check_weights(weights: dict[str, torch.Tensor], config: MuDPTConfig, adapter_name: str, model: nn.Module) -> None:
+def _example(towers: dict[Modality, Tower]) -> str:
+    """The name of a module that can be trained beside the prompts: a projection, or the first part of a layer."""
+    projections = [tower.kind.projection for tower in towers.values() if tower.kind.projection is not None]
+    tower = next(iter(towers.values()))
+    *_, layer = tower.kind.hooked_modules(tower.module)
+    return projections[-1] if projections else next(name for name, _ in layer.named_children())
+
+
+def check_weights(
+    weights: dict[str, torch.Tensor], adapter_name: str, model: nn.Module, towers: dict[Modality, Tower]
+) -> None:
     """
-    PEFT only warns of a tensor that is missing, whose place keeps random numbers, and writes to any place of the
-    model whose name a file holds. The shapes of `modules_to_save` it checks itself, as `ignore_mismatched_sizes` asks.
+    Refuse weights that are not exactly those of the adapter. PEFT only warns about missing tensors (they stay random),
+    and loads any key that matches a model parameter. It checks the shapes of `modules_to_save` itself, as
+    `ignore_mismatched_sizes` asks.
 
     Args:
         weights: what is to be loaded, by the names of the model's state dict.
-        config: of the adapter.
-        adapter_name: its name.
-        model: where it is; its weights there are still others.
+        adapter_name: the adapter's name.
+        model: the model with the adapter, whose weights are not loaded yet.
+        towers: its towers by modality.
 
     Raises:
-        ValueError: if the weights are not all of the adapter's and nothing else, in its shapes, as finite numbers.
+        ValueError: if a weight of the adapter is missing, is not one of the adapter's, has another shape, or holds
+            NaN or infinity.
     """
     (container,) = MuDPTLayer.adapter_layer_names
     places = (f".{container}.{adapter_name}.", f".modules_to_save.{adapter_name}.")
     state = model.state_dict()
     expected = {key: tensor for key, tensor in state.items() if any(place in f".{key}" for place in places)}
     # an adapter made on the whole CLIP may bring modules of the tower that is not here
-    elsewhere = {part for modality in MODALITIES if modality not in find_towers(model) for part in PARTS[modality]}
+    elsewhere = parts_elsewhere(towers)
     faults = [f"{key} is missing" for key in expected.keys() - weights.keys()]
     for key, tensor in weights.items():
         own, place = places[0] in f".{key}", expected.get(key)
@@ -141,9 +156,9 @@ def check_weights(weights: dict[str, torch.Tensor], config: MuDPTConfig, adapter
         elif not tensor.to(place.dtype).isfinite().all() and (place.is_meta or place.isfinite().all()):
             faults.append(f"{key} holds NaN or infinity")
     if faults:
-        more = f", and {len(faults) - SAID} more" if len(faults) > SAID else ""
+        more = f", and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
         raise ValueError(
             "These weights are not those of the adapter that its config describes: "
-            f"{'; '.join(sorted(faults)[:SAID])}{more}. Nothing of them was loaded. Take both files from one save of "
-            "a trained adapter."
+            f"{'; '.join(sorted(faults)[:FAULTS_NAMED])}{more}. None of them was loaded. Take both files from one "
+            "save of a trained adapter."
         )

@@ -11,35 +11,39 @@ from torch.utils.hooks import RemovableHandle
 
 from .config import Modality, MuDPTConfig
 from .prompts.prompts import MultiModalPrompts
-from .towers.registry import prompted_tower
+from .towers.registry import Tower
 
 
-# The layer's place in the module that owns the towers; CoOp's word for it. It must not contain the prefix "mudpt_":
-# PEFT would not delete adapters below it.
+# The layer's name in the module that owns the towers, as in CoOp's code. It must not contain the prefix "mudpt_",
+# because PEFT would not delete adapters below it.
 LAYER_NAME = "prompt_learner"
 
 NO_MERGE = (
-    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can stand for. Keep "
-    "the adapter beside the model, or use unload() to get the base model back."
+    "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can express. Keep the "
+    "adapter beside the model, or use unload() to get the base model back."
 )
 
 
 class MuDPTLayer(nn.Module, BaseTunerLayer):
     """
-    A new child of the module that owns the towers. It wraps and replaces nothing: the hooks it registers on the towers
-    ask it for the active adapter's prompts (see `hooks.PromptSource`).
+    A new child of the module that owns the towers. It wraps and replaces nothing: the hooks that it registers on the
+    towers ask it for the active adapter's prompts (see `towers.base.PromptSource`).
+
+    Args:
+        towers: of the model, by modality.
     """
 
     # Keys in the state dict: <this layer>.mudpt_adapters.<adapter name>.<parameter>. transformers inserts the adapter
     # name after the first segment that begins with "mudpt_", so this must be the only one.
     adapter_layer_names = ("mudpt_adapters",)
 
-    def __init__(self, towers: list[nn.Module]) -> None:
+    def __init__(self, towers: dict[Modality, Tower]) -> None:
         super().__init__()
         self.mudpt_adapters = nn.ModuleDict()
         self.merged_adapters = []
-        self._as_made: dict[str, list] = {}  # of adapters made to be loaded: their tensors before the weights came
-        self._towers = towers  # in a list, which does not register them: they stay where they are in the model
+        # Per adapter: (id, version) of its initial tensors, to tell whether weights were loaded.
+        self._as_made: dict[str, list] = {}
+        self.towers = towers  # in a plain dict, which does not register them: they stay where they are in the model
         self._hooks: list[RemovableHandle] = []
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
@@ -50,14 +54,14 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         if not self._hooks:
-            self._hooks = [hook for tower in self._towers for hook in prompted_tower(tower)(self).attach(tower)]
+            self._hooks = [hook for tower in self.towers.values() for hook in tower.kind(self).attach(tower.module)]
 
     def awaits_weights(self, adapter_name: str) -> bool:
-        """Whether this adapter was made to be loaded, and still holds what it was made with."""
+        """True while the adapter awaits its checkpoint and still holds its random initial values."""
         return self._as_made.get(adapter_name) == _marks(self.mudpt_adapters[adapter_name])
 
     def detach(self) -> None:
-        """Take the hooks off the towers."""
+        """Remove the hooks from the towers."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -66,14 +70,24 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         adapter = self._active_prompts()
         return 0 if adapter is None else adapter.num_tokens[modality]
 
-    def prompts(self, modality: Modality, start: int, stop: Optional[int] = None) -> Optional[torch.Tensor]:
+    def prompts(
+        self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
+    ) -> Optional[torch.Tensor]:
         adapter = self._active_prompts()
-        layers = range(0 if adapter is None else adapter.depth[modality])[start:stop]
-        return adapter(modality, layers) if layers else None
+        if adapter is None:
+            return None
+        layers = range(adapter.depth[modality])[start:stop]
+        return adapter.for_batch(modality, layers, condition) if layers else None
+
+    @property
+    def text_depends_on_image(self) -> bool:
+        """Whether text features depend on the image now, so that they cannot be computed once for all images."""
+        adapter = self._active_prompts()
+        return adapter is not None and adapter.text_depends_on_image
 
     @property
     def active_name(self) -> Optional[str]:
-        """The active MuDPT adapter, switched on or off; other methods' may be active beside it."""
+        """The name of the active MuDPT adapter, enabled or not; adapters of other methods may be active beside it."""
         own = [name for name in self.active_adapters if name in self.mudpt_adapters]
         return own[0] if own else None  # no next(..., None): torch 2.8 does not compile it
 
@@ -82,7 +96,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         return None if name is None else self.mudpt_adapters[name]
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        # names that are not here belong to another method's adapters on the same model
+        # names that are not here are those of another method's adapters on the same model
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         own = [name for name in names if name in self.mudpt_adapters]
         if len(own) > 1:
@@ -106,17 +120,18 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Optional[torch.device] = None) -> None:
         if adapter_name not in self.mudpt_adapters:
-            return  # another method's, which PEFT offers to every tuner layer
-        like = self._towers[0].embeddings.position_embedding.weight
+            return  # another method's: PEFT asks every tuner layer of the model to move it
+        tower = next(iter(self.towers.values()))
+        like = tower.kind.like(tower.module)
         adapter = self.mudpt_adapters[adapter_name]
         device = like.device if device is None else device
         if device.type == "meta" or any(parameter.is_meta for parameter in adapter.parameters()):
-            return  # weights yet to come: of an offloaded base, or of the adapter itself
-        adapter.to(device, like.dtype if like.is_floating_point() else None)  # a quantised table has none to follow
+            return  # there are no numbers yet: the base is offloaded, or the adapter awaits its weights
+        adapter.to(device, like.dtype if like.is_floating_point() else None)  # a quantized table has no dtype to take
 
     @property
     def weight(self) -> torch.Tensor:
-        # PEFT's own property looks for the weight of a wrapped layer, and without one asks itself for ever.
+        # PEFT's own property asks the wrapped layer for its weight; without one it recurses without end.
         raise AttributeError("MuDPTLayer wraps no layer, so it has no weight.")
 
     @property
@@ -128,5 +143,5 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
 
 def _marks(prompts: MultiModalPrompts) -> list[tuple[int, int]]:
-    """What changes when its tensors are replaced or written to."""
+    """Identity and version of its tensors: they change if a tensor is replaced or written to."""
     return [(id(tensor), tensor._version) for tensor in prompts.state_dict(keep_vars=True).values()]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from typing import Optional
 
 import torch
+from accelerate import init_empty_weights
 from peft.functional import delete_adapter
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import set_additional_trainable_modules
 from torch import nn
 
 from .checks import check_adapter_names, check_modules_to_save, check_weights
@@ -17,7 +20,8 @@ from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
 from .prompts.initialization import init_token_ids, start_from_words
 from .prompts.prompts import MultiModalPrompts
 from .towers.base import NO_ADAPTER_PER_SAMPLE
-from .towers.registry import find_towers, tower_shape
+from .towers.registry import Tower, find_towers
+from .towers.text import PromptedText
 
 
 FOLDED = (
@@ -35,8 +39,8 @@ class MuDPTModel(BaseTuner):
         config ([`MuDPTConfig`]): the configuration of the adapter.
         adapter_name (`str`): the name of the adapter.
 
-    It is called like the model it adapts, and returns what that returns, in the same shapes: hooks put the prompts in
-    and take them out again. The formulas are those of `prompts.MultiModalPrompts`.
+    It is called like the model it adapts, and returns what that returns, in the same shapes: hooks insert the prompts
+    and remove them again. The formulas are those of `prompts.MultiModalPrompts`.
 
     Raises:
         ValueError: if the model has no supported tower or the config does not fit it. The model stays as it was.
@@ -58,7 +62,7 @@ class MuDPTModel(BaseTuner):
     target_module_mapping: dict[str, list[str]] = {}
 
     def __init__(self, model: nn.Module, peft_config, adapter_name: str, *args, **kwargs) -> None:
-        # All adapters on a model share one dict of configs, and PEFT writes into it before anything can be refused.
+        # All adapters on a model share one dict of configs, and PEFT adds the new config before we can refuse it.
         configs = getattr(model, "peft_config", {})
         before = dict(configs)
         namesake = before.get(adapter_name)
@@ -74,57 +78,90 @@ class MuDPTModel(BaseTuner):
             configs.update(before)
             raise
 
-    def inject_adapter(self, model: nn.Module, adapter_name: str, *args, state_dict=None, **kwargs) -> None:
-        # PEFT would derive the modules to adapt from the names in `state_dict`; ours does not exist yet.
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: Optional[dict[str, torch.Tensor]] = None,
+    ) -> None:
+        """
+        Add an adapter to the model. It replaces PEFT's method, which searches the model for modules to wrap: MuDPT
+        wraps none, and the places where prompts enter are known.
 
-    def _prepare_adapter_config(self, peft_config: MuDPTConfig, model_config: dict) -> MuDPTConfig:
-        return peft_config  # PEFT would fill in target_modules
+        Args:
+            model: the base model.
+            adapter_name: of an entry of `self.peft_config`.
+            autocast_adapter_dtype, state_dict: not used, as by PEFT's method for most tuners: PEFT casts the adapter
+                and loads its weights afterwards.
+            low_cpu_mem_usage: create the parameters on the device "meta".
 
-    def _prepare_model(self, peft_config: MuDPTConfig, model: nn.Module) -> None:
-        # The last step before PEFT changes anything: whatever there is to refuse is refused here.
-        peft_config.validate()
+        Raises:
+            ValueError: if the config does not fit the model. The model and the config stay as they were.
+        """
+        peft_config = self.peft_config[adapter_name]
+        towers = find_towers(model)
+        self._prepare_config(peft_config, adapter_name, model, towers)
+        # adding an adapter to a model that has some must not change which parameters of theirs are trained
+        has_adapters = any(isinstance(module, BaseTunerLayer) for module in model.modules())
+        trained = [(p, p.requires_grad) for p in model.parameters()] if has_adapters else []
+        with init_empty_weights() if low_cpu_mem_usage else nullcontext():
+            self._create_and_replace(peft_config, adapter_name, _owner(model, towers), towers)
+        self.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
+        self._mark_only_adapters_as_trainable(model)
+        if peft_config.modules_to_save:
+            set_additional_trainable_modules(
+                model=model,
+                peft_config=peft_config,
+                model_config=self.get_model_config(model),
+                adapter_name=adapter_name,
+                activate_adapter=adapter_name in self.active_adapters,
+            )
+        for parameter, requires_grad in trained:
+            parameter.requires_grad = requires_grad
+
+    def _prepare_config(
+        self, peft_config: MuDPTConfig, adapter_name: str, model: nn.Module, towers: dict[Modality, Tower]
+    ) -> None:
+        """Refuse a config that does not fit the model; then fill in what depends on the model."""
         if peft_config.folded and not peft_config.inference_mode:
             raise ValueError(FOLDED)
-        towers = _towers(model)
-        init_ids = init_token_ids(peft_config, model, towers)
-        peft_config.resolve({modality: tower_shape(tower) for modality, tower in towers.items()})
-        peft_config.text_prompt_init_ids = init_ids
-        check_modules_to_save(peft_config, model, towers)
-        layer = getattr(_owner(model), LAYER_NAME, None)
-        adapters = {} if layer is None else layer.mudpt_adapters
-        new_name = next(name for name, config in self.peft_config.items() if config is peft_config)
+        resolved = copy(peft_config)  # so that a refused config stays as it was
+        resolved.resolve({modality: tower.kind.shape(tower.module) for modality, tower in towers.items()})
+        if "text" in towers:
+            _, tower, kind = towers["text"]
+            assert issubclass(kind, PromptedText)
+            resolved.text_prompt_init_ids = init_token_ids(
+                resolved, getattr(model, "name_or_path", None), len(kind.token_table(tower))
+            )
         with torch.device("meta"):
-            new = MultiModalPrompts(peft_config)
-        check_adapter_names([new_name, *adapters], model, [new, *adapters.values()])
-        # One module stands for all, so that `_create_and_replace` is called once per adapter.
-        self._target = f"{next(iter(find_towers(model).values()))}.embeddings".removeprefix(".")
-
-    def _check_target_module_exists(self, peft_config: MuDPTConfig, key: str) -> bool:
-        return key == self._target
+            new = MultiModalPrompts(resolved)
+        check_modules_to_save(resolved, model, towers, new)
+        layer = getattr(_owner(model, towers), LAYER_NAME, None)
+        adapters = {} if layer is None else layer.mudpt_adapters
+        check_adapter_names([adapter_name, *adapters], model, [new, *adapters.values()])
+        vars(peft_config).update(vars(resolved))
 
     def _create_and_replace(
-        self,
-        peft_config: MuDPTConfig,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: Optional[str] = None,
+        self, peft_config: MuDPTConfig, adapter_name: str, owner: nn.Module, towers: dict[Modality, Tower]
     ) -> None:
-        towers, owner = _towers(self.model), _owner(self.model)
+        """Create the adapter in the layer of the module that owns the towers; it replaces nothing."""
         prompts = MultiModalPrompts(peft_config)
-        start_from_words(prompts, peft_config, towers)
-        layer = getattr(owner, LAYER_NAME, None) or MuDPTLayer(list(towers.values()))
+        if peft_config.text_prompt_init_text is not None and "text" in towers:
+            _, tower, kind = towers["text"]
+            assert issubclass(kind, PromptedText)
+            (ids,) = peft_config.text_prompt_init_ids.values()
+            start_from_words(prompts, kind.embed_tokens(tower, ids))
+        layer = getattr(owner, LAYER_NAME, None) or MuDPTLayer(towers)
         layer.update_layer(adapter_name, prompts, peft_config)
         setattr(owner, LAYER_NAME, layer)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         if autocast_adapter_dtype and self.peft_config[adapter_name].folded:
-            # PEFT casts parameters; folded prompts are buffers
-            prompts = getattr(_owner(self.model), LAYER_NAME).mudpt_adapters[adapter_name]
+            # PEFT casts parameters only; folded prompts are buffers
+            prompts = _layer(self.model).mudpt_adapters[adapter_name]
             if all(torch.finfo(constant.dtype).bits < 32 for constant in prompts.buffers()):
                 prompts.float()
 
@@ -138,11 +175,11 @@ class MuDPTModel(BaseTuner):
         cls, model: nn.Module, config: MuDPTConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         weights = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        layer = next(module for module in model.modules() if isinstance(module, MuDPTLayer))
+        layer = _layer(model)
         try:
-            check_weights(weights, config, adapter_name, model)
+            check_weights(weights, adapter_name, model, layer.towers)
         except ValueError:
-            if layer.awaits_weights(adapter_name):  # it was made for these, and holds random ones
+            if layer.awaits_weights(adapter_name):  # it was created for these weights, and holds random ones
                 del model.peft_config[adapter_name]
                 delete_adapter(model, adapter_name, cls.prefix)
             raise
@@ -154,8 +191,9 @@ class MuDPTModel(BaseTuner):
     def _unload_and_optionally_merge(self, merge: bool = True, *args, **kwargs) -> nn.Module:
         if merge:
             self._check_merge_allowed()
-        owner = _owner(self.model)
-        getattr(owner, LAYER_NAME).detach()
+        layer = _layer(self.model)
+        layer.detach()
+        owner = next(module for module in self.model.modules() if layer in module.children())
         delattr(owner, LAYER_NAME)
         return super()._unload_and_optionally_merge(False, *args, **kwargs)
 
@@ -166,11 +204,11 @@ class MuDPTModel(BaseTuner):
         yield
 
 
-def _towers(model: nn.Module) -> dict[Modality, nn.Module]:
-    return {modality: model.get_submodule(name) for modality, name in find_towers(model).items()}
+def _layer(model: nn.Module) -> MuDPTLayer:
+    return next(module for module in model.modules() if isinstance(module, MuDPTLayer))
 
 
-def _owner(model: nn.Module) -> nn.Module:
-    """The innermost module that holds all towers."""
-    parents = [name.split(".")[:-1] for name in find_towers(model).values()]
+def _owner(model: nn.Module, towers: dict[Modality, Tower]) -> nn.Module:
+    """The innermost module that contains all towers."""
+    parents = [tower.name.split(".")[:-1] for tower in towers.values()]
     return model.get_submodule(".".join(os.path.commonprefix(parents)))

@@ -88,7 +88,7 @@ class TestAdding:
             get_peft_model(clip, config(modules_to_save=[wanted]))
 
     def test_modules_to_save_within_one_another_are_refused(self, clip):
-        with pytest.raises(ValueError, match=r"modules_to_save names '.*\.mlp\.fc1' and a module that holds it"):
+        with pytest.raises(ValueError, match=r"modules_to_save names '.*\.mlp\.fc1' and a module that contains it"):
             get_peft_model(clip, config(modules_to_save=["mlp", "fc1"]))
 
     def test_modules_to_save_that_are_no_modules_are_refused(self, clip):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
 import torch
@@ -11,10 +12,10 @@ from peft import PeftConfig, PeftModel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.image_utils import load_image
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+from transformers.utils import ModelOutput
 
 from ..layer import LAYER_NAME
-from ..towers.registry import prompted_tower
+from ..towers.registry import family_of
 from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
 from .packing import PackedClasses
 from .staleness import TextState, text_state
@@ -27,29 +28,49 @@ if TYPE_CHECKING:
     Images = Union[torch.Tensor, Sequence[Union[str, os.PathLike, Image]]]
 
 
-class MuDPTClassifier(torch.nn.Module):
+@dataclass
+class MuDPTClassifierOutput(ModelOutput):
     """
-    Images -> classes, by a CLIP, plain or with an adapter.
-
-    The classes are encoded many to a row (see `packing`). Where a gradient flows into their features, that is done in
-    each forward; otherwise once, and again only when something they depend on has changed: another adapter is active,
-    or none, or a parameter was trained or loaded. Writing through `parameter.data`, as PEFT's `hotswap_adapter` does,
-    is a change that nobody can see: call `forget` after it. Nothing is remembered under `torch.compile`.
+    What [`MuDPTClassifier`] returns, as transformers' models do: by attribute, by key, or as a tuple of what is there.
 
     Args:
-        model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): what
+        loss: cross-entropy of the logits with the labels, without axes; None if no labels were given.
+        logits: (B, C).
+        image_features: (B, D), each of length 1.
+        class_features: the text features (C, D) of the classes, each of length 1.
+    """
+
+    loss: Optional[torch.Tensor] = None
+    logits: Optional[torch.Tensor] = None
+    image_features: Optional[torch.Tensor] = None
+    class_features: Optional[torch.Tensor] = None
+
+
+class MuDPTClassifier(torch.nn.Module):
+    """
+    Classifies images with a CLIP, plain or with an adapter.
+
+    The classes are encoded many to a row (see `packing`). If gradients flow into their features, they are encoded in
+    each forward; otherwise the features are cached, and encoded again when something they depend on has changed:
+    another adapter is active, or none, or a parameter was trained or loaded. Writing through `parameter.data`, as
+    PEFT's `hotswap_adapter` does, cannot be detected: call `forget` afterwards. Nothing is cached under
+    `torch.compile`, or while text features depend on the image.
+
+    Args:
+        model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): the model that
             classifies. It is shared, not copied.
-        class_names: in the order of the labels. None: those the active adapter was trained on, if it remembers them.
+        class_names: in the order of the labels. None: those that the active adapter was trained on, if its config
+            names them.
         template: text of a class as the model is fed it, with `{}` for the name: what stands after the text prompts.
             None: the active adapter's.
         tokenizer: None: that of the CLIP the model was loaded from.
-        image_processor: likewise. Only needed for images that are no tensors.
-        class_batch_size: classes encoded at a time, in a group whose activations are kept; None chooses by the size
-            of the model. It bounds the memory, whatever the number of classes.
+        image_processor: None: that of the CLIP the model was loaded from. Only needed for images that are no tensors.
+        class_batch_size: number of classes encoded at a time, in a group whose activations are kept; None chooses by
+            the size of the model. It bounds the memory, whatever the number of classes.
 
     Raises:
-        ValueError: if there are no classes, the template has no place for the name, or a text is too long for the
-            text tower.
+        ValueError: if the model is not supported, there are no classes, the template has no place for the name, or a
+            text is too long for the text tower.
 
     Example:
 
@@ -70,12 +91,9 @@ class MuDPTClassifier(torch.nn.Module):
         class_batch_size: Optional[int] = None,
     ):
         super().__init__()
-        tower = prompted_tower(getattr(model, "text_model", None))
-        if tower is None or not hasattr(model, "get_image_features") or model.logit_scale.is_meta:
-            what = "has offloaded weights" if hasattr(model, "logit_scale") else f"is a {type(model).__name__}"
-            raise ValueError(
-                f"The model {what}; give a whole CLIPModel, MetaClip2Model or SiglipModel, loaded, plain or adapted."
-            )
+        self.family = family_of(model)
+        if self.family.logit_scale(model).is_meta:
+            raise ValueError("The model has offloaded weights, but a classifier needs all of them. Load it whole.")
         self.model = model
         self.config = model.config
         self.class_names = checked_names(_remembered(model, "class_names") if class_names is None else class_names)
@@ -84,11 +102,11 @@ class MuDPTClassifier(torch.nn.Module):
         self._image_processor = image_processor
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(_origin(model, "tokenizer"))
-        whole = None if tower.is_causal else model.config.text_config.max_position_embeddings
-        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=whole)
+        multiple = self.family.text.pad_multiple(self.family.text_tower(model))
+        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=multiple)
         # by number of text prompt tokens, and whether classes share rows
         self._layouts: dict[tuple[int, bool], list[PackedClasses]] = {}
-        self._layout()  # a text that does not fit is refused now
+        self._layout()  # refuses a text that does not fit
         self._known: Optional[tuple[TextState, torch.Tensor]] = None
 
     @classmethod
@@ -102,17 +120,17 @@ class MuDPTClassifier(torch.nn.Module):
         **model_kwargs,
     ) -> MuDPTClassifier:
         """
-        Load an adapter, the CLIP it names, and the classes it remembers.
+        Load an adapter, and the CLIP and the classes that its config names.
 
         Args:
             adapter: folder or Hub id.
             class_names, template, class_batch_size: see the class.
-            base_model_name_or_path: the CLIP, if it lies elsewhere than where the adapter says.
+            base_model_name_or_path: the CLIP, if it is not where the adapter's config says.
             **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
 
         Raises:
-            ValueError: if the adapter names no CLIP or does not fit the one given, or no classes are given and it
-                remembers none.
+            ValueError: if the adapter names no CLIP or does not fit the one given, or if neither the caller nor the
+                adapter gives classes.
         """
         base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
         if not base:
@@ -122,43 +140,40 @@ class MuDPTClassifier(torch.nn.Module):
         tokenizer = AutoTokenizer.from_pretrained(base)
         return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
 
-    def forward(
-        self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None
-    ) -> ImageClassifierOutputWithNoAttention:
+    def forward(self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None) -> MuDPTClassifierOutput:
         """
-        Classify images, with gradients where they are asked for.
+        Classify images, with gradients if they are enabled.
 
         Args:
             pixel_values: images (B, 3, H, W), as the image processor makes them.
             labels: of the images (B,).
 
         Returns:
-            `logits` (B, C), exp(logit_scale) * cosine (SigLIP: + logit_bias) as `logits_per_image` of CLIP's own
-            forward; `loss`, their cross-entropy with the labels, if these are given.
+            The logits, as `logits_per_image` of the model's own forward, the features they are made from, and, if
+            labels are given, the loss.
         """
-        image_features = self.model.get_image_features(pixel_values=pixel_values).pooler_output  # (B, D)
-        cosine = normalize(image_features, dim=-1) @ self.class_features().t()  # (B, C)
-        logits = cosine * self.model.logit_scale.exp()
-        if hasattr(self.model, "logit_bias"):
-            logits = logits + self.model.logit_bias
+        image_features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
+        class_features = self.class_features()  # (C, D)
+        logits = self.family.logits(self.model, image_features @ class_features.t())  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+        return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
     def class_features(self) -> torch.Tensor:
         """The text features (C, D) of the classes, each of length 1. With a gradient if one flows into them."""
-        if torch.compiler.is_compiling():
+        layer = getattr(self.model, LAYER_NAME, None)
+        if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
             return self._encode()
         state = text_state(self.model)
         if torch.is_grad_enabled() and state.requires_grad:
             return self._encode()
         known = self._known
         if known is None or not known[0].equals(state):
-            with torch.inference_mode(False), torch.no_grad():  # to be of use outside of inference_mode, too
+            with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
                 self._known = known = state, self._encode()
-        return known[1].clone()  # which the caller may write to
+        return known[1].clone()  # the caller may write to the copy
 
     def forget(self) -> None:
-        """Encode the classes anew the next time."""
+        """Clear the cache: the next call encodes the classes again."""
         self._known = None
 
     @torch.no_grad()
@@ -169,10 +184,10 @@ class MuDPTClassifier(torch.nn.Module):
         Args:
             images: pictures (PIL), their files or URLs; or pixel values (N, 3, H, W), as the image processor makes
                 them.
-            batch_size: images at a time.
+            batch_size: number of images at a time.
 
         Returns:
-            Probabilities (N, C) in float32, which add up to 1 for each image.
+            Probabilities (N, C) in float32; those of each image add up to 1.
 
         Raises:
             ValueError: if the images are none of these, or `batch_size` is less than 1.
@@ -220,10 +235,10 @@ class MuDPTClassifier(torch.nn.Module):
     @property
     def image_processor(self) -> BaseImageProcessor:
         """
-        What makes pixel values (N, 3, H, W) of pictures: the one given, or that of the CLIP the model was loaded from.
+        Makes pixel values (N, 3, H, W) from pictures: the one given, or that of the CLIP the model was loaded from.
 
         Raises:
-            ValueError: if none was given and the CLIP was not loaded from anywhere.
+            ValueError: if none was given and the CLIP was not loaded from a folder or the Hub.
         """
         if self._image_processor is None:
             origin = _origin(self.model, "image_processor")
@@ -232,7 +247,7 @@ class MuDPTClassifier(torch.nn.Module):
 
     def _pixel_values(self, images: Images) -> torch.Tensor:
         if not isinstance(images, torch.Tensor):
-            # load_image turns them upright and into RGB
+            # load_image applies the EXIF orientation and converts to RGB
             pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
             images = self.image_processor(pictures, return_tensors="pt").pixel_values
         return images.to(self.model.device, self.model.dtype)
@@ -252,18 +267,18 @@ class MuDPTClassifier(torch.nn.Module):
 
 
 def _origin(model: torch.nn.Module, argument: str) -> str:
-    """Where the CLIP was loaded from."""
+    """The folder or Hub id that the CLIP was loaded from."""
     if not model.name_or_path:
         raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
     return model.name_or_path
 
 
 def _remembered(model: torch.nn.Module, field: str):
-    """What the active adapter's config says of the classes it was trained on."""
+    """A field of the active adapter's config about the classes that it was trained on."""
     layer = getattr(model, LAYER_NAME, None)
     active = None if layer is None else layer.active_name
     value = None if active is None else getattr(model.peft_config[active], field)
     if value is None:
         argument = {"class_names": "class_names", "class_template": "template"}[field]
-        raise ValueError(f"The model has no active adapter that remembers its {field}. Give {argument}.")
+        raise ValueError(f"The model has no active adapter whose config has {field}. Give {argument}.")
     return value

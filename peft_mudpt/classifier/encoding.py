@@ -10,13 +10,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..layer import LAYER_NAME, MuDPTLayer
-from ..towers.registry import prompted_tower
+from ..towers.registry import family_of
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
 
 
-# What a training step may keep of one group's activations before it computes them a second time instead.
+# Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
 GROUP_BYTES = 2**30
-# Attention that takes a mask of four axes. The others (flash attention) get one class per row.
+# Implementations of attention that take a mask of four axes. The others (flash attention) get one class per row.
 MASKED_ATTENTION = ("sdpa", "eager")
 
 
@@ -24,45 +24,46 @@ def lay_out_classes(
     model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
 ) -> list[PackedClasses]:
     """
-    Lay class texts out for the text tower of a model, as it is now: another `num_text_tokens` or `takes_masks` asks
-    for a new layout.
+    Lay class texts out for the text tower of a model. The layout is valid until `num_text_tokens` or `takes_masks`
+    changes.
 
     Args:
         model: a CLIP, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L), padded on the right, to
-            any length if the tower is causal.
+        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L), padded on the right (to
+            any length, if the tower is causal).
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
 
     Returns:
         The groups, on the model's device.
 
     Raises:
-        ValueError: if a text does not fit the tower, or the texts are none that a CLIP tokenizer makes.
+        ValueError: if a text does not fit the tower, or the texts were not made by a CLIP tokenizer.
     """
-    tower, prompted = model.text_model, prompted_tower(model.text_model)
-    table = tower.embeddings.position_embedding.weight
-    room = len(table) - num_text_tokens(model)
-    if prompted.is_causal:
-        words = class_words(class_tokens, partial(prompted.is_eos, tower))
+    family = family_of(model)
+    tower, kind = family.text_tower(model), family.text
+    table = kind.num_positions(tower)
+    room = table - num_text_tokens(model)
+    if kind.is_causal:
+        words = class_words(class_tokens, partial(kind.is_eos, tower))
         lengths = [len(text) for text in words]
     else:
         ids = class_tokens["input_ids"]  # (C, L)
         words = ids[:, :room].tolist()
-        lengths = prompted.text_lengths(ids).tolist()
+        lengths = kind.text_lengths(ids).tolist()
     if max(lengths) > room:
         raise ValueError(
             f"The text of class {lengths.index(max(lengths))} has {max(lengths)} tokens, which with "
-            f"{len(table) - room} prompt tokens is more than the {len(table)} positions of the text tower. Shorten it "
-            f"to {room} tokens, those that the tokenizer adds included (and a token of padding, where there is some)."
+            f"{table - room} prompt tokens is more than the {table} positions of the text tower. Shorten it to {room} "
+            "tokens, including those that the tokenizer adds (and one token of padding, if there is padding)."
         )
     if class_batch_size is None:
-        class_batch_size = _classes_per_group(tower.config, words, table.dtype)
+        class_batch_size = _classes_per_group(tower.config, words, kind.like(tower).dtype)
     elif not isinstance(class_batch_size, int) or class_batch_size < 1:
-        raise ValueError(f"class_batch_size={class_batch_size} is no number of classes; give at least 1, or None.")
+        raise ValueError(f"class_batch_size={class_batch_size} is not a number of classes; give at least 1, or None.")
     groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
     if takes_masks(model):
-        packed = [pack_classes(group, len(table) - room, max_length=len(table)) for group in groups]
-    elif prompted.is_causal:
+        packed = [pack_classes(group, table - room, max_length=table) for group in groups]
+    elif kind.is_causal:
         packed = [class_per_row(group) for group in groups]
     else:
         packed = [PackedClasses(torch.tensor(group)) for group in groups]
@@ -71,10 +72,10 @@ def lay_out_classes(
 
 def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
     """
-    The text features (C, D) of classes that `lay_out_classes` has laid out for this model as it is now.
+    The text features (C, D), not normalized, of classes in a layout that is valid for this model.
 
-    With gradients, all groups but the last are run a second time in the backward pass (which comes to the last group
-    first): what is kept is the activations of one group, however many classes there are.
+    With gradients, all groups but the last are computed a second time in the backward pass (which begins with the last
+    group), so the activations of one group are kept, whatever the number of classes.
     """
     *recomputed, last = groups
     features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
@@ -82,32 +83,34 @@ def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.
 
 
 def num_text_tokens(model: torch.nn.Module) -> int:
-    """Number of prompt tokens that the text tower of this model puts in now."""
+    """Number of prompt tokens that are inserted in the text tower of this model now."""
     layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
     return 0 if layer is None else layer.num_tokens("text")
 
 
 def takes_masks(model: torch.nn.Module) -> bool:
-    """Whether classes can share a row: attention is causal, and can be told which token sees which."""
-    tower = model.text_model
-    return prompted_tower(tower).is_causal and tower.config._attn_implementation in MASKED_ATTENTION
+    """Whether classes can share a row: attention is causal, and takes a mask that says which token sees which."""
+    family = family_of(model)
+    return family.text.is_causal and family.text_tower(model).config._attn_implementation in MASKED_ATTENTION
 
 
 def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
-    mask, tower = group.attention_mask, model.text_model
-    if mask is not None and tower.config._attn_implementation == "eager":  # which adds the mask
+    family = family_of(model)
+    mask, tower = group.attention_mask, family.text_tower(model)
+    if mask is not None and tower.config._attn_implementation == "eager":  # eager attention adds the mask
         lowest = torch.finfo(tower.dtype).min
         mask = torch.zeros_like(mask, dtype=tower.dtype).masked_fill(~mask, lowest)
     output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids)
     if group.eos is None:
-        return output.pooler_output  # (C, D)
-    hidden = output.last_hidden_state
-    return model.text_projection(hidden.flatten(0, 1)[group.eos])  # (R, L, d) -> (C, d) -> (C, D)
+        pooled = family.text.pooled(output)  # (C, d)
+    else:
+        pooled = output.last_hidden_state.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
+    return family.text.project(model, pooled)  # (C, D)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:
-    # Kept per token and layer where weights are frozen: the input of both norms; query, key, value and the attended;
-    # the middle of the MLP before and after its activation.
+    # What autograd keeps per token and layer if the weights are frozen: the input of both norms; query, key, value and
+    # the output of attention; the hidden channels of the MLP before and after the activation.
     width = 6 * config.hidden_size + 2 * config.intermediate_size
     bytes_per_token = config.num_hidden_layers * width * dtype.itemsize
     tokens_per_class = sum(map(len, words)) / len(words)

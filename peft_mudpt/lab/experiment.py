@@ -206,8 +206,7 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     reset_peak_memory(accelerator)
     classifier = plan.backbone.classifier(learner.model, plan.task.class_names, plan.template_after_prompts)
     if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        image_size = classifier.config.vision_config.image_size
-        loader = training_loader(accelerator, plan.task.train, image_processor, plan.recipe, image_size)
+        loader = training_loader(accelerator, classifier, plan.task.train, image_processor, plan.recipe)
         plan.method.initialize(learner.model, loader)
     progress = train(accelerator, classifier, plan.task.train, image_processor, plan.recipe, checkpoints)
     memory = peak_memory_bytes(accelerator)

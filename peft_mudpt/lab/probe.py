@@ -7,6 +7,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
+from ..towers.registry import family_of
+
 
 class LinearProbe(torch.nn.Module):
     """
@@ -20,16 +22,13 @@ class LinearProbe(torch.nn.Module):
         super().__init__()
         self.clip = clip.requires_grad_(False)
         self.config = clip.config
-        config = clip.config  # SigLIP projects texts alone
-        width = config.projection_dim if hasattr(config, "projection_dim") else config.text_config.projection_size
-        self.head = torch.nn.Linear(width, num_classes)
+        self.family = family_of(clip)
+        self.head = torch.nn.Linear(self.family.feature_size(clip.config), num_classes)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
     def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutputWithNoAttention:
         """The `logits` (B, C) of images (B, 3, H, W)."""
         with torch.no_grad():
-            features = normalize(
-                self.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1
-            )  # (B, D)
-        return ImageClassifierOutputWithNoAttention(logits=self.clip.logit_scale.exp() * self.head(features))
+            features = normalize(self.family.image_features(self.clip, pixel_values), dim=-1)  # (B, D)
+        return ImageClassifierOutputWithNoAttention(logits=self.family.logit_scale(self.clip) * self.head(features))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Optional
 
 import torch
-from torch import nn
 from transformers import AutoTokenizer
 
-from ..config import Modality, MuDPTConfig
+from ..config import MuDPTConfig
 from .prompts import MultiModalPrompts
 
 
 def init_token_ids(
-    config: MuDPTConfig, model: nn.Module, towers: dict[Modality, nn.Module]
+    config: MuDPTConfig, name_or_path: Optional[str], vocabulary: int
 ) -> Optional[dict[str, list[int]]]:
     """
     The token ids of `config.text_prompt_init_text`, keyed by these words.
@@ -21,17 +20,20 @@ def init_token_ids(
     A config that has them already (a saved adapter's) keeps them; otherwise the tokenizer named by the config, or the
     base model's own, makes them.
 
+    Args:
+        config: of the adapter.
+        name_or_path: where the base model was loaded from, if the config does not say it.
+        vocabulary: number of tokens that the base model knows.
+
     Raises:
         ValueError: if there is no tokenizer, or it does not belong to the base model.
     """
     words = config.text_prompt_init_text
-    if words is None or "text" not in towers:
+    if words is None:
         return config.text_prompt_init_ids
     ids = (config.text_prompt_init_ids or {}).get(words)
     if ids is None:
-        name = config.tokenizer_name_or_path or config.base_model_name_or_path or getattr(model, "name_or_path", None)
-        ids = _tokenize(words, name)
-    vocabulary = towers["text"].embeddings.token_embedding.weight.shape[0]
+        ids = _tokenize(words, config.tokenizer_name_or_path or config.base_model_name_or_path or name_or_path)
     if max(ids) >= vocabulary:
         raise ValueError(
             f"text_prompt_init_text={words!r} has the token ids {ids}, but the base model knows only {vocabulary} "
@@ -61,19 +63,12 @@ def _tokenize(words: str, tokenizer_name_or_path: Optional[str]) -> list[int]:
 
 
 @torch.no_grad()
-def start_from_words(prompts: MultiModalPrompts, config: MuDPTConfig, towers: dict[Modality, nn.Module]) -> None:
+def start_from_words(prompts: MultiModalPrompts, embedded: torch.Tensor) -> None:
     """
-    Start the text prompts of the input layer from the token embeddings of the config's words, if it has any: the first
-    n of them; if there are fewer, the other prompts stay random.
+    Start the text prompts of the input layer from the embeddings (m, d_t) of words: the first n of them; if there are
+    fewer, the other prompts stay random.
     """
-    if config.text_prompt_init_text is None or "text" not in towers:
-        return
-    token_embedding = towers["text"].embeddings.token_embedding
-    # an offloaded weight is on "meta" until its module runs; the ids then go where it will be
-    device = "cpu" if token_embedding.weight.is_meta else token_embedding.weight.device
-    (ids,) = config.text_prompt_init_ids.values()
-    embedded = token_embedding(torch.tensor(ids, device=device))  # (m, d_t)
     first = prompts.text_prompts[0]  # (n, d_t)
     m = min(len(embedded), len(first))
-    if not embedded.is_meta:  # a base without numbers gives none
+    if not embedded.is_meta:  # a base on "meta" has no numbers to start from
         first[:m] = embedded[:m].to(first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import ClassVar, Optional
 
 import torch
 from torch import nn
@@ -29,7 +29,12 @@ class MultiModalPrompts(nn.Module):
         vision_prompts: (layers, n, d_v), likewise.
         text_to_vision, vision_to_text: the injection models, or None.
         num_tokens, depth: by modality, prompt tokens per layer (n) and layers with prompts; 0 where there are none.
+        text_depends_on_image: whether the text prompts depend on a condition, such as an image's feature. Then text
+            features can be neither cached nor folded nor exported. False here; for a subclass that overrides
+            `for_batch`.
     """
+
+    text_depends_on_image: ClassVar[bool] = False
 
     def __init__(self, config: MuDPTConfig):
         super().__init__()
@@ -78,3 +83,10 @@ class MultiModalPrompts(nn.Module):
         if fused.stop < layers.stop:
             parts.append(own[fused.stop : layers.stop])
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """
+        The effective prompts (1, len(layers), n, d), which all samples of a batch share. A subclass whose prompts
+        depend on `condition` (B, ...) returns (B, len(layers), n, d) if it is given one.
+        """
+        return self(modality, layers)[None]

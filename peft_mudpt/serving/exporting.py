@@ -1,4 +1,4 @@
-"""A classifier as one file that needs neither this package nor CLIP: images in, class probabilities out."""
+"""Exports a classifier as one file that needs neither this package nor CLIP: images in, class probabilities out."""
 
 from __future__ import annotations
 
@@ -22,39 +22,42 @@ ExportFormat = Literal["onnx", "torch_export"]
 
 
 class _ImageClassifier(torch.nn.Module):
-    """What is left of a classifier when its classes are fixed: the vision tower and one row of numbers per class."""
+    """A classifier with fixed classes: the vision tower, and one row of numbers per class."""
 
     def __init__(self, classifier: MuDPTClassifier):
         super().__init__()
         classifier = copy.deepcopy(classifier).cpu().float().eval()
-        model = classifier.model
+        model, family = classifier.model, classifier.family
         layer = getattr(model, LAYER_NAME, None)
         if layer is not None and layer.num_tokens("vision"):
             fold_adapter(model)
-        # only these are asked; the hooks on the vision tower read the prompts
-        self.vision_model = model.vision_model
-        self.visual_projection = getattr(model, "visual_projection", torch.nn.Identity())
+        # only these modules are used; the hooks on the vision tower read the prompts
+        self.vision = family.vision
+        self.tower, *self.projections = family.vision.feature_parts(model)
+        self.projections = torch.nn.ModuleList(self.projections)
         self.prompt_learner = layer
-        with torch.no_grad():
-            self.register_buffer("class_weights", classifier.class_features() * model.logit_scale.exp())  # (C, D)
+        with torch.no_grad():  # what is added to all logits would not change the probabilities
+            self.register_buffer("class_weights", classifier.class_features() * family.logit_scale(model))  # (C, D)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        image_features = self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)  # (B, D)
+        image_features = self.vision.pooled(self.tower(pixel_values=pixel_values))
+        for projection in self.projections:
+            image_features = projection(image_features)  # (B, D)
         return (normalize(image_features, dim=-1) @ self.class_weights.t()).softmax(dim=-1)  # (B, C)
 
 
 def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
     """
-    Write a classifier with its classes as one file, in float32: whole, or not at all.
+    Export a classifier with its classes as one file, in float32. An error leaves no partial file.
 
-    It takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and gives
-    `probabilities` (B, C). Beside the numbers it holds `class_names` (JSON, in the order of the probabilities),
-    `class_template` and `preprocessor_config` (JSON: what the image processor does): in ONNX in its metadata, in a
+    The exported program takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and
+    returns `probabilities` (B, C). The file also contains `class_names` (JSON, in the order of the probabilities),
+    `class_template` and `preprocessor_config` (JSON: the image processor's settings): ONNX in its metadata, a
     `torch.export` archive as extra files.
 
     Args:
-        classifier: what to write, with the adapter that is active now.
-        file: where to, such as `classifier.onnx` or `classifier.pt2`.
+        classifier: the classifier, with the adapter that is active now.
+        file: where to write it, such as `classifier.onnx` or `classifier.pt2`.
         format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`; at most 2 GB), or
             `torch_export`, for `torch.export.load` and AOTInductor.
 
@@ -62,8 +65,8 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
         The file.
 
     Raises:
-        ValueError: if there is no such format, or `file` is a folder.
-        ImportError: if what writes it is not installed.
+        ValueError: if there is no such format, `file` is a folder, or the adapter's text features depend on the image.
+        ImportError: if the packages that write the format are not installed.
     """
     if format not in get_args(ExportFormat):
         raise ValueError(f"format={format!r} is unknown; it is one of {', '.join(get_args(ExportFormat))}.")
@@ -72,13 +75,18 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"{file} is a folder; give the name of a file.")
+    layer = getattr(classifier.model, LAYER_NAME, None)
+    if layer is not None and layer.text_depends_on_image:
+        raise ValueError(
+            f"The adapter {layer.active_name!r} makes other text features for each image, so the classes cannot be "
+            "fixed in a file. Activate another adapter with set_adapter(name), or serve the model itself."
+        )
     notes = {
         "class_names": json.dumps(classifier.class_names),
         "class_template": classifier.template,
         "preprocessor_config": classifier.image_processor.to_json_string(),
     }
-    size = classifier.config.vision_config.image_size
-    example = torch.zeros(2, classifier.config.vision_config.num_channels, size, size)
+    example = torch.zeros(2, *classifier.family.image_shape(classifier.config))
     with torch.autocast("cpu", enabled=False):
         program = torch.export.export(
             _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}

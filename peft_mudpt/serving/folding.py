@@ -1,4 +1,4 @@
-"""A trained adapter without the machinery of its training: fused prompts are the same for every image and text."""
+"""Folds a trained adapter: keeps its fused prompts as constants, and drops the network that fused them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..layer import LAYER_NAME, MuDPTLayer
 from ..prompts.prompts import MultiModalPrompts
 
 
-@torch.inference_mode(False)  # the prompts outlive it
+@torch.inference_mode(False)  # so that the prompts are ordinary tensors
 @torch.no_grad()
 def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> None:
     """
-    Replace an adapter, in place, by one of the same type that holds its fused prompts and no fusion network.
+    Replace an adapter, in place, by one of the same type that contains its fused prompts and no fusion network.
 
     The model computes the same, with less work. The adapter is saved and loaded as before, in a file of
     `layers * n * (text width + vision width)` numbers (0.2 MB for MuDPT at ViT-B/16, where the trained adapter has
-    44 MB), but it cannot be trained any more. What `modules_to_save` has trained stays as it is.
+    44 MB), but it can no longer be trained. Modules that were trained by `modules_to_save` stay as they are.
 
     Args:
         model: a [`~peft.PeftModel`], or a CLIP of transformers with adapters.
         adapter_name: the MuDPT adapter; None for the active one.
 
     Raises:
-        ValueError: if there is no such MuDPT adapter.
+        ValueError: if there is no such MuDPT adapter, or its text prompts depend on the image.
     """
     layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
     adapters = {} if layer is None else layer.mudpt_adapters
@@ -37,12 +37,17 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
         asked = "active MuDPT adapter" if adapter_name is None else f"MuDPT adapter {adapter_name!r}"
         raise ValueError(f"The model has no {asked} to fold; its MuDPT adapters are {list(adapters)}.")
     trained = adapters[adapter_name]
+    if trained.text_depends_on_image:
+        raise ValueError(
+            f"The adapter {adapter_name!r} makes other text prompts for each image, so they cannot be folded into "
+            "constants. Use it as it is."
+        )
     config = _folded(model.peft_config[adapter_name])
     folded = MultiModalPrompts(config)
     for modality in MODALITIES:
         layers = range(trained.depth[modality])
         if layers:
-            # cut as the towers ask for them, so that the numbers are equal to the last bit
+            # computed in the parts that the towers ask for, so that the numbers are equal to the last bit
             parts = [trained(modality, part) for part in (layers[:1], layers[1:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
     adapters[adapter_name] = folded

@@ -1,9 +1,9 @@
-"""The life of the prompts in one tower: the forward hooks that every model family shares.
+"""The forward hooks by which prompts enter, cross and leave one tower; every model family shares them.
 
-The hooks are registered once and hold no tensor. They ask the `PromptSource` afresh in each forward, so that switching
-an adapter off or over is a flag they read (which `torch.compile` follows). The prompts of the deep layers are made
-once, all together, and travel as an argument from the encoder to its layers: with the call, which threads, exceptions
-and gradient checkpointing cannot mix up.
+The hooks are registered once and hold no tensor and no module, only the `PromptSource`. They ask it again in each
+forward, so switching an adapter on, off or over is a flag that they read (which `torch.compile` follows). The prompts
+of the deep layers are computed in one call and travel from the encoder to its layers as an argument. Threads,
+exceptions and gradient checkpointing cannot mix them up, because an argument belongs to one call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from ..config import Modality
+from ..config import Modality, TowerShape
 
 
 NO_ADAPTER_PER_SAMPLE = (
@@ -23,29 +23,64 @@ NO_ADAPTER_PER_SAMPLE = (
     "sequence layout. Activate one adapter with set_adapter(name), and run the samples of each adapter together."
 )
 
-
-DEEP_PROMPTS = "mudpt_deep_prompts"  # the argument from the encoder to its layers
+# Arguments of a tower's forward. The first comes from the caller: what the prompts depend on, one row per sample.
+# transformers' towers pass arguments they do not know on to the encoder, and the encoder to its layers.
+CONDITION = "mudpt_condition"
+INPUT_PROMPTS = "mudpt_input_prompts"  # from the tower to its encoder
+DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers
 
 
 class PromptSource(Protocol):
-    """Whom the hooks ask."""
+    """What the hooks ask for prompts."""
 
     def num_tokens(self, modality: Modality) -> int:
         """Number of prompt tokens in this tower now; 0 if it runs without prompts."""
 
-    def prompts(self, modality: Modality, start: int, stop: Optional[int] = None) -> Optional[torch.Tensor]:
-        """The prompts (k, n, d) of the layers from `start` to before `stop`, 0 the input; None if these have none."""
+    def prompts(
+        self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
+    ) -> Optional[torch.Tensor]:
+        """
+        The prompts (b, k, n, d) of the layers from `start` to before `stop`, where layer 0 is the input; None if
+        these layers have none. b is 1 if all samples share the prompts, or B if they depend on `condition` (B, ...).
+        """
+
+
+def part(module: nn.Module, path: str):
+    """The part of a module (or of a wrapper that forwards attributes to it) at a dotted path."""
+    for name in path.split("."):
+        module = getattr(module, name)
+    return module
 
 
 class PromptedTower:
     """
-    The life of the prompts in one tower: inserted at the embeddings, overwritten before each deep layer, removed after
-    the last. What the base model returns therefore has the shapes it has without prompts; only `attentions`, which
-    relate all tokens, show them. (A tower's `embeddings` or `encoder` called by itself shows them too; and a text
-    tower that gives up padding for them returns no states of it.)
+    A kind of tower: where it keeps its parts (class attributes), and the hooks that prompts need (methods).
+
+    Prompts are inserted after the embeddings, overwritten before each deep layer, and removed after the last one. What
+    the base model returns therefore has the shapes it has without prompts; only `attentions`, which relate all tokens,
+    contain them. Calling `embeddings` or `encoder` directly exposes the prompts.
+
+    Args:
+        source: what the hooks ask for prompts.
+
+    Attributes:
+        modality: `text` or `vision`.
+        tower_class: the class of the tower in transformers.
+        tower, projection: where a whole model keeps the tower, and the module that projects its pooled output to the
+            feature; None if the tower projects by itself.
+        embeddings, encoder: where the tower keeps these modules.
+        layers: where the encoder keeps its layers.
+        position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d).
     """
 
     modality: ClassVar[Modality]
+    tower_class: ClassVar[type[nn.Module]]
+    tower: ClassVar[str]
+    projection: ClassVar[Optional[str]]
+    embeddings: ClassVar[str] = "embeddings"
+    encoder: ClassVar[str] = "encoder"
+    layers: ClassVar[str] = "layers"
+    position_embedding: ClassVar[str] = "position_embedding"
 
     def __init__(self, source: PromptSource):
         self.source = source
@@ -55,64 +90,108 @@ class PromptedTower:
         """The tokens before and after the n prompt tokens of `hidden` (B, L, d)."""
         raise NotImplementedError
 
-    @staticmethod
-    def hooked_modules(tower: nn.Module) -> list[nn.Module]:
-        """The modules that must stay in place for the prompts to reach the tower."""
-        return [tower, tower.embeddings, tower.encoder, *tower.encoder.layers]
+    @classmethod
+    def shape(cls, tower: nn.Module) -> TowerShape:
+        """The sizes of a tower that an adapter depends on."""
+        layers = part(tower, f"{cls.encoder}.{cls.layers}")
+        return TowerShape(tower.config.hidden_size, len(layers))
+
+    @classmethod
+    def like(cls, tower: nn.Module) -> torch.Tensor:
+        """The tensor of a tower whose device and dtype new prompts take."""
+        # the weight of whatever stands there: LoRA may have wrapped the module
+        return part(tower, f"{cls.embeddings}.{cls.position_embedding}").weight
+
+    @classmethod
+    def pooled(cls, output) -> torch.Tensor:
+        """The pooled output (B, d), before the projection, from what the tower returns."""
+        return output.pooler_output
+
+    @classmethod
+    def feature_parts(cls, model: nn.Module) -> list[nn.Module]:
+        """The modules of a whole model that features pass through: the tower, and its projection if there is one."""
+        return [part(model, path) for path in (cls.tower, cls.projection) if path is not None]
+
+    @classmethod
+    def project(cls, model: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
+        """The features (B, D), not normalized, of a whole model from the tower's pooled output (B, d)."""
+        return pooled if cls.projection is None else part(model, cls.projection)(pooled)
+
+    @classmethod
+    def hooked_modules(cls, tower: nn.Module) -> list[nn.Module]:
+        """The modules that must stay in place so that the prompts reach the tower."""
+        encoder = part(tower, cls.encoder)
+        return [tower, part(tower, cls.embeddings), encoder, *part(encoder, cls.layers)]
 
     def attach(self, tower: nn.Module) -> list[RemovableHandle]:
         """Register the hooks on one tower."""
+        _, embeddings, encoder, *layers = self.hooked_modules(tower)
         return [
             tower.register_forward_pre_hook(self.prepare, with_kwargs=True),
-            tower.embeddings.register_forward_hook(self.insert),
-            tower.encoder.register_forward_pre_hook(self.hand_down, with_kwargs=True),
+            embeddings.register_forward_hook(self.insert),
+            encoder.register_forward_pre_hook(self.hand_down, with_kwargs=True),
             *(
                 layer.register_forward_pre_hook(partial(self.overwrite, index), with_kwargs=True)
-                for index, layer in enumerate(tower.encoder.layers)
+                for index, layer in enumerate(layers)
             ),
-            tower.encoder.register_forward_hook(self.remove),
+            encoder.register_forward_hook(self.remove),
             tower.register_forward_hook(self.remove_from_hidden_states),
         ]
 
-    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        """Look at the tower's arguments, and change what the prompts make another."""
+    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Adjust the tower's arguments for the inserted prompts. A condition is dropped unless a subclass uses it."""
         if self.source.num_tokens(self.modality) and kwargs.get("adapter_names") is not None:
             raise ValueError(NO_ADAPTER_PER_SAMPLE)
-        return None
+        return args, {name: value for name, value in kwargs.items() if name != CONDITION}
 
-    def input_prompts(self, embeddings: nn.Module) -> Optional[torch.Tensor]:
-        """The prompts (n, d) as they stand beside the embedded tokens."""
-        prompts = self.source.prompts(self.modality, 0, 1)  # (1, n, d)
-        return None if prompts is None else prompts[0]
+    def as_embedded(self, embeddings: nn.Module, prompts: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """The input prompts (b, n, d) as they stand beside the embedded tokens, on that device."""
+        return prompts
 
     def insert(self, embeddings: nn.Module, args: tuple, hidden: torch.Tensor) -> Optional[torch.Tensor]:
-        prompts = self.input_prompts(embeddings)
-        return None if prompts is None else self._replace(hidden, 0, prompts)  # (B, L, d) -> (B, L + n, d)
+        """Insert the input prompts. Where they depend on a condition, these hold their places until `hand_down`."""
+        prompts = self.source.prompts(self.modality, 0, 1)  # (1, 1, n, d)
+        if prompts is None:
+            return None
+        return self._replace(hidden, 0, self.as_embedded(embeddings, prompts[:, 0], hidden.device))  # -> (B, L + n, d)
 
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        if encoder.training and any(layer.gradient_checkpointing for layer in encoder.layers):
-            return None  # each layer makes its own, again in the backward pass: the reentrant kind shares no graph
-        prompts = self.source.prompts(self.modality, 1)
-        return None if prompts is None else (args, {**kwargs, DEEP_PROMPTS: prompts})
+        """Compute the prompts of the deep layers, all in one call, and pass them on to the layers."""
+        condition, own = kwargs.get(CONDITION), kwargs.pop(INPUT_PROMPTS, None)
+        if own is not None:  # (b, n, d), which the embeddings could not know
+            hidden, *rest = args or (kwargs.pop("inputs_embeds"),)
+            args = self._replace(hidden, own.shape[1], own), *rest  # (B, L + n, d), unchanged shape
+        layers = part(encoder, self.layers)
+        if encoder.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
+            # Each layer computes its own prompts, and again in the backward pass: reentrant checkpointing cannot
+            # share a graph across layers.
+            return args, kwargs
+        prompts = self.source.prompts(self.modality, 1, condition=condition)
+        kwargs.pop(CONDITION, None)
+        return args, kwargs if prompts is None else {**kwargs, DEEP_PROMPTS: prompts}
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        prompts = kwargs.pop(DEEP_PROMPTS, None)  # (k, n, d), of the layers 1 to k; no layer knows the argument
-        if prompts is not None:
-            own = prompts[index - 1 : index] if index else prompts[:0]
+        """Put the prompts of one deep layer in the place of those that the layer before returned."""
+        # taken out of the arguments, because no layer knows them
+        prompts, condition = kwargs.pop(DEEP_PROMPTS, None), kwargs.pop(CONDITION, None)
+        if prompts is not None:  # (b, k, n, d), of the layers 1 to k
+            own = prompts[:, index - 1 : index] if index else prompts[:, :0]
         else:
-            own = self.source.prompts(self.modality, index, index + 1) if index else None
-        if own is not None and len(own):
+            own = self.source.prompts(self.modality, index, index + 1, condition) if index else None
+        if own is not None and own.shape[1]:
             hidden, *rest = args
-            args = self._replace(hidden, own.shape[1], own[0]), *rest  # (B, L + n, d), unchanged shape
+            args = self._replace(hidden, own.shape[2], own[:, 0]), *rest  # (B, L + n, d), unchanged shape
         return args, kwargs
 
     def remove(self, encoder: nn.Module, args: tuple, output):
+        """Take the prompt tokens out of the last states."""
         n = self.source.num_tokens(self.modality)
         if n:
             output.last_hidden_state = self._replace(output.last_hidden_state, n)  # (B, L + n, d) -> (B, L, d)
         return output
 
     def remove_from_hidden_states(self, tower: nn.Module, args: tuple, output):
+        """Take the prompt tokens out of the states of all layers, if the caller has asked for these."""
         n = self.source.num_tokens(self.modality)
         if not n:
             return None
@@ -129,10 +208,15 @@ class PromptedTower:
         return output
 
     def _replace(self, hidden: torch.Tensor, n: int, prompts: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """Put `prompts` in the place of the n prompt tokens; None takes them out."""
+        """Put `prompts` (1 or B, m, d) in the place of the n prompt tokens of `hidden`; None takes these out."""
         before, after = self.split(hidden, n)
         parts = [before, after]
         if prompts is not None:
-            parts.insert(1, prompts.to(hidden).expand(hidden.shape[0], -1, -1))  # (n, d) -> (B, n, d)
+            if len(prompts) != 1 and len(prompts) != len(hidden):
+                raise ValueError(
+                    f"{CONDITION} gives {self.modality} prompts for {len(prompts)} samples, but the batch has "
+                    f"{len(hidden)}. Give it one row per sample."
+                )
+            parts.insert(1, prompts.to(hidden).expand(hidden.shape[0], -1, -1))  # -> (B, m, d)
         parts = [part for part in parts if part.shape[1]]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -169,9 +169,9 @@ class TestLoading:
         assert (loaded.class_names, loaded.template) == (["star", "heart"], "{}!")
 
     def test_classes_that_nothing_remembers_must_be_given(self, model):
-        with pytest.raises(ValueError, match="remembers its class_names. Give class_names"):
+        with pytest.raises(ValueError, match="class_names. Give class_names"):
             MuDPTClassifier(model)
-        with pytest.raises(ValueError, match="remembers its class_template. Give template"):
+        with pytest.raises(ValueError, match="class_template. Give template"):
             MuDPTClassifier(model, NAMES)
 
     @pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
@@ -194,7 +194,7 @@ class TestRefusing:
     def test_a_tower_alone_and_a_clip_without_its_weights(self, model, tokenizer):
         with pytest.raises(ValueError, match="is a CLIPTextModel; give a whole CLIPModel"):
             MuDPTClassifier(model.text_model, NAMES, "{}.", tokenizer)
-        with pytest.raises(ValueError, match="has offloaded weights; give a whole CLIPModel, .*, loaded"):
+        with pytest.raises(ValueError, match="offloaded weights.*Load it whole"):
             MuDPTClassifier(model.to("meta"), NAMES, "{}.", tokenizer)
 
     def test_a_template_without_a_place_for_the_name(self, model, tokenizer):

@@ -15,6 +15,7 @@ from ... import demo
 from ...classifier.classifier import MuDPTClassifier
 from ...classifier.texts import tokenize_classes
 from ...config import MuDPTConfig
+from ...towers.registry import family_of
 
 
 # padded: texts padded to the text tower's full length and encoded anew for each batch, as published code does.
@@ -84,10 +85,10 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
     Returns:
         A function of nothing that returns what comes out of the model.
     """
-    training, device, size = case.task == TRAINING, model.device, model.config.vision_config.image_size
+    training, device, image_shape = case.task == TRAINING, model.device, family_of(model).image_shape(model.config)
     model.train(training)
     # the plain image tower would have no backward pass without a gradient for the images
-    pixel_values = torch.randn(case.batch_size, 3, size, size, device=device, requires_grad=training and way == PLAIN)
+    pixel_values = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=training and way == PLAIN)
     labels = torch.arange(case.batch_size, device=device) % case.classes
     logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain}[way](case, model)
 
@@ -105,7 +106,8 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
 def _padded(case: Case, model: torch.nn.Module) -> Logits:
     tokens = tokenize_classes(TOKENIZER, class_names(case.classes), "{}.")
     # prompts and text together are as long as the text tower takes
-    room = model.config.text_config.max_position_embeddings - model.peft_config["default"].num_tokens("text")
+    family = family_of(model)
+    room = family.text.num_positions(family.text_tower(model)) - model.peft_config["default"].num_tokens("text")
     padded = TOKENIZER.pad(tokens, padding="max_length", max_length=room, return_tensors="pt").to(model.device)
     return lambda pixel_values: model(**padded, pixel_values=pixel_values).logits_per_image
 
@@ -115,14 +117,15 @@ def _ours(case: Case, model: torch.nn.Module) -> Logits:
     if case.compiled and case.task == TRAINING:
         classifier.compile()
     elif case.compiled:  # texts are remembered, which a compiled classifier does not do
-        model.vision_model.compile()
+        family_of(model).vision_tower(model).compile()
     return lambda pixel_values: classifier(pixel_values).logits
 
 
 def _plain(case: Case, model: torch.nn.Module) -> Logits:
     if case.compiled:
-        model.vision_model.compile()
+        family_of(model).vision_tower(model).compile()
     if case.task == INFERENCE:
         return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
-    class_features = normalize(torch.randn(case.classes, model.config.projection_dim, device=model.device), dim=-1)
+    feature_size = family_of(model).feature_size(model.config)
+    class_features = normalize(torch.randn(case.classes, feature_size, device=model.device), dim=-1)
     return lambda pixel_values: model.get_image_features(pixel_values).pooler_output @ class_features.t()

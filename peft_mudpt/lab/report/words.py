@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...towers.registry import family_of
+
 
 @torch.no_grad()
 def nearest_words(
@@ -24,7 +26,8 @@ def nearest_words(
     Returns:
         For each prompt, nearest first: `word`, and `distance`, Euclidean.
     """
-    embeddings = clip.text_model.embeddings.token_embedding.weight  # (V, d_t)
+    family = family_of(clip)
+    embeddings = family.text.token_table(family.text_tower(clip))  # (V, d_t)
     known = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
     known = known[known < len(embeddings)].to(embeddings.device)
     exact = "donot_use_mm_for_euclid_dist"  # the faster way loses the digits of small distances

@@ -71,8 +71,7 @@ def train(
         FloatingPointError: if the loss is no longer a number. The last checkpoint is from before.
     """
     objective = OBJECTIVES[recipe.objective]()
-    image_size = classifier.config.vision_config.image_size
-    loader = training_loader(accelerator, pictures, image_processor, recipe, image_size)
+    loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
     optimizer = build_optimizer(classifier, recipe)
     schedule = build_schedule(optimizer, recipe)
     progress = Progress()
@@ -120,19 +119,19 @@ def train(
 
 def training_loader(
     accelerator: Accelerator,
+    classifier: torch.nn.Module,
     pictures: Dataset,
     image_processor: BaseImageProcessor,
     recipe: Recipe,
-    image_size: int,
 ) -> DataLoader:
     """
     The batches of a whole run: `pixel_values` (B, 3, H, W) and `labels` (B,).
 
     Args:
         accelerator: its processes share out the batches.
-        pictures, image_processor, recipe: as for `train`.
-        image_size: side of the augmented pictures, in pixels.
+        classifier, pictures, image_processor, recipe: as for `train`.
     """
+    crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
     pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
     return DataLoader(
         TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, image_size if recipe.crop else None),

@@ -1,0 +1,63 @@
+"""A model family: its two towers, and how the whole model makes logits of their features."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+
+from ..config import Modality
+from .base import PromptedTower, part
+from .text import PromptedText
+from .vision import PromptedVision
+
+
+class Family:
+    """
+    A family of dual encoders, of which two features are compared by their cosine. It holds no tensor and no module.
+
+    Attributes:
+        model_class: the class of the whole model in transformers.
+        text, vision: the kinds of its towers.
+    """
+
+    model_class: ClassVar[type[nn.Module]]
+    text: ClassVar[type[PromptedText]]
+    vision: ClassVar[type[PromptedVision]]
+
+    @property
+    def towers(self) -> dict[Modality, type[PromptedTower]]:
+        """The kinds of its towers by modality."""
+        return {"text": self.text, "vision": self.vision}
+
+    def text_tower(self, model: nn.Module):
+        """The text tower of a whole model."""
+        return part(model, self.text.tower)
+
+    def vision_tower(self, model: nn.Module):
+        """The vision tower of a whole model."""
+        return part(model, self.vision.tower)
+
+    def image_features(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The features (B, D), not normalized, of images (B, 3, H, W)."""
+        pooled = self.vision.pooled(self.vision_tower(model)(pixel_values=pixel_values))  # (B, d)
+        return self.vision.project(model, pooled)
+
+    def logit_scale(self, model: nn.Module) -> torch.Tensor:
+        """The number (a tensor without axes) that multiplies the cosine."""
+        return model.logit_scale.exp()
+
+    def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
+        """The logits, of any shape, of the cosines of image and text features."""
+        return cosine * self.logit_scale(model)
+
+    def feature_size(self, config: PretrainedConfig) -> int:
+        """Number of channels (D) of the features, from the config of a whole model."""
+        return config.projection_dim
+
+    def image_shape(self, config: PretrainedConfig) -> tuple[int, int, int]:
+        """Channels, height and width (pixels) of the images, from the config of a whole model."""
+        vision = config.vision_config
+        return vision.num_channels, vision.image_size, vision.image_size

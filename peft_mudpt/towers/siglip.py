@@ -1,0 +1,87 @@
+"""SigLIP (arXiv 2303.15343), and SigLIP 2 of fixed resolution, which has the same classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, SiglipModel, SiglipTextModel, SiglipVisionModel
+
+from .family import Family
+from .text import PromptedText
+from .vision import PromptedVision
+
+
+class PromptedSiglipText(PromptedText):
+    """
+    [prompts, words, EOS, padding], every token seeing every other. The tower pools at the last token, so the sequence
+    keeps its length of `padding="max_length"`: the prompts for which the position table has no room replace as many
+    tokens of padding, whose states the output omits. Prompts occupy the positions that prefix words would, so they
+    compute the same result.
+    """
+
+    tower_class = SiglipTextModel
+    projection = None  # the tower has a head
+    tokens_before = 0
+    is_causal = False
+
+    def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
+        ids, position_ids = kwargs["input_ids"], kwargs.get("position_ids")  # (B, L)
+        table, length = self.num_positions(tower), ids.shape[-1]
+        explicit = position_ids is not None
+        if not explicit:
+            position_ids = torch.arange(length, device=ids.device)[None]  # (1, L)
+        if not explicit and length + n <= table:
+            return {**kwargs, "position_ids": position_ids + n}
+        kept = min(length, table - n)
+        lengths = self.text_lengths(ids)  # (B,)
+        moved = position_ids[:, :kept] + n
+        if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
+            if (lengths > kept).any():
+                raise ValueError(
+                    f"The text needs {lengths.amax().item() + n} positions with its {n} prompt tokens, but the text "
+                    f"tower has {table}: {table - n} tokens are left for words, EOS and the first token of padding, "
+                    f"which stands on the right. Shorten the text, or tokenize it with truncation=True, "
+                    f"max_length={table - n}."
+                )
+            if moved.amin() < n or moved.amax() >= table:
+                raise ValueError(
+                    f"position_ids must lie between 0 and {table - 1 - n}: the {n} prompts stand at the first "
+                    f"positions and the words after them. Leave position_ids out, or disable the adapter."
+                )
+        mask = kwargs.get("attention_mask")
+        return {
+            **kwargs,
+            "input_ids": ids[..., :kept],
+            "attention_mask": None if mask is None else mask[:, : n + kept],
+            "position_ids": moved.masked_fill(lengths[..., None] > kept, table),
+        }
+
+    @classmethod
+    def text_lengths(cls, ids: torch.Tensor) -> torch.Tensor:
+        """
+        Number of tokens (B,) of each text (B, L) that must stay in it. A trailing run of one repeated token is
+        padding, except its first token (some tokenizers pad with EOS).
+        """
+        places = torch.arange(1, 1 + ids.shape[-1], device=ids.device)  # (L,)
+        return ((ids != ids[..., -1:]) * places).amax(dim=-1) + 1
+
+
+class PromptedSiglipVision(PromptedVision):
+    """[patches, prompts]. The tower's head pools the patches by attention and does not see the prompts."""
+
+    tower_class = SiglipVisionModel
+    projection = None  # the tower has a head
+
+
+class SiglipFamily(Family):
+    """SigLIP: logits are exp(logit_scale) * cosine + logit_bias."""
+
+    model_class = SiglipModel
+    text = PromptedSiglipText
+    vision = PromptedSiglipVision
+
+    def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
+        return super().logits(model, cosine) + model.logit_bias
+
+    def feature_size(self, config: PretrainedConfig) -> int:
+        return config.text_config.projection_size

@@ -1,0 +1,179 @@
+"""What the text towers of all families share."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Optional
+
+import torch
+from torch import nn
+
+from ..config import TowerShape
+from .base import CONDITION, INPUT_PROMPTS, PromptedTower, part
+
+
+class PromptedText(PromptedTower):
+    """
+    Prompts before the words, with the position embeddings of where they stand, so the words move n positions on.
+
+    No token id is put in: the prompts are inserted after the embedding and are gone again before the tower pools, so
+    every family's rule for pooling holds, and no placeholder token is needed.
+
+    Attributes:
+        argument_names: of the tower's first arguments, in the order in which it takes them by position.
+        token_embedding: where the embeddings keep the module that maps token ids to embeddings.
+        tokens_before: how many tokens stand before the prompts (BOS, or none).
+        is_causal: whether a token sees only those before it, so that classes can share a row (see `packing`). A causal
+            family has BOS before its prompts, and overrides `is_eos`; another overrides `text_lengths`.
+    """
+
+    modality = "text"
+    tower: ClassVar[str] = "text_model"
+    projection: ClassVar[Optional[str]] = "text_projection"
+    argument_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
+    token_embedding: ClassVar[str] = "token_embedding"
+    tokens_before: ClassVar[int]
+    is_causal: ClassVar[bool]
+
+    @classmethod
+    def split(cls, hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return hidden[:, : cls.tokens_before], hidden[:, cls.tokens_before + n :]
+
+    @classmethod
+    def shape(cls, tower: nn.Module) -> TowerShape:
+        return super().shape(tower)._replace(num_positions=cls.num_positions(tower))
+
+    @classmethod
+    def num_positions(cls, tower: nn.Module) -> int:
+        """How many tokens the tower takes, prompts included."""
+        return cls.like(tower).shape[0]
+
+    @classmethod
+    def pad_multiple(cls, tower: nn.Module) -> Optional[int]:
+        """Texts must be padded to a multiple of this number of tokens; None if any length gives the same feature."""
+        return None if cls.is_causal else cls.num_positions(tower)
+
+    @classmethod
+    def token_table(cls, tower: nn.Module) -> torch.Tensor:
+        """The embeddings (V, d) of all tokens."""
+        return part(tower, f"{cls.embeddings}.{cls.token_embedding}").weight
+
+    @classmethod
+    def embed_tokens(cls, tower: nn.Module, ids: list[int]) -> torch.Tensor:
+        """The embeddings (m, d) of these tokens as the tower's embeddings compute them, without positions."""
+        weight = cls.token_table(tower)
+        # an offloaded weight is on "meta" until its module runs; the ids then go where it will be
+        device = "cpu" if weight.is_meta else weight.device
+        return part(tower, f"{cls.embeddings}.{cls.token_embedding}")(torch.tensor(ids, device=device))
+
+    @classmethod
+    def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """Which of the tokens (B, L) the tower takes for EOS; it pools each text at the first one."""
+        raise NotImplementedError
+
+    @classmethod
+    def text_lengths(cls, ids: torch.Tensor) -> torch.Tensor:
+        """Number of tokens (B,) of each text (B, L) that must stay in it."""
+        raise NotImplementedError
+
+    def as_embedded(self, embeddings: nn.Module, prompts: torch.Tensor, device: torch.device) -> torch.Tensor:
+        start = self.tokens_before
+        # through the module, not its weight: offloading loads a weight only while its module runs
+        positions = torch.arange(start, start + prompts.shape[1], device=device)
+        positioned = part(embeddings, self.position_embedding)(positions)  # (n, d)
+        return prompts.to(positioned.device) + positioned  # (b, n, d)
+
+    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """
+        Move the positions and the attention mask of the words n tokens on, and compute input prompts that depend on a
+        condition. A mask of four axes is that of a caller who has laid the sequence out, prompts included (see
+        `packing`): then positions and mask stay as they are.
+        """
+        condition = kwargs.get(CONDITION)
+        args, kwargs = super().prepare(tower, args, kwargs)
+        n = self.source.num_tokens(self.modality)
+        given = {**dict(zip(self.argument_names, args)), **kwargs}
+        input_ids, mask = given.get("input_ids"), given.get("attention_mask")
+        if not n or input_ids is None:
+            return args, kwargs
+        if condition is not None:
+            prompts = self.source.prompts(self.modality, 0, 1, condition)
+            embedded = self.as_embedded(part(tower, self.embeddings), prompts[:, 0], input_ids.device)
+            kwargs |= {CONDITION: condition, INPUT_PROMPTS: embedded}
+        if mask is not None and mask.dim() == 4:
+            self._check_layout(input_ids, mask, given.get("position_ids"), n)
+            return args, kwargs
+        given |= kwargs
+        if mask is not None:
+            if mask.dim() != 2:
+                raise ValueError(
+                    f"attention_mask has shape {tuple(mask.shape)}; with text prompts it must be (batch, length) as "
+                    "the tokenizer makes it, since the prompts' columns are added to it, or a mask of four axes that "
+                    "has them already."
+                )
+            before, after = mask.tensor_split([self.tokens_before], dim=1)
+            given["attention_mask"] = torch.cat([before, mask.new_ones(len(mask), n), after], dim=1)  # (B, n + L)
+        position_ids, length = given.get("position_ids"), input_ids.shape[-1]
+        if position_ids is not None and (position_ids.dim() != 2 or position_ids.shape[1] != length):
+            raise ValueError(
+                f"position_ids has shape {tuple(position_ids.shape)}, expected (batch, {length}) like input_ids."
+            )
+        return args[len(self.argument_names) :], self._make_room(tower, given, n)
+
+    def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
+        """The tower's arguments with positions that leave room for n prompts; the mask has their columns already."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _check_layout(
+        input_ids: torch.Tensor, mask: torch.Tensor, position_ids: Optional[torch.Tensor], n: int
+    ) -> None:
+        length = n + input_ids.shape[-1]
+        if tuple(mask.shape[-2:]) != (length, length) or position_ids is None:
+            given = "no position_ids" if position_ids is None else "position_ids"
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}, beside {given}. With four axes it must say which of "
+                f"all {length} tokens sees which, the {n} prompts included: (batch, 1, {length}, {length}), and "
+                f"position_ids must give the positions of the other {length - n} tokens."
+            )
+
+
+class PromptedCausalText(PromptedText):
+    """[BOS, prompts, words, EOS, padding], causal. The tower pools at EOS."""
+
+    tokens_before = 1
+    is_causal = True
+
+    @classmethod
+    def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        return ids == tower.eos_token_id
+
+    def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
+        input_ids, position_ids = kwargs["input_ids"], kwargs.get("position_ids")
+        ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
+        table, length = self.num_positions(tower), ids.shape[1]
+        explicit = position_ids is not None
+        if not explicit:
+            position_ids = torch.arange(length, device=ids.device)[None]  # (1, L)
+        moved = torch.cat([position_ids[:, :1], position_ids[:, 1:] + n], dim=1)  # (1 or B, L)
+        if not explicit and length + n <= table:
+            return {**kwargs, "position_ids": moved}
+        # Tokens after EOS cannot influence the pooled token (attention is causal), so their positions are arbitrary.
+        is_eos = self.is_eos(tower, ids)
+        after_eos = (is_eos.cumsum(dim=1) - is_eos.long()) > 0  # (B, L), nowhere without an EOS
+        out_of_order = (position_ids[:, :1] != 0) | (position_ids[:, 1:] < 1).any(dim=1, keepdim=True)  # (1 or B, 1)
+        if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
+            if out_of_order.any():
+                raise ValueError(
+                    "position_ids must be 0 for the first token (BOS) and at least 1 for the others: the prompts "
+                    f"stand at positions 1 to {n} and the words after them. Leave position_ids out, or disable the "
+                    "adapter."
+                )
+            needed = moved.masked_fill(after_eos, 0).amax().item() + 1
+            if needed > table:
+                raise ValueError(
+                    f"The text needs {needed} positions with its {n} prompt tokens, but the text tower has {table}: "
+                    f"{table - n} tokens are left for BOS, words and EOS. Shorten the text, or tokenize it with "
+                    f"truncation=True, max_length={table - n}."
+                )
+        moved = torch.where(after_eos, moved.clamp(max=table - 1), moved).masked_fill(out_of_order, table)
+        return {**kwargs, "position_ids": moved}
