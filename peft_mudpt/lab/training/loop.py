@@ -134,7 +134,7 @@ def training_loader(
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
     pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
     return DataLoader(
-        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, image_size if recipe.crop else None),
+        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size),
         recipe.batch_size,
         collate_fn=PixelCollator(image_processor, ready=recipe.crop),
         num_workers=recipe.num_workers,
