@@ -122,10 +122,11 @@ def _ours(case: Case, model: torch.nn.Module) -> Logits:
 
 
 def _plain(case: Case, model: torch.nn.Module) -> Logits:
+    family = family_of(model)
     if case.compiled:
-        family_of(model).vision_tower(model).compile()
+        family.vision_tower(model).compile()
     if case.task == INFERENCE:
-        return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
-    feature_size = family_of(model).feature_size(model.config)
+        return lambda pixel_values: family.image_features(model, pixel_values)
+    feature_size = family.feature_size(model.config)
     class_features = normalize(torch.randn(case.classes, feature_size, device=model.device), dim=-1)
-    return lambda pixel_values: model.get_image_features(pixel_values).pooler_output @ class_features.t()
+    return lambda pixel_values: family.image_features(model, pixel_values) @ class_features.t()
