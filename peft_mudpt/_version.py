@@ -1,3 +1,3 @@
-"""The version, alone in a file so that `setup.py` reads it without an import."""
+"""The version, alone in a file so that setuptools reads it without an import."""
 
 __version__ = "0.1.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, get_args
 
 from peft import PeftConfig
 
@@ -204,7 +204,7 @@ class MuDPTConfig(PeftConfig):
 
     def depth(self, modality: Modality) -> int:
         """Number of layers of one tower with prompts, once `resolve` has filled it in; 0 if it has no prompts."""
-        return self._asked_depth(modality) if self.num_tokens(modality) else 0
+        return cast(int, self._asked_depth(modality)) if self.num_tokens(modality) else 0
 
     @property
     def fused_depth(self) -> int:
@@ -222,7 +222,7 @@ class MuDPTConfig(PeftConfig):
         """Number of layers for which one tower owns prompts: under `replace` the generated ones are no parameters."""
         if self.fusion_combine == "add" or self.fusion_direction == "none":
             return self.depth(modality)
-        source = "vision" if modality == "text" else "text"
+        source: Modality = "vision" if modality == "text" else "text"
         return self.depth(modality) - len(self.fused_layers(source))
 
     def resolve(self, towers: dict[Modality, TowerShape]) -> None:
