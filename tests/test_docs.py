@@ -41,8 +41,8 @@ ONLY_READ = {
 }
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
-    "fewshot.py": "peft_mudpt.lab.experiment.run",
-    "predict.py": "peft.PeftConfig.from_pretrained",
+    "fewshot.py": "peft_mudpt.lab.run.run",
+    "predict.py": "peft_mudpt.lab.predicting.check_picture",
     "report.py": "peft_mudpt.lab.schema.read_results",
     "sweep.py": "peft_mudpt.lab.sweep.run_all",
 }

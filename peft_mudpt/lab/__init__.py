@@ -1,6 +1,25 @@
-"""The few-shot lab: from pictures by way of draws, protocols, peers and training to results."""
+"""The few-shot lab: pictures, draws, protocols, methods, training and results; see docs/reproduce_a_table.md."""
 
 from .data.sampling import base_new_split, sample_few_shot
+from .data.sources import DataOptions, FewShotData, load_data, load_folders
+from .experiment import Experiment, Outcome, Plan, execute, prepare, record
+from .protocols import ProtocolOptions
+from .training.recipe import TrainingOptions
 
 
-__all__ = ["base_new_split", "sample_few_shot"]
+__all__ = [
+    "DataOptions",
+    "Experiment",
+    "FewShotData",
+    "Outcome",
+    "Plan",
+    "ProtocolOptions",
+    "TrainingOptions",
+    "base_new_split",
+    "execute",
+    "load_data",
+    "load_folders",
+    "prepare",
+    "record",
+    "sample_few_shot",
+]

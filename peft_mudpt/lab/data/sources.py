@@ -70,6 +70,9 @@ def load_data(options: DataOptions) -> FewShotData:
     """
     The data set that the options name.
 
+    Args:
+        options: a folder, a data set of the Hub, or a name.
+
     Raises:
         ValueError: if what they name is not there, or cannot be used.
     """

@@ -195,6 +195,11 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
     return {"Nearest words of learned text prompts (distance)": table} if table else {}
 
 
+# A new table is a function and an entry here.
+ACCURACY_TABLES = (few_shot_tables, class_and_domain_tables)
+OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
+
+
 def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
     """Few-shot and base-to-new accuracy over the data sets of each model that has several."""
     tables = {}
@@ -241,9 +246,7 @@ def markdown_report(
     blocks = [data_lines(parts), LEGEND]
     for title, table in mean_tables(parts).items():
         blocks += [f"## {title}", table]
-    kinds = [few_shot_tables, class_and_domain_tables]
-    if not accuracy_only:
-        kinds += [cost_tables, nearest_words_tables, learning_rate_tables]
+    kinds = ACCURACY_TABLES if accuracy_only else (*ACCURACY_TABLES, *OTHER_TABLES)
     for part in parts:
         if len(parts) > 1 or not accuracy_only:
             blocks.append(f"## {part.title}")
