@@ -46,8 +46,8 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     arguments = parse()
 
-    from peft_mudpt.lab.cost.reporting import draw, markdown
     from peft_mudpt.lab.cost.running import run
+    from peft_mudpt.lab.cost.tables import markdown, plot
 
     result = run(
         models=arguments.models.split(","),
@@ -63,7 +63,7 @@ def main() -> None:
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=1), encoding="utf-8")
     if arguments.picture:
-        draw(result, Path(arguments.picture))
+        plot(result, Path(arguments.picture))
     print(markdown(result), end="")
 
 

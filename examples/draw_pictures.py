@@ -35,7 +35,7 @@ def main() -> None:
         folder = arguments.folder / name.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(arguments.images_per_class):
-            demo.draw(name, arguments.style, rng).save(folder / f"{i}.png")
+            demo.paint(name, arguments.style, rng).save(folder / f"{i}.png")
     total = arguments.images_per_class * len(CLASS_NAMES)
     print(f"{arguments.folder}: {total} pictures of {len(CLASS_NAMES)} classes")
 

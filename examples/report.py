@@ -24,7 +24,7 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 def main() -> None:
     parser, arguments = parse()
 
-    from peft_mudpt.lab.report.plots import OVERVIEW, draw_all, save
+    from peft_mudpt.lab.report.plots import OVERVIEW, plot_all, save
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.rows import sections
     from peft_mudpt.lab.report.tables import markdown_report
@@ -36,7 +36,7 @@ def main() -> None:
         results = read_results(arguments.results_dir)
         parts = sections(results)
         print(markdown_report(results, pictures={}, accuracy_only=arguments.brief) + published, end="")
-        figures = {part.title: draw_all(part.results) for part in parts}
+        figures = {part.title: plot_all(part.results) for part in parts}
     except (ImportError, ValueError) as error:
         parser.error(str(error))
     if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):

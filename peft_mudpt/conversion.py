@@ -125,7 +125,7 @@ def _uumudpt(depths: Depths) -> Names:
 
 
 # The published implementations (their names for the methods): preset, and the names of their parameters.
-METHODS: dict[str, tuple[str, Callable[[Depths], Names]]] = {
+IMPLEMENTATIONS: dict[str, tuple[str, Callable[[Depths], Names]]] = {
     "coop": ("coop", _coop),
     "vpt": ("vpt_deep", _vpt),
     "mpt": ("ivlp", _mpt),
@@ -165,14 +165,14 @@ def convert_checkpoint(
         >>> set_peft_model_state_dict(model, weights)
         ```
     """
-    if not isinstance(method, str) or method not in METHODS:
-        known = ", ".join(f"{name} (preset {preset})" for name, (preset, _) in METHODS.items())
+    if not isinstance(method, str) or method not in IMPLEMENTATIONS:
+        known = ", ".join(f"{name} (preset {preset})" for name, (preset, _) in IMPLEMENTATIONS.items())
         raise ValueError(f"Unknown method {method!r}; the published methods are {known}.")
     learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(str(name))}
     if method == "coop" and list(learned) == ["ctx"]:  # CoOp's own files hold the prompt learner alone
         learned = {"prompt_learner.ctx": learned["ctx"]}
     _check_tensors(learned)
-    preset, published_names = METHODS[method]
+    preset, published_names = IMPLEMENTATIONS[method]
     depths = _depths(learned)
     names = published_names(depths)
 

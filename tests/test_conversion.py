@@ -11,7 +11,7 @@ import torch
 from peft import PeftConfig
 
 from peft_mudpt import MuDPTConfig, convert_checkpoint
-from tests.test_golden import GOLDEN, METHODS, read
+from tests.test_golden import GOLDEN, IMPLEMENTATIONS, read
 
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def at_depth_one(method: str) -> dict[str, torch.Tensor]:
     return kept
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_the_config_is_the_preset_with_the_sizes_of_the_file(method):
     config, _ = convert_checkpoint(published(method), method)
     preset = MuDPTConfig.from_preset(PRESETS.get(method, method))
@@ -44,7 +44,7 @@ def test_the_config_is_the_preset_with_the_sizes_of_the_file(method):
             assert getattr(config, f"{modality}_hidden_size") == width
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_a_file_of_depth_one_gives_an_adapter_of_depth_one(method):
     weights = at_depth_one(method)
     config, converted = convert_checkpoint(weights, method)
@@ -55,7 +55,7 @@ def test_a_file_of_depth_one_gives_an_adapter_of_depth_one(method):
     assert again.keys() == converted.keys()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_what_is_not_learned_is_left_out(method):
     extra = dict.fromkeys(
         (
@@ -84,7 +84,7 @@ def test_coops_own_files_hold_the_bare_context():
     assert torch.equal(next(iter(converted.values()))[0], context)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_a_missing_name_is_listed(method):
     weights = published(method)
     first = next(name for name in weights if name.endswith("ctx"))
@@ -93,7 +93,7 @@ def test_a_missing_name_is_listed(method):
         convert_checkpoint(weights, method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_an_unknown_name_is_listed(method):
     with pytest.raises(ValueError, match="unknown .*prompt_learner.extra"):
         convert_checkpoint({**published(method), "prompt_learner.extra": torch.zeros(1)}, method)
@@ -109,7 +109,7 @@ def test_class_specific_contexts_are_refused():
         convert_checkpoint({"prompt_learner.ctx": torch.zeros(5, 4, 64)}, "coop")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_shapes_that_do_not_go_together_are_listed(method):
     weights = published(method)
     for name in list(weights)[:: max(1, len(weights) // 5)]:
@@ -118,7 +118,7 @@ def test_shapes_that_do_not_go_together_are_listed(method):
             convert_checkpoint(wrong, method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_values_that_are_no_weights_are_refused(method):
     weights = published(method)
     for name in weights:

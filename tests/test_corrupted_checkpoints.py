@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_mudpt import convert_checkpoint
-from tests.test_conversion import METHODS, published
+from tests.test_conversion import IMPLEMENTATIONS, published
 from tests.test_corrupted_files import in_place
 
 
@@ -111,7 +111,11 @@ class TestCheckpoints:
     def test_a_file_of_anything_is_refused_in_words(self, content, magic):
         assert read_checkpoint(magic + content) in (None, {})  # some few bytes are a pickle of nothing
 
-    @given(st.sampled_from(METHODS), st.sampled_from(["nan", "inf", "int", "complex", "sparse", "meta"]), st.randoms())
+    @given(
+        st.sampled_from(IMPLEMENTATIONS),
+        st.sampled_from(["nan", "inf", "int", "complex", "sparse", "meta"]),
+        st.randoms(),
+    )
     def test_tensors_that_are_no_weights_are_named(self, method, kind, random_: random.Random):
         weights = published(method)
         name = random_.choice(sorted(weights))
@@ -126,7 +130,7 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match=name):
             convert_checkpoint(weights, method)
 
-    @given(st.sampled_from(METHODS), st.text("abc.x_1", min_size=1, max_size=4), st.randoms())
+    @given(st.sampled_from(IMPLEMENTATIONS), st.text("abc.x_1", min_size=1, max_size=4), st.randoms())
     def test_another_name_is_listed(self, method, addition, random_: random.Random):
         weights = published(method)
         name = random_.choice(sorted(weights))

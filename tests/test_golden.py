@@ -14,7 +14,7 @@ from peft_mudpt import convert_checkpoint
 
 
 GOLDEN = Path(__file__).parent / "golden"
-METHODS = ("coop", "vpt", "mpt", "maple", "mudpt", "umudpt", "uumudpt")
+IMPLEMENTATIONS = ("coop", "vpt", "mpt", "maple", "mudpt", "umudpt", "uumudpt")
 
 
 def read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -61,7 +61,7 @@ class Case:
         return cross_entropy(self.model(**self.inputs).logits_per_image, self.tensors["labels"])
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=IMPLEMENTATIONS)
 def case(request, backbone):
     case = Case(request.param, backbone)
     yield case

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModelWithProjection
 
+import peft_mudpt.model
 from peft_mudpt import PRESETS, MuDPTConfig, demo
+from peft_mudpt.prompts.prompts import MultiModalPrompts
 from tests.conftest import another_clip, build_clip, config, hooks_on, logits, trainable
 
 
@@ -47,6 +49,33 @@ class TestAdding:
         with pytest.raises(ValueError, match="prompt_depth"):
             get_peft_model(clip, config(prompt_depth=4))  # the text tower has three layers
         assert hooks_on(clip) == 0 and not hasattr(clip, "prompt_learner") and trainable(clip) == before
+
+    @pytest.mark.parametrize("wrong", [{"prompt_depth": 4}, {"modules_to_save": ["logit_scale"]}])
+    def test_a_config_that_is_refused_stays_as_it_was(self, clip, wrong):
+        refused = config(**wrong)
+        before = refused.to_dict()
+        with pytest.raises(ValueError):
+            get_peft_model(clip, refused)
+        assert refused.to_dict() == before
+
+    def test_the_config_is_validated_once_the_towers_found_once_and_the_prompts_built_twice(self, clip, monkeypatch):
+        new, calls, devices = config(), [], []
+
+        def count(owner, name):
+            original = getattr(owner, name)
+            monkeypatch.setattr(owner, name, lambda *args: calls.append(name) or original(*args))
+
+        class Counted(MultiModalPrompts):
+            def __init__(self, config):
+                super().__init__(config)
+                devices.append(self.text_prompts.device.type)
+
+        count(MuDPTConfig, "validate")
+        count(peft_mudpt.model, "find_towers")
+        monkeypatch.setattr(peft_mudpt.model, "MultiModalPrompts", Counted)
+        get_peft_model(clip, new)
+        assert sorted(calls) == ["find_towers", "validate"]
+        assert devices == ["meta", "cpu"]
 
     def test_more_prompts_than_positions_are_refused(self, clip):
         with pytest.raises(ValueError, match="22 text prompt tokens.*24 positions.*at most 21"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .pictures import CLASS_NAMES, SIZE, STYLES, draw
+from .pictures import CLASS_NAMES, SIZE, STYLES, paint
 
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = [
     "PRETRAINING_STYLES",
     "SIZE",
     "STYLES",
-    "draw",
+    "paint",
     "load_pictures",
 ]
 
@@ -54,6 +54,6 @@ def load_pictures(style: str, images_per_class: int, seed: int) -> Dataset:
 
     rng = np.random.default_rng([seed, *style.encode()])
     labels = [label for label in range(len(CLASS_NAMES)) for _ in range(images_per_class)]
-    images = [draw(CLASS_NAMES[label], style, rng) for label in labels]
+    images = [paint(CLASS_NAMES[label], style, rng) for label in labels]
     features = Features({"image": Image(), "label": ClassLabel(names=list(CLASS_NAMES))})
     return Dataset.from_dict({"image": images, "label": labels}, features=features)

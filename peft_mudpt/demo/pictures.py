@@ -73,9 +73,9 @@ STYLES = {
 }
 
 
-def draw(class_name: str, style: str, rng: np.random.Generator) -> Image:
+def paint(class_name: str, style: str, rng: np.random.Generator) -> Image:
     """
-    Draw one picture (RGB, 32 x 32).
+    Paint one picture (RGB, 32 x 32).
 
     Args:
         class_name: one of `CLASS_NAMES`, such as "filled red star".

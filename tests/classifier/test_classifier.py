@@ -120,7 +120,7 @@ class TestClassifying:
         torch.testing.assert_close(whole.sum(dim=-1), torch.ones(5))
 
     def test_pictures_files_and_pixel_values_are_classified_alike(self, classifier, tmp_path):
-        picture = demo.draw("filled red star", "plain", np.random.default_rng(0))
+        picture = demo.paint("filled red star", "plain", np.random.default_rng(0))
         picture.save(tmp_path / "picture.png")
         processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
         values = processor(picture, return_tensors="pt").pixel_values
@@ -206,7 +206,7 @@ class TestRefusing:
             MuDPTClassifier(model, ["star", "star " * 100], "{}.", tokenizer)
 
     @pytest.mark.parametrize(
-        "images", ["picture.jpg", demo.draw("filled red star", "plain", np.random.default_rng(0))]
+        "images", ["picture.jpg", demo.paint("filled red star", "plain", np.random.default_rng(0))]
     )
     def test_a_single_picture(self, classifier, images):
         with pytest.raises(ValueError, match="give a list of pictures"):

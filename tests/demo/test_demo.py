@@ -57,6 +57,6 @@ def test_pictures_are_the_same_for_the_same_seed_only():
 def test_an_unknown_style_or_class_is_refused_by_name():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="'sunrise'.*plain"):
-        demo.draw(demo.CLASS_NAMES[0], "sunrise", rng)
+        demo.paint(demo.CLASS_NAMES[0], "sunrise", rng)
     with pytest.raises(ValueError, match="'round square'"):
-        demo.draw("round square", "plain", rng)
+        demo.paint("round square", "plain", rng)

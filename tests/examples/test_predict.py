@@ -59,7 +59,7 @@ def pictures(tmp_path_factory) -> list[Path]:
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     files = [folder / f"{i}.png" for i in range(3)]
     for file in files:
-        demo.draw(CLASS_NAMES[0], "sunset", rng).save(file)  # in a style in which CLIP is not sure of the colour
+        demo.paint(CLASS_NAMES[0], "sunset", rng).save(file)  # in a style in which CLIP is not sure of the colour
     return files
 
 
@@ -241,7 +241,7 @@ class TestMistakes:
 
 
 def test_a_picture_that_breaks_off_is_named(predict, adapter, tmp_path):
-    demo.draw(CLASS_NAMES[0], "noisy", np.random.default_rng(0)).save(tmp_path / "half.jpg")
+    demo.paint(CLASS_NAMES[0], "noisy", np.random.default_rng(0)).save(tmp_path / "half.jpg")
     whole = (tmp_path / "half.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) - 200])
     with pytest.raises(ValueError, match="half.jpg breaks off or is damaged"):

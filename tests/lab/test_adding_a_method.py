@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftConfig
 from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.methods import METHODS, Method, all_methods, find_method, put_adapter_on
-from peft_mudpt.lab.report.plots import draw_all
+from peft_mudpt.lab.report.plots import plot_all
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.schema import read_results
@@ -56,7 +56,7 @@ def test_a_new_method_is_trained_described_tabulated_and_drawn(kind, request, tm
     assert f"(`{name}`" in card and find_method(name).title in card and str(tmp_path) not in card
     results = read_results(tmp_path / "lab")
     assert f"\n| {name} | " in markdown_report(results, pictures={})
-    drawn = draw_all(results)["accuracy_by_shots.png"]
+    drawn = plot_all(results)["accuracy_by_shots.png"]
     assert name in [text.get_text() for legend in drawn.legends for text in legend.get_texts()]
 
 

@@ -31,7 +31,7 @@ def workplace(tmp_path, monkeypatch, fresh_accelerator):
         folder = tmp_path / "pictures" / name.replace(" ", "_")
         folder.mkdir(parents=True)
         for i in range(4):
-            demo.draw(name, "faded", rng).save(folder / f"{i}.png")
+            demo.paint(name, "faded", rng).save(folder / f"{i}.png")
     shutil.copytree(EARLIER, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

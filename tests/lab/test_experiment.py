@@ -30,7 +30,7 @@ def save_pictures(folder: Path, per_class: int, style="faded", seed=3, classes=C
     for name in classes:
         (folder / name.replace(" ", "_")).mkdir(parents=True)
         for i in range(per_class):
-            demo.draw(name, style, rng).save(folder / name.replace(" ", "_") / f"{i}.png")
+            demo.paint(name, style, rng).save(folder / name.replace(" ", "_") / f"{i}.png")
     return str(folder)
 
 

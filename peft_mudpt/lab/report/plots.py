@@ -1,4 +1,4 @@
-"""Figures of many experiments. `draw_*` return a matplotlib Figure, or None where the results hold nothing to draw."""
+"""Figures of many experiments. `plot_*` return a matplotlib Figure, or None where the results hold nothing to draw."""
 
 from __future__ import annotations
 
@@ -78,17 +78,17 @@ def _legend(figure: Figure, columns: int) -> None:
     figure.legend(entries.values(), entries.keys(), handler_map=side_by_side, **place)
 
 
-def draw_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
+def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
     """Few-shot accuracy against shots, with deviations over seeds; zero-shot CLIP is a star at 0, as CoOp draws it."""
     return _single(few_shot_rows(results), _plot_shots)
 
 
-def draw_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
+def plot_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
     """Base and new accuracy and their harmonic mean at the largest shots, as bars with deviations over seeds."""
     return _single(_base_to_new(results), _plot_bars)
 
 
-def draw_overview(results: Sequence[Result]) -> Optional[Figure]:
+def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
     """Accuracy by shots and base-to-new, side by side under one legend; what is not there is left out."""
     shots, bars = few_shot_rows(results), _base_to_new(results)
     panels = [(rows, plot) for rows, plot in ((shots, _plot_shots), (bars, _plot_bars)) if rows]
@@ -157,7 +157,7 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
     axes.grid(False, axis="x")
 
 
-def draw_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
+def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
     """Few-shot accuracy at the largest shots against trainable parameters; zero-shot CLIP has none and is a line."""
     rows = few_shot_rows(results)
     if not rows:
@@ -183,7 +183,7 @@ def draw_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
     return figure
 
 
-def draw_class_gains(results: Sequence[Result], method: Optional[str] = None) -> Optional[Figure]:
+def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) -> Optional[Figure]:
     """
     The classes that gained and lost most against zero-shot CLIP, in the few-shot protocol at the largest shots.
 
@@ -231,15 +231,15 @@ def _mean_gains(results: Iterable[Result]) -> dict[str, float]:
 
 
 FIGURES: dict[str, Callable[[Sequence[Result]], Optional[Figure]]] = {
-    OVERVIEW: draw_overview,
-    "accuracy_by_shots.png": draw_accuracy_by_shots,
-    "base_to_new.png": draw_base_to_new,
-    "accuracy_by_parameters.png": draw_accuracy_by_parameters,
-    "class_gains.png": draw_class_gains,
+    OVERVIEW: plot_overview,
+    "accuracy_by_shots.png": plot_accuracy_by_shots,
+    "base_to_new.png": plot_base_to_new,
+    "accuracy_by_parameters.png": plot_accuracy_by_parameters,
+    "class_gains.png": plot_class_gains,
 }
 
 
-def draw_all(results: Sequence[Result]) -> dict[str, Figure]:
+def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
     """
     Every figure for which there are data, by file name.
 
@@ -254,7 +254,7 @@ def draw_all(results: Sequence[Result]) -> dict[str, Figure]:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("Pictures need matplotlib: pip install 'peft_mudpt[report]'.") from error
-    drawn = {name: draw(results) for name, draw in FIGURES.items()}
+    drawn = {name: plot(results) for name, plot in FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

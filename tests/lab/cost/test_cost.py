@@ -10,8 +10,8 @@ import torch
 
 from peft_mudpt.lab.cost.cases import INFERENCE, OURS, PADDED, PLAIN, TASKS, TRAINING, Case, build_model, way_to_run
 from peft_mudpt.lab.cost.measuring import seconds_in_turns
-from peft_mudpt.lab.cost.reporting import markdown
 from peft_mudpt.lab.cost.running import run
+from peft_mudpt.lab.cost.tables import markdown
 
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "benchmark.py"

@@ -247,7 +247,7 @@ def save_adapter(folder: Path, method: str) -> list[float]:
     torch.manual_seed(0)
     model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).eval()
     model.save_pretrained(folder)
-    picture = demo.draw(CLASS_NAMES[0], "sunset", np.random.default_rng(0))
+    picture = demo.paint(CLASS_NAMES[0], "sunset", np.random.default_rng(0))
     picture.save("picture.jpg", format="PNG")  # as the name is in the card, but without JPEG's losses
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
     inputs = processor(text=[f"{name}." for name in CLASS_NAMES], images=picture, padding=True, return_tensors="pt")

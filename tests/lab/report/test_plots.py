@@ -16,14 +16,14 @@ def line(figure, label):
 
 def test_accuracy_is_drawn_against_shots_and_zero_shot_at_none():
     runs = [result(accuracy=70.0, seed=1), result(accuracy=74.0, seed=2), result(accuracy=80.0, shots=8)]
-    figure = plots.draw_accuracy_by_shots([*runs, result("zero_shot", 45.0)])
+    figure = plots.plot_accuracy_by_shots([*runs, result("zero_shot", 45.0)])
     assert line(figure, "mudpt") == [[4, 72], [8, 80]]
     assert line(figure, "zero_shot") == [[0, 45]]
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "4", "8"]
 
 
 def test_bars_are_base_new_and_harmonic_mean():
-    figure = plots.draw_base_to_new(
+    figure = plots.plot_base_to_new(
         [base_to_new("linear_probe", 90.0, None, None), base_to_new("mudpt", 80.0, 60.0, 68.5)]
     )
     (axes,) = figure.axes
@@ -39,7 +39,7 @@ def test_accuracy_is_drawn_against_trainable_parameters_of_the_largest_shots():
         result(accuracy=70.0, shots=16),
         result(shots=4),
     ]
-    figure = plots.draw_accuracy_by_parameters([*runs, result("zero_shot", 45.0, trainable_parameters=0)])
+    figure = plots.plot_accuracy_by_parameters([*runs, result("zero_shot", 45.0, trainable_parameters=0)])
     assert line(figure, "coop") == [[8192, 60]]
     assert line(figure, "mudpt") == [[1234567, 70]]
     assert figure.axes[0].get_xscale() == "log"
@@ -52,7 +52,7 @@ def test_gained_and_lost_classes_are_the_mean_over_seeds_at_the_largest_shots():
         result(shots=16, seed=2, metrics={"test": counts(cat=7, dog=6, same=4)}, zero_shot=zero_shot),
         result(shots=4, metrics={"test": counts(cat=0, dog=0, same=0)}, zero_shot=zero_shot),
     ]
-    (axes,) = plots.draw_class_gains(runs).axes
+    (axes,) = plots.plot_class_gains(runs).axes
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     widths = {names[round(bar.get_y() + 0.4)]: bar.get_width() for bar in axes.patches}
     assert widths == pytest.approx({"cat": 30.0, "dog": -20.0})
@@ -61,27 +61,27 @@ def test_gained_and_lost_classes_are_the_mean_over_seeds_at_the_largest_shots():
 def test_at_most_twelve_classes_gain_and_lose_in_the_picture():
     names = [f"class {i}" for i in range(40)]
     before, after = ({"test": counts(**dict(zip(names, ns)))} for ns in ([5] * 40, [7] * 20 + [3] * 20))
-    (axes,) = plots.draw_class_gains([result(metrics=after, zero_shot=before)]).axes
+    (axes,) = plots.plot_class_gains([result(metrics=after, zero_shot=before)]).axes
     assert [len(bars.patches) for bars in axes.containers] == [12, 12]
 
 
 def test_without_mudpt_the_most_accurate_method_shows_its_classes():
-    (axes,) = plots.draw_class_gains([result("coop", 60.0), result("maple", 70.0), result("zero_shot", 99.0)]).axes
+    (axes,) = plots.plot_class_gains([result("coop", 60.0), result("maple", 70.0), result("zero_shot", 99.0)]).axes
     assert axes.get_title().startswith("maple, 4 pictures per class")
 
 
 def test_figures_without_data_are_not_drawn():
-    assert set(plots.draw_all([result()])) == set(plots.FIGURES) - {"base_to_new.png"}
-    assert set(plots.draw_all([base_to_new("mudpt", 80.0, 60.0, 68.5)])) == {"overview.png", "base_to_new.png"}
-    assert plots.draw_all([search("mudpt", 0.1, 50.0)]) == {}
+    assert set(plots.plot_all([result()])) == set(plots.FIGURES) - {"base_to_new.png"}
+    assert set(plots.plot_all([base_to_new("mudpt", 80.0, 60.0, 68.5)])) == {"overview.png", "base_to_new.png"}
+    assert plots.plot_all([search("mudpt", 0.1, 50.0)]) == {}
 
 
 def test_the_overview_holds_both_protocols():
-    figure = plots.draw_overview([result(), base_to_new("mudpt", 80.0, 60.0, 68.5)])
+    figure = plots.plot_overview([result(), base_to_new("mudpt", 80.0, 60.0, 68.5)])
     assert [axes.get_title() for axes in figure.axes] == ["All classes", "Base to new"]
 
 
 def test_a_run_without_test_pictures_draws_nothing():
     assert (
-        plots.draw_class_gains([result(accuracy=None, metrics={}, zero_shot={}, summary={"accuracy": None})]) is None
+        plots.plot_class_gains([result(accuracy=None, metrics={}, zero_shot={}, summary={"accuracy": None})]) is None
     )

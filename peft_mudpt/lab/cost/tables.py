@@ -97,7 +97,7 @@ def _growth(rows: list[Row], values: Values) -> str:
     return f"From {first['classes']:,} to {last['classes']:,} classes ({model}, batch {batch}): {grown}."
 
 
-def draw(result: dict[str, Any], file: Path) -> None:
+def plot(result: dict[str, Any], file: Path) -> None:
     """Times and memory against the number of classes, plain CLIP = 1, both axes logarithmic."""
     from matplotlib.figure import Figure
 
