@@ -58,6 +58,9 @@ def attacks(canary: Path) -> list[Call]:
     ]
 
 
+KINDS_OF_NO_WEIGHTS = ("nan", "inf", "int", "complex", "sparse", "meta")
+
+
 @st.composite
 def places(draw):
     """Somewhere in a checkpoint of CoOp."""
