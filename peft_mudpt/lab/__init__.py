@@ -4,7 +4,7 @@ from .data.sampling import base_new_split, sample_few_shot
 from .data.sources import DataOptions, FewShotData, load_data, load_folders
 from .experiment import Experiment, Outcome, Plan, execute, prepare, record
 from .protocols import ProtocolOptions
-from .training.recipe import TrainingOptions
+from .recipe import TrainingOptions
 
 
 __all__ = [

@@ -12,8 +12,8 @@ from .data.sources import DataOptions
 from .flags import OptionalCount, Options, flag
 from .methods import MethodOptions, find_method
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names
+from .recipe import TrainingOptions
 from .training.checkpoints import LATEST
-from .training.recipe import TrainingOptions
 
 
 @dataclass(frozen=True)

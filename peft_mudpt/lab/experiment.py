@@ -24,6 +24,7 @@ from .evaluation import evaluate_task
 from .identity import to_share, what_was_asked
 from .methods import Ground, Learner, Method, MethodOptions, find_method
 from .protocols import ProtocolOptions, Task, lay_out, summarize
+from .recipe import Recipe, TrainingOptions, choose_recipe
 from .report.card import model_card
 from .report.words import nearest_words
 from .run_folder import CARD, RUN, claim
@@ -31,7 +32,6 @@ from .saving import check_it_reloads, save_learned
 from .schema import write_json, write_result
 from .training.checkpoints import Checkpoints
 from .training.loop import Progress, train, training_loader
-from .training.recipe import Recipe, TrainingOptions, choose_recipe
 
 
 @dataclass(frozen=True)

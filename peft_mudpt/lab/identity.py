@@ -13,8 +13,8 @@ from .data.sources import DataOptions
 from .flags import Options
 from .methods import MethodOptions
 from .protocols import ProtocolOptions
+from .recipe import TrainingOptions
 from .schema import in_current_words
-from .training.recipe import TrainingOptions
 
 
 DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, TrainingOptions)

@@ -13,10 +13,10 @@ from .data.sources import DataOptions
 from .experiment import Experiment, Plan, execute, prepare, record
 from .hub import create_hub_repo, push_to_hub
 from .protocols import ProtocolOptions
+from .recipe import TrainingOptions
 from .report.card import model_card
 from .run_folder import CARD, claim, hold
 from .training.checkpoints import Checkpoints, drop_checkpoints, find_checkpoint
-from .training.recipe import TrainingOptions
 
 
 def run(arguments: Arguments) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from peft_mudpt.lab.experiment import Experiment, execute, prepare, record
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.methods import METHODS
 from peft_mudpt.lab.protocols import ProtocolOptions
+from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors
-from peft_mudpt.lab.training.recipe import TrainingOptions
 from tests.lab.test_experiment import CLASSES, files, save_pictures
 
 

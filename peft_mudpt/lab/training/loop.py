@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.loading import PixelCollator, TrainingPictures
+from ..recipe import Recipe
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
 from .objectives import OBJECTIVES
-from .recipe import Recipe
 
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from peft_mudpt.classifier.texts import tokenize_classes
 from peft_mudpt.lab.data.loading import PixelCollator, TrainingPictures
 from peft_mudpt.lab.data.sources import load_embedded
 from peft_mudpt.lab.methods import Ground, find_method
+from peft_mudpt.lab.recipe import Recipe
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.loop import build_schedule, train
-from peft_mudpt.lab.training.recipe import Recipe
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")

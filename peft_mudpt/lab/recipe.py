@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
-from ..flags import Count, OptionalCount, Options, at_least, flag, more_than, share
-from ..methods import Method
+from .flags import Count, OptionalCount, Options, at_least, flag, more_than, share
+from .methods import Method
 
 
 WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
@@ -50,7 +50,7 @@ class Recipe:
     All that decides a run of training, besides the model and its pictures.
 
     Args:
-        objective: what is minimized, one of `objectives.OBJECTIVES`.
+        objective: what is minimized, one of `training.objectives.OBJECTIVES`.
         optimizer: "sgd" or "adamw".
         learning_rate: its peak.
         weight_decay: of the optimizer.

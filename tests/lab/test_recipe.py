@@ -3,7 +3,7 @@
 import pytest
 
 from peft_mudpt.lab.methods import find_method
-from peft_mudpt.lab.training.recipe import TrainingOptions, choose_recipe
+from peft_mudpt.lab.recipe import TrainingOptions, choose_recipe
 
 
 def chosen(method, may_be_cropped=False, processes=1, **fields):
