@@ -82,14 +82,14 @@ class MultiModalPrompts(nn.Module):
         tied = self._fused_layers[modality]
         fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
         if not fused:
-            return _at(layers, own)
+            return _slice(own, layers)
         assert injection_model is not None
-        shift = injection_model(fused, _at(fused, source))  # (len(fused), n, d)
-        parts = [_at(fused, own) + shift if self.combine == "add" else shift]
+        shift = injection_model(fused, _slice(source, fused))  # (len(fused), n, d)
+        parts = [_slice(own, fused) + shift if self.combine == "add" else shift]
         if layers.start < fused.start:
-            parts.insert(0, _at(range(layers.start, fused.start), own))
+            parts.insert(0, _slice(own, range(layers.start, fused.start)))
         if fused.stop < layers.stop:
-            parts.append(_at(range(fused.stop, layers.stop), own))
+            parts.append(_slice(own, range(fused.stop, layers.stop)))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
@@ -100,7 +100,7 @@ class MultiModalPrompts(nn.Module):
         return self(modality, layers)[None]
 
 
-def _at(layers: range, prompts: Optional[torch.Tensor]) -> torch.Tensor:
+def _slice(prompts: Optional[torch.Tensor], layers: range) -> torch.Tensor:
     """The raw prompts (len(layers), n, d) of these layers."""
     assert prompts is not None, "only layers that own prompts are asked for"
     return prompts[layers.start : layers.stop]
