@@ -1,4 +1,4 @@
-"""Makes PEFT know the method. `peft.utils.register_peft_method` takes only names of PEFT's own enum."""
+"""Registers the method with PEFT, whose own `register_peft_method` accepts only names in its enum."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from .model import MuDPTModel
 
 def register() -> None:
     """
-    Write the method into PEFT's mappings, over an earlier import of this package if there was one.
+    Write the method into PEFT's mappings; an earlier import of this package is replaced.
 
     Raises:
         ImportError: if another package has registered the type `MUDPT`.

@@ -94,8 +94,8 @@ class MuDPTModel(BaseTuner):
         Args:
             model: the base model.
             adapter_name: of an entry of `self.peft_config`.
-            autocast_adapter_dtype, state_dict: not used, as by PEFT's method for most tuners: PEFT casts the adapter
-                and loads its weights afterwards.
+            autocast_adapter_dtype, state_dict: not used, because PEFT casts the adapter and loads its weights
+                afterwards.
             low_cpu_mem_usage: create the parameters on the device "meta".
 
         Raises:
@@ -130,9 +130,9 @@ class MuDPTModel(BaseTuner):
             raise ValueError(FOLDED)
         resolved = copy(peft_config)  # so that a refused config stays as it was
         resolved.resolve({modality: tower.kind.shape(tower.module) for modality, tower in towers.items()})
-        if "text" in towers:
-            _, tower, kind = towers["text"]
-            assert issubclass(kind, PromptedText)
+        text = _text_tower(towers)
+        if text is not None:
+            tower, kind = text
             resolved.text_prompt_init_ids = init_token_ids(
                 resolved, getattr(model, "name_or_path", None), len(kind.token_table(tower))
             )
@@ -152,9 +152,10 @@ class MuDPTModel(BaseTuner):
     ) -> None:
         """Create the adapter in the layer of the module that owns the towers."""
         prompts = MultiModalPrompts(peft_config)
-        if peft_config.text_prompt_init_text is not None and "text" in towers:
-            _, tower, kind = towers["text"]
-            assert issubclass(kind, PromptedText) and peft_config.text_prompt_init_ids is not None
+        text, words = _text_tower(towers), peft_config.text_prompt_init_text
+        if text is not None and words is not None:
+            tower, kind = text
+            assert peft_config.text_prompt_init_ids is not None, "_prepare_config fills them in"
             (ids,) = peft_config.text_prompt_init_ids.values()
             start_from_words(prompts, kind.embed_tokens(tower, ids))
         layer = getattr(owner, LAYER_NAME, None) or MuDPTLayer(towers)
@@ -216,6 +217,13 @@ class MuDPTModel(BaseTuner):
 
 def _layer(model: nn.Module) -> MuDPTLayer:
     return next(module for module in model.modules() if isinstance(module, MuDPTLayer))
+
+
+def _text_tower(towers: dict[Modality, Tower]) -> Optional[tuple[nn.Module, type[PromptedText]]]:
+    """The text tower and its kind; None if the model has none."""
+    if "text" not in towers:
+        return None
+    return towers["text"].module, cast(type[PromptedText], towers["text"].kind)
 
 
 def _owner(model: nn.Module, towers: dict[Modality, Tower]) -> nn.Module:

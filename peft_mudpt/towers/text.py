@@ -15,8 +15,8 @@ class PromptedText(PromptedTower):
     """
     Prompts before the words, with the position embeddings of where they stand, so the words move n positions on.
 
-    No token id is put in: the prompts are inserted after the embedding and are gone again before the tower pools, so
-    every family's rule for pooling holds, and no placeholder token is needed.
+    The prompts are inserted after the embedding and removed before the tower pools. So every family's rule for pooling
+    holds, and no placeholder token is needed.
 
     Attributes:
         argument_names: of the tower's first arguments, in the order in which it takes them by position.
