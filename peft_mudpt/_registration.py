@@ -1,4 +1,4 @@
-"""Makes PEFT know the method. `peft.utils.register_peft_method` takes only names of PEFT's own enum."""
+"""Registers the method with PEFT, whose own `register_peft_method` accepts only names in its enum."""
 
 from typing import cast
 
@@ -16,13 +16,13 @@ def register() -> None:
     Raises:
         ImportError: if another package has registered the type `MUDPT`.
     """
-    mudpt = cast(PeftType, MuDPTType.MUDPT)  # the type of PEFT's keys; it looks them up by the string
-    owner = PEFT_TYPE_TO_CONFIG_MAPPING.get(mudpt, MuDPTConfig)
+    key = cast(PeftType, MuDPTType.MUDPT)  # PEFT annotates its own enum, but looks the method up by the string
+    owner = PEFT_TYPE_TO_CONFIG_MAPPING.get(key, MuDPTConfig)
     if (owner.__module__, owner.__qualname__) != (MuDPTConfig.__module__, MuDPTConfig.__qualname__):
         raise ImportError(
             f"The PEFT type 'MUDPT' is already registered by {owner.__module__}.{owner.__qualname__}. Import only one "
             "of the two packages."
         )
-    PEFT_TYPE_TO_CONFIG_MAPPING[mudpt] = MuDPTConfig
-    PEFT_TYPE_TO_TUNER_MAPPING[mudpt] = MuDPTModel
-    PEFT_TYPE_TO_PREFIX_MAPPING[mudpt] = MuDPTModel.prefix
+    PEFT_TYPE_TO_CONFIG_MAPPING[key] = MuDPTConfig
+    PEFT_TYPE_TO_TUNER_MAPPING[key] = MuDPTModel
+    PEFT_TYPE_TO_PREFIX_MAPPING[key] = MuDPTModel.prefix

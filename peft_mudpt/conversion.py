@@ -228,21 +228,19 @@ def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
 def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPTConfig:
     """The preset, with the tokens, depths and widths of this file. `shapes` are by our names."""
     fused = MuDPTConfig.from_preset(preset).fusion_direction != "none"
-    prompts = {modality: shapes.get(f"{modality}_prompts.0") for modality in MODALITIES}  # (n, d)
-    if fused and prompts["vision"] is None:  # generated: as many as text prompts, as wide as the projection
+    prompts = {m: shapes[f"{m}_prompts.0"] for m in MODALITIES if f"{m}_prompts.0" in shapes}  # (n, d)
+    if fused and "vision" not in prompts:  # generated: as many as text prompts, as wide as the projection
         biases = ("text_to_vision.networks.layer_0.bias", "text_to_vision.networks.all_layers.output.bias")
         width = next(shapes[name][0] for name in biases if name in shapes)
         prompts["vision"] = torch.Size([prompts["text"][0], width])
-    fields = {}
-    for modality in MODALITIES:
-        if prompts[modality] is None:
-            continue
-        if len(prompts[modality]) != 2:
+    fields: dict[str, int] = {}
+    for modality, shape in prompts.items():
+        if len(shape) != 2:
             raise ValueError(
-                f"The input prompts have shape {tuple(prompts[modality])}, expected (tokens, width). Class-specific "
+                f"The input prompts have shape {tuple(shape)}, expected (tokens, width). Class-specific "
                 "contexts (CSC) are not supported, only a context that all classes share."
             )
-        tokens, width = prompts[modality]
+        tokens, width = shape
         if fields.setdefault("num_virtual_tokens", tokens) != tokens:
             fields[f"{modality}_num_virtual_tokens"] = tokens
         fields[f"{modality}_hidden_size"] = width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -93,7 +93,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
         name = None if self.disable_adapters else self.active_name
-        return None if name is None else self.mudpt_adapters[name]
+        return None if name is None else cast(MultiModalPrompts, self.mudpt_adapters[name])
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         # names that are not here are those of another method's adapters on the same model
@@ -142,6 +142,11 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         return f"mudpt.{super().__repr__()}"  # PEFT's status helpers read the method's name from it
 
 
-def _marks(prompts: MultiModalPrompts) -> list[tuple[int, int]]:
+def layer_of(model: nn.Module) -> Optional[MuDPTLayer]:
+    """The MuDPT layer of a CLIP or of a tower, also through a `PeftModel`; None if it has no MuDPT adapter."""
+    return getattr(model, LAYER_NAME, None)
+
+
+def _marks(prompts: nn.Module) -> list[tuple[int, int]]:
     """Identity and version of its tensors: they change if a tensor is replaced or written to."""
     return [(id(tensor), tensor._version) for tensor in prompts.state_dict(keep_vars=True).values()]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 from accelerate import init_empty_weights
+from peft import PeftConfig
 from peft.functional import delete_adapter
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import set_additional_trainable_modules
@@ -19,7 +20,7 @@ from .config import Modality, MuDPTConfig, MuDPTType
 from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
 from .prompts.initialization import init_token_ids, start_from_words
 from .prompts.prompts import MultiModalPrompts
-from .towers.base import NO_ADAPTER_PER_SAMPLE
+from .towers.base import NO_ADAPTER_PER_SAMPLE, part
 from .towers.registry import Tower, find_towers
 from .towers.text import PromptedText
 
@@ -93,21 +94,21 @@ class MuDPTModel(BaseTuner):
         Args:
             model: the base model.
             adapter_name: of an entry of `self.peft_config`.
-            autocast_adapter_dtype, state_dict: not used, as by PEFT's method for most tuners: PEFT casts the adapter
-                and loads its weights afterwards.
+            autocast_adapter_dtype, state_dict: not used, because PEFT casts the adapter and loads its weights
+                afterwards.
             low_cpu_mem_usage: create the parameters on the device "meta".
 
         Raises:
             ValueError: if the config does not fit the model. The model and the config stay as they were.
         """
-        peft_config = self.peft_config[adapter_name]
+        peft_config = cast(MuDPTConfig, self.peft_config[adapter_name])
         towers = find_towers(model)
         self._prepare_config(peft_config, adapter_name, model, towers)
         # adding an adapter to a model that has some must not change which parameters of theirs are trained
         has_adapters = any(isinstance(module, BaseTunerLayer) for module in model.modules())
         trained = [(p, p.requires_grad) for p in model.parameters()] if has_adapters else []
         with init_empty_weights() if low_cpu_mem_usage else nullcontext():
-            self._create_and_replace(peft_config, adapter_name, _owner(model, towers), towers)
+            self._create_adapter(peft_config, adapter_name, _owner(model, towers), towers)
         self.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
         self._mark_only_adapters_as_trainable(model)
         if peft_config.modules_to_save:
@@ -129,9 +130,9 @@ class MuDPTModel(BaseTuner):
             raise ValueError(FOLDED)
         resolved = copy(peft_config)  # so that a refused config stays as it was
         resolved.resolve({modality: tower.kind.shape(tower.module) for modality, tower in towers.items()})
-        if "text" in towers:
-            _, tower, kind = towers["text"]
-            assert issubclass(kind, PromptedText)
+        text = _text_tower(towers)
+        if text is not None:
+            tower, kind = text
             resolved.text_prompt_init_ids = init_token_ids(
                 resolved, getattr(model, "name_or_path", None), len(kind.token_table(tower))
             )
@@ -143,14 +144,18 @@ class MuDPTModel(BaseTuner):
         check_adapter_names([adapter_name, *adapters], model, [new, *adapters.values()])
         vars(peft_config).update(vars(resolved))
 
-    def _create_and_replace(
+    def _create_and_replace(self, *args, **kwargs) -> None:
+        raise NotImplementedError("MuDPT replaces no module: inject_adapter creates the adapter.")
+
+    def _create_adapter(
         self, peft_config: MuDPTConfig, adapter_name: str, owner: nn.Module, towers: dict[Modality, Tower]
     ) -> None:
-        """Create the adapter in the layer of the module that owns the towers; it replaces nothing."""
+        """Create the adapter in the layer of the module that owns the towers."""
         prompts = MultiModalPrompts(peft_config)
-        if peft_config.text_prompt_init_text is not None and "text" in towers:
-            _, tower, kind = towers["text"]
-            assert issubclass(kind, PromptedText)
+        text, words = _text_tower(towers), peft_config.text_prompt_init_text
+        if text is not None and words is not None:
+            tower, kind = text
+            assert peft_config.text_prompt_init_ids is not None, "_prepare_config fills them in"
             (ids,) = peft_config.text_prompt_init_ids.values()
             start_from_words(prompts, kind.embed_tokens(tower, ids))
         layer = getattr(owner, LAYER_NAME, None) or MuDPTLayer(towers)
@@ -159,7 +164,7 @@ class MuDPTModel(BaseTuner):
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
-        if autocast_adapter_dtype and self.peft_config[adapter_name].folded:
+        if autocast_adapter_dtype and cast(MuDPTConfig, self.peft_config[adapter_name]).folded:
             # PEFT casts parameters only; folded prompts are buffers
             prompts = _layer(self.model).mudpt_adapters[adapter_name]
             if all(torch.finfo(constant.dtype).bits < 32 for constant in prompts.buffers()):
@@ -172,7 +177,7 @@ class MuDPTModel(BaseTuner):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls, model: nn.Module, config: MuDPTConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         weights = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         layer = _layer(model)
@@ -180,7 +185,7 @@ class MuDPTModel(BaseTuner):
             check_weights(weights, adapter_name, model, layer.towers)
         except ValueError:
             if layer.awaits_weights(adapter_name):  # it was created for these weights, and holds random ones
-                del model.peft_config[adapter_name]
+                del part(model, "peft_config")[adapter_name]
                 delete_adapter(model, adapter_name, cls.prefix)
             raise
         return weights
@@ -188,14 +193,20 @@ class MuDPTModel(BaseTuner):
     def _check_merge_allowed(self) -> None:
         raise ValueError(NO_MERGE)
 
-    def _unload_and_optionally_merge(self, merge: bool = True, *args, **kwargs) -> nn.Module:
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: Optional[list[str]] = None,
+    ) -> None:  # PEFT's annotation: it returns the base model
         if merge:
             self._check_merge_allowed()
         layer = _layer(self.model)
         layer.detach()
         owner = next(module for module in self.model.modules() if layer in module.children())
         delattr(owner, LAYER_NAME)
-        return super()._unload_and_optionally_merge(False, *args, **kwargs)
+        return super()._unload_and_optionally_merge(False, progressbar, safe_merge, adapter_names)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, **kwargs):
@@ -206,6 +217,13 @@ class MuDPTModel(BaseTuner):
 
 def _layer(model: nn.Module) -> MuDPTLayer:
     return next(module for module in model.modules() if isinstance(module, MuDPTLayer))
+
+
+def _text_tower(towers: dict[Modality, Tower]) -> Optional[tuple[nn.Module, type[PromptedText]]]:
+    """The text tower and its kind; None if the model has none."""
+    if "text" not in towers:
+        return None
+    return towers["text"].module, cast(type[PromptedText], towers["text"].kind)
 
 
 def _owner(model: nn.Module, towers: dict[Modality, Tower]) -> nn.Module:

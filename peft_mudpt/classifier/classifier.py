@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProce
 from transformers.image_utils import load_image
 from transformers.utils import ModelOutput
 
-from ..layer import LAYER_NAME
+from ..layer import layer_of
 from ..towers.registry import family_of
 from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
 from .packing import PackedClasses
@@ -94,14 +94,16 @@ class MuDPTClassifier(torch.nn.Module):
         self.family = family_of(model)
         if self.family.logit_scale(model).is_meta:
             raise ValueError("The model has offloaded weights, but a classifier needs all of them. Load it whole.")
-        self.model = model
-        self.config = model.config
-        self.class_names = checked_names(_remembered(model, "class_names") if class_names is None else class_names)
-        self.template = _remembered(model, "class_template") if template is None else template
+        self.model: Any = model  # a PeftModel forwards the attributes of the model in it
+        self.config = self.model.config
+        self.class_names = checked_names(
+            _remembered(self.model, "class_names") if class_names is None else class_names
+        )
+        self.template = _remembered(self.model, "class_template") if template is None else template
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(_origin(model, "tokenizer"))
+            tokenizer = AutoTokenizer.from_pretrained(_origin(self.model, "tokenizer"))
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
         self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=multiple)
         # by number of text prompt tokens, and whether classes share rows
@@ -132,7 +134,7 @@ class MuDPTClassifier(torch.nn.Module):
             ValueError: if the adapter names no CLIP or does not fit the one given, or if neither the caller nor the
                 adapter gives classes.
         """
-        base = base_model_name_or_path or PeftConfig.from_pretrained(adapter).base_model_name_or_path
+        base = base_model_name_or_path or PeftConfig.from_pretrained(os.fspath(adapter)).base_model_name_or_path
         if not base:
             raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
         clip = AutoModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
@@ -160,7 +162,7 @@ class MuDPTClassifier(torch.nn.Module):
 
     def class_features(self) -> torch.Tensor:
         """The text features (C, D) of the classes, each of length 1. With a gradient if one flows into them."""
-        layer = getattr(self.model, LAYER_NAME, None)
+        layer = layer_of(self.model)
         if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
             return self._encode()
         state = text_state(self.model)
@@ -192,13 +194,12 @@ class MuDPTClassifier(torch.nn.Module):
         Raises:
             ValueError: if the images are none of these, or `batch_size` is less than 1.
         """
-        is_tensor = isinstance(images, torch.Tensor)
-        if is_tensor and (images.dim() != 4 or not images.is_floating_point()):
+        if isinstance(images, torch.Tensor) and (images.dim() != 4 or not images.is_floating_point()):
             raise ValueError(
                 f"images is a tensor {tuple(images.shape)} of {images.dtype}; as a tensor it must be (N, 3, H, W) in "
                 "floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
             )
-        if not is_tensor and not isinstance(images, (list, tuple)):
+        if not isinstance(images, (torch.Tensor, list, tuple)):
             raise ValueError(
                 f"images is {images!r}; give a list of pictures (PIL) or files, or a tensor (N, 3, H, W)."
             )
@@ -249,7 +250,7 @@ class MuDPTClassifier(torch.nn.Module):
         if not isinstance(images, torch.Tensor):
             # load_image applies the EXIF orientation and converts to RGB
             pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
-            images = self.image_processor(pictures, return_tensors="pt").pixel_values
+            images = cast(torch.Tensor, self.image_processor(pictures, return_tensors="pt").pixel_values)
         return images.to(self.model.device, self.model.dtype)
 
     def _encode(self) -> torch.Tensor:
@@ -266,16 +267,16 @@ class MuDPTClassifier(torch.nn.Module):
         return groups
 
 
-def _origin(model: torch.nn.Module, argument: str) -> str:
+def _origin(model: Any, argument: str) -> str:
     """The folder or Hub id that the CLIP was loaded from."""
     if not model.name_or_path:
         raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
     return model.name_or_path
 
 
-def _remembered(model: torch.nn.Module, field: str):
+def _remembered(model: Any, field: str) -> Any:
     """A field of the active adapter's config about the classes that it was trained on."""
-    layer = getattr(model, LAYER_NAME, None)
+    layer = layer_of(model)
     active = None if layer is None else layer.active_name
     value = None if active is None else getattr(model.peft_config[active], field)
     if value is None:

@@ -9,7 +9,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
-from ..layer import LAYER_NAME, MuDPTLayer
+from ..layer import layer_of
+from ..towers.base import part
 from ..towers.registry import family_of
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
 
@@ -67,7 +68,7 @@ def lay_out_classes(
         packed = [class_per_row(group) for group in groups]
     else:
         packed = [PackedClasses(torch.tensor(group)) for group in groups]
-    return [group.to(model.device) for group in packed]
+    return [group.to(part(model, "device")) for group in packed]
 
 
 def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
@@ -84,7 +85,7 @@ def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.
 
 def num_text_tokens(model: torch.nn.Module) -> int:
     """Number of prompt tokens that are inserted in the text tower of this model now."""
-    layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
+    layer = layer_of(model)
     return 0 if layer is None else layer.num_tokens("text")
 
 

@@ -1,4 +1,4 @@
-"""Class texts -> rows that hold many classes each and share one prefix: what the text tower need not compute twice.
+"""Packs class texts into rows of many classes that share one prefix, so that the text tower computes it once per row.
 
 In a causal tower nothing before the class name depends on the class: BOS, the prompts, and the words the texts have in
 common are the same for all classes, at every layer. So a row is [BOS, prompts, common words, class 1, class 2, ...]:
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 
@@ -17,14 +17,14 @@ import torch
 @dataclass(frozen=True)
 class PackedClasses:
     """
-    Classes in rows, for a text tower that puts in its n prompt tokens by itself.
+    Classes in rows, for a text tower whose hooks insert n prompt tokens.
 
     Attributes:
         input_ids: (R, L), without the prompts.
-        eos: (C,), where each class ends among the R * L tokens; None where the tower pools each row by itself.
-        position_ids: (R, L) of these tokens, n prompts counted in; None where they are the usual ones.
-        attention_mask: (R, 1, n + L, n + L), true where a row's token (third axis) sees another (fourth); None where
-            each token sees all before it.
+        eos: (C,), the index of each class's EOS among the R * L tokens; None where the tower pools each row itself.
+        position_ids: (R, L) of these tokens, which leave room for the n prompts; None for the usual ones.
+        attention_mask: (R, 1, n + L, n + L), true where a row's token (third axis) sees another (fourth); None if
+            each token sees all tokens before it.
     """
 
     input_ids: torch.Tensor
@@ -33,9 +33,10 @@ class PackedClasses:
     attention_mask: Optional[torch.Tensor] = None
 
     def to(self, device: torch.device) -> PackedClasses:
-        """The same on another device."""
+        """The same classes on another device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PackedClasses(**{name: None if t is None else t.to(device) for name, t in tensors.items()})
+        moved: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in tensors.items()}
+        return PackedClasses(**moved)
 
 
 def class_words(
@@ -45,12 +46,11 @@ def class_words(
     The token ids of each class text, from BOS to its EOS.
 
     Args:
-        class_tokens: `input_ids` (C, L) and, if there is padding before EOS to be told from words, `attention_mask`.
+        class_tokens: `input_ids` (C, L), and `attention_mask` if padding could stand before EOS.
         is_eos: which of the tokens (C, L) the text tower takes for EOS.
 
     Raises:
-        ValueError: if a text does not begin with the token that the others begin with, has no EOS, or has padding in
-            it.
+        ValueError: if a text begins with another token than the first text, has no EOS, or has padding before it.
     """
     ids = class_tokens["input_ids"].cpu()  # (C, L)
     ends = is_eos(ids)  # (C, L)
@@ -64,7 +64,7 @@ def class_words(
         (padded_before_eos.any(dim=1), "has padding before its EOS; pad on the right"),
     ):
         if wrong.any():
-            row = wrong.nonzero()[0].item()
+            row = int(wrong.nonzero()[0])
             raise ValueError(
                 f"The text of class {row} (token ids {ids[row].tolist()}) {what}. Tokenize the classes with CLIP's "
                 "own tokenizer, or tokenize_classes."
@@ -78,8 +78,8 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
 
     Args:
         words: token ids of each class from BOS to EOS, as `class_words` returns them.
-        num_tokens: number of prompt tokens (n) that the tower puts behind BOS.
-        max_length: tokens of a row at most (L); no class is longer.
+        num_tokens: number of prompt tokens (n) that are inserted after BOS.
+        max_length: largest number of tokens in a row (L); no class is longer.
     """
     prefix = _common_prefix(words)
     shared = len(prefix)
@@ -115,7 +115,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
 
 
 def class_per_row(words: list[list[int]]) -> PackedClasses:
-    """The usual layout, for attention that takes no mask of four axes: each class in a row of its own."""
+    """The layout for attention that takes no mask of four axes: one class per row."""
     length = max(map(len, words))
     return PackedClasses(
         torch.tensor([text + [0] * (length - len(text)) for text in words]),
@@ -124,7 +124,7 @@ def class_per_row(words: list[list[int]]) -> PackedClasses:
 
 
 def _common_prefix(words: list[list[int]]) -> list[int]:
-    """The tokens that all texts begin with: BOS at least, and so few that each keeps one of its own."""
+    """Longest common prefix, shortened so that every text keeps at least one token."""
     first = words[0]
     longest = min(map(len, words)) - 1
     shared = next((i for i in range(longest) if any(text[i] != first[i] for text in words)), longest)

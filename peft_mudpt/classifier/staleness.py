@@ -10,7 +10,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ..layer import LAYER_NAME
+from ..layer import layer_of
+from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import num_text_tokens
 
@@ -39,13 +40,13 @@ class TextState:
 
 def text_state(model: torch.nn.Module) -> TextState:
     """The current state of everything that the text features of a CLIP, plain or with an adapter, depend on."""
-    tower, *projections = family_of(model).text.feature_parts(model)
-    parts = [tower, *projections]
-    if num_text_tokens(model):
-        parts.append(getattr(model, LAYER_NAME))
-    attention = tower.config._attn_implementation
-    tensors, switches = [], [tower.training, attention, *_autocast(model), *_optimizer_steps()]
-    for module in (module for part in parts for module in part.modules()):
+    parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
+    tower = parts[0]
+    if layer is not None and num_text_tokens(model):
+        parts.append(layer)
+    tensors: list[torch.Tensor] = []
+    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *_optimizer_steps()]
+    for module in (module for root in parts for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             switches.append((tuple(module.active_adapters), module.disable_adapters))
@@ -72,5 +73,5 @@ def _optimizer_steps() -> list[int]:
 
 
 def _autocast(model: torch.nn.Module) -> tuple:
-    kind = model.device.type
+    kind = part(model, "device").type
     return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)

@@ -17,8 +17,8 @@ class SelfAttention(nn.Module):
     """
     Multi-head self-attention over the n prompt tokens of one layer, without a mask.
 
-    `nn.MultiheadAttention` computes the same, but takes another code path without gradients: a trained adapter and its
-    reloaded copy would differ in the last bits.
+    `nn.MultiheadAttention` computes the same, but takes another code path without gradients, so a trained adapter and
+    its reloaded copy would differ in the last bits.
     """
 
     def __init__(self, width: int):
@@ -27,7 +27,7 @@ class SelfAttention(nn.Module):
         self.num_heads = next(h for h in range(max(1, width // HEAD_DIM), 0, -1) if width % h == 0)
         self.qkv = nn.Linear(width, 3 * width)  # rows: query, key, value
         self.output = nn.Linear(width, width)
-        # as nn.MultiheadAttention begins, which the published implementations use
+        # initialized as nn.MultiheadAttention is, which the published implementations use
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.output.bias)
@@ -49,8 +49,8 @@ class LightTransformer(nn.Module):
         source_width: width of the tower whose prompts are read.
         target_width: width of the tower whose prompts are shifted.
 
-    `forward` maps (layers, n, source_width) to (layers, n, target_width). The parts are not called as they are in
-    CLIP, so that `modules_to_save` and other adapters' targets, which PEFT finds by the end of a name, mean CLIP's.
+    `forward` maps (layers, n, source_width) to (layers, n, target_width). The parts have other names than CLIP's,
+    because PEFT finds `modules_to_save` and other adapters' targets by the end of a name.
     """
 
     def __init__(self, source_width: int, target_width: int):

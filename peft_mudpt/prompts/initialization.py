@@ -68,6 +68,7 @@ def start_from_words(prompts: MultiModalPrompts, embedded: torch.Tensor) -> None
     Start the text prompts of the input layer from the embeddings (m, d_t) of words: the first n of them; if there are
     fewer, the other prompts stay random.
     """
+    assert prompts.text_prompts is not None, "MuDPTConfig refuses words for no text prompts"
     first = prompts.text_prompts[0]  # (n, d_t)
     m = min(len(embedded), len(first))
     if not embedded.is_meta:  # a base on "meta" has no numbers to start from

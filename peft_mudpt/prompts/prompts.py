@@ -35,33 +35,40 @@ class MultiModalPrompts(nn.Module):
     """
 
     text_depends_on_image: ClassVar[bool] = False
+    text_prompts: Optional[torch.Tensor]
+    vision_prompts: Optional[torch.Tensor]
 
     def __init__(self, config: MuDPTConfig):
         super().__init__()
         self.num_tokens = {modality: config.num_tokens(modality) for modality in MODALITIES}
         self.depth = {modality: config.depth(modality) for modality in MODALITIES}
         self.combine = config.fusion_combine
-        widths = {"text": config.text_hidden_size, "vision": config.vision_hidden_size}
+
+        def width(modality: Modality) -> int:
+            size = config.text_hidden_size if modality == "text" else config.vision_hidden_size
+            assert size is not None, "MuDPTConfig.resolve fills it in"
+            return size
 
         def raw_prompts(modality: Modality) -> Optional[torch.Tensor]:
             depth = config.owned_depth(modality)
             if not depth:
                 return None
-            prompts = torch.randn(depth, config.num_tokens(modality), widths[modality]) * config.init_std
-            return prompts if config.folded else nn.Parameter(prompts)  # (layers, n, d)
+            return torch.randn(depth, config.num_tokens(modality), width(modality)) * config.init_std  # (layers, n, d)
 
         def injection_model(source: Modality, target: Modality) -> Optional[InjectionModel]:
             layers = config.fused_layers(source)
             if not layers:
                 return None
             return InjectionModel(
-                widths[source], widths[target], layers, network=config.fusion_type, sharing=config.fusion_sharing
+                width(source), width(target), layers, network=config.fusion_type, sharing=config.fusion_sharing
             )
 
-        # folded prompts are constants: buffers are saved and moved like parameters, and nothing can train them
-        register = self.register_buffer if config.folded else self.register_parameter
-        register("text_prompts", raw_prompts("text"))
-        register("vision_prompts", raw_prompts("vision"))
+        for modality in MODALITIES:
+            prompts, name = raw_prompts(modality), f"{modality}_prompts"
+            if config.folded:  # constants: buffers are saved and moved like parameters, and nothing can train them
+                self.register_buffer(name, prompts)
+            else:
+                self.register_parameter(name, None if prompts is None else nn.Parameter(prompts))
         self.text_to_vision = injection_model("text", "vision")
         self.vision_to_text = injection_model("vision", "text")
         self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}
@@ -75,13 +82,14 @@ class MultiModalPrompts(nn.Module):
         tied = self._fused_layers[modality]
         fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
         if not fused:
-            return own[layers.start : layers.stop]
-        shift = injection_model(fused, source[fused.start : fused.stop])  # (len(fused), n, d)
-        parts = [own[fused.start : fused.stop] + shift if self.combine == "add" else shift]
+            return _slice(own, layers)
+        assert injection_model is not None
+        shift = injection_model(fused, _slice(source, fused))  # (len(fused), n, d)
+        parts = [_slice(own, fused) + shift if self.combine == "add" else shift]
         if layers.start < fused.start:
-            parts.insert(0, own[layers.start : fused.start])
+            parts.insert(0, _slice(own, range(layers.start, fused.start)))
         if fused.stop < layers.stop:
-            parts.append(own[fused.stop : layers.stop])
+            parts.append(_slice(own, range(fused.stop, layers.stop)))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
@@ -90,3 +98,9 @@ class MultiModalPrompts(nn.Module):
         depend on `condition` (B, ...) returns (B, len(layers), n, d) if it is given one.
         """
         return self(modality, layers)[None]
+
+
+def _slice(prompts: Optional[torch.Tensor], layers: range) -> torch.Tensor:
+    """The raw prompts (len(layers), n, d) of these layers."""
+    assert prompts is not None, "only layers that own prompts are asked for"
+    return prompts[layers.start : layers.stop]

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ..classifier.classifier import MuDPTClassifier
-from ..layer import LAYER_NAME
+from ..layer import layer_of
 from .folding import fold_adapter
 
 
@@ -24,17 +24,19 @@ ExportFormat = Literal["onnx", "torch_export"]
 class _ImageClassifier(torch.nn.Module):
     """A classifier with fixed classes: the vision tower, and one row of numbers per class."""
 
+    class_weights: torch.Tensor
+
     def __init__(self, classifier: MuDPTClassifier):
         super().__init__()
         classifier = copy.deepcopy(classifier).cpu().float().eval()
         model, family = classifier.model, classifier.family
-        layer = getattr(model, LAYER_NAME, None)
+        layer = layer_of(model)
         if layer is not None and layer.num_tokens("vision"):
             fold_adapter(model)
         # only these modules are used; the hooks on the vision tower read the prompts
         self.vision = family.vision
-        self.tower, *self.projections = family.vision.feature_parts(model)
-        self.projections = torch.nn.ModuleList(self.projections)
+        self.tower, *projections = family.vision.feature_parts(model)
+        self.projections = torch.nn.ModuleList(projections)
         self.prompt_learner = layer
         with torch.no_grad():  # what is added to all logits would not change the probabilities
             self.register_buffer("class_weights", classifier.class_features() * family.logit_scale(model))  # (C, D)
@@ -75,7 +77,7 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"{file} is a folder; give the name of a file.")
-    layer = getattr(classifier.model, LAYER_NAME, None)
+    layer = layer_of(classifier.model)
     if layer is not None and layer.text_depends_on_image:
         raise ValueError(
             f"The adapter {layer.active_name!r} makes other text features for each image, so the classes cannot be "
@@ -86,7 +88,7 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
         "class_template": classifier.template,
         "preprocessor_config": classifier.image_processor.to_json_string(),
     }
-    example = torch.zeros(2, *classifier.family.image_shape(classifier.config))
+    example = torch.zeros(2, *classifier.family.image_shape(classifier.model.config))
     with torch.autocast("cpu", enabled=False):
         program = torch.export.export(
             _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
@@ -108,6 +110,7 @@ def _save_onnx(program: torch.export.ExportedProgram, file: Path, notes: dict[st
         dynamo=True,
         verbose=False,
     )
+    assert onnx_program is not None, "torch returns None only when it writes the file itself"
     onnx_program.model.metadata_props.update(notes)
     onnx_program.save(file, external_data=False)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 
 from ..config import MODALITIES, MuDPTConfig
-from ..layer import LAYER_NAME, MuDPTLayer
+from ..layer import layer_of
 from ..prompts.prompts import MultiModalPrompts
+from ..towers.base import part
 
 
 @torch.inference_mode(False)  # so that the prompts are ordinary tensors
@@ -29,20 +30,21 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     Raises:
         ValueError: if there is no such MuDPT adapter, or its text prompts depend on the image.
     """
-    layer: Optional[MuDPTLayer] = getattr(model, LAYER_NAME, None)
-    adapters = {} if layer is None else layer.mudpt_adapters
+    layer = layer_of(model)
     if adapter_name is None and layer is not None:
         adapter_name = layer.active_name
-    if adapter_name not in adapters:
+    if layer is None or adapter_name is None or adapter_name not in layer.mudpt_adapters:
         asked = "active MuDPT adapter" if adapter_name is None else f"MuDPT adapter {adapter_name!r}"
-        raise ValueError(f"The model has no {asked} to fold; its MuDPT adapters are {list(adapters)}.")
-    trained = adapters[adapter_name]
+        names = [] if layer is None else list(layer.mudpt_adapters)
+        raise ValueError(f"The model has no {asked} to fold; its MuDPT adapters are {names}.")
+    trained = cast(MultiModalPrompts, layer.mudpt_adapters[adapter_name])
     if trained.text_depends_on_image:
         raise ValueError(
             f"The adapter {adapter_name!r} makes other text prompts for each image, so they cannot be folded into "
             "constants. Use it as it is."
         )
-    config = _folded(model.peft_config[adapter_name])
+    configs: dict[str, MuDPTConfig] = part(model, "peft_config")
+    config = _folded(configs[adapter_name])
     folded = MultiModalPrompts(config)
     for modality in MODALITIES:
         layers = range(trained.depth[modality])
@@ -50,8 +52,8 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
             # computed in the parts that the towers ask for, so that the numbers are equal to the last bit
             parts = [trained(modality, part) for part in (layers[:1], layers[1:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
-    adapters[adapter_name] = folded
-    model.peft_config[adapter_name] = config
+    layer.mudpt_adapters[adapter_name] = folded
+    configs[adapter_name] = config
 
 
 def _folded(config: MuDPTConfig) -> MuDPTConfig:

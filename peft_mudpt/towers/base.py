@@ -9,7 +9,7 @@ exceptions and gradient checkpointing cannot mix them up, because an argument be
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Optional, Protocol
+from typing import Any, ClassVar, Optional, Protocol
 
 import torch
 from torch import nn
@@ -45,11 +45,12 @@ class PromptSource(Protocol):
         """
 
 
-def part(module: nn.Module, path: str):
-    """The part of a module (or of a wrapper that forwards attributes to it) at a dotted path."""
+def part(module: nn.Module, path: str) -> Any:
+    """What a module (or a wrapper that forwards attributes to it) has at a dotted path."""
+    found: Any = module
     for name in path.split("."):
-        module = getattr(module, name)
-    return module
+        found = getattr(found, name)
+    return found
 
 
 class PromptedTower:
@@ -94,7 +95,7 @@ class PromptedTower:
     def shape(cls, tower: nn.Module) -> TowerShape:
         """The sizes of a tower that an adapter depends on."""
         layers = part(tower, f"{cls.encoder}.{cls.layers}")
-        return TowerShape(tower.config.hidden_size, len(layers))
+        return TowerShape(part(tower, "config").hidden_size, len(layers))
 
     @classmethod
     def like(cls, tower: nn.Module) -> torch.Tensor:

@@ -20,7 +20,7 @@ class PromptedCLIPText(PromptedCausalText):
     def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         if tower.eos_token_id == 2:  # CLIP's older rule: EOS is the largest id
             return ids == ids.amax(dim=1, keepdim=True)
-        return ids == tower.eos_token_id
+        return super().is_eos(tower, ids)
 
 
 class PromptedCLIPVision(PromptedVision):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -32,11 +32,11 @@ class Family:
         """The kinds of its towers by modality."""
         return {"text": self.text, "vision": self.vision}
 
-    def text_tower(self, model: nn.Module):
+    def text_tower(self, model: nn.Module) -> Any:
         """The text tower of a whole model."""
         return part(model, self.text.tower)
 
-    def vision_tower(self, model: nn.Module):
+    def vision_tower(self, model: nn.Module) -> Any:
         """The vision tower of a whole model."""
         return part(model, self.vision.tower)
 
@@ -47,7 +47,7 @@ class Family:
 
     def logit_scale(self, model: nn.Module) -> torch.Tensor:
         """The number (a tensor without axes) that multiplies the cosine."""
-        return model.logit_scale.exp()
+        return part(model, "logit_scale").exp()
 
     def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
         """The logits, of any shape, of the cosines of image and text features."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ..config import MODALITIES, Modality
-from .base import PromptedTower
+from .base import PromptedTower, part
 from .clip import CLIPFamily
 from .family import Family
 from .metaclip2 import MetaClip2Family
@@ -40,7 +40,7 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         ValueError: if it belongs to none.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = part(model, "get_base_model")() if hasattr(model, "get_base_model") else model
     for family in FAMILIES:  # no next(..., None): torch 2.8 does not compile it
         if isinstance(base, family.model_class):
             return family
@@ -71,7 +71,7 @@ def find_towers(model: nn.Module) -> dict[Modality, Tower]:
         found[kind.modality] = Tower(name, module, kind)
     if not found:
         supported = ", ".join(tower_class.__name__ for tower_class in kinds)
-        reason = REFUSED.get(getattr(getattr(model, "config", None), "model_type", None), "")
+        reason = REFUSED.get(getattr(getattr(model, "config", None), "model_type", ""), "")
         raise ValueError(
             f"{type(model).__name__} is no CLIP that MuDPT knows: it needs a model with one of the towers "
             f"{supported}, for example transformers.CLIPModel. {reason}The model was left as it is."

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, SiglipModel, SiglipTextModel, SiglipVisionModel
 
+from .base import part
 from .family import Family
 from .text import PromptedText
 from .vision import PromptedVision
@@ -25,12 +26,10 @@ class PromptedSiglipText(PromptedText):
     is_causal = False
 
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
-        ids, position_ids = kwargs["input_ids"], kwargs.get("position_ids")  # (B, L)
+        ids, given = kwargs["input_ids"], kwargs.get("position_ids")  # (B, L)
         table, length = self.num_positions(tower), ids.shape[-1]
-        explicit = position_ids is not None
-        if not explicit:
-            position_ids = torch.arange(length, device=ids.device)[None]  # (1, L)
-        if not explicit and length + n <= table:
+        position_ids = torch.arange(length, device=ids.device)[None] if given is None else given  # (1 or B, L)
+        if given is None and length + n <= table:
             return {**kwargs, "position_ids": position_ids + n}
         kept = min(length, table - n)
         lengths = self.text_lengths(ids)  # (B,)
@@ -81,7 +80,7 @@ class SiglipFamily(Family):
     vision = PromptedSiglipVision
 
     def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
-        return super().logits(model, cosine) + model.logit_bias
+        return super().logits(model, cosine) + part(model, "logit_bias")
 
     def feature_size(self, config: PretrainedConfig) -> int:
         return config.text_config.projection_size

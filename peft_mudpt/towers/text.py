@@ -15,8 +15,8 @@ class PromptedText(PromptedTower):
     """
     Prompts before the words, with the position embeddings of where they stand, so the words move n positions on.
 
-    No token id is put in: the prompts are inserted after the embedding and are gone again before the tower pools, so
-    every family's rule for pooling holds, and no placeholder token is needed.
+    The prompts are inserted after the embedding and removed before the tower pools. So every family's rule for pooling
+    holds, and no placeholder token is needed.
 
     Attributes:
         argument_names: of the tower's first arguments, in the order in which it takes them by position.
@@ -97,6 +97,7 @@ class PromptedText(PromptedTower):
             return args, kwargs
         if condition is not None:
             prompts = self.source.prompts(self.modality, 0, 1, condition)
+            assert prompts is not None, "a tower with prompts has them at its input"
             embedded = self.as_embedded(part(tower, self.embeddings), prompts[:, 0], input_ids.device)
             kwargs |= {CONDITION: condition, INPUT_PROMPTS: embedded}
         if mask is not None and mask.dim() == 4:
@@ -145,17 +146,15 @@ class PromptedCausalText(PromptedText):
 
     @classmethod
     def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        return ids == tower.eos_token_id
+        return ids == part(tower, "eos_token_id")
 
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
-        input_ids, position_ids = kwargs["input_ids"], kwargs.get("position_ids")
+        input_ids, given = kwargs["input_ids"], kwargs.get("position_ids")
         ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
         table, length = self.num_positions(tower), ids.shape[1]
-        explicit = position_ids is not None
-        if not explicit:
-            position_ids = torch.arange(length, device=ids.device)[None]  # (1, L)
+        position_ids = torch.arange(length, device=ids.device)[None] if given is None else given  # (1 or B, L)
         moved = torch.cat([position_ids[:, :1], position_ids[:, 1:] + n], dim=1)  # (1 or B, L)
-        if not explicit and length + n <= table:
+        if given is None and length + n <= table:
             return {**kwargs, "position_ids": moved}
         # Tokens after EOS cannot influence the pooled token (attention is causal), so their positions are arbitrary.
         is_eos = self.is_eos(tower, ids)
