@@ -68,13 +68,14 @@ class MuDPTConfig(PeftConfig):
     [`MuDPTConfig.from_preset`].
 
     With n prompt tokens in each of J layers (the depth), a tower of width d has prompts of shape (J, n, d). They are
-    fused by the formulas of `prompts.MultiModalPrompts`. Where each method stems from is said beside `PRESETS`.
+    fused by the formulas of `prompts.MultiModalPrompts`. `PRESETS` names the paper of each method.
 
     Creating the adapter fills in what depends on the base model (`text_hidden_size`, `vision_hidden_size`, the depths,
     `text_prompt_init_ids`), so that the saved file describes the adapter by itself. Use a new config for another base.
 
     Raises:
-        ValueError: for a combination that means nothing; the message names the fields, their values and the way out.
+        ValueError: for a value that breaks the rule beside its field, or a combination that means nothing; the message
+            names the fields, their values and the way out.
     """
 
     num_virtual_tokens: int = setting(

@@ -142,6 +142,12 @@ def logits_and_gradients(model, **inputs) -> tuple[torch.Tensor, dict[str, torch
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def checkpoint_layers(model: nn.Module, use_reentrant: bool) -> None:
+    """Turn gradient checkpointing on in a CLIP, adapted or not, by the name that the installed transformers has."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": use_reentrant})
+
+
 @pytest.fixture
 def clip() -> CLIPModel:
     return build_clip()

@@ -94,7 +94,7 @@ class TestCheckpoints:
         with tempfile.TemporaryDirectory() as folder:
             canary = Path(folder) / "canary"
             checkpoint = place(attacks(canary)[number])
-            content = pickle.dumps(checkpoint) if form == "pickle" else as_file(checkpoint, form == "archive")
+            content = pickle.dumps(checkpoint, 2) if form == "pickle" else as_file(checkpoint, form == "archive")
             read = read_checkpoint(content)
             assert not canary.exists()
         assert read is None or all(type(value) is torch.Tensor for value in read.values())

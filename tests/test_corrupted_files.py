@@ -253,6 +253,7 @@ class TestAfterARefusal:
         assert torch.equal(logits(clip), expected)
         assert hooks_on(clip) == 0
 
+    @pytest.mark.filterwarnings("ignore::UserWarning:peft[.]")  # PEFT notes that there was an adapter before
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_clip_takes_the_right_file(self, kind):
         clip = fresh_clip()

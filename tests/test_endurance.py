@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from tests.classifier.test_classifier import NAMES
 from tests.classifier.test_classifier import adapted as adapted_demo
-from tests.conftest import BOS, EOS, build_clip, hooks_on, logits, logits_and_gradients
+from tests.conftest import BOS, EOS, build_clip, checkpoint_layers, hooks_on, logits, logits_and_gradients
 from tests.towers.test_towers import adapted, assert_same
 
 
@@ -91,8 +91,7 @@ class TestThreads:
     def test_that_train_two_models(self, model):
         other = get_peft_model(build_clip(), other_config())
         for trained, use_reentrant in ((model, True), (other, False)):
-            base = trained.train().get_base_model()
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+            checkpoint_layers(trained.train(), use_reentrant)
         jobs = [torch.enable_grad()(lambda m=m: logits_and_gradients(m)) for m in (model, other)]
         alone = [job() for job in jobs]
         for expected, results in zip(alone, at_once(*jobs, times=20)):
@@ -234,10 +233,10 @@ class TestAfterAnInterruption:
         model.set_adapter("default")
         assert torch.equal(logits(model, inputs), expected)
 
-    @pytest.mark.parametrize("options", [None, {"use_reentrant": True}, {"use_reentrant": False}], ids=str)
-    def test_in_backward(self, model, inputs, options):
-        if options:
-            model.train().get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    @pytest.mark.parametrize("use_reentrant", [None, True, False])
+    def test_in_backward(self, model, inputs, use_reentrant):
+        if use_reentrant is not None:
+            checkpoint_layers(model.train(), use_reentrant)
         expected = logits_and_gradients(model)
         with (
             model.text_model.encoder.layers[1].mlp.register_full_backward_hook(interrupt),

@@ -21,6 +21,8 @@ from peft_mudpt.prompts.prompts import MultiModalPrompts
 from tests.conftest import another_clip, build_clip, config, hooks_on, logits, trainable
 
 
+# PEFT warns of a model with two adapters, and of a name within its prefix.
+anyway = pytest.mark.filterwarnings("ignore::UserWarning:peft[.]")
 NAME_PARTS = ("weight", "model", "text_prompts", "prompt_learner", "mudpt_adapters", "layers")
 
 
@@ -81,6 +83,7 @@ class TestAdding:
         with pytest.raises(ValueError, match="22 text prompt tokens.*24 positions.*at most 21"):
             get_peft_model(clip, config(num_virtual_tokens=22))
 
+    @anyway
     @pytest.mark.parametrize("name", [*NAME_PARTS, "a.b", "keys", "training", ""])
     def test_a_name_that_peft_would_confuse_is_refused(self, clip, name):
         with pytest.raises(ValueError, match="cannot be the name of an adapter"):
@@ -99,12 +102,14 @@ class TestAdding:
             model.add_adapter("other", MuDPTConfig.from_preset("mudpt_linear"))
         assert list(model.peft_config) == ["input_layer"]
 
+    @anyway
     def test_what_other_adapters_put_into_the_model_takes_no_name(self, clip):
         inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), clip, adapter_name="first")
         model = get_peft_model(clip, config(modules_to_save=["visual_projection"]), adapter_name="second")
         model.add_adapter("third", config())
         assert list(model.prompt_learner.mudpt_adapters) == ["second", "third"]
 
+    @anyway
     def test_lora_on_the_position_table_does_not_disturb(self, clip, inputs):
         model = get_peft_model(clip, config())
         expected = logits(model, inputs)
@@ -218,6 +223,7 @@ class TestSaving:
         text = PeftModel.from_pretrained(CLIPTextModelWithProjection(clip.config.text_config), tmp_path)
         assert hooks_on(text) > 0
 
+    @anyway
     def test_other_methods_load_beside_it_with_little_memory(self, clip, tmp_path):
         lora = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
         get_peft_model(build_clip(), lora).save_pretrained(tmp_path)
@@ -276,6 +282,7 @@ class TestSwitching:
         with pytest.raises(ValueError, match="adapter_names="):
             model.get_image_features(inputs["pixel_values"], adapter_names=names)
 
+    @anyway
     def test_lora_works_beside_it(self, clip, inputs):
         model = get_peft_model(clip, config()).get_base_model()
         alone = logits(model, inputs)
@@ -338,6 +345,7 @@ class TestRemoving:
 
 
 class TestInsideTransformers:
+    @anyway
     @pytest.mark.usefixtures("adapters_of_transformers")
     def test_the_models_own_adapter_methods_work(self, clip, inputs, tmp_path):
         base = logits(clip, inputs)

@@ -91,7 +91,7 @@ class TestSeveralAdapters:
         lora = LoraConfig(target_modules=["q_proj"])
         get_peft_model(build_clip(), lora).save_pretrained(tmp_path)
         model = get_peft_model(clip, config())
-        for add in (lambda: model.add_adapter("lora", lora), lambda: model.load_adapter(tmp_path, "lora")):
+        for add in (lambda: model.add_adapter("other", lora), lambda: model.load_adapter(tmp_path, "other")):
             with pytest.raises(ValueError, match="MUDPT|LORA"):
                 add()
         assert list(model.peft_config) == ["default"]
@@ -141,7 +141,8 @@ class TestSeveralAdapters:
         assert not logits(model, inputs).nan_to_num().any()
         with model.disable_adapter():
             assert torch.equal(logits(model, inputs), base)
-        model.delete_adapter("other")
+        with pytest.warns(UserWarning, match="default"):
+            model.delete_adapter("other")
         assert list(copies) == ["default"] and torch.equal(logits(model, inputs), default)
         assert model.modules_to_save == {"visual_projection"}
 

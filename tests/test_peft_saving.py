@@ -98,6 +98,7 @@ class TestStateDict:
 STRANGE_NAMES = ["été 数据", " a ", "A-1_b", "a+b*[c]|^", "{a}", "m", "mudpt_", "prompt"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft[.]")  # of names within its prefix
 class TestNames:
     @pytest.mark.parametrize("name", STRANGE_NAMES)
     def test_a_strange_name_survives_saving_and_loading(self, inputs, tmp_path, name):
@@ -149,6 +150,7 @@ class TestNames:
             model.save_pretrained(tmp_path, selected_adapters=["nobody"])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft[.]")  # of a model with two adapters
 class TestBesideLora:
     @pytest.mark.parametrize("order", [("lora", "mudpt"), ("mudpt", "lora")])
     def test_each_saves_its_own_tensors(self, clip, order):

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoProcessor, CLIPModel, CLIPTextModelWithProjection
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
-from tests.conftest import build_clip, logits_and_gradients
+from tests.conftest import build_clip, checkpoint_layers, logits_and_gradients
 
 
 BF16, FP16, FP32, FP64, INT8 = torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int8
@@ -143,7 +143,7 @@ def test_gradient_checkpointing_of_either_kind_changes_no_number(mode, preset):
     model = adapted(preset, mode).train()
     base, reference = model.get_base_model(), logits_and_gradients(model)
     for use_reentrant in (True, False):
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+        checkpoint_layers(base, use_reentrant)
         assert all(layer.gradient_checkpointing for layer in base.text_model.encoder.layers)
         ours = logits_and_gradients(model)
         if preset in SHARED_NETWORKS:

@@ -8,14 +8,14 @@ from torch import distributed
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.conftest import build_clip, build_inputs
+from tests.conftest import build_clip, build_inputs, checkpoint_layers
 from tests.towers.test_towers import adapted
 
 
 def learner(checkpointing: bool) -> torch.nn.Module:
     model = adapted(build_clip()).train()
     if checkpointing:
-        model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(model, use_reentrant=False)
     return model
 
 

@@ -265,8 +265,8 @@ class TestWhatIsRememberedIsNeverStale:
             model.add_adapter("second", MuDPTConfig(init_std=0.5))
             model.set_adapter("second")
             assert_fresh(classifier, tokenizer, pixel_values)
-            model.delete_adapter("second")
-            model.set_adapter("default")
+            with pytest.warns(UserWarning, match="default"):  # PEFT says which adapter it activates
+                model.delete_adapter("second")
 
     def test_after_weights_were_loaded(self, classifier, tokenizer, pixel_values):
         state = adapted(init_std=1.0).state_dict()

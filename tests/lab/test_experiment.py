@@ -188,6 +188,7 @@ def test_a_corrupt_picture_stops_the_run_before_it_writes(tmp_path, split):
         ({"with_tracking": True, "report_to": "tensorboard"}, "tensorboard"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::UserWarning:accelerate")  # of a tracker that is not installed
 def test_mistakes_stop_the_run_before_it_writes(tmp_path, pictures, fields, message):
     with pytest.raises(ValueError, match=message):
         run(ask(tmp_path, pictures, **fields))

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
-from tests.conftest import build_clip, enlivened
+from tests.conftest import build_clip, checkpoint_layers, enlivened
 
 
 # Published CLIPs: width, heads, layers of the text and of the vision tower, projection width, patch and image size.
@@ -285,8 +285,7 @@ class TestFamilies:
         for checkpointing in (False, True):
             model = adapted(FAMILIES[family]()).train()
             if checkpointing:
-                options = {"use_reentrant": use_reentrant}
-                model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+                checkpoint_layers(model, use_reentrant)
             logits = model(input_ids=texts(family, [5, 6], [7]), pixel_values=images()).logits_per_image
             cross_entropy(logits, torch.tensor([0, 1, 1])).backward()
             gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
