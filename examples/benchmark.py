@@ -1,8 +1,8 @@
-"""What training and inference cost, beside the straightforward way and plain CLIP. Prints ratios, measured in turns.
+"""Measure what training and inference cost, compared with padded texts and with plain CLIP, and print the ratios.
 
-python examples/benchmark.py --models tiny --classes 10,100      # a minute
-python examples/benchmark.py --picture benchmark.png             # everything: about an hour on 2 CPU cores
-python examples/benchmark.py --precision bfloat16 --compile      # on a GPU, if there is one
+python examples/benchmark.py --models tiny --classes 10,100      # takes a minute
+python examples/benchmark.py --picture benchmark.png             # everything; takes about an hour on 2 CPU cores
+python examples/benchmark.py --precision bfloat16 --compile      # for a GPU
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from transformers import HfArgumentParser
 
 @dataclass
 class BenchmarkArguments:
-    models: str = field(default="tiny,vit_b16", metadata={"help": "tiny, vit_b16, with commas between."})
-    classes: str = field(default="10,100,400,1000", metadata={"help": "Numbers of classes."})
+    models: str = field(default="tiny,vit_b16", metadata={"help": "Comma-separated: tiny, vit_b16."})
+    classes: str = field(default="10,100,400,1000", metadata={"help": "Comma-separated numbers of classes."})
     memory_classes: str = field(
-        default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, or none."}
+        default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, or 'none'."}
     )
     batch_sizes: str = field(default="4,32", metadata={"help": "Images per batch."})
     tasks: str = field(default="training,inference", metadata={"help": "training, inference, or both."})
@@ -29,9 +29,9 @@ class BenchmarkArguments:
         default="float32", metadata={"help": "float32, or bfloat16 autocast.", "choices": ["float32", "bfloat16"]}
     )
     compile: bool = field(default=False, metadata={"help": "Run ours and plain CLIP through torch.compile."})
-    seconds: float = field(default=10.0, metadata={"help": "Time each way for so long per case, twice at least."})
-    json: Optional[str] = field(default=None, metadata={"help": "Write every measured number here."})
-    picture: Optional[str] = field(default=None, metadata={"help": "Draw what was measured, as PNG."})
+    seconds: float = field(default=10.0, metadata={"help": "Seconds of timing per way and case; at least two steps."})
+    json: Optional[str] = field(default=None, metadata={"help": "File to which every measurement is written."})
+    picture: Optional[str] = field(default=None, metadata={"help": "PNG file to which the measurements are plotted."})
 
 
 def parse() -> BenchmarkArguments:

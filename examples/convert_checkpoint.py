@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the published research code into an adapter that PEFT loads.
+"""Convert a checkpoint of the published research code to an adapter that PEFT loads.
 
     python examples/convert_checkpoint.py model.pth.tar-5 --method maple --output_dir outputs/converted \\
         --model_name_or_path openai/clip-vit-base-patch16
@@ -13,14 +13,14 @@ from transformers import HfArgumentParser
 @dataclass
 class Arguments:
     method: str = field(metadata={"help": "Published name: coop, vpt, mpt, maple, mudpt, umudpt or uumudpt."})
-    output_dir: str = field(metadata={"help": "Where adapter_config.json and adapter_model.safetensors are written."})
+    output_dir: str = field(metadata={"help": "Folder for adapter_config.json and adapter_model.safetensors."})
     model_name_or_path: Optional[str] = field(
-        default=None, metadata={"help": "The CLIP that the checkpoint was trained on, to be noted in the config."}
+        default=None, metadata={"help": "The CLIP that the checkpoint was trained on; the config will name it."}
     )
 
 
 class Ignored:
-    """Stands for every object of a file that is no tensor, such as the scheduler that Dassl saves with the weights."""
+    """Replaces objects that are not tensors, such as the scheduler that Dassl saves with the weights."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -30,25 +30,25 @@ class Ignored:
 
 
 def load_weights(file: str) -> dict:
-    """The tensors of a file. Nothing in it is executed: whatever else it names is read as `Ignored`."""
+    """Read the tensors of a file. No code in it is executed, because every other object is read as `Ignored`."""
     import zipfile
 
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
-        # before torch 1.6 a file was no archive; these are read if they hold nothing but tensors
+        # files of torch before 1.6 are not zip archives; they can be read only if they hold nothing but tensors
         others = get_unsafe_globals_in_checkpoint(file) if zipfile.is_zipfile(file) else []
         with safe_globals([(Ignored, name) for name in others]):
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # each kind of damage has its own
-        raise ValueError(f"{file} is no checkpoint that can be read safely.") from error
+    except Exception as error:  # each kind of damage raises another type
+        raise ValueError(f"{file} cannot be read safely as a checkpoint. Give a file saved by torch.save.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]  # Dassl, the published trainers' framework, wraps the weights
     if not isinstance(loaded, dict):
-        raise ValueError(f"{file} holds a {type(loaded).__name__}, expected a dictionary of tensors.")
+        raise ValueError(f"{file} holds a {type(loaded).__name__}; expected a dictionary of tensors.")
     return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
 
 

@@ -1,4 +1,4 @@
-"""Draw a folder of pictures to try things on, one folder per class: what examples/fewshot.py takes as --train_dir.
+"""Draw pictures to try things on: one folder per class, as examples/fewshot.py reads from --train_dir.
 
 python examples/draw_pictures.py my_pictures                     # 10 classes of the embedded world, 10 pictures each
 python examples/draw_pictures.py new_pictures --seed 1           # other pictures of the same classes
@@ -22,10 +22,10 @@ def main() -> None:
         "--style",
         choices=demo.STYLES,
         default=demo.ADAPTATION_STYLE,
-        help=f"How they look. Default: {demo.ADAPTATION_STYLE}.",
+        help=f"How the pictures look. Default: {demo.ADAPTATION_STYLE}.",
     )
     parser.add_argument("--images_per_class", type=int, default=10, help="Pictures of each class. Default: 10.")
-    parser.add_argument("--seed", type=int, default=0, help="Another seed draws other pictures. Default: 0.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed; another one draws other pictures. Default: 0.")
     arguments = parser.parse_args()
 
     import numpy as np

@@ -1,7 +1,7 @@
-"""Make what a server needs of an adapter: a file that classifies by itself, or the adapter without its training parts.
+"""Export an adapter for a server: as one file that classifies images, or folded, without its training parts.
 
 python examples/export.py outputs/fewshot classifier.onnx                 # images in, class probabilities out
-python examples/export.py outputs/fewshot classifier.pt2                  # the same for torch.export.load
+python examples/export.py outputs/fewshot classifier.pt2                  # the same, for torch.export.load
 python examples/export.py outputs/fewshot outputs/folded                  # a folder: the folded adapter
 """
 
@@ -17,8 +17,8 @@ FORMATS = {".onnx": "onnx", ".pt2": "torch_export", "": "folded"}
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="A file .onnx or .pt2, or a new folder.")
-    parser.add_argument("--classes", help="Names with commas between. Default: those the adapter was trained on.")
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="A .onnx file, a .pt2 file or a new folder.")
+    parser.add_argument("--classes", help="Comma-separated names. Default: those the adapter was trained on.")
     parser.add_argument("--template", help="Text of a class, as for predict.py. Default: the adapter's.")
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
     return parser.parse_args()
@@ -27,9 +27,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.output.suffix not in FORMATS:
-        raise ValueError(f"OUTPUT {arguments.output} is neither .onnx nor .pt2 nor a folder.")
+        raise ValueError(f"OUTPUT {arguments.output} must end in .onnx or .pt2, or be a folder without a suffix.")
     if arguments.output.suffix == "" and arguments.output.exists():
-        raise ValueError(f"OUTPUT {arguments.output} is there already; give a new folder.")
+        raise ValueError(f"OUTPUT {arguments.output} already exists; give a new folder.")
 
     from peft_mudpt import export_classifier, fold_adapter
     from peft_mudpt.lab.predicting import load_classifier, split_names

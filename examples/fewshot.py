@@ -1,9 +1,9 @@
-"""Adapt a CLIP to a few pictures of each class, and see what it gained.
+"""Adapt a CLIP to a few pictures of each class, and compare its accuracy before and after.
 
     accelerate launch examples/fewshot.py                                   # the embedded world, no network needed
     accelerate launch examples/fewshot.py --train_dir my_pictures --model_name_or_path openai/clip-vit-base-patch16
 
-`--train_dir` holds one folder of pictures per class, named after it. `--help` names the other sources of
+`--train_dir` holds one folder of pictures per class, named after the class. `--help` lists the other sources of
 pictures, the protocols and the methods.
 """
 

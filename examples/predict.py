@@ -1,4 +1,4 @@
-"""Name what is on pictures, with a saved adapter and the classes it was trained on, or others.
+"""Classify pictures with a saved adapter, among the classes it was trained on or among others.
 
 python examples/predict.py outputs/fewshot picture.jpg another.jpg
 python examples/predict.py user/adapter picture.jpg --classes "cat,dog,sea lion" --template "{}."
@@ -14,13 +14,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="Picture files.")
-    parser.add_argument("--classes", help="Names with commas between. Default: those the adapter was trained on.")
+    parser.add_argument("--classes", help="Comma-separated names. Default: those the adapter was trained on.")
     parser.add_argument(
         "--template",
-        help="Text of a class, {} for its name, as it stands after the text prompts. Default: the adapter's.",
+        help="Text of a class that follows the text prompts, with {} for the name. Default: the adapter's.",
     )
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
-    parser.add_argument("--top", type=int, default=5, help="How many classes are printed per picture. Default: 5.")
+    parser.add_argument("--top", type=int, default=5, help="Number of classes printed per picture. Default: 5.")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Print the presets as a Markdown table, with the trainable parameters at ViT-B/16 (built without weights)."""
+"""Print the presets as a Markdown table, with their trainable parameters on ViT-B/16 (no weights are loaded)."""
 
 import torch
 from peft import get_peft_model
@@ -8,7 +8,7 @@ from peft_mudpt import PRESETS, MuDPTConfig
 
 
 def vit_b_16() -> CLIPModel:
-    """CLIP ViT-B/16 on the meta device: shapes without numbers."""
+    """CLIP ViT-B/16 on the meta device, which has shapes but no weights."""
     text = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8)
     vision = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, patch_size=16)
     with torch.device("meta"):

@@ -1,12 +1,13 @@
-"""Makes the embedded CLIP: tokenizer, image processor, and contrastive pre-training on drawn shapes (CPU, minutes).
+"""Make the embedded CLIP: train its tokenizer, and pre-train its towers on drawn shapes (minutes on a CPU).
 
     python examples/pretrain_demo.py --output_dir my_clip
 
-Without arguments it writes the files that the package ships (peft_mudpt/demo/clip). Seeded: the same machine gives the
-same weights.
+Without arguments it writes the files that the package ships (peft_mudpt/demo/clip). The same machine gives the same
+weights, because the random numbers are seeded.
 
-Beside pictures with their captions it contrasts made-up names in two captions, and made-up pictures in two views:
-names and pictures of any kind then have features of their own, from which few-shot learning can start.
+The contrastive loss has three parts: pictures and their captions, made-up names in two captions each, and made-up
+pictures in two views each. The last two parts teach the CLIP to give different features to names and pictures that it
+has never seen, so that few-shot learning can start from them.
 """
 
 import json
@@ -37,12 +38,12 @@ CAPTIONS = ("{}.", "a {}.", "a photo of a {}.", "a picture of a {}.", "a drawing
 
 @dataclass
 class Arguments:
-    output_dir: str = field(default=demo.MODEL_PATH, metadata={"help": "Where the model and its processor are saved."})
+    output_dir: str = field(default=demo.MODEL_PATH, metadata={"help": "Folder for the model and its processor."})
     images_per_class: int = field(default=100, metadata={"help": "Pictures of each class in each pre-training style."})
-    max_steps: int = field(default=2800, metadata={"help": "Optimiser steps; each shows one picture of every class."})
-    made_up: int = field(default=32, metadata={"help": "Made-up names, and made-up pictures, in a step."})
+    max_steps: int = field(default=2800, metadata={"help": "Optimizer steps; each uses one picture of every class."})
+    made_up: int = field(default=32, metadata={"help": "Number of made-up names and of made-up pictures in a step."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    seed: int = field(default=0, metadata={"help": "Seed of the pictures, the weights and the batches."})
+    seed: int = field(default=0, metadata={"help": "Seed of the pictures, the initial weights and the batches."})
 
 
 def train_tokenizer() -> CLIPTokenizer:
@@ -60,7 +61,7 @@ def train_tokenizer() -> CLIPTokenizer:
 
 
 def small_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Towers of unequal width and depth, so that nothing can rely on their being equal."""
+    """A CLIP whose towers differ in width and depth, so that no code can assume that they are equal."""
     text = dict(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -83,7 +84,7 @@ def small_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def made_up_names(count: int, rng: np.random.Generator) -> list[str]:
-    """One or two words of few letters each: alike enough that every letter and its place count."""
+    """Names of one or two words from six letters, so similar that each letter and its place must count."""
     letters = rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6, replace=False)
 
     def word() -> str:
@@ -93,7 +94,7 @@ def made_up_names(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def made_up_pictures(count: int) -> torch.Tensor:
-    """Smooth colours on several scales, (count, 3, 2 * SIZE, 2 * SIZE), about as spread as normalised photographs."""
+    """Smooth color noise on several scales (count, 3, 2 * SIZE, 2 * SIZE), spread like normalized photographs."""
     pictures = torch.zeros(count, 3, 2 * demo.SIZE, 2 * demo.SIZE)
     for cells in (2, 4, 8, 16):
         strength = 2 * torch.rand(count, 1, 1, 1) ** 2
@@ -103,7 +104,7 @@ def made_up_pictures(count: int) -> torch.Tensor:
 
 
 def random_view(pictures: torch.Tensor) -> torch.Tensor:
-    """A piece of each picture (N, 3, SIZE, SIZE): cut out, turned, perhaps mirrored, in other light."""
+    """A random crop of each picture (N, 3, SIZE, SIZE): rotated, sometimes mirrored, with other brightness."""
     count = len(pictures)
     angle, scale = (torch.rand(count) - 0.5) / 2, 0.5 + 0.4 * torch.rand(count)
     mirror = 1 - 2 * torch.randint(2, (count,))
@@ -119,7 +120,7 @@ def random_view(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(model: CLIPModel, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Each of the features (N, D) finds its counterpart among the others."""
+    """Contrastive loss: each feature (N, D) of `first` must match its counterpart in `second`."""
     logits = model.logit_scale.exp() * normalize(first, dim=-1) @ normalize(second, dim=-1).t()  # (N, N)
     return cross_entropy(logits, torch.arange(len(first)))
 
@@ -165,7 +166,7 @@ def main() -> None:
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
 
-    # half precision on disk keeps the file small; the config's dtype makes from_pretrained load it as float32
+    # float16 keeps the file small; the dtype in the config makes from_pretrained load the weights as float32
     model.half().save_pretrained(arguments.output_dir)
     model.config.dtype = torch.float32
     model.config.save_pretrained(arguments.output_dir)

@@ -1,6 +1,6 @@
-"""Say what a folder of experiments found: tables on the screen, and a report with pictures.
+"""Report the results in a folder of experiments: print tables, and write a Markdown report with plots.
 
-python examples/report.py outputs/lab                       # writes outputs/lab/report/report.md and its pictures
+python examples/report.py outputs/lab                       # writes outputs/lab/report/report.md and its plots
 python examples/report.py outputs/lab --picture docs/overview.png --published
 """
 
@@ -12,12 +12,12 @@ from pathlib import Path
 def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "results_dir", type=Path, metavar="RESULTS_DIR", help="Any folder with results somewhere in it."
+        "results_dir", type=Path, metavar="RESULTS_DIR", help="A folder that holds result.json files at any depth."
     )
-    parser.add_argument("--output_dir", type=Path, help="Where report.md goes. Default: RESULTS_DIR/report.")
-    parser.add_argument("--picture", type=Path, help="Write the overview here as well, as PNG. For one data set.")
-    parser.add_argument("--published", action="store_true", help="Add what others published for CLIP ViT-B/16.")
-    parser.add_argument("--brief", action="store_true", help="Print accuracies alone; the report holds everything.")
+    parser.add_argument("--output_dir", type=Path, help="Folder for report.md. Default: RESULTS_DIR/report.")
+    parser.add_argument("--picture", type=Path, help="PNG file for a copy of the overview plot. One data set only.")
+    parser.add_argument("--published", action="store_true", help="Add the results that others published for ViT-B/16.")
+    parser.add_argument("--brief", action="store_true", help="Print accuracies only; report.md holds everything.")
     return parser, parser.parse_args()
 
 
@@ -41,17 +41,15 @@ def main() -> None:
         parser.error(str(error))
     if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):
         found = ", ".join(part.title for part in parts)
-        parser.error(
-            f"--picture shows few-shot or base-to-new results of one data set and one model; here are: {found}."
-        )
+        parser.error(f"--picture shows few-shot or base-to-new results of one data set and one model; found: {found}.")
     if folder.exists() and not folder.is_dir():
         parser.error(f"{folder} is a file; give another --output_dir.")
 
-    # several sections have a folder of pictures each
+    # if there are several sections, each has a folder for its plots
     places = {part.title: re.sub(r"[^\w-]+", "-", part.title) + "/" if len(parts) > 1 else "" for part in parts}
-    pictures = {title: [places[title] + name for name in drawn] for title, drawn in figures.items()}
-    for title, drawn in figures.items():
-        for name, figure in drawn.items():
+    pictures = {title: [places[title] + name for name in plots] for title, plots in figures.items()}
+    for title, plots in figures.items():
+        for name, figure in plots.items():
             save(figure, folder / (places[title] + name))
     if arguments.picture:
         save(figures[parts[0].title][OVERVIEW], arguments.picture)

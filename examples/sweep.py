@@ -1,10 +1,11 @@
-"""Compare methods: fewshot.py for every protocol, data set, method, number of shots and seed. Passes its flags on.
+"""Compare methods: run fewshot.py for every protocol, data set, method, number of shots and seed.
 
     python examples/sweep.py                      # the whole table of the embedded world
     python examples/sweep.py --protocol few-shot --datasets caltech101,dtd --coop_root DIR --methods coop,mudpt
 
-What has a result is skipped, and what was killed goes on from its last checkpoint: give the same command again.
-`examples/report.py OUTPUT_DIR` makes tables and pictures of the results.
+Flags that it does not know are passed to fewshot.py. After an interruption, give the same command again: it skips runs
+that have a result, and resumes the others from their last checkpoints. `examples/report.py OUTPUT_DIR` turns the
+results into tables and plots.
 """
 
 import sys
@@ -19,22 +20,25 @@ from peft_mudpt.lab.flags import flag
 @dataclass
 class SweepArguments:
     protocol: str = flag(
-        "few-shot,base-to-new", "Between commas: few-shot, base-to-new, cross-dataset, domain-generalization."
+        "few-shot,base-to-new", "Comma-separated: few-shot, base-to-new, cross-dataset, domain-generalization."
     )
-    datasets: str = flag("", "As for --dataset of fewshot.py, between commas. Empty: its own.")
+    datasets: str = flag("", "Comma-separated names as for --dataset of fewshot.py. Empty: the default of fewshot.py.")
     methods: str = flag(
         "zero_shot,linear_probe,lora,coop,ivlp,maple,mudpt_linear,mudpt",
-        "zero_shot, linear_probe, lora, or presets of MuDPTConfig.",
+        "Comma-separated: zero_shot, linear_probe, lora, or presets of MuDPTConfig.",
     )
-    shots: str = flag("1,4,16", "Of the few-shot protocol; the other protocols take the largest number.")
-    seeds: str = flag("1,2,3", "Of draws, weights and batches.")
+    shots: str = flag(
+        "1,4,16", "Comma-separated numbers for the few-shot protocol; the other protocols use the largest."
+    )
+    seeds: str = flag("1,2,3", "Comma-separated seeds of the draw, the initial weights and the batches.")
     learning_rate_factors: str = flag(
         "1,3,10,30",
-        "Each method's own learning rate times these is tried with the first seed and the most shots; the best on the "
-        "validation pictures is used throughout the protocol and data set. One factor: no search.",
+        "Comma-separated factors of each method's default learning rate. Each is tried with the first seed and the "
+        "most shots. The rate with the best validation accuracy is used for the whole protocol and data set. "
+        "One factor: no search.",
     )
-    output_dir: str = flag("outputs/lab", "Where runs are kept, a folder for each.")
-    jobs: int = flag(2, "Runs at a time. The processor's cores are shared out among them.")
+    output_dir: str = flag("outputs/lab", "Folder for the runs; each has a subfolder.")
+    jobs: int = flag(2, "Number of runs at a time; they share the processor's cores.")
 
 
 def main() -> None:
@@ -43,20 +47,20 @@ def main() -> None:
 
     from peft_mudpt.lab.sweep import NO_NUMBER, Sweep, run_all
 
-    def items(flag: str, kind: type) -> list:
+    def values(flag: str, kind: type) -> list:
         try:
-            return [kind(item.strip()) for item in getattr(arguments, flag).split(",") if item.strip()]
+            return [kind(value.strip()) for value in getattr(arguments, flag).split(",") if value.strip()]
         except ValueError as error:
-            raise ValueError(f"--{flag} {getattr(arguments, flag)!r} must be numbers between commas.") from error
+            raise ValueError(f"--{flag} {getattr(arguments, flag)!r} must be comma-separated numbers.") from error
 
     sweep = Sweep(
         output_dir=Path(arguments.output_dir),
-        protocols=items("protocol", str),
-        datasets=items("datasets", str),
-        methods=items("methods", str),
-        shots=items("shots", int),
-        seeds=items("seeds", int),
-        learning_rate_factors=items("learning_rate_factors", float),
+        protocols=values("protocol", str),
+        datasets=values("datasets", str),
+        methods=values("methods", str),
+        shots=values("shots", int),
+        seeds=values("seeds", int),
+        learning_rate_factors=values("learning_rate_factors", float),
         flags=flags,
     )
     command = [sys.executable, str(Path(__file__).with_name("fewshot.py"))]

@@ -1,7 +1,7 @@
-"""Write the numbers of README.md and docs/: run the commands they name, and put what these print where they name them.
+"""Update the printed blocks of README.md and docs/: run the command that each block names, and insert its output.
 
-    python examples/update_docs.py             # all of them
-    python examples/update_docs.py presets     # those whose command holds this word
+    python examples/update_docs.py             # all blocks
+    python examples/update_docs.py presets     # blocks whose command contains this word
 
 A block begins with `<!-- printed by: COMMAND -->` and ends with `<!-- end -->`.
 """
@@ -23,7 +23,7 @@ def printed(block: re.Match) -> str:
         return block[0]
     print(f"running: {command}")
     result = subprocess.run(shlex.split(command), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    output = result.stdout if "|---" in result.stdout else f"```text\n{result.stdout}```\n"  # tables, or text
+    output = result.stdout if "|---" in result.stdout else f"```text\n{result.stdout}```\n"  # tables are Markdown
     return f"{begin}{output}{end}"
 
 

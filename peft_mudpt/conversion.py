@@ -1,4 +1,4 @@
-"""Checkpoints of the published research code -> this package's config and adapter weights."""
+"""Converts checkpoints of the published research code to this package's config and adapter weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .layer import LAYER_NAME, MuDPTLayer
 from .prompts.prompts import MultiModalPrompts
 
 
-# What published files hold beside the learned parameters: the embedded class names of one data set, and all of CLIP
-# under its original names. Both come from the base model again.
+# Published files also hold tensors that were not learned: the embedded class names of one data set, and all of CLIP
+# under its original names. They are skipped, because the base model provides them.
 NOT_LEARNED = re.compile(
     r"(.*\.)?token_(prefix|suffix)"
     r"|logit_scale"
@@ -26,14 +26,14 @@ NOT_LEARNED = re.compile(
 
 
 class Depths(NamedTuple):
-    """Number of layers with prompts in each tower, the input counted."""
+    """Number of layers with prompts in each tower, including the input layer."""
 
     text: int
     vision: int
 
 
-# Published name -> name in `MultiModalPrompts`. "<prompts>.<i>" is layer i of a stack, "<prompts>.deep" all after the
-# first. None: a parameter that has no influence at this depth; it may be there or not.
+# Published name -> name in `MultiModalPrompts`. "<prompts>.<i>" is layer i of a stack; "<prompts>.deep" is all layers
+# after the first. None marks a parameter that has no influence at this depth, and may therefore be missing.
 Names = dict[str, Optional[str]]
 
 
@@ -124,7 +124,7 @@ def _uumudpt(depths: Depths) -> Names:
     }
 
 
-# The published implementations (their names for the methods): preset, and the names of their parameters.
+# By the name that a published implementation gives to its method: our preset, and the names of the parameters.
 IMPLEMENTATIONS: dict[str, tuple[str, Callable[[Depths], Names]]] = {
     "coop": ("coop", _coop),
     "vpt": ("vpt_deep", _vpt),
@@ -140,22 +140,25 @@ def convert_checkpoint(
     state_dict: Mapping[str, torch.Tensor], method: str
 ) -> tuple[MuDPTConfig, dict[str, torch.Tensor]]:
     """
-    Convert the weights of a published implementation. CoOp's class token must stand at the end: its other positions
-    are no adapter of ours, and a file does not say which it was trained with.
+    Convert the weights of a published implementation.
+
+    CoOp can place the class name at the end, in the middle or at the front of its context. This package supports the
+    end only. The caller must know that the checkpoint was trained with it, because the file does not say.
 
     Args:
-        state_dict: its parameters under its own names. The embedded class names (`token_prefix`, `token_suffix`)
-            and the weights of CLIP that such files also hold are left out.
-        method: what the implementation calls the method: `coop`, `vpt`, `mpt` (preset `ivlp`), `maple`, `mudpt`
-            (preset `mudpt_linear`: the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
+        state_dict: the parameters under their published names. The embedded class names (`token_prefix`,
+            `token_suffix`) and the weights of CLIP, which such files also hold, are skipped.
+        method: name of the method in the published implementation: `coop`, `vpt`, `mpt` (preset `ivlp`), `maple`,
+            `mudpt` (preset `mudpt_linear`, because the released trainer is the linear form), `umudpt` or `uumudpt`
+            (preset `mudpt`).
 
     Returns:
-        The config of the adapter, and its float32 weights by the names of a saved adapter, to be loaded by
-        `peft.set_peft_model_state_dict`: prompts (layers, n, width) per tower, and the networks that fuse them.
+        The config of the adapter, and its float32 weights under the names of a saved adapter, which
+        `peft.set_peft_model_state_dict` loads: prompts (layers, n, width) per tower, and the networks that fuse them.
 
     Raises:
-        ValueError: for an unknown method; for names that do not belong to it or are missing, and shapes that do not go
-            together, each listed.
+        ValueError: if the method is unknown, if parameters are missing or unknown, or if their shapes contradict each
+            other. The message lists each of them.
 
     Example (`examples/convert_checkpoint.py` also reads files that hold more than tensors):
 
@@ -169,7 +172,7 @@ def convert_checkpoint(
         known = ", ".join(f"{name} (preset {preset})" for name, (preset, _) in IMPLEMENTATIONS.items())
         raise ValueError(f"Unknown method {method!r}; the published methods are {known}.")
     learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(str(name))}
-    if method == "coop" and list(learned) == ["ctx"]:  # CoOp's own files hold the prompt learner alone
+    if method == "coop" and list(learned) == ["ctx"]:  # CoOp saves only the prompt learner
         learned = {"prompt_learner.ctx": learned["ctx"]}
     _check_tensors(learned)
     preset, published_names = IMPLEMENTATIONS[method]
@@ -180,8 +183,8 @@ def convert_checkpoint(
     unknown = [name for name in learned if name not in names]
     if missing or unknown:
         raise ValueError(
-            f"This is no checkpoint of method {method!r}: missing {missing or 'nothing'}, "
-            f"unknown {unknown or 'nothing'}."
+            f"This is not a checkpoint of method {method!r}: missing parameters: {missing or 'none'}, "
+            f"unknown parameters: {unknown or 'none'}. Check the name of the method."
         )
     used = {name: ours for name, ours in names.items() if ours is not None}
     config = _config(preset, {ours: learned[name].shape for name, ours in used.items()}, depths)
@@ -192,7 +195,7 @@ def convert_checkpoint(
 
 
 def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
-    """Every value is a tensor with an axis and with finite numbers; only a stack of deep prompts may be empty."""
+    """Refuse values that are not dense tensors of finite floats. Only a stack of deep prompts may be empty."""
     wrong = []
     for name, tensor in learned.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
@@ -205,12 +208,12 @@ def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
             wrong.append(f"{name!r}, which holds NaN or infinity")
     if wrong:
         raise ValueError(
-            f"A checkpoint holds named tensors of at least one finite number each, not {', '.join(wrong)}."
+            f"A checkpoint must hold named, non-empty tensors of finite floats; found {', '.join(wrong)}."
         )
 
 
 def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
-    """How deep the prompts of this file reach, from the numbers in its names and the lengths of its stacks."""
+    """The depths of the prompts in a file, from the layer numbers in its names and the lengths of its stacks."""
 
     def deepest(numbered: str, offset: int) -> int:
         found = (re.match(numbered, name) for name in learned)
@@ -226,10 +229,10 @@ def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
 
 
 def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPTConfig:
-    """The preset, with the tokens, depths and widths of this file. `shapes` are by our names."""
+    """The preset with the tokens, depths and widths of a file. `shapes` has our parameter names as keys."""
     fused = MuDPTConfig.from_preset(preset).fusion_direction != "none"
     prompts = {m: shapes[f"{m}_prompts.0"] for m in MODALITIES if f"{m}_prompts.0" in shapes}  # (n, d)
-    if fused and "vision" not in prompts:  # generated: as many as text prompts, as wide as the projection
+    if fused and "vision" not in prompts:  # generated from the text prompts: same number, width of the projection
         biases = ("text_to_vision.networks.layer_0.bias", "text_to_vision.networks.all_layers.output.bias")
         width = next(shapes[name][0] for name in biases if name in shapes)
         prompts["vision"] = torch.Size([prompts["text"][0], width])
@@ -238,7 +241,7 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
         if len(shape) != 2:
             raise ValueError(
                 f"The input prompts have shape {tuple(shape)}, expected (tokens, width). Class-specific "
-                "contexts (CSC) are not supported, only a context that all classes share."
+                "contexts (CSC) are not supported; all classes must share one context."
             )
         tokens, width = shape
         if fields.setdefault("num_virtual_tokens", tokens) != tokens:
@@ -260,7 +263,7 @@ def _check_shapes(config: MuDPTConfig, found: dict[str, tuple[str, torch.Size]])
         if tuple(shape) != tuple(expected):
             wrong.append(f"{published} is {tuple(shape)}, expected {tuple(expected)}")
     if wrong:
-        raise ValueError(f"The shapes in this checkpoint do not go together: {'; '.join(wrong)}.")
+        raise ValueError(f"The shapes in this checkpoint contradict each other: {'; '.join(wrong)}.")
 
 
 def _stacked(renamed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -270,7 +273,7 @@ def _stacked(renamed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         stack, _, layer = name.rpartition(".")
         if stack not in ("text_prompts", "vision_prompts"):
             weights[name] = tensor
-        else:  # the layers come in order
+        else:  # `renamed` lists the layers in order
             tensor = tensor if layer == "deep" else tensor[None]
             weights[stack] = torch.cat([weights[stack], tensor]) if stack in weights else tensor
     return weights

@@ -1,4 +1,4 @@
-"""The embedded world: a tiny real CLIP and pictures of drawn shapes, so that everything runs without a network.
+"""The embedded world: a tiny CLIP and pictures of drawn shapes, which the package ships so that no network is needed.
 
 It shows that learning works. Accuracies on it say nothing about CLIP on photographs.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # `CLIPModel.from_pretrained(MODEL_PATH)`, `AutoProcessor.from_pretrained(MODEL_PATH, backend="pil")`
 MODEL_PATH = str(Path(__file__).parent / "clip")
 
-# The styles the CLIP was trained on (by examples/pretrain_demo.py), and the one it is adapted to.
+# The tiny CLIP was trained on these styles (by examples/pretrain_demo.py). It is then adapted to the other one.
 PRETRAINING_STYLES = ("plain", "dark", "noisy")
 ADAPTATION_STYLE = "faded"
 
@@ -35,19 +35,19 @@ __all__ = [
 
 def load_pictures(style: str, images_per_class: int, seed: int) -> Dataset:
     """
-    Draw a data set, class by class, the same for the same arguments.
+    Draw a data set, class by class. The same arguments give the same pictures.
 
     Args:
         style: one of `STYLES`.
         images_per_class: number of pictures of each class.
-        seed: another seed draws other pictures.
+        seed: seed of the random numbers; another seed draws other pictures.
 
     Returns:
-        `len(CLASS_NAMES) * images_per_class` rows: `image`, an RGB picture of `SIZE` x `SIZE` pixels, and `label`, a
-        `ClassLabel` of `CLASS_NAMES`.
+        `len(CLASS_NAMES) * images_per_class` examples: `image`, an RGB picture of `SIZE` x `SIZE` pixels, and `label`,
+        a `ClassLabel` of `CLASS_NAMES`.
 
     Raises:
-        ValueError: if there is no such style.
+        ValueError: if the style is unknown.
     """
     import numpy as np
     from datasets import ClassLabel, Dataset, Features, Image

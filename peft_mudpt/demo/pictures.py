@@ -1,4 +1,4 @@
-"""Pictures of the embedded world: one shape each, of a colour and a fill, drawn in a style."""
+"""Draws the pictures of the embedded world: each shows one shape with a color and a fill, in a style."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIZE = 32  # pixels, both sides
-OVERSAMPLING = 4  # drawn larger, then reduced, for smooth edges
+OVERSAMPLING = 4  # pictures are drawn larger and then reduced, for smooth edges
 
 
 def _ring_of_points(radii: list[float], count: int, start: float = -0.25) -> list[tuple[float, float]]:
-    """`count` corners around the origin whose distances repeat `radii`; angles in turns."""
+    """`count` corners around the origin. Their distances cycle through `radii`; `start` is in full turns."""
     angles = [2 * np.pi * (start + i / count) for i in range(count)]
     return [(radii[i % len(radii)] * np.cos(a), radii[i % len(radii)] * np.sin(a)) for i, a in enumerate(angles)]
 
@@ -51,12 +51,12 @@ CLASS_NAMES = tuple(" ".join(words) for words in product(FILLS, HUES, SHAPES))
 
 @dataclass(frozen=True)
 class Style:
-    """How a picture looks, whatever it shows. Colours and brightness are in 0..1, lengths in pixels."""
+    """How a picture looks, independent of its class. Colors and brightness are in 0..1, lengths in pixels."""
 
     background: tuple[tuple[float, float, float], tuple[float, float, float]]  # RGB at the top and at the bottom
     background_jitter: float = 0.08
-    hue_shift: float = 0.0  # degrees, of the shape
-    fading: float = 0.0  # how far the shape's colour goes towards the background's
+    hue_shift: float = 0.0  # of the shape, in degrees
+    fading: float = 0.0  # share of the background's color in the shape's color, 0..1
     scribbles: int = 0  # thin strokes drawn over the picture
     noise: float = 0.0  # standard deviation
     blur: float = 0.0  # radius
@@ -80,7 +80,10 @@ def paint(class_name: str, style: str, rng: np.random.Generator) -> Image:
     Args:
         class_name: one of `CLASS_NAMES`, such as "filled red star".
         style: one of `STYLES`.
-        rng: where position, size, rotation and shades are drawn from.
+        rng: random numbers for position, size, rotation and shades.
+
+    Returns:
+        The picture: an image of Pillow.
 
     Raises:
         ValueError: if the class or the style is unknown.
@@ -88,11 +91,11 @@ def paint(class_name: str, style: str, rng: np.random.Generator) -> Image:
     from PIL import Image, ImageDraw, ImageFilter
 
     if class_name not in CLASS_NAMES:
-        raise ValueError(f"Unknown class {class_name!r}; a class is a fill, a colour and a shape: {CLASS_NAMES[0]!r}.")
+        raise ValueError(f"Unknown class {class_name!r}; a class is a fill, a color and a shape: {CLASS_NAMES[0]!r}.")
     if style not in STYLES:
         raise ValueError(f"Unknown style {style!r}; the styles are {', '.join(STYLES)}.")
     look = STYLES[style]
-    fill, colour, shape = class_name.split()
+    fill, color, shape = class_name.split()
     scale = OVERSAMPLING
 
     rows = np.linspace(0, 1, SIZE * scale)[:, None, None]
@@ -105,13 +108,13 @@ def paint(class_name: str, style: str, rng: np.random.Generator) -> Image:
     def ink(rgb) -> tuple[int, ...]:
         return tuple(int(255 * c) for c in np.clip(rgb, 0, 1))
 
-    hue = (HUES[colour] + look.hue_shift + rng.uniform(-6, 6)) / 360
+    hue = (HUES[color] + look.hue_shift + rng.uniform(-6, 6)) / 360
     rgb = np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.8, 1), rng.uniform(0.75, 1)))
     rgb += look.fading * (background.mean((0, 1)) - rgb)
     radius, angle = rng.uniform(8, 12) * scale, rng.uniform(-0.2, 0.2)
-    centre = (SIZE / 2 + rng.uniform(-3.5, 3.5, 2)) * scale
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    corners = [tuple(centre + radius * turn @ np.array(corner)) for corner in SHAPES[shape]]
+    center = (SIZE / 2 + rng.uniform(-3.5, 3.5, 2)) * scale
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    corners = [tuple(center + radius * rotation @ np.array(corner)) for corner in SHAPES[shape]]
     if fill == "filled":
         pen.polygon(corners, fill=ink(rgb))
     else:
