@@ -78,7 +78,8 @@ def check_modules_to_save(
     """
     if not config.modules_to_save:
         return
-    hooked = {id(module) for tower in towers.values() for module in tower.kind.hooked_modules(tower.module)}
+    hooked = [module for tower in towers.values() for module in tower.kind.hooked_modules(tower.module)]
+    example = next(name for name, _ in hooked[-1].named_children())  # in a layer
     own = [name for name, _ in prompts.named_modules() if name]
     # an adapter made on the whole CLIP may name modules that a single tower does not have
     made_elsewhere = any(
@@ -92,10 +93,10 @@ def check_modules_to_save(
                 f"modules_to_save names {wanted!r}, but {type(model).__name__} has no such module (parameters cannot "
                 "be named, only modules). Correct the name or leave it out."
             )
-        if any(id(inner) in hooked for module in matches for inner in module.modules()):
+        if any(inner in hooked for module in matches for inner in module.modules()):
             raise ValueError(
                 f"modules_to_save names {wanted!r}, which contains a module where prompts enter the tower. Name "
-                f"modules beside it or inside it, such as {_example(towers)!r}."
+                f"modules beside it or inside it, such as {example!r}."
             )
         if any(name.endswith(wanted) for name in own):
             raise ValueError(
@@ -109,14 +110,6 @@ def check_modules_to_save(
             f"modules_to_save names {inner!r} and a module that contains it: PEFT could not load what it saved of "
             "them. Name one of the two."
         )
-
-
-def _example(towers: dict[Modality, Tower]) -> str:
-    """The name of a module that can be trained beside the prompts: a projection, or the first part of a layer."""
-    projections = [tower.kind.projection for tower in towers.values() if tower.kind.projection is not None]
-    tower = next(iter(towers.values()))
-    *_, layer = tower.kind.hooked_modules(tower.module)
-    return projections[-1] if projections else next(name for name, _ in layer.named_children())
 
 
 def check_weights(

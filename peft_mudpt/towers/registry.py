@@ -35,12 +35,13 @@ class Tower(NamedTuple):
 
 def family_of(model: nn.Module) -> Family:
     """
-    The family of a whole model, plain or in a `PeftModel`.
+    The family of a whole model, plain, in a `PeftModel`, or as `torch.compile` returns it.
 
     Raises:
         ValueError: if it belongs to none.
     """
     base = part(model, "get_base_model")() if hasattr(model, "get_base_model") else model
+    base = getattr(base, "_orig_mod", base)
     for family in FAMILIES:  # no next(..., None): torch 2.8 does not compile it
         if isinstance(base, family.model_class):
             return family

@@ -180,6 +180,13 @@ class TestLoading:
         torch.testing.assert_close(copied(classifier).predict_proba(pixel_values), expected)
 
 
+@torch.no_grad()
+def test_a_model_that_torch_compile_returns_classifies_as_well(model, tokenizer, pixel_values):
+    expected = MuDPTClassifier(model, NAMES, "{}.", tokenizer)(pixel_values).logits
+    compiled = torch.compile(model.get_base_model(), backend="eager")
+    torch.testing.assert_close(MuDPTClassifier(compiled, NAMES, "{}.", tokenizer)(pixel_values).logits, expected)
+
+
 class TestRefusing:
     @pytest.mark.parametrize("names", [[], "star", [1, 2], ["star", " "]])
     def test_what_are_no_class_names(self, model, tokenizer, names):
@@ -387,3 +394,14 @@ def test_a_training_step_compiles_to_one_graph(model, tokenizer, pixel_values, c
     compiled = torch.compile(classifier, fullgraph=True, backend="aot_eager")
     for mine, its in zip(torch.autograd.grad(compiled(pixel_values, labels).loss, parameters), eager):
         torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_output_carries_the_features_that_the_logits_are_made_from(model, classifier, pixel_values):
+    output = classifier(pixel_values)
+    for features in (output.image_features, output.class_features):
+        torch.testing.assert_close(features.norm(dim=-1), torch.ones(len(features)))
+    cosine = output.image_features @ output.class_features.t()
+    torch.testing.assert_close(output.logits, model.logit_scale.exp() * cosine)
+    images = torch.nn.functional.normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
+    torch.testing.assert_close(output.image_features, images)
