@@ -1,4 +1,4 @@
-"""How a run is trained: what was asked for, and where nothing was asked the method's own."""
+"""How a run is trained: the user's options, and the method's defaults for all others."""
 
 from __future__ import annotations
 
@@ -15,52 +15,58 @@ WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """What can be asked of training and testing."""
+    """Options of training and testing. `--help` describes each."""
 
-    optimizer: Optional[str] = flag(None, "None: the method's own.", choices=("sgd", "adamw"))
+    optimizer: Optional[str] = flag(None, "None: the method's default.", choices=("sgd", "adamw"))
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(
-        None, "Peak, annealed by a cosine. None: the method's own."
+        None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
     )
-    weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 with sgd, 0.01 with adamw.")
+    weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
-        0.05, "Share of the steps at a constant learning rate of 1e-5, before the peak."
+        0.05, "Share of the optimizer steps that use a constant learning rate of 1e-5 before the peak."
     )
-    per_device_train_batch_size: Count = flag(8, "Pictures per device and forward.")
-    gradient_accumulation_steps: Count = flag(1, "Forwards per step.")
-    num_train_epochs: Count = flag(5, "How often each training picture is seen, at least.")
-    min_train_steps: Count = flag(1200, "Few pictures are seen more often: in so many steps.")
-    max_train_steps: OptionalCount = flag(None, "Train for exactly so many steps. None: as the two before say.")
+    per_device_train_batch_size: Count = flag(8, "Pictures per device and forward pass in training.")
+    gradient_accumulation_steps: Count = flag(1, "Forward passes per optimizer step.")
+    num_train_epochs: Count = flag(5, "Least number of times that each training picture is seen.")
+    min_train_steps: Count = flag(
+        1200, "Least number of optimizer steps; if the pictures are few, they are seen more often."
+    )
+    max_train_steps: OptionalCount = flag(
+        None, "Exact number of optimizer steps. None: --num_train_epochs and --min_train_steps decide."
+    )
     class_batch_size: OptionalCount = flag(
-        None, "Classes encoded at a time; bounds the memory. None: by the size of the model."
+        None, "Classes encoded at a time; a smaller number needs less memory. None: the size of the model decides."
     )
     augmentation: str = flag(
         "auto",
-        "crop: random resized crops, flipped or not, as CoOp does. auto: crop, but not in the embedded world, where "
-        "a part of a shape does not tell which it is.",
+        "crop: random resized crops with random flips, as in CoOp. auto: crop, except in the embedded world, where a "
+        "part of a shape does not show its class.",
         choices=("auto", "crop", "none"),
     )
-    mixed_precision: Optional[str] = flag(None, "As in accelerate.", choices=("no", "fp16", "bf16"))
-    per_device_eval_batch_size: Count = flag(100, "Pictures per device when testing.")
-    dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that read pictures.")
+    mixed_precision: Optional[str] = flag(
+        None, "Training precision, as in accelerate.", choices=("no", "fp16", "bf16")
+    )
+    per_device_eval_batch_size: Count = flag(100, "Pictures per device and forward pass in testing.")
+    dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that load pictures.")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """
-    All that decides a run of training, besides the model and its pictures.
+    Everything that determines training, besides the model and the pictures.
 
     Args:
-        objective: what is minimized, one of `training.objectives.OBJECTIVES`.
+        objective: the loss, one of `training.objectives.OBJECTIVES`.
         optimizer: "sgd" or "adamw".
-        learning_rate: its peak.
-        weight_decay: of the optimizer.
-        steps: optimizer steps.
-        warmup_steps: the first of them, at a small constant learning rate.
-        batch_size: pictures per device and forward.
-        gradient_accumulation_steps: forwards per step.
-        crop: whether pictures are augmented by random resized crops.
-        seed: decides the order of the pictures and their augmentation.
-        num_workers: processes that read pictures.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of the optimizer.
+        steps: number of optimizer steps.
+        warmup_steps: number of the first steps that use a small constant learning rate.
+        batch_size: pictures per device and forward pass.
+        gradient_accumulation_steps: forward passes per optimizer step.
+        crop: True if training pictures are augmented by random resized crops.
+        seed: seed of the order and the augmentation of the pictures.
+        num_workers: processes that load pictures.
     """
 
     objective: str
@@ -80,15 +86,18 @@ def choose_recipe(
     options: TrainingOptions, method: Method, pictures: int, processes: int, may_be_cropped: bool, seed: int
 ) -> Optional[Recipe]:
     """
-    The recipe of a run; None for a method that is not trained.
+    Choose how a run is trained.
 
     Args:
-        options: what was asked for.
-        method: what decides where nothing was asked for.
-        pictures: how many there are to train on.
-        processes: how many share a step.
-        may_be_cropped: whether a part of a picture still shows its class.
-        seed: of the batches.
+        options: the user's options; they take precedence.
+        method: its defaults are used for options that are None.
+        pictures: number of training pictures.
+        processes: number of processes that share each optimizer step.
+        may_be_cropped: True if a part of a picture still shows its class.
+        seed: seed of the batches.
+
+    Returns:
+        The recipe; None for a method that is not trained.
     """
     if not method.is_trained:
         return None
@@ -97,7 +106,7 @@ def choose_recipe(
     if steps is None:
         pictures_per_step = (
             options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
-        )  # of all processes and all accumulated forwards
+        )  # over all processes and accumulated forward passes
         steps_per_epoch = math.ceil(pictures / pictures_per_step)
         steps = max(options.min_train_steps, options.num_train_epochs * steps_per_epoch)
     return Recipe(

@@ -1,4 +1,4 @@
-"""How a run is trained: what was asked, and where nothing was asked the method's own."""
+"""How a run is trained: the user's options, and the method's defaults for all others."""
 
 import pytest
 
@@ -16,19 +16,19 @@ def chosen(method, may_be_cropped=False, processes=1, **fields):
     ("method", "optimizer", "learning_rate", "weight_decay"),
     [("mudpt", "sgd", 0.0025, 5e-4), ("maple", "sgd", 0.0035, 5e-4), ("lora", "adamw", 2e-4, 0.01)],
 )
-def test_where_nothing_is_asked_the_recipe_is_the_methods(method, optimizer, learning_rate, weight_decay):
+def test_without_options_the_recipe_has_the_methods_defaults(method, optimizer, learning_rate, weight_decay):
     recipe = chosen(method)
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == (optimizer, learning_rate, weight_decay)
     assert (recipe.steps, recipe.warmup_steps, recipe.crop) == (1200, 60, False)
 
 
-def test_what_is_asked_comes_first():
+def test_options_take_precedence_over_the_methods_defaults():
     recipe = chosen("lora", optimizer="sgd", learning_rate=0.1, weight_decay=0.0, max_train_steps=7)
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.steps) == ("sgd", 0.1, 0.0, 7)
 
 
 @pytest.mark.parametrize(("processes", "steps"), [(1, 200 * 13), (2, 200 * 7)])
-def test_many_epochs_take_more_steps_of_all_processes(processes, steps):
+def test_the_number_of_steps_covers_the_epochs_over_all_processes(processes, steps):
     assert chosen("mudpt", processes=processes, num_train_epochs=200).steps == steps
 
 
@@ -36,11 +36,9 @@ def test_many_epochs_take_more_steps_of_all_processes(processes, steps):
     ("augmentation", "may_be_cropped", "crop"),
     [("auto", True, True), ("auto", False, False), ("crop", False, True), ("none", True, False)],
 )
-def test_pictures_are_cropped_where_a_part_still_shows_the_class_unless_asked_otherwise(
-    augmentation, may_be_cropped, crop
-):
+def test_pictures_that_may_be_cropped_are_cropped_unless_the_option_says_otherwise(augmentation, may_be_cropped, crop):
     assert chosen("mudpt", may_be_cropped, augmentation=augmentation).crop is crop
 
 
-def test_what_is_not_trained_has_no_recipe():
+def test_a_method_that_is_not_trained_has_no_recipe():
     assert chosen("zero_shot") is None

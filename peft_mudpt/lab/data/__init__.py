@@ -1,1 +1,1 @@
-"""Pictures with labels: where they come from, which are drawn, and how they become batches."""
+"""Labeled pictures: loads data sets, samples the few pictures of a run, and makes batches."""

@@ -1,4 +1,4 @@
-"""Facts of the field's data sets, in the folder layout of CoOp (arXiv 2109.01134, its DATASETS.md)."""
+"""The data sets of CoOp and their folder layout (arXiv 2109.01134, its DATASETS.md)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal, Optional
 @dataclass(frozen=True)
 class DataSet:
     """
-    Where a data set lies under CoOp's root, and how CoOp words it.
+    Where a data set is stored under CoOp's root folder, and which text CoOp uses for its classes.
 
     Args:
-        folder: of the data set, under the root.
-        images: folder of the pictures, under `folder`.
+        folder: folder of the data set, relative to the root.
+        images: folder of the pictures, relative to `folder`.
         template: text of a class, with `{}` for its name (CoOp, table of hand-crafted prompts).
-        layout: how the splits are written: one JSON ("split"), lists per split ("variants"), or one folder per class
-            ("class_folders").
-        split: name of the JSON, for layout "split".
-        splits: folders of the training and the test pictures under `images`, for layout "class_folders"; a data set
-            that is only tested on has no first.
-        folders_are_labels: whether its class folders are called 0..C-1 instead of by WordNet id.
+        layout: how the splits are stored: in one JSON file ("split"), in one list per split ("variants"), or as one
+            folder per class ("class_folders").
+        split: name of the JSON file, for layout "split".
+        splits: folders of the training and the test pictures relative to `images`, for layout "class_folders". The
+            first is None for a data set that is only used for testing.
+        folders_are_labels: True if the class folders are named 0..C-1, False if they are named by WordNet id.
     """
 
     folder: str
@@ -61,4 +61,4 @@ CATALOGUE = {
 
 DOMAIN_GENERALIZATION_TARGETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 CROSS_DATASET_TARGETS = tuple(n for n in CATALOGUE if not n.startswith("imagenet"))
-CLASS_NAMES_FILE = "classnames.txt"  # of ImageNet and its variants: a WordNet id and a name per line
+CLASS_NAMES_FILE = "classnames.txt"  # for ImageNet and its variants: one WordNet id and class name per line

@@ -1,4 +1,4 @@
-"""The few pictures that a run sees of a data set: training, validation and test items."""
+"""Draws the few training and validation pictures of a run from a data set, and chooses its test pictures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ from .sources import FewShotData, with_labels
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HELD_OUT = 0.3  # of each class, to test on, where there is no test split
+HELD_OUT = 0.3  # share of each class that is held out for testing if there is no test split
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What an experiment sees of a data set, and what is to be said about it."""
+    """
+    The pictures that a run uses.
+
+    Args:
+        train: training pictures.
+        validation: validation pictures; may be empty.
+        test: test pictures; may be empty.
+        remarks: what the user should know about them, one sentence each.
+    """
 
     train: Dataset
     validation: Dataset
@@ -29,37 +37,53 @@ class Drawn:
 
 
 def subset(pictures: Dataset, classes: Sequence[int]) -> Dataset:
-    """The pictures of these classes only, each labelled by its class's place in `classes`."""
-    place = {label: i for i, label in enumerate(classes)}
+    """
+    Keep the pictures of some classes, and relabel them.
+
+    Args:
+        pictures: a split of `FewShotData`.
+        classes: labels of the classes to keep.
+
+    Returns:
+        Their pictures. The new label of a picture is the position of its class in `classes`.
+    """
+    new_label = {label: i for i, label in enumerate(classes)}
     labels = pictures["label"][:]
-    kept = [i for i, label in enumerate(labels) if label in place]
-    return with_labels(pictures.select(kept), [place[labels[i]] for i in kept])
+    kept = [i for i, label in enumerate(labels) if label in new_label]
+    return with_labels(pictures.select(kept), [new_label[labels[i]] for i in kept])
 
 
 def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
     """
-    The few pictures of an experiment (see `sample_few_shot`).
+    Draw the pictures of a run (see `sample_few_shot`).
 
-    A data set without a test split is tested on a part of each class that is held out, the same whatever the shots and
-    the seed are. One without a validation split gives its validation items from what the training draw left.
+    If there is no test split, `HELD_OUT` of each class is held out for testing. These pictures depend on neither
+    `shots` nor `seed`. If there is no validation split, validation pictures are drawn from the remaining ones.
+
+    Args:
+        data: the data set.
+        shots: training pictures per class; a class that has fewer uses all of them.
+        seed: seed of the draw.
     """
     labels = data.train["label"][:]
     held_out = set() if data.test is not None else set(_held_out(labels))
     pool = [i for i in range(len(labels)) if i not in held_out]
-    known = [labels[i] for i in pool]
-    train, validation = sample_few_shot(known, data.validation["label"][:] if data.validation else [], shots, seed)
+    pool_labels = [labels[i] for i in pool]
+    validation_labels = data.validation["label"][:] if data.validation else []
+    train, validation = sample_few_shot(pool_labels, validation_labels, shots, seed)
     if data.validation is not None:
         validation_set = data.validation.select(validation)
     else:
         left = sorted(set(range(len(pool))) - set(train))
-        drawn, _ = sample_few_shot([known[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
+        drawn, _ = sample_few_shot([pool_labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
         validation_set = data.train.select([pool[left[i]] for i in drawn])
     test = data.test if data.test is not None else data.train.select(sorted(held_out))
-    return Drawn(data.train.select([pool[i] for i in train]), validation_set, test, _remarks(data, known, shots, test))
+    remarks = _remarks(data, pool_labels, shots, test)
+    return Drawn(data.train.select([pool[i] for i in train]), validation_set, test, remarks)
 
 
 def _held_out(labels: list[int]) -> list[int]:
-    """The same places for the same labels, always."""
+    """Indices of the held-out pictures. They depend on the labels only, because the seed is fixed."""
     number = {label: int(HELD_OUT * n) for label, n in Counter(labels).items()}
     order = random.Random(0).sample(range(len(labels)), len(labels))
     held_out = []
@@ -70,8 +94,8 @@ def _held_out(labels: list[int]) -> list[int]:
     return held_out
 
 
-def _remarks(data: FewShotData, known: list[int], shots: int, test: Dataset) -> list[str]:
-    available, tested = Counter(known), set(test["label"][:])
+def _remarks(data: FewShotData, pool_labels: list[int], shots: int, test: Dataset) -> list[str]:
+    available, tested = Counter(pool_labels), set(test["label"][:])
     remarks = {
         f"fewer than {shots} pictures to train on, all used": [
             f"{name} ({available[label]})" for label, name in enumerate(data.class_names) if available[label] < shots

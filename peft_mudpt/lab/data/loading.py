@@ -1,4 +1,4 @@
-"""Rows of pictures -> batches of pixels, for training and for testing."""
+"""Turns the examples of a data set into batches of pixels, for training and for testing."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ CROP_ATTEMPTS = 10
 
 def random_resized_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
     """
-    A part of the picture of random area and proportions (Szegedy et al., arXiv 1409.4842, section 6), resized to a
-    square by bicubic interpolation and flipped half of the time: CoOp's training augmentation.
+    Crop a picture at random, as CoOp augments training pictures: the crop has a random area and aspect ratio (Szegedy
+    et al., arXiv 1409.4842, section 6), is resized to a square by bicubic interpolation, and is flipped with
+    probability 1/2.
 
     Args:
         image: the picture, of any size.
         size: side of the square, in pixels.
-        rng: where chance comes from.
+        rng: random numbers.
+
+    Returns:
+        A picture of `size` x `size` pixels.
     """
     from PIL import Image as images
     from PIL import ImageOps
@@ -38,7 +42,7 @@ def random_resized_crop(image: Image, size: int, rng: np.random.Generator) -> Im
 
 
 def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a part that lies within the picture."""
+    """Left, top, right and bottom of a random crop, in pixels."""
     for _ in range(CROP_ATTEMPTS):
         area = width * height * rng.uniform(*CROP_AREA)
         ratio = math.exp(rng.uniform(*np.log(CROP_RATIO)))
@@ -46,31 +50,42 @@ def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[int,
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
             return int(left), int(top), int(left) + w, int(top) + h
-    # a picture too long for every attempt: its middle, as long as the proportions allow
+    # every attempt was too wide or too high for this picture: take the largest allowed crop at its center
     w, h = min(width, round(height * CROP_RATIO[1])), min(height, round(width / CROP_RATIO[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
 
-def picture(row: dict) -> Image:
+def picture(example: dict) -> Image:
     """
-    The picture of a row, in RGB.
+    Decode the picture of an example.
+
+    Args:
+        example: an example of a split of `FewShotData`.
+
+    Returns:
+        The picture, in RGB.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if it cannot be decoded.
     """
     from datasets import Image
 
     try:
-        return Image().decode_example(row["image"]).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for what is no picture, or half of one
-        raise ValueError(f"{row['item']} cannot be read as a picture: {error}. Replace or remove it.") from error
+        return Image().decode_example(example["image"]).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged and for other files
+        raise ValueError(f"{example['item']} cannot be read as a picture: {error}. Replace or remove it.") from error
 
 
 class TestPictures(torch.utils.data.Dataset):
-    """Every picture once, in order."""
+    """
+    Every picture and its label once, in order.
 
-    __test__ = False  # pytest takes the name for a test
+    Args:
+        pictures: a split of `FewShotData`.
+    """
+
+    __test__ = False  # pytest would collect the class because of its name
 
     def __init__(self, pictures: Dataset):
         self.pictures = pictures
@@ -79,23 +94,23 @@ class TestPictures(torch.utils.data.Dataset):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Image, int]:
-        row = self.pictures[index]
-        return picture(row), row["label"]
+        example = self.pictures[index]
+        return picture(example), example["label"]
 
 
 class TrainingPictures(torch.utils.data.Dataset):
     """
-    All the pictures of a training run, as one fixed sequence: pass after pass over the drawn pictures, each pass in
-    an order of its own, each picture with an augmentation of its own.
+    All samples of a training run, as one fixed sequence: epochs over the drawn pictures, each in another random order
+    and with other random augmentations.
 
-    What stands at an index depends on the seed and the index alone. So it does not matter which process reads it, nor
-    whether training was interrupted before.
+    A sample depends on the seed and its index only. It therefore does not matter which process reads it, or whether
+    training was interrupted before.
 
     Args:
         pictures: the drawn pictures.
-        length: how many the run sees.
-        seed: decides orders and augmentations.
-        crop_size: side of the augmented pictures, in pixels; None leaves them as they are.
+        length: number of samples in the run.
+        seed: seed of the orders and the augmentations.
+        crop_size: side of the random crops, in pixels; None: no augmentation.
     """
 
     def __init__(self, pictures: Dataset, length: int, seed: int, crop_size: int | None):
@@ -108,29 +123,29 @@ class TrainingPictures(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Image, int]:
-        turn, place = divmod(index, len(self.pictures))
-        order = np.random.default_rng([self.seed, turn]).permutation(len(self.pictures))
-        row = self.pictures[int(order[place])]
-        image = picture(row)
+        epoch, position = divmod(index, len(self.pictures))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
+        example = self.pictures[int(order[position])]
+        image = picture(example)
         if self.crop_size is not None:
-            image = random_resized_crop(image, self.crop_size, np.random.default_rng([self.seed, turn, place]))
-        return image, row["label"]
+            image = random_resized_crop(image, self.crop_size, np.random.default_rng([self.seed, epoch, position]))
+        return image, example["label"]
 
 
 class PixelCollator:
     """
-    Pictures and labels -> `pixel_values` (B, 3, H, W) and `labels` (B,).
+    Joins B samples (a picture and its label) to a batch: `pixel_values` (B, 3, H, W) and `labels` (B,).
 
     Args:
-        image_processor: the CLIP's own.
-        ready: the pictures have the size they shall have; only normalise them.
+        image_processor: that of the CLIP.
+        ready: True if the pictures already have the size that the CLIP needs; they are then only normalized.
     """
 
     def __init__(self, image_processor: BaseImageProcessor, ready: bool = False):
         self.image_processor = image_processor
         self.options = {"do_resize": False, "do_center_crop": False} if ready else {}
 
-    def __call__(self, rows: list[tuple[Image, int]]) -> dict[str, torch.Tensor]:
-        images, labels = zip(*rows)
+    def __call__(self, samples: list[tuple[Image, int]]) -> dict[str, torch.Tensor]:
+        images, labels = zip(*samples)
         pixel_values = self.image_processor(list(images), return_tensors="pt", **self.options).pixel_values
         return {"pixel_values": pixel_values, "labels": torch.tensor(labels)}

@@ -1,4 +1,4 @@
-"""Which items a few-shot experiment sees: the very draws of CoOp's published code."""
+"""Samples the pictures of a few-shot experiment exactly as CoOp's published code does."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def sample_few_shot(
     """
     Draw `shots` training items and min(`shots`, 4) validation items of each class, without replacement.
 
-    Draws the items CoOp draws (arXiv 2109.01134, its published code): one random stream serves the training split
-    first, then the validation split.
+    The draw equals that of CoOp's published code (arXiv 2109.01134): one stream of random numbers is used for the
+    training split first, then for the validation split.
 
     Args:
-        train_labels: the class of every item of the training split.
-        val_labels: the class of every item of the validation split; may be empty.
-        shots: items per class, at least 1; a class with fewer gives all it has.
-        seed: another seed draws other items.
+        train_labels: label of every item of the training split.
+        val_labels: label of every item of the validation split; may be empty.
+        shots: items per class, at least 1. A class that has fewer gives all of them.
+        seed: seed of the draw.
 
     Returns:
-        Indices into `train_labels` and into `val_labels`, each class by class in the order in which classes first
-        occur.
+        Indices into `train_labels` and indices into `val_labels`. Both are grouped by class, in the order in which the
+        classes first occur.
 
     Raises:
         ValueError: if `shots` is less than 1.
@@ -43,27 +43,30 @@ def _draw(labels: Sequence[int], shots: int, stream: random.Random) -> list[int]
     by_class: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         by_class[label].append(index)
-    # a class that has fewer than it should give does not advance the stream
+    # as in CoOp, a class with fewer items than `shots` consumes no random numbers
     return [i for items in by_class.values() for i in (stream.sample(items, shots) if len(items) >= shots else items)]
 
 
 def base_new_split(labels: Sequence[int]) -> tuple[list[int], list[int]]:
     """
-    The base and the new classes of the base-to-new protocol (CoCoOp, arXiv 2203.05557, section 4.1, by its published
-    code).
+    Split the classes of the base-to-new protocol (CoCoOp, arXiv 2203.05557, section 4.1, as in its published code).
 
     Args:
-        labels: the class of every item, or every class once.
+        labels: label of every item, or every label once.
 
     Returns:
-        The base classes, the first half (the larger, where the number is odd) of the sorted labels, and the new ones.
-        A class's position in its list is its label within that subset.
+        The labels of the base classes and those of the new classes: the first and the second half of the sorted
+        labels. If the number is odd, the base classes are one more. The position of a class in its list is its new
+        label.
 
     Raises:
-        ValueError: if there are fewer than four classes, so that one half could not be told apart.
+        ValueError: if there are fewer than four classes, because each half needs at least two.
     """
     classes = sorted(set(labels))
     if len(classes) < 4:
-        raise ValueError(f"Base and new classes take at least two each; there are {len(classes)} classes in all.")
+        raise ValueError(
+            f"The base-to-new protocol needs at least two base and two new classes; the data set has {len(classes)} "
+            "classes. Choose another protocol."
+        )
     half = (len(classes) + 1) // 2
     return classes[:half], classes[half:]

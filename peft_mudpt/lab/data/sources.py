@@ -1,4 +1,4 @@
-"""Labelled pictures from wherever they are: the embedded world, folders, the Hub, CoOp's data sets."""
+"""Loads labeled pictures from the embedded world, from folders, from the Hub, or from CoOp's data sets."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """Which data set is meant."""
+    """Options that name a data set. `--help` describes each."""
 
     dataset: str = flag(
         demo.ADAPTATION_STYLE, "A style of the embedded world or, with --coop_root, one of CoOp's data sets."
     )
-    coop_root: Optional[str] = flag(None, "The folder of CoOp's data sets.")
+    coop_root: Optional[str] = flag(None, "The folder that holds CoOp's data sets.")
     train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.")
     test_dir: Optional[str] = flag(
-        None, "Likewise, to test on. None: three tenths of each class of --train_dir, never trained on."
+        None, "A folder like --train_dir with test pictures. None: 30% of each class of --train_dir are held out."
     )
     dataset_name: Optional[str] = flag(None, "A data set of the Hub.")
-    dataset_config_name: Optional[str] = flag(None, "Its configuration.")
-    image_column: str = flag("image", "Its column of pictures.")
-    label_column: str = flag("label", "Its column of labels, a ClassLabel.")
+    dataset_config_name: Optional[str] = flag(None, "Configuration of the data set of the Hub.")
+    image_column: str = flag("image", "Column of the Hub data set that holds the pictures.")
+    label_column: str = flag("label", "Column of the Hub data set that holds the labels, as a ClassLabel.")
 
 
 @dataclass(frozen=True)
 class FewShotData:
     """
-    A data set before the draw. Splits have the columns `image` (not decoded: path or bytes), `label` (int) and `item`
-    (what the picture is called in a result).
+    A data set with its splits. Each split has the columns `image` (path or bytes, not decoded), `label` (int) and
+    `item` (the name of the picture in a result).
 
     Args:
-        name: of the data set.
-        class_names: by label.
+        name: name of the data set.
+        class_names: C names; the position of a name is its label.
         template: text of a class, with `{}` for its name.
-        train: what training items are drawn from.
-        validation: what validation items are drawn from; None if there is no such split.
-        test: None if a part of `train` must be held out for it.
-        may_be_cropped: whether a part of a picture still shows its class.
-        origin: the options that ask for it.
+        train: the split from which training pictures are drawn.
+        validation: the split from which validation pictures are drawn; None if there is none.
+        test: the test pictures; None if a part of `train` must be held out.
+        may_be_cropped: True if a part of a picture still shows its class.
+        origin: the options that name this data set.
     """
 
     name: str
@@ -68,13 +68,16 @@ class FewShotData:
 
 def load_data(options: DataOptions) -> FewShotData:
     """
-    The data set that the options name.
+    Load the data set that the options name.
 
     Args:
-        options: a folder, a data set of the Hub, or a name.
+        options: name a folder, a data set of the Hub, a style of the embedded world, or one of CoOp's data sets.
+
+    Returns:
+        The data set.
 
     Raises:
-        ValueError: if what they name is not there, or cannot be used.
+        ValueError: if the data set is missing, malformed, or has fewer than two classes.
     """
     if options.train_dir is not None:
         data = load_folders(options.train_dir, options.test_dir)
@@ -85,24 +88,47 @@ def load_data(options: DataOptions) -> FewShotData:
     else:
         data = load_named(options.dataset, options.coop_root)
     if len(data.class_names) < 2:
-        raise ValueError(f"Telling pictures apart takes at least two classes; {data.name} has {data.class_names}.")
+        raise ValueError(f"Classification needs at least two classes; {data.name} has {data.class_names}.")
     return replace(data, origin=options)
 
 
 def load_named(name: str, coop_root: Optional[str]) -> FewShotData:
-    """A style of the embedded world, or a data set in CoOp's layout."""
+    """
+    Load a style of the embedded world, or one of CoOp's data sets.
+
+    Args:
+        name: a style of `demo.STYLES`, or a name of `CATALOGUE`.
+        coop_root: the folder that holds CoOp's data sets; not needed for a style.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: if the name is unknown, or the data set cannot be read (see `read_coop`).
+    """
     if name in demo.STYLES:
         return load_embedded(name)
     if coop_root is None:
         raise ValueError(
-            f"{name!r} is no style of the embedded world ({', '.join(demo.STYLES)}); "
-            "if it is one of CoOp's data sets, say by --coop_root where they lie."
+            f"{name!r} is not a style of the embedded world ({', '.join(demo.STYLES)}). "
+            "If it is one of CoOp's data sets, give the folder that holds them: --coop_root."
         )
     return load_coop(Path(coop_root), name)
 
 
 def load_embedded(style: str) -> FewShotData:
-    """32 training, 4 validation and 10 test pictures of each class, drawn in `style`."""
+    """
+    Draw a data set of the embedded world: 32 training, 4 validation and 10 test pictures of each class.
+
+    Args:
+        style: one of `demo.STYLES`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: if the style is unknown.
+    """
 
     def split(name: str, images_per_class: int, seed: int) -> Dataset:
         from datasets import Image
@@ -124,15 +150,18 @@ def load_embedded(style: str) -> FewShotData:
 
 def load_folders(train_dir: str | os.PathLike, test_dir: Optional[str | os.PathLike] = None) -> FewShotData:
     """
-    One folder of pictures per class, named after it ("_" stands for a space).
+    Load pictures from class folders. Each is named after its class, with "_" for a space.
 
     Args:
         train_dir: the folder that holds the class folders.
-        test_dir: likewise, of pictures to test on; None: a part of each class of `train_dir` is held out.
+        test_dir: a folder with class folders of test pictures; None: a part of each class of `train_dir` is held out.
+
+    Returns:
+        The data set.
 
     Raises:
-        ValueError: if a folder is missing, holds no classes, or a class holds no picture; if the test classes are
-            others.
+        ValueError: if a folder is missing, `train_dir` has fewer than two classes, a class folder holds no picture, or
+            `test_dir` has a class that `train_dir` lacks.
     """
     origin = DataOptions(train_dir=os.fspath(train_dir), test_dir=None if test_dir is None else os.fspath(test_dir))
     train_dir = Path(train_dir)
@@ -140,13 +169,13 @@ def load_folders(train_dir: str | os.PathLike, test_dir: Optional[str | os.PathL
     names = [name.replace("_", " ") for name in classes]
 
     def split(root: Path, folders: Sequence[str]) -> Dataset:
-        rows = []
+        examples = []
         for name in folders:
             pictures = list_pictures(root / name)
             if not pictures:
                 raise ValueError(f"The class folder {root / name} holds no picture. Fill it or remove it.")
-            rows += [(str(path), classes.index(name), str(path.relative_to(root))) for path in pictures]
-        return _from_rows(*map(list, zip(*rows)))
+            examples += [(str(path), classes.index(name), str(path.relative_to(root))) for path in pictures]
+        return _dataset(*map(list, zip(*examples)))
 
     test = None
     if test_dir is not None:
@@ -161,24 +190,45 @@ def load_folders(train_dir: str | os.PathLike, test_dir: Optional[str | os.PathL
 
 
 def folder_name(train_dir: Path) -> str:
-    """What the data in a folder are called: like it, or like what it is the training part of."""
+    """
+    The name of the data set in a folder.
+
+    Args:
+        train_dir: the folder.
+
+    Returns:
+        The name of the folder; for a folder "train" or "training", the name of its parent.
+    """
     folder = train_dir.resolve()
     return folder.parent.name if folder.name in ("train", "training") else folder.name
 
 
 def _class_folders(root: Path, flag: str) -> list[str]:
     if not root.is_dir():
-        raise ValueError(f"{flag} {root} is no folder.")
+        raise ValueError(f"{flag} {root} is not a folder.")
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(folders) < (2 if flag == "--train_dir" else 1):
+    least = 2 if flag == "--train_dir" else 1
+    if len(folders) < least:
         raise ValueError(
-            f"{flag} must hold a folder of pictures for each class, at least two; {root} holds {folders or 'none'}."
+            f"{flag} must hold one folder of pictures per class, at least {least}; {root} holds {folders or 'none'}."
         )
     return folders
 
 
 def load_coop(root: Path, name: str) -> FewShotData:
-    """One of CoOp's data sets or a variant of ImageNet, under `root` (see `read_coop`)."""
+    """
+    Load one of CoOp's data sets, or a variant of ImageNet.
+
+    Args:
+        root: the folder that holds CoOp's data sets.
+        name: one of `CATALOGUE`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: if it cannot be read (see `read_coop`), or its labels are inconsistent.
+    """
     images, splits = read_coop(root, name)
     class_names = class_names_by_label([item for items in splits.values() for item in items])
 
@@ -186,7 +236,7 @@ def load_coop(root: Path, name: str) -> FewShotData:
         if not items:
             return None
         paths, labels, _ = map(list, zip(*items))
-        return _from_rows([str(images / path) for path in paths], labels, paths)
+        return _dataset([str(images / path) for path in paths], labels, paths)
 
     train, validation, test = (split(splits[part]) for part in ("train", "val", "test"))
     origin = DataOptions(dataset=name, coop_root=os.fspath(root))
@@ -197,35 +247,39 @@ def load_from_hub(
     dataset_name: str, config_name: Optional[str] = None, image_column: str = "image", label_column: str = "label"
 ) -> FewShotData:
     """
-    A data set of the Hub (or of any kind `load_dataset` knows), with its splits train, validation and test if it has
-    them.
+    Load a data set of the Hub, or any other that `datasets.load_dataset` knows.
+
+    The splits validation and test are optional. If test is missing or has no labels, validation is used for testing.
 
     Args:
-        dataset_name: Hub id, or what else `load_dataset` takes.
-        config_name: its configuration.
-        image_column: its column of pictures.
-        label_column: its column of labels, a `ClassLabel`.
+        dataset_name: Hub id, or another first argument of `load_dataset`.
+        config_name: configuration of the data set.
+        image_column: column that holds the pictures.
+        label_column: column that holds the labels, a `ClassLabel`.
+
+    Returns:
+        The data set.
 
     Raises:
-        ValueError: if it lacks the columns or a training split, or its labels have no names.
+        ValueError: if a column or the training split is missing, or if the labels are not a `ClassLabel`.
     """
     from datasets import ClassLabel, Image, load_dataset
 
     splits = load_dataset(dataset_name, config_name)
     if "train" not in splits:
-        raise ValueError(f"--dataset_name {dataset_name} has no split 'train' but {list(splits)}.")
+        raise ValueError(f"--dataset_name {dataset_name} must have a split 'train'; it has {list(splits)}.")
     features = splits["train"].features
     found = "Columns found: " + ", ".join(f"{column} ({kind!r})" for column, kind in features.items())
     for kind, column in (("image", image_column), ("label", label_column)):
         if column not in features:
-            raise ValueError(f"{dataset_name} has no column {column!r}; choose by --{kind}_column. {found}")
+            raise ValueError(f"{dataset_name} has no column {column!r}; give --{kind}_column. {found}")
     label_feature = features[label_column]
     if not isinstance(features[image_column], Image):
         raise ValueError(f"The column {image_column!r} does not hold pictures. {found}")
     if not isinstance(label_feature, ClassLabel):
         raise ValueError(
-            f"The column {label_column!r} must be a ClassLabel, which knows the names of the classes; "
-            f"`dataset.class_encode_column({label_column!r})` makes one of strings. {found}"
+            f"The column {label_column!r} must be a ClassLabel, because that holds the names of the classes. "
+            f"`dataset.class_encode_column({label_column!r})` converts a column of strings. {found}"
         )
 
     def split(*names: str) -> Optional[Dataset]:
@@ -236,7 +290,7 @@ def load_from_hub(
         pictures = pictures.rename_columns({image_column: "image", label_column: "label"})
         labels = pictures["label"][:]
         if name == "test" and all(label is None or label < 0 for label in labels):
-            return None  # as the makers of competitions publish it
+            return None  # competitions publish test splits without labels
         if any(label is None or label < 0 for label in labels):
             raise ValueError(f"The split {name!r} of {dataset_name} has pictures without a label.")
         pictures = pictures.cast_column("image", Image(decode=False))
@@ -244,7 +298,7 @@ def load_from_hub(
 
     names = [name.replace("_", " ") for name in label_feature.names]
     train, validation, test = split("train"), split("validation", "val", "valid"), split("test")
-    if test is None:  # as is done with ImageNet
+    if test is None:  # as papers do with ImageNet
         validation, test = None, validation
     origin = DataOptions(
         dataset_name=dataset_name,
@@ -255,7 +309,7 @@ def load_from_hub(
     return FewShotData(dataset_name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)
 
 
-def _from_rows(paths: list[str], labels: list[int], items: list[str]) -> Dataset:
+def _dataset(paths: list[str], labels: list[int], items: list[str]) -> Dataset:
     from datasets import Dataset, Features, Image, Value
 
     features = Features({"image": Image(decode=False), "label": Value("int64"), "item": Value("string")})
@@ -263,6 +317,16 @@ def _from_rows(paths: list[str], labels: list[int], items: list[str]) -> Dataset
 
 
 def with_labels(pictures: Dataset, labels: list[int], items: Optional[list[str]] = None) -> Dataset:
-    """`pictures` with these labels, and named so where they have no names yet."""
+    """
+    Replace the labels of pictures.
+
+    Args:
+        pictures: N examples with a column `label`.
+        labels: N labels.
+        items: N names for a new column `item`; None: no column is added.
+
+    Returns:
+        The pictures with the new columns.
+    """
     pictures = pictures.remove_columns("label").add_column("label", labels)
     return pictures if items is None else pictures.add_column("item", items)

@@ -1,4 +1,4 @@
-"""What a run needs to go on after a kill: what it has learned, its optimizer and its place, and nothing of CLIP."""
+"""Checkpoints to resume a run from: the learned parameters, the optimizer and the progress, without CLIP's weights."""
 
 from __future__ import annotations
 
@@ -26,13 +26,26 @@ LATEST = "latest"  # the last checkpoint of a run
 
 
 def trainable_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What is learned, by parameter name."""
+    """
+    Collect the parameters that are learned.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The parameters that require a gradient, by name.
+    """
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @contextmanager
 def only_what_is_learned(accelerator: Accelerator) -> Iterator[None]:
-    """Within it, `save_state` and `load_state` write and read the trainable parameters instead of the whole model."""
+    """
+    Within this context, `save_state` and `load_state` handle only the trainable parameters instead of the whole model.
+
+    Args:
+        accelerator: the accelerator that saves and loads.
+    """
 
     def save(models: list, weights: list, folder: str) -> None:
         if accelerator.is_main_process:
@@ -58,13 +71,13 @@ def only_what_is_learned(accelerator: Accelerator) -> Iterator[None]:
 @dataclass(frozen=True)
 class Checkpoints:
     """
-    Where and how often a run is saved, and which checkpoint it goes on from.
+    Where and how often a run is saved, and from which checkpoint it resumes.
 
     Args:
-        folder: of the run; checkpoints are kept in a folder of it.
-        identity: which run it is.
-        every: steps between two checkpoints; None: none is written.
-        resume_from: the checkpoint to go on from; None: the run starts at the beginning.
+        folder: the folder of the run; checkpoints are written to a subfolder.
+        identity: identifies the run (see `identity.what_was_asked`).
+        every: optimizer steps between two checkpoints; None: no checkpoint is written.
+        resume_from: the checkpoint from which the run resumes; None: the run starts at the beginning.
     """
 
     folder: Path
@@ -73,12 +86,19 @@ class Checkpoints:
     resume_from: Optional[Path] = None
 
     def is_due(self, step: int) -> bool:
-        """Whether the state after `step` steps is to be saved."""
+        """True if the state after `step` optimizer steps must be saved."""
         return self.every is not None and step % self.every == 0
 
     def save(self, accelerator: Accelerator, step: int) -> None:
         """
-        Write the state after `step` steps whole, then drop the one before: a kill at any moment leaves one of them.
+        Save the state after `step` optimizer steps, then delete the previous checkpoint.
+
+        A process that is killed at any moment leaves one complete checkpoint, because a new one is written under
+        another name and renamed when it is complete.
+
+        Args:
+            accelerator: the accelerator of the training loop.
+            step: number of optimizer steps done.
         """
         folder = self.folder / CHECKPOINTS
         final = folder / f"step_{step:08d}"
@@ -90,7 +110,7 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             write_json(partial / RUN, self.identity)
-            if final.exists():  # of a run that went this far before and was started over
+            if final.exists():  # an earlier attempt at this run, which was started over, reached this step
                 os.replace(final, folder / f"old{PARTIAL}")
             os.replace(partial, final)
             for other in folder.iterdir():
@@ -100,15 +120,19 @@ class Checkpoints:
 
 def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, Any]) -> Optional[Path]:
     """
-    The checkpoint folder to go on from; None to start at the beginning.
+    Find the checkpoint from which a run resumes.
 
     Args:
-        run_folder: of the run.
-        asked: a checkpoint folder, or "latest": the last of the run, if it has any; or None.
-        identity: which run it must be of.
+        run_folder: the folder of the run.
+        asked: a checkpoint folder; "latest" for the last checkpoint of the run; or None.
+        identity: identifies the run; the checkpoint must belong to it.
+
+    Returns:
+        The folder of the checkpoint. None if the run starts at the beginning, because `asked` is None or there is no
+        latest checkpoint.
 
     Raises:
-        ValueError: if the folder that was asked for is no checkpoint, or one of another run.
+        ValueError: if the folder is not a checkpoint, or belongs to another run.
     """
     if asked is None:
         return None
@@ -120,13 +144,23 @@ def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, 
     else:
         checkpoint = Path(asked)
     if not (checkpoint / RUN).is_file():
-        raise ValueError(f"--resume_from_checkpoint {asked} is no checkpoint: it holds no {RUN}.")
+        raise ValueError(
+            f"--resume_from_checkpoint {asked} is not a checkpoint, because it holds no {RUN}. Give a folder "
+            f"'{CHECKPOINTS}/step_...' of a run, or '{LATEST}'."
+        )
     other = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
     if differing := differences(other, identity):
-        raise ValueError(f"{checkpoint} is a checkpoint of another run ({differing}).")
+        raise ValueError(
+            f"{checkpoint} is a checkpoint of another run ({differing}). Resume with the flags of that run."
+        )
     return checkpoint
 
 
 def drop_checkpoints(run_folder: Path) -> None:
-    """Remove what a finished run no longer needs."""
+    """
+    Delete all checkpoints of a finished run.
+
+    Args:
+        run_folder: the folder of the run.
+    """
     shutil.rmtree(run_folder / CHECKPOINTS, ignore_errors=True)

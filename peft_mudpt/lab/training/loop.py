@@ -1,4 +1,4 @@
-"""The training loop: an objective, minimized over a fixed sequence of pictures by SGD or AdamW."""
+"""The training loop: minimizes an objective over a fixed sequence of pictures, by SGD or AdamW."""
 
 from __future__ import annotations
 
@@ -23,24 +23,31 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BaseImageProcessor
 
-WARMUP_LEARNING_RATE = 1e-5  # constant, as in CoOp's and its followers' configurations
+WARMUP_LEARNING_RATE = 1e-5  # constant, as in the configurations of CoOp and of the methods that follow it
 LOGGING_STEPS = 10
 
 
 @dataclass
 class Progress:
-    """How far training is. Kept in checkpoints."""
+    """
+    The progress of training, which is saved in checkpoints.
+
+    Args:
+        step: optimizer steps done.
+        loss: mean loss over the steps since the previous report; None before the first report.
+        seconds: training time, including the time before interruptions.
+    """
 
     step: int = 0
-    loss: Optional[float] = None  # mean of the steps since the last report
-    seconds: float = 0.0  # of training, before and after interruptions
+    loss: Optional[float] = None
+    seconds: float = 0.0
 
     def state_dict(self) -> dict:
-        """Its fields by name, as `accelerate` saves them."""
+        """The fields by name; `accelerate` saves them."""
         return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        """Set the fields that `state_dict` has returned."""
+        """Set the fields to those that `state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -54,21 +61,23 @@ def train(
     checkpoints: Optional[Checkpoints] = None,
 ) -> Progress:
     """
-    Train what requires a gradient, in place.
+    Train the parameters that require a gradient, in place.
 
     Args:
-        accelerator: not yet used for another model.
-        classifier: images `pixel_values` (B, 3, H, W) -> what the recipe's objective needs (see `Objective.loss`).
-        pictures: what to train on (see `FewShotData`).
-        image_processor: the CLIP's own.
+        accelerator: an accelerator that was not used for another model.
+        classifier: maps `pixel_values` (B, 3, H, W) to the output that the recipe's objective needs (see
+            `Objective.loss`).
+        pictures: the training pictures (see `FewShotData`).
+        image_processor: that of the CLIP.
         recipe: how to train.
-        checkpoints: where and how often they are written, and which to go on from; None for none.
+        checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
 
     Returns:
         The progress at the end.
 
     Raises:
-        FloatingPointError: if the loss is no longer a number. The last checkpoint is from before.
+        FloatingPointError: if the loss is NaN or infinite. The state is then not saved, so that the last checkpoint
+            has a finite loss.
     """
     objective = OBJECTIVES[recipe.objective]()
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
@@ -84,7 +93,7 @@ def train(
             loader = accelerator.skip_first_batches(loader, progress.step * recipe.gradient_accumulation_steps)
 
         started = time.perf_counter() - progress.seconds
-        losses = torch.zeros(2, device=accelerator.device)  # sum and number of the losses since the last report
+        losses = torch.zeros(2, device=accelerator.device)  # sum and count of the losses since the previous report
         quiet = not accelerator.is_local_main_process
         with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
             for batch in loader:
@@ -106,14 +115,14 @@ def train(
                     progress.loss = total / number
                     losses.zero_()
                     progress.seconds = time.perf_counter() - started
-                    _refuse_no_number(progress, recipe, accelerator.mixed_precision)
+                    _check_loss(progress, recipe, accelerator.mixed_precision)
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
                     rate = schedule.get_last_lr()[0]
                     accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
                 if due:
                     checkpoints.save(accelerator, progress.step)
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # autocast was for training
-    accelerator.free_memory()  # it would keep the model for as long as it lives
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # evaluation runs without autocast
+    accelerator.free_memory()  # otherwise the accelerator would keep references to the model
     return progress
 
 
@@ -125,11 +134,17 @@ def training_loader(
     recipe: Recipe,
 ) -> DataLoader:
     """
-    The batches of a whole run: `pixel_values` (B, 3, H, W) and `labels` (B,).
+    Make the loader for all batches of a run.
 
     Args:
-        accelerator: its processes share out the batches.
-        classifier, pictures, image_processor, recipe: as for `train`.
+        accelerator: each of its processes gets a part of the batches.
+        classifier: the classifier that is trained; it knows the size of its images.
+        pictures: the training pictures (see `FewShotData`).
+        image_processor: that of the CLIP.
+        recipe: how to train.
+
+    Returns:
+        A loader of batches `pixel_values` (B, 3, H, W) and `labels` (B,). `accelerator` must still prepare it.
     """
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
     pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
@@ -142,7 +157,16 @@ def training_loader(
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 or AdamW, over what requires a gradient."""
+    """
+    Make the optimizer: SGD with momentum 0.9, or AdamW.
+
+    Args:
+        model: the parameters that require a gradient are optimized.
+        recipe: names the optimizer, the learning rate and the weight decay.
+
+    Returns:
+        The optimizer, with the peak learning rate.
+    """
     parameters = list(trainable_tensors(model).values())
     options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
@@ -151,18 +175,28 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR:
-    """Constant at `WARMUP_LEARNING_RATE` for `recipe.warmup_steps`, then from the peak along a cosine to zero."""
+    """
+    Make the schedule of the learning rate: `WARMUP_LEARNING_RATE` for `recipe.warmup_steps`, then a cosine from the
+    peak to zero.
+
+    Args:
+        optimizer: an optimizer of `build_optimizer`.
+        recipe: gives the peak and the numbers of steps.
+
+    Returns:
+        The schedule, to be advanced after each optimizer step.
+    """
 
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return min(1.0, WARMUP_LEARNING_RATE / recipe.learning_rate)
-        turn = math.pi * (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
-        return (1 + math.cos(turn)) / 2
+        angle = math.pi * (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
+        return (1 + math.cos(angle)) / 2
 
     return LambdaLR(optimizer, factor)
 
 
-def _refuse_no_number(progress: Progress, recipe: Recipe, mixed_precision: str) -> None:
+def _check_loss(progress: Progress, recipe: Recipe, mixed_precision: str) -> None:
     if not math.isfinite(progress.loss):
         precision = "" if mixed_precision == "no" else f", or train without --mixed_precision {mixed_precision}"
         raise FloatingPointError(

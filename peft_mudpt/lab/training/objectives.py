@@ -1,4 +1,4 @@
-"""What training minimizes. A new loss is a class and an entry of the table."""
+"""Training objectives. To add a loss, write a class and add it to `OBJECTIVES`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from torch.nn.functional import cross_entropy
 
 
 class Objective:
-    """What a step minimizes, and what happens after it. One object serves one run, and may keep state of its own."""
+    """A loss, and an optional action after each optimizer step. Each run creates one object, which may keep state."""
 
     def loss(self, classifier: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """
-        The loss of a batch, a number with a gradient.
+        Compute the loss of a batch.
 
         Args:
-            classifier: called with `pixel_values` it returns `logits` (B, C), normalized `image_features` (B, D) and,
-                if it has texts, normalized `class_features` (C, D). Call it once, and call nothing within it: with
-                several processes it is wrapped to average gradients.
+            classifier: when called with `pixel_values`, it returns `logits` (B, C), normalized `image_features` (B, D)
+                and, if it uses texts, normalized `class_features` (C, D). Call it exactly once, and call none of its
+                methods, because with several processes a wrapper averages the gradients of this call.
             batch: `pixel_values` (B, 3, H, W) and `labels` (B,).
+
+        Returns:
+            The loss, a scalar tensor with a gradient.
         """
         raise NotImplementedError
 
     def after_step(self, classifier: torch.nn.Module, step: int, steps: int) -> None:
         """
-        What is to be done after an optimizer step, such as averaging parameters.
+        Called after each optimizer step, for example to average parameters. By default it does nothing.
 
         Args:
-            classifier: whose parameters were just updated.
-            step: steps done, from 1.
-            steps: of the whole run.
+            classifier: the classifier whose parameters were updated.
+            step: number of optimizer steps done, at least 1.
+            steps: number of optimizer steps of the whole run.
         """
 
 

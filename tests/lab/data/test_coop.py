@@ -1,4 +1,4 @@
-"""CoOp's folder layouts, built small."""
+"""Reading CoOp's folder layouts, from small copies of them."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_pictures_of_a_split_that_are_missing_are_named_and_counted(tmp_path):
     for split in ("train", "test"):
         for path, _, _ in items(split)[:2]:
             (tmp_path / "caltech-101" / "101_ObjectCategories" / path).unlink()
-    with pytest.raises(ValueError, match=r"4 of the 9 pictures .* a/train_0.jpg, a/train_1.jpg, a/test_0.jpg, \.\.\."):
+    with pytest.raises(ValueError, match=r"4 of the 9 .* a/train_0.jpg, a/train_1.jpg, a/test_0.jpg, \.\.\."):
         read_coop(tmp_path, "caltech101")
 
 
@@ -69,11 +69,11 @@ def test_a_split_that_leads_out_of_its_pictures_is_refused(tmp_path, path):
     path = path.format(tmp_path / "dtd")
     build_split(tmp_path, "dtd", {"train": items("train"), "val": items("val"), "test": [[path, 0, "wild cat"]]})
     touch(tmp_path / "dtd" / "secret.jpg")
-    with pytest.raises(ValueError, match="split of dtd leads out of .*secret.jpg"):
+    with pytest.raises(ValueError, match="dtd .*secret.jpg"):
         read_coop(tmp_path, "dtd")
 
 
-def test_aircraft_variants_are_labelled_by_their_list(tmp_path):
+def test_the_label_of_an_aircraft_variant_is_its_line_in_the_list(tmp_path):
     folder = tmp_path / "fgvc_aircraft"
     for picture in ("1", "2", "3"):
         touch(folder / "images" / f"{picture}.jpg")
@@ -104,7 +104,7 @@ def test_imagenet_trains_on_its_training_folders_and_tests_on_its_validation_fol
 
 
 @pytest.mark.parametrize("name", VARIANTS_OF_IMAGENET)
-def test_variants_of_imagenet_are_only_tested_on(tmp_path, name):
+def test_variants_of_imagenet_have_only_a_test_split(tmp_path, name):
     data_set = CATALOGUE[name]
     folders = {"imagenetv2": ("2", "10")}.get(name, ("n01", "n02"))
     for folder in folders:
@@ -120,7 +120,7 @@ def test_variants_of_imagenet_are_only_tested_on(tmp_path, name):
     assert splits["train"] == []
 
 
-# CoOp's DATASETS.md and hand-crafted prompts, typed once more: data set, folder, folder of pictures, split, text.
+# A second copy of CoOp's DATASETS.md and hand-crafted prompts: data set, folder, folder of pictures, split, text.
 FACTS = """
 caltech101      caltech-101            101_ObjectCategories  split_zhou_Caltech101.json            a photo of a {}.
 oxford_pets     oxford_pets            images                split_zhou_OxfordPets.json            a photo of a {}, a type of pet.
@@ -140,7 +140,7 @@ imagenet_r      imagenet-rendition     imagenet-r            -                  
 """  # noqa: E501
 
 
-def test_there_are_the_eleven_data_sets_and_four_variants_of_imagenet():
+def test_the_catalogue_holds_coops_eleven_data_sets_and_four_variants_of_imagenet():
     facts = [line.split(maxsplit=4) for line in FACTS.strip().splitlines()]
     assert [
         [name, b.folder, b.images or "-", b.split or "-", b.template] for name, b in CATALOGUE.items()
@@ -149,9 +149,9 @@ def test_there_are_the_eleven_data_sets_and_four_variants_of_imagenet():
 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
-    [("variants.txt", "707-320\n", None), ("images_variant_train.txt", "1\n", "line 1 does not")],
+    [("variants.txt", "707-320\n", None), ("images_variant_train.txt", "1\n", "line 1 ")],
 )
-def test_a_list_of_another_form_is_refused(tmp_path, file, content, message):
+def test_a_malformed_list_is_refused(tmp_path, file, content, message):
     folder = tmp_path / "fgvc_aircraft"
     touch(folder / "images" / "1.jpg")
     (folder / "variants.txt").write_text("707-320\n")
@@ -167,19 +167,19 @@ def test_a_list_of_another_form_is_refused(tmp_path, file, content, message):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("mnist", "no data set 'mnist' in CoOp's layout; there are caltech101"), ("dtd", "does not hold dtd")],
+    [("mnist", "'mnist'.*caltech101"), ("dtd", "--coop_root .* dtd")],
 )
-def test_what_is_not_there_is_named(tmp_path, name, message):
+def test_a_missing_data_set_is_named(tmp_path, name, message):
     with pytest.raises(ValueError, match=message):
         load_named(name, str(tmp_path))
 
 
-def test_a_file_that_is_no_split_is_refused(tmp_path):
+def test_a_malformed_split_file_is_refused(tmp_path):
     build_split(tmp_path, "dtd", {"train": items("train")})
-    with pytest.raises(ValueError, match="is no split file"):
+    with pytest.raises(ValueError, match="split_zhou_DescribableTextures.json .*path, label, class"):
         read_coop(tmp_path, "dtd")
 
 
-def test_without_a_root_the_styles_are_offered():
-    with pytest.raises(ValueError, match=f"'dtd' is no style .*{next(iter(demo.STYLES))}.*--coop_root"):
+def test_without_a_root_the_error_lists_the_styles():
+    with pytest.raises(ValueError, match=f"'dtd' .*{next(iter(demo.STYLES))}.*--coop_root"):
         load_data(DataOptions(dataset="dtd"))

@@ -1,4 +1,4 @@
-"""From rows of pictures to batches of pixels."""
+"""From the examples of a data set to batches of pixels."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from peft_mudpt import demo
 from peft_mudpt.lab.data.loading import PixelCollator, TestPictures, TrainingPictures, random_resized_crop
 
 
-def greys(number, size=(8, 8)):
-    """Pictures whose grey is their place, labelled by their place."""
+def grays(number, size=(8, 8)):
+    """Pictures whose gray level and whose label are their index."""
     features = Features({"image": Image(decode=False), "label": Value("int64"), "item": Value("string")})
     pictures = [images.new("RGB", size, (i, i, i)) for i in range(number)]
     return Dataset.from_dict(
@@ -21,13 +21,13 @@ def greys(number, size=(8, 8)):
 
 
 def position_picture(width, height):
-    """A picture that says at every pixel where it is: red is x, green is y."""
+    """A picture in which the red channel is the x coordinate, and the green channel the y coordinate."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return images.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
 
 
 def boxes_of(width, height, number):
-    """Where crops of a picture lie, read off their pixels, and which are flipped."""
+    """The boxes of crops, read from their pixels, and which crops are flipped."""
     for seed in range(number):
         crop = np.asarray(random_resized_crop(position_picture(width, height), 32, np.random.default_rng(seed)))
         (left, right), (top, bottom) = crop[0, [0, -1], 0].astype(int), crop[[0, -1], 0, 1].astype(int)
@@ -38,7 +38,7 @@ def test_crops_have_random_areas_proportions_and_flips():
     boxes = list(boxes_of(200, 100, 300))
     shares = np.array([(right - left + 1) * (bottom - top + 1) / 20000 for left, right, top, bottom, _ in boxes])
     ratios = np.array([(right - left + 1) / (bottom - top + 1) for left, right, top, bottom, _ in boxes])
-    assert 0.06 < shares.min() < 0.12 and shares.max() > 0.6  # a square can show half of it, 4:3 two thirds
+    assert 0.06 < shares.min() < 0.12 and shares.max() > 0.6  # a 4:3 crop covers at most two thirds
     assert 0.70 < ratios.min() < 0.80 and 1.25 < ratios.max() < 1.42
     assert 0.4 < np.mean([box[-1] for box in boxes]) < 0.6
 
@@ -55,18 +55,18 @@ def test_a_crop_is_resized_by_bicubic_interpolation(monkeypatch):
     )  # of 255: Pillow rounds twice
 
 
-def test_a_picture_too_long_for_any_crop_shows_its_middle():
+def test_a_picture_too_long_for_a_random_crop_is_cropped_at_its_center():
     crop = np.asarray(random_resized_crop(position_picture(250, 4), 4, np.random.default_rng(0)))
     assert 120 < crop[..., 0].min() and crop[..., 0].max() < 130
 
 
-def test_each_pass_over_the_training_pictures_shows_each_once_in_another_order():
-    labels = [label for _, label in (TrainingPictures(greys(7), 21, seed=1, crop_size=None)[i] for i in range(21))]
-    passes = [labels[:7], labels[7:14], labels[14:]]
-    assert all(sorted(p) == list(range(7)) for p in passes) and len({tuple(p) for p in passes}) == 3
+def test_each_epoch_shows_every_training_picture_once_in_another_order():
+    labels = [label for _, label in (TrainingPictures(grays(7), 21, seed=1, crop_size=None)[i] for i in range(21))]
+    epochs = [labels[:7], labels[7:14], labels[14:]]
+    assert all(sorted(e) == list(range(7)) for e in epochs) and len({tuple(e) for e in epochs}) == 3
 
 
-def test_what_stands_at_an_index_depends_on_the_seed_alone():
+def test_a_sample_depends_only_on_the_seed_and_its_index():
     def show(seed):
         pictures = TrainingPictures(demo_pictures(), 6, seed, crop_size=16)
         return [np.asarray(pictures[i][0]) for i in (5, 2, 5)]
@@ -84,9 +84,9 @@ def demo_pictures():
 @pytest.mark.parametrize("ready", [False, True])
 def test_a_batch_is_what_the_image_processor_makes_of_the_pictures(ready):
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
-    rows = [TestPictures(demo_pictures())[i] for i in range(3)]
-    batch = PixelCollator(processor, ready)(rows)
-    pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image, _ in rows])
+    samples = [TestPictures(demo_pictures())[i] for i in range(3)]
+    batch = PixelCollator(processor, ready)(samples)
+    pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image, _ in samples])
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
     torch.testing.assert_close(batch["pixel_values"], (pixels - mean) / std, atol=1e-5, rtol=0)
-    assert batch["labels"].tolist() == [label for _, label in rows]
+    assert batch["labels"].tolist() == [label for _, label in samples]

@@ -1,4 +1,4 @@
-"""Draws, held against those of CoOp's published code (tests/golden/README.md)."""
+"""Draws, compared with recorded draws of CoOp's published code (tests/golden/README.md)."""
 
 import json
 from collections import Counter
@@ -15,14 +15,14 @@ LABELS = [2, 0, 1, 0, 2, 0, 1, 0, 2, 2]
 
 
 def golden(name: str) -> tuple[dict, dict[str, list[int]]]:
-    """What was recorded, and the labels of each split."""
+    """The recorded draws, and the labels of each split."""
     recorded = json.loads((GOLDEN / f"{name}.json").read_text())
     sizes = recorded["class_sizes"].items()
     return recorded, {split: [label for label, n in enumerate(ns) for _ in range(n)] for split, ns in sizes}
 
 
 @pytest.mark.parametrize(("seed", "shots"), DRAWS)
-def test_the_items_of_caltech101_are_coops(seed, shots):
+def test_the_draws_from_caltech101_are_coops(seed, shots):
     recorded, labels = golden("Caltech101")
     train, validation = sample_few_shot(labels["train"], labels["val"], shots, seed)
     expected = recorded["draws"][f"seed{seed}_shots{shots}"]
@@ -30,16 +30,16 @@ def test_the_items_of_caltech101_are_coops(seed, shots):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_items_of_describable_textures_are_coops(split):
-    # Without the split file a place has no name; but over 15 draws each must bear one name that no other bears.
+def test_the_draws_from_describable_textures_are_coops(split):
+    # The record has names, but no indices. If the draws are equal, each index has one name, and each name one index.
     recorded, labels = golden("DescribableTextures")
-    name_of, place_of = {}, {}
+    name_of, index_of = {}, {}
     for seed, shots in DRAWS:
         drawn = sample_few_shot(labels["train"], labels["val"], shots, seed)[split == "val"]
         names = recorded["draws"][f"seed{seed}_shots{shots}"][split]
         assert len(drawn) == len(names)
-        for place, name in zip(drawn, names):
-            assert name_of.setdefault(place, name) == name and place_of.setdefault(name, place) == place
+        for index, name in zip(drawn, names):
+            assert name_of.setdefault(index, name) == name and index_of.setdefault(name, index) == index
 
 
 @pytest.mark.parametrize("name", ["Caltech101", "DescribableTextures"])
@@ -51,12 +51,12 @@ def test_base_and_new_classes_have_coops_sizes(name):
         assert {**sizes, "classes": len(classes)} == recorded[half]
 
 
-def test_of_an_odd_number_of_classes_base_has_one_more():
+def test_an_odd_number_of_classes_gives_one_more_base_class():
     assert base_new_split([4, 1, 7, 1, 9, 3]) == ([1, 3, 4], [7, 9])
 
 
-def test_three_classes_have_no_base_and_new():
-    with pytest.raises(ValueError, match="at least two each; there are 3 classes"):
+def test_three_classes_are_too_few_for_base_and_new():
+    with pytest.raises(ValueError, match="at least two .* 3 classes"):
         base_new_split([3, 1, 2, 3])
 
 

@@ -1,4 +1,4 @@
-"""The training loop, against plain loops and against itself after an interruption."""
+"""The training loop, compared with a plain loop and with resumed runs."""
 
 import math
 
@@ -29,8 +29,8 @@ TOKENS = tokenize_classes(TOKENIZER, NAMES, "{}.")
 
 @pytest.fixture(scope="module")
 def pictures():
-    rows = demo.load_pictures("faded", 4, seed=1).select(range(12))
-    return load_embedded("faded").train.select([32 * (i // 4) + i % 4 for i in range(len(rows))])
+    """Four pictures of each of the first three classes; the training split has 32 of each class."""
+    return load_embedded("faded").train.select([32 * (i // 4) + i % 4 for i in range(12)])
 
 
 def recipe_of(**fields):
@@ -45,7 +45,7 @@ def learner(method):
 
 
 def trained(pictures, folder, recipe, method="mudpt", resume=None, every=None):
-    """What a run learns; and the run's progress."""
+    """The parameters that a run learns, and its progress."""
     torch.manual_seed(0)
     accelerator = Accelerator(gradient_accumulation_steps=recipe.gradient_accumulation_steps)
     model, identity = learner(method), {"seed": recipe.seed}
@@ -59,7 +59,7 @@ def assert_equal(first, second):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_training_is_a_plain_loop_of_sgd_over_the_stream_of_pictures(pictures, tmp_path):
+def test_training_equals_a_plain_loop_of_sgd_over_the_sequence_of_pictures(pictures, tmp_path):
     ours, progress = trained(pictures, tmp_path, recipe_of(warmup_steps=2))
     torch.manual_seed(0)
     model = learner("mudpt").train()
@@ -93,7 +93,7 @@ def test_the_schedule_is_a_constant_and_then_a_cosine_to_zero():
     assert rates[:3] == [1e-5, 1e-5, 0.5] and rates[6] == pytest.approx(0.25) and rates[10] == 0
 
 
-def test_accumulated_forwards_are_one_large_batch(pictures, tmp_path):
+def test_accumulated_forward_passes_equal_one_large_batch(pictures, tmp_path):
     large, _ = trained(pictures, tmp_path, recipe_of(steps=3))
     pieces, _ = trained(pictures, tmp_path, recipe_of(steps=3, batch_size=2, gradient_accumulation_steps=2))
     for name in large:
@@ -101,7 +101,7 @@ def test_accumulated_forwards_are_one_large_batch(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(("method", "optimizer"), [("mudpt", "sgd"), ("lora", "adamw"), ("linear_probe", "adamw")])
-def test_going_on_from_a_checkpoint_ends_in_the_same_weights_bit_for_bit(pictures, tmp_path, method, optimizer):
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(pictures, tmp_path, method, optimizer):
     recipe = recipe_of(optimizer=optimizer)
     whole, _ = trained(pictures, tmp_path / "whole", recipe, method)
     trained(pictures, tmp_path / "parts", recipe, method, every=4)
@@ -111,21 +111,21 @@ def test_going_on_from_a_checkpoint_ends_in_the_same_weights_bit_for_bit(picture
     assert_equal(whole, resumed)
 
 
-def test_going_on_with_accumulation_ends_in_the_same_weights_too(pictures, tmp_path):
+def test_a_resumed_run_with_accumulation_ends_with_the_same_weights(pictures, tmp_path):
     recipe = recipe_of(batch_size=2, gradient_accumulation_steps=2)
     whole, _ = trained(pictures, tmp_path, recipe)
     trained(pictures, tmp_path, recipe, every=4)
     assert_equal(whole, trained(pictures, tmp_path, recipe, resume="latest")[0])
 
 
-def test_a_checkpoint_holds_what_is_learned_and_nothing_of_clip(pictures, tmp_path):
+def test_a_checkpoint_holds_the_learned_parameters_and_no_weights_of_clip(pictures, tmp_path):
     weights, _ = trained(pictures, tmp_path, recipe_of(steps=2), method="coop", every=2)
     folder = tmp_path / "checkpoints" / "step_00000002"
     assert load_file(folder / "trainable.safetensors").keys() == weights.keys()
     assert sum(file.stat().st_size for file in folder.iterdir()) < 60_000  # CLIP has 2.7 MB
 
 
-def test_a_checkpoint_that_was_not_finished_is_not_taken(pictures, tmp_path):
+def test_an_incomplete_checkpoint_is_skipped(pictures, tmp_path):
     trained(pictures, tmp_path, recipe_of(), every=4)
     (tmp_path / "checkpoints" / "step_00000006.partial").mkdir()
     assert find_checkpoint(tmp_path, "latest", {"seed": 3}).name == "step_00000004"
@@ -133,26 +133,24 @@ def test_a_checkpoint_that_was_not_finished_is_not_taken(pictures, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(pictures, tmp_path):
     trained(pictures, tmp_path, recipe_of(), every=4)
-    with pytest.raises(ValueError, match="checkpoint of another run .seed: 3 there, 4 asked"):
+    with pytest.raises(ValueError, match="step_00000004 .*another run .*seed: 3 .*4"):
         trained(pictures, tmp_path, recipe_of(seed=4), resume="latest")
 
 
 @pytest.mark.parametrize("asked", ["nowhere", "."])
-def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, asked):
-    with pytest.raises(ValueError, match="is no checkpoint"):
+def test_a_folder_that_is_not_a_checkpoint_is_refused(tmp_path, asked):
+    with pytest.raises(ValueError, match="--resume_from_checkpoint .*run.json"):
         find_checkpoint(tmp_path, asked, {})
 
 
-def test_without_any_checkpoint_the_latest_is_the_beginning(tmp_path):
+def test_without_any_checkpoint_latest_starts_at_the_beginning(tmp_path):
     assert find_checkpoint(tmp_path, "latest", {}) is None
 
 
-def test_a_loss_that_is_no_number_stops_with_what_to_try(pictures, tmp_path):
-    with pytest.raises(
-        FloatingPointError, match=r"loss became (nan|inf) by step \d+. Lower --learning_rate, now 1e\+20"
-    ):
+def test_a_loss_that_is_not_finite_stops_training_and_the_error_names_the_learning_rate(pictures, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"loss .*(nan|inf) .*step \d+.*--learning_rate.* 1e\+20"):
         trained(pictures, tmp_path, recipe_of(learning_rate=1e20), every=5)
-    assert not (tmp_path / "checkpoints").exists()  # five steps were too many already
+    assert not (tmp_path / "checkpoints").exists()  # the loss diverged before step 5
 
 
 def test_a_run_that_is_started_over_keeps_its_newest_checkpoint(pictures, tmp_path):

@@ -1,4 +1,4 @@
-"""What training minimizes is an entry of a table, and the loop knows none of them."""
+"""Training objectives; the loop depends on none of them in particular."""
 
 import pytest
 import torch
@@ -25,13 +25,13 @@ def batch_of(size):
     return {"pixel_values": images, "labels": torch.arange(size) % len(NAMES)}
 
 
-def test_cross_entropy_is_that_of_the_logits():
+def test_the_loss_is_the_cross_entropy_of_the_logits():
     classifier, batch = classifier_of(), batch_of(4)
     expected = cross_entropy(classifier(batch["pixel_values"]).logits, batch["labels"])
     torch.testing.assert_close(CrossEntropy().loss(classifier, batch), expected)
 
 
-def test_the_classifier_gives_an_objective_the_normalized_features_behind_its_logits():
+def test_the_classifier_returns_the_normalized_features_of_its_logits():
     classifier, batch = classifier_of(), batch_of(2)
     output = classifier(pixel_values=batch["pixel_values"])
     features = classifier.model.get_image_features(pixel_values=batch["pixel_values"]).pooler_output
@@ -41,8 +41,8 @@ def test_the_classifier_gives_an_objective_the_normalized_features_behind_its_lo
     torch.testing.assert_close(output.logits, cosine * classifier.model.logit_scale.exp())
 
 
-def test_another_objective_is_minimized_and_told_of_every_step(pictures, monkeypatch):
-    told = []
+def test_another_objective_is_minimized_and_called_after_every_step(pictures, monkeypatch):
+    calls = []
 
     class Align(Objective):
         """Squared distance of each image from its own class."""
@@ -52,12 +52,12 @@ def test_another_objective_is_minimized_and_told_of_every_step(pictures, monkeyp
             return (output.image_features - output.class_features[batch["labels"]]).square().sum(dim=-1).mean()
 
         def after_step(self, classifier, step, steps):
-            told.append((step, steps, classifier))
+            calls.append((step, steps, classifier))
 
     monkeypatch.setitem(OBJECTIVES, "align", Align)
     classifier, batch = classifier_of(), batch_of(3)
     before = Align().loss(classifier.eval(), batch).item()
     recipe = recipe_of(objective="align", steps=20, crop=False)
     progress = train(Accelerator(), classifier, pictures, PROCESSOR, recipe)
-    assert [step for step, _, _ in told] == list(range(1, 21)) and told[0][1:] == (20, classifier)
+    assert [step for step, _, _ in calls] == list(range(1, 21)) and calls[0][1:] == (20, classifier)
     assert progress.loss < before
