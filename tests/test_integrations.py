@@ -1,5 +1,6 @@
 """An adapted CLIP in the hands of others: Trainer, several processes, accelerate, and torch's own wrappers."""
 
+from dataclasses import fields
 from functools import partial
 
 import pytest
@@ -92,7 +93,9 @@ class TestTrainer:
     @pytest.mark.parametrize("options", [{"use_reentrant": True}, {"use_reentrant": False}], ids=str)
     def test_gradient_checkpointing_gives_the_same_losses(self, options, tmp_path):
         plain = trainer(tmp_path, pairs())
-        ours = trainer(tmp_path, pairs(), gradient_checkpointing=True, gradient_checkpointing_kwargs=options)
+        known = {field.name for field in fields(TrainingArguments)}
+        flag = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+        ours = trainer(tmp_path, pairs(), **{flag: True, f"{flag}_kwargs": options})
         losses = []
         for each in (plain, ours):
             each.train()
@@ -246,6 +249,7 @@ class TestTorch:
         assert_same((computed, grad(functional_loss)(trainable_tensors(model))), (computed, expected))
 
     @torch.no_grad()
+    @pytest.mark.filterwarnings("ignore:.*batching rule:UserWarning")  # torch batches attention by a loop
     def test_many_adapters_run_at_once_under_vmap(self, inputs):
         models = [adapted(build_clip(), init_std=std) for std in (0.1, 0.5)]
         tensors = [trainable_tensors(model) for model in models]
