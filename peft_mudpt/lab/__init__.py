@@ -1,4 +1,7 @@
-"""The few-shot lab: pictures, draws, protocols, methods, training and results; see docs/reproduce_a_table.md."""
+"""The few-shot lab runs and compares experiments: data, protocols, methods, training and results.
+
+See docs/reproduce_a_table.md.
+"""
 
 from .data.sampling import base_new_split, sample_few_shot
 from .data.sources import DataOptions, FewShotData, load_data, load_folders

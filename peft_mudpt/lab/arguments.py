@@ -1,4 +1,4 @@
-"""The flags of examples/fewshot.py: the options of every room, and where a run is kept."""
+"""The flags of examples/fewshot.py: the options of every module, and where the run is stored."""
 
 from __future__ import annotations
 
@@ -18,35 +18,39 @@ from .training.checkpoints import LATEST
 
 @dataclass(frozen=True)
 class OutputOptions(Options):
-    """Where a run is kept, how it is watched and shared. Nothing of it changes what the run finds."""
+    """Where a run is stored, and how it is tracked and shared. These options do not change the result of the run."""
 
-    output_dir: str = flag("outputs/fewshot", "Where the adapter and result.json are written.")
-    overwrite_output_dir: bool = flag(False, "Delete another run's files there.")
-    checkpointing_steps: OptionalCount = flag(None, "Keep what is needed to go on, every so many steps.")
+    output_dir: str = flag("outputs/fewshot", "Folder for the adapter and result.json.")
+    overwrite_output_dir: bool = flag(False, "Delete the files of another run in --output_dir.")
+    checkpointing_steps: OptionalCount = flag(None, "Optimizer steps between two checkpoints. None: no checkpoints.")
     resume_from_checkpoint: Optional[str] = flag(
-        None, f"A checkpoint folder, or '{LATEST}': the last in --output_dir, or the beginning if there is none."
+        None,
+        f"A checkpoint folder, or '{LATEST}' for the last checkpoint in --output_dir. Without one, the run starts at "
+        "the beginning.",
     )
-    with_tracking: bool = flag(False, "Log losses and results to a tracker.")
-    report_to: str = flag("all", "Which: tensorboard, wandb, ... or all that are installed.")
-    push_to_hub: bool = flag(False, "Upload the adapter with its model card.")
-    hub_model_id: Optional[str] = flag(None, "Where to: user/name.")
-    hub_private_repo: bool = flag(False, "Make it private.")
+    with_tracking: bool = flag(False, "Log losses and results to the trackers of --report_to.")
+    report_to: str = flag("all", "A tracker, such as tensorboard or wandb, or 'all' for all that are installed.")
+    push_to_hub: bool = flag(False, "Upload the adapter with its model card to --hub_model_id.")
+    hub_model_id: Optional[str] = flag(None, "Repository on the Hub: user/name.")
+    hub_private_repo: bool = flag(False, "Make a new repository private.")
 
     def __post_init__(self):
         super().__post_init__()
         if self.overwrite_output_dir and self.resume_from_checkpoint is not None:
-            raise ValueError("--overwrite_output_dir starts over, --resume_from_checkpoint goes on; give one.")
+            raise ValueError(
+                "--overwrite_output_dir starts a run again and --resume_from_checkpoint continues it; give only one."
+            )
         if Path(self.output_dir).is_file():
             raise ValueError(f"--output_dir {self.output_dir} is a file; give a folder.")
         if self.push_to_hub and self.hub_model_id is None:
             raise ValueError("--push_to_hub needs --hub_model_id, such as user/name.")
 
 
-# Dataclasses take the fields of the last base first: --help lists them from the CLIP to the output.
+# A dataclass lists the fields of its last base first. In this order, --help lists the CLIP first and the output last.
 @dataclass(frozen=True)
 class Arguments(OutputOptions, TrainingOptions, ProtocolOptions, DataOptions, MethodOptions, BackboneOptions):
     """
-    One experiment, by its flags. Checked when made.
+    All flags of one experiment. They are checked on creation.
 
     Raises:
         ValueError: if a value is out of range or contradicts another; the message names the flag.
@@ -56,23 +60,23 @@ class Arguments(OutputOptions, TrainingOptions, ProtocolOptions, DataOptions, Me
         super().__post_init__()
         self._check_data()
         if self.push_to_hub and not find_method(self.method).leaves_adapter:
-            raise ValueError(f"--push_to_hub uploads an adapter; {self.method} has none.")
+            raise ValueError(f"--push_to_hub uploads an adapter, but method {self.method} has none; leave it out.")
 
     def _check_data(self) -> None:
-        transfer = self.protocol in TRANSFER_PROTOCOLS  # --coop_root may be for the targets
+        transfer = self.protocol in TRANSFER_PROTOCOLS  # --coop_root may hold the targets only
         named = self.dataset != demo.ADAPTATION_STYLE or self.coop_root is not None
         sources = {"--train_dir": self.train_dir, "--dataset_name": self.dataset_name}
         given = [name for name, value in sources.items() if value is not None]
         if given and named and not transfer:
             given.append("--dataset")
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are two data sets; give one.")
+            raise ValueError(f"{' and '.join(given)} name two data sets; give only one.")
         if self.test_dir is not None and self.train_dir == self.test_dir:
-            raise ValueError(f"--test_dir {self.test_dir} is --train_dir: it would test on what it trains on.")
+            raise ValueError(f"--test_dir {self.test_dir} equals --train_dir; give other pictures for testing.")
         if self.test_dir is not None and self.train_dir is None:
-            raise ValueError("--test_dir goes with --train_dir, which is not given.")
+            raise ValueError("--test_dir needs --train_dir; give both.")
         if self.coop_root is not None and not Path(self.coop_root).is_dir():
-            raise ValueError(f"--coop_root {self.coop_root} is no folder.")
+            raise ValueError(f"--coop_root {self.coop_root} is not a folder.")
         if not given and self.dataset in demo.STYLES and self.coop_root is not None and not transfer:
-            raise ValueError("--coop_root needs --dataset, the name of one of the data sets there.")
+            raise ValueError("--coop_root needs --dataset: give the name of one of the data sets in that folder.")
         target_names(self, self)

@@ -1,4 +1,4 @@
-"""The CLIP that a run adapts, with its tokenizer and image processor."""
+"""The CLIP that a run adapts, its tokenizer and its image processor."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class BackboneOptions(Options):
-    """Which CLIP is adapted."""
+    """The option that names the CLIP to adapt."""
 
     model_name_or_path: str = flag(
-        EMBEDDED, f"Any CLIP: a Hub id, a folder, or '{EMBEDDED}': the tiny one of drawn shapes."
+        EMBEDDED, f"The CLIP: a Hub id, a folder, or '{EMBEDDED}' for the tiny CLIP of drawn shapes."
     )
 
     def clip(self) -> str:
-        """Its Hub id or folder."""
+        """The Hub id or the folder of the CLIP."""
         return demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
 
 
 @dataclass(frozen=True)
 class Backbone:
     """
-    A CLIP by its name, and what prepares texts and pictures for it.
+    The name of a CLIP, its tokenizer and its image processor. The weights are loaded on demand.
 
     Args:
-        model_name_or_path: Hub id or folder.
-        device: where models are put.
-        tokenizer: its own.
-        image_processor: its own.
+        model_name_or_path: Hub id or folder of the CLIP.
+        device: device of the models that `load_clip` returns.
+        tokenizer: that of the CLIP.
+        image_processor: that of the CLIP.
         class_batch_size: classes encoded at a time (see `MuDPTClassifier`).
     """
 
@@ -53,18 +53,32 @@ class Backbone:
 
     @classmethod
     def load(cls, model_name_or_path: str, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
-        """Load what belongs to a CLIP, without its weights."""
+        """
+        Load the tokenizer and the image processor of a CLIP, but not its weights.
+
+        Args:
+            model_name_or_path: Hub id or folder of the CLIP.
+            device: device of the models that `load_clip` returns.
+            class_batch_size: classes encoded at a time (see `MuDPTClassifier`).
+        """
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
         image_processor = AutoProcessor.from_pretrained(model_name_or_path, backend="pil").image_processor
         return cls(model_name_or_path, device, tokenizer, image_processor, class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:
-        """A fresh copy of the CLIP, in float32."""
+        """Load a new copy of the CLIP, in float32."""
         clip = AutoModel.from_pretrained(self.model_name_or_path, dtype=torch.float32)
         return clip.to(self.device)
 
     def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> torch.nn.Module:
-        """Images (B, 3, H, W) -> `logits` (B, C), by a CLIP and the texts of the classes or by a linear probe."""
+        """
+        Make a classifier of images (B, 3, H, W) that returns `logits` (B, C).
+
+        Args:
+            model: a CLIP, plain or adapted, or a linear probe. A linear probe is returned as it is.
+            class_names: the C classes.
+            template: text of a class, with `{}` for its name.
+        """
         if isinstance(model, LinearProbe):
             return model
         return MuDPTClassifier(

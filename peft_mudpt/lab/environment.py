@@ -1,4 +1,4 @@
-"""What a result was measured with: packages, hardware, memory."""
+"""Describes the environment of a run: package versions, hardware and peak memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,25 @@ PACKAGES = ("peft_mudpt", "torch", "transformers", "peft", "accelerate", "datase
 
 
 def versions() -> dict[str, str]:
-    """The packages a result depends on."""
+    """
+    Look up the versions of the packages that a result depends on.
+
+    Returns:
+        The version of each package of `PACKAGES`.
+    """
     return {package: version(package) for package in PACKAGES}
 
 
 def hardware(accelerator: Accelerator) -> dict[str, Any]:
-    """Device, threads per process, processes, precision."""
+    """
+    Describe the hardware of a run.
+
+    Args:
+        accelerator: that of the run.
+
+    Returns:
+        `device`, `threads` (per process), `processes` and `mixed_precision`.
+    """
     device = accelerator.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -33,21 +46,34 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def reset_peak_memory(accelerator: Accelerator) -> None:
-    """Forget the peak so far, where that can be done: on a GPU."""
+    """
+    Reset the peak memory of a GPU. The peak of a CPU process cannot be reset.
+
+    Args:
+        accelerator: that of the run.
+    """
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
 
 
 def peak_memory_bytes(accelerator: Accelerator) -> int:
-    """The most memory that was in use at once: allocated on a GPU, else resident in this process."""
+    """
+    Measure the peak memory so far.
+
+    Args:
+        accelerator: that of the run.
+
+    Returns:
+        The peak in bytes: of memory allocated on the GPU, or of resident memory of this process on a CPU.
+    """
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where the other counts the parent's memory, too
+    if status.exists():  # on Linux, ru_maxrss would include memory of the parent process
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # elsewhere in KiB
+    return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, KiB elsewhere

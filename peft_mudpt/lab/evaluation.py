@@ -1,4 +1,4 @@
-"""How many pictures a model names rightly, class by class."""
+"""Measures the accuracy of a model, in total and per class."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def evaluate_task(
     Test a model on every test set of a task.
 
     Args:
-        accelerator: its processes share out the pictures.
+        accelerator: each of its processes tests a part of the pictures.
         backbone: the CLIP that the model adapts.
         model: a CLIP, plain or with an adapter, or a linear probe.
-        task: whose test sets are meant.
-        template: text of a class as the model is fed it; None for each test set's own.
-        names_new_classes: whether the model can name other classes than those it was trained on.
-        batch_size: pictures per device.
-        num_workers: processes that read pictures.
+        task: its test sets are used.
+        template: text of a class, as the model encodes it; None: the template of each test set.
+        names_new_classes: True if the model can name classes that it was not trained on.
+        batch_size: pictures per device and forward pass.
+        num_workers: processes that load pictures.
 
     Returns:
-        By test set what `evaluate` returns; None where the model cannot name the classes.
+        The metrics of each test set (see `evaluate`); None for a test set whose classes the model cannot name.
     """
     metrics: dict[str, Optional[dict[str, Any]]] = {}
     for name, test in task.tests.items():
@@ -58,21 +58,22 @@ def evaluate(
     class_names: list[str],
 ) -> dict[str, Any]:
     """
-    Accuracy over all pictures, mean of the classes' own accuracies (both in percent), and what each class got right.
+    Measure the accuracy of a classifier.
 
     Args:
-        accelerator: that prepared the loader.
-        classifier: images (B, 3, H, W) -> `logits` (B, C).
+        accelerator: the accelerator that prepared the loader.
+        classifier: maps images (B, 3, H, W) to `logits` (B, C).
         loader: batches of `pixel_values` (B, 3, H, W) and `labels` (B,).
-        class_names: by label.
+        class_names: C names; the position of a name is its label.
 
     Returns:
-        `accuracy`, `mean_class_accuracy`, and `classes`: name -> [right, seen].
+        `accuracy` over all pictures and `mean_class_accuracy`, both in percent, and `classes`, which maps each class
+        name to [correct pictures, all pictures].
     """
     classifier.eval()
     right = torch.zeros(len(class_names), dtype=torch.long)
     seen = torch.zeros(len(class_names), dtype=torch.long)
-    with torch.no_grad():  # and in float32, as it will be used
+    with torch.no_grad():  # without autocast, as the classifier will be used
         for batch in loader:
             hits = classifier(batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]  # (B,)
             hits, labels = (t.cpu() for t in accelerator.gather_for_metrics((hits, batch["labels"])))
@@ -87,5 +88,5 @@ def evaluate(
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """`names`, with the label behind those that several classes share (ImageNet has some)."""
+    """`names`, in which each name that several classes share is followed by its label (ImageNet has such names)."""
     return [f"{name} [{label}]" if names.count(name) > 1 else name for label, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""One experiment in three stages: `prepare` checks and refuses, `execute` trains, `record` writes."""
+"""One experiment in three stages: `prepare` checks it, `execute` trains and tests, `record` saves the result."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ from .training.loop import Progress, train, training_loader
 @dataclass(frozen=True)
 class Experiment:
     """
-    What is asked of a run.
+    The description of a run.
 
     Args:
-        data: what to draw from: a data set, such as `load_folders("my_pictures")`, or the options that name one.
-        method: name of a record of `methods.METHODS`, or a preset.
+        data: a data set, such as `load_folders("my_pictures")`, or the options that name one.
+        method: name of a record of `methods.METHODS`, or of a preset.
         model_name_or_path: the CLIP: a Hub id, a folder, or "embedded".
-        method_kwargs: fields of the method's config, over its own.
-        template: text of a class, with `{}` for its name; None for the method's or the data set's own.
-        protocol: who is trained on what and tested on what; by default few-shot, 16 pictures of each class.
-        training: how; by default as the method is published.
+        method_kwargs: fields of the method's config that replace its defaults.
+        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
+        protocol: which classes and data sets are used for training and testing; by default few-shot with 16 pictures
+            of each class.
+        training: options of training and testing; by default those of the method.
     """
 
     data: Union[FewShotData, DataOptions]
@@ -59,7 +60,7 @@ class Experiment:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the result, by flag (see `identity.what_was_asked`)."""
+        """The options that determine the result, by flag (see `identity.what_was_asked`)."""
         method_kwargs = json.dumps(dict(self.method_kwargs)) if self.method_kwargs else None
         return what_was_asked(
             BackboneOptions(self.model_name_or_path),
@@ -73,20 +74,20 @@ class Experiment:
 @dataclass(frozen=True)
 class Plan:
     """
-    A run that was checked and can be executed, once. Nothing has been written yet.
+    A run that was checked and can be executed once. It has written no file yet.
 
     Args:
-        experiment: what was asked.
-        data: what the pictures were drawn from.
-        drawn: the pictures.
-        task: what is trained on and tested on.
-        method: how the CLIP is adapted.
+        experiment: the description of the run.
+        data: the data set.
+        drawn: the pictures drawn from it.
+        task: the training and test sets of the protocol.
+        method: the method that adapts the CLIP.
         backbone: the CLIP.
-        learner: the CLIP with the method on it, not yet trained.
-        recipe: how the learner is trained; None if it is not.
+        learner: the CLIP to which the method was applied, not yet trained.
+        recipe: how the learner is trained; None if it is not trained.
         zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
-        accelerator: where it runs.
-        started: when, by `time.perf_counter`.
+        accelerator: the accelerator of the run.
+        started: start time, of `time.perf_counter`.
     """
 
     experiment: Experiment
@@ -103,29 +104,34 @@ class Plan:
 
     @property
     def template_after_prompts(self) -> str:
-        """Text of a class as the learner is fed it."""
+        """Text of a class that follows the text prompts; the whole text if there are none."""
         return self.learner.template_after_prompts or self.data.template
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers are learned."""
+        """Number of parameters that are learned."""
         return sum(p.numel() for p in self.learner.model.parameters() if p.requires_grad)
 
     def summary(self, metrics: dict[str, Any]) -> dict[str, Optional[float]]:
-        """The numbers that the protocol is known by, in percent, of metrics by test set."""
+        """
+        Compute the summary of the protocol, in percent (see `protocols.summarize`).
+
+        Args:
+            metrics: metrics by test set.
+        """
         return summarize(self.experiment.protocol, metrics, self.data.origin)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """
-    What a run has found. Nothing of its model has been written yet.
+    The outcome of a run. The model is not saved yet.
 
     Args:
-        plan: of the run; its learner is trained now.
-        metrics: of the trained learner, by test set; None for a test set whose classes it cannot name.
-        progress: where training ended.
-        peak_memory_bytes: of training.
+        plan: the plan of the run; its learner is now trained.
+        metrics: metrics of the trained learner, by test set; None for a test set whose classes it cannot name.
+        progress: steps, loss and time of training.
+        peak_memory_bytes: peak memory of training, in bytes.
     """
 
     plan: Plan
@@ -135,21 +141,26 @@ class Outcome:
 
     @property
     def summary(self) -> dict[str, Optional[float]]:
-        """The numbers that the protocol is known by, in percent."""
+        """The summary of the protocol, in percent (see `protocols.summarize`)."""
         return self.plan.summary(self.metrics)
 
 
 def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -> Plan:
     """
-    Draw the pictures, put the method on a CLIP, and test the CLIP without it. This refuses what cannot be run, because
-    it reads every picture of the run once. It seeds all random numbers.
+    Draw the pictures, apply the method to a CLIP, and test the plain CLIP.
+
+    Mistakes are found here, because every option is checked and every picture of the run is read once. No file is
+    written. The global random number generators are seeded.
 
     Args:
-        experiment: what is asked.
-        accelerator: not yet used for another run; None makes one.
+        experiment: the description of the run.
+        accelerator: an accelerator that was not used for another run; None: a new one is made.
+
+    Returns:
+        The plan, which `execute` takes.
 
     Raises:
-        ValueError: for anything that cannot be used.
+        ValueError: if an option is wrong, or if the data or the CLIP cannot be used.
     """
     started = time.perf_counter()
     protocol, training = experiment.protocol, experiment.training
@@ -161,8 +172,8 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
     drawn = draw(data, protocol.shots, protocol.seed)
     task = lay_out(protocol, data, drawn)
-    for row in task.train:
-        picture(row)  # one that cannot be read stops the run now
+    for example in task.train:
+        picture(example)  # an unreadable picture stops the run here, not in the middle of training
     name = BackboneOptions(experiment.model_name_or_path).clip()
     backbone = Backbone.load(name, accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
@@ -193,16 +204,19 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     Train the learner in place, and test it.
 
     Args:
-        plan: the run.
-        checkpoints: where and how often to save what is needed to go on; None: nothing is written.
+        plan: a plan of `prepare`.
+        checkpoints: where and how often to save, and from which checkpoint to resume; None: no file is written.
+
+    Returns:
+        The outcome, which `record` takes.
 
     Raises:
-        FloatingPointError: if the loss is no longer a number.
+        FloatingPointError: if the loss is NaN or infinite.
     """
     if plan.recipe is None:
         return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(plan.accelerator))
     accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
-    set_seed(plan.experiment.protocol.seed)  # whatever was prepared in between
+    set_seed(plan.experiment.protocol.seed)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
     classifier = plan.backbone.classifier(learner.model, plan.task.class_names, plan.template_after_prompts)
     if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
@@ -225,19 +239,19 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
 
 def record(outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[str] = None) -> dict[str, Any]:
     """
-    Leave the adapter, its model card and `result.json` (the last) in a folder; only the main process writes.
+    Save the adapter, its model card and, last, `result.json` in a folder. Only the main process writes.
 
     Args:
-        outcome: of a run.
-        folder: new, or the run's own.
-        hub_model_id: where the card says that the adapter can be loaded from; None: from a path.
+        outcome: an outcome of `execute`.
+        folder: a new folder, or the one that belongs to this run.
+        hub_model_id: the id on the Hub from which the card loads the adapter; None: the card loads it from a path.
 
     Returns:
-        The result; its fields are those of `schema.FIELDS`, but for the version.
+        The result, with the fields of `schema.FIELDS` except the version.
 
     Raises:
-        ValueError: if the folder holds another run.
-        RuntimeError: if the adapter, loaded again, computes something else.
+        ValueError: if the folder holds the result of this or another run.
+        RuntimeError: if the reloaded adapter gives other logits.
     """
     plan, folder = outcome.plan, Path(folder)
     asked, learner, task, recipe = plan.experiment.asked, plan.learner, plan.task, plan.recipe
@@ -265,7 +279,7 @@ def record(outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[s
     if not plan.accelerator.is_main_process:
         return result
     if claim(folder, asked) is not None:
-        raise ValueError(f"{folder} holds the result of this very run. Choose another folder, or delete it.")
+        raise ValueError(f"{folder} already holds the result of this run. Choose another folder, or delete this one.")
     write_json(folder / RUN, asked)
     result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
     if plan.method.leaves_adapter:
@@ -282,7 +296,7 @@ def _nearest_words(plan: Plan) -> Optional[list]:
     prompts = [p for name, p in model.named_parameters() if name.endswith(".text_prompts")]
     if not prompts:
         return None
-    # of (J, n, d_t) the input layer's
+    # prompts[0] is (J, n, d_t); its first layer is the input layer
     return nearest_words(prompts[0][0], model.get_base_model(), plan.backbone.tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""How the flags of the scripts are declared: a default, a help text, and beside the type what a value must be."""
+"""Declares the flags of the scripts: each has a default, a help text, and a rule for its values beside its type."""
 
 from __future__ import annotations
 
@@ -9,22 +9,57 @@ from ..rules import Rule, one_of
 
 
 def flag(default: Any, help: str, **metadata) -> Any:
-    """A field of a dataclass that `HfArgumentParser` reads; `metadata` as for argparse's `add_argument`."""
+    """
+    Declare a dataclass field that `HfArgumentParser` turns into a flag.
+
+    Args:
+        default: value if the flag is not given.
+        help: help text.
+        metadata: other arguments of argparse's `add_argument`.
+
+    Returns:
+        The field.
+    """
     return field(default=default, metadata={"help": help, **metadata})
 
 
 def at_least(least: float) -> Rule:
-    """The rule of a number that has a smallest value."""
+    """
+    Make a rule for a number with a lower bound.
+
+    Args:
+        least: smallest allowed value.
+
+    Returns:
+        The rule.
+    """
     return Rule(f"at least {least}", lambda value: value >= least)
 
 
 def more_than(limit: float) -> Rule:
-    """The rule of a number that must be above a limit."""
+    """
+    Make a rule for a number that must exceed a limit.
+
+    Args:
+        limit: largest value that is not allowed.
+
+    Returns:
+        The rule.
+    """
     return Rule(f"more than {limit}", lambda value: value > limit)
 
 
 def share(least: float, limit: float) -> Rule:
-    """The rule of a number from `least` to below `limit`."""
+    """
+    Make a rule for a number in a half-open interval.
+
+    Args:
+        least: smallest allowed value.
+        limit: the value must be less than this.
+
+    Returns:
+        The rule.
+    """
     return Rule(f"at least {least} and less than {limit}", lambda value: least <= value < limit)
 
 
@@ -35,10 +70,13 @@ OptionalCount = Annotated[Optional[int], at_least(1)]
 @dataclass(frozen=True)
 class Options:
     """
-    A group of flags, each a field made by `flag`. Every room declares the group that it reads; None passes every rule.
+    A group of flags. Each is a field made by `flag`. Every module of the lab declares the group that it reads.
+
+    The value None satisfies every rule.
 
     Raises:
-        ValueError: if a value is none of a field's `choices` or breaks the rule in its type; it names the flag.
+        ValueError: if a value is not among the `choices` of its field, or breaks the rule in its type. The message
+            names the flag.
     """
 
     def __post_init__(self):
@@ -53,7 +91,7 @@ class Options:
                 rule.check(value, f"--{option.name}")
 
     def part(self, kind: type[OptionsType]) -> OptionsType:
-        """Those of these options that `kind`, a base of this class, declares."""
+        """Select the options that `kind`, a base class of this class, declares."""
         return kind(**{option.name: getattr(self, option.name) for option in fields(kind)})
 
 

@@ -1,4 +1,4 @@
-"""The way of a finished run to the Hub."""
+"""Uploads a finished run to the Hub."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ UPLOADED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, RESULT)
 
 def create_hub_repo(hub_model_id: str, private: bool) -> str:
     """
-    Make sure of the model repository on the Hub, before anything is trained for it. One that exists stays as it is.
+    Create a model repository on the Hub. An existing one is not changed.
+
+    Call this before training, so that a missing login or permission is found first.
 
     Args:
-        hub_model_id: "user/name", or "name" for the user who is logged in.
-        private: whether a new repository is private.
+        hub_model_id: "user/name", or "name" for a repository of the user who is logged in.
+        private: True to make a new repository private.
 
     Returns:
         The full id, "user/name".
 
     Raises:
-        ValueError: if that can be no id.
-        OSError: if nobody is logged in, or the Hub cannot be reached or refuses.
+        ValueError: if the id is malformed.
+        OSError: if there is no login, or if the Hub cannot be reached or refuses.
     """
     return _hub_repo(hub_model_id, private).repo_id
 
 
 def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     """
-    Upload a trained adapter: its config, its weights, its card and its result, and nothing else of the folder.
+    Upload a trained adapter: its config, weights, model card and result. No other file of the folder is uploaded.
 
     Args:
-        folder: holds these four files.
+        folder: the folder that holds these four files.
         hub_model_id: as for `create_hub_repo`.
-        private: whether a new repository is private.
+        private: True to make a new repository private.
 
     Returns:
         The URL of the repository.
 
     Raises:
-        FileNotFoundError: if one of the files is missing; nothing is uploaded.
+        FileNotFoundError: if one of the files is missing. Nothing is uploaded then.
         ValueError, OSError: as for `create_hub_repo`.
     """
     from huggingface_hub import HfApi
@@ -54,7 +56,7 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     folder = Path(folder)
     missing = [name for name in UPLOADED if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: only a finished experiment can be uploaded.")
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}. Only a finished experiment can be uploaded.")
     url = _hub_repo(hub_model_id, private)
     HfApi(token=True).upload_folder(
         repo_id=url.repo_id,
@@ -67,15 +69,15 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
 
 def _hub_repo(hub_model_id: str, private: bool) -> RepoUrl:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: of whichever client it uses
+    from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: that of the HTTP client in use
 
     try:
-        # token=True: without a login, even a repository that exists already is refused
+        # token=True raises an error without a login, even if the repository exists
         return HfApi(token=True).create_repo(hub_model_id, private=private, exist_ok=True)
     except HFValidationError as error:
-        raise ValueError(f"{hub_model_id!r} is no id of a model on the Hub; give 'user/name' ({error}).") from error
+        raise ValueError(f"{hub_model_id!r} is not a model id of the Hub; give 'user/name' ({error}).") from error
     except (OSError, HTTPError) as error:
         raise OSError(
-            f"The Hub does not give the model repository {hub_model_id!r}: {error}\nLog in with `hf auth login` and a "
-            "token that may write there, correct the id, or do without the Hub."
+            f"The Hub refused to create or open the model repository {hub_model_id!r}: {error}\nLog in with "
+            "`hf auth login` and a token that may write to it, correct the id, or leave out --push_to_hub."
         ) from error

@@ -1,4 +1,4 @@
-"""What decides the result of a run: two runs that were asked the same are the same experiment."""
+"""The identity of a run: two runs with the same options that determine the result are the same experiment."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from .schema import in_current_words
 
 
 DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, TrainingOptions)
-# How the work is cut up does not change what a run finds.
+# These change how the work is divided, but not the result.
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
 PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
 
 
 def what_was_asked(*groups: Options) -> dict[str, Any]:
-    """The options that decide a result, by flag; of other options none."""
+    """
+    Collect the options that determine a result.
+
+    Args:
+        groups: groups of options. Options that do not determine the result, such as --output_dir, are dropped.
+
+    Returns:
+        The values by flag name.
+    """
     names = [option.name for kind in DECIDING for option in fields(kind) if option.name not in NOT_DECIDING]
     given = {name: value for group in groups for name, value in asdict(group).items()}
     return {name: given[name] for name in names if name in given}
@@ -32,10 +40,16 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
 
 def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
-    What was asked, in the one form in which runs are compared.
+    Normalize the options of a run, so that runs can be compared.
 
-    A file of an earlier version lacks flags that came later: what they ask for now was the only way then, and is their
-    default.
+    A file of an earlier version lacks flags that were added later. They get their defaults, because the default of a
+    new flag is the behavior of the earlier version.
+
+    Args:
+        asked: options by flag name.
+
+    Returns:
+        All options that determine a result; `method_kwargs` is parsed.
     """
     identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
     if identity["method_kwargs"] is not None:
@@ -44,17 +58,34 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """In what two runs differ, in words; empty if they are the same experiment."""
+    """
+    Describe how two runs differ.
+
+    Args:
+        there: options of the stored run.
+        asked: options of the requested run.
+
+    Returns:
+        The flags with different values, as text; empty if the runs are the same experiment.
+    """
     there, asked = as_identity(there), as_identity(asked)
     return "; ".join(
-        f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked"
+        f"{name}: {there.get(name)!r} there, {asked.get(name)!r} requested"
         for name in {**asked, **there}
         if there.get(name) != asked.get(name)
     )
 
 
 def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked, of folders only their names: a result may be uploaded."""
+    """
+    Replace absolute paths by the names of their folders, because a result may be uploaded.
+
+    Args:
+        asked: options by flag name.
+
+    Returns:
+        The same options without absolute paths.
+    """
     return {
         name: Path(value).name if name in PATHS and value and Path(value).is_absolute() else value
         for name, value in asked.items()

@@ -1,4 +1,4 @@
-"""The methods that the lab compares: one record per method, which everything else reads."""
+"""The methods that the lab compares. Each is one record, from which all other modules read its properties."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .flags import Options, flag
 from .probe import LinearProbe
 
 
-# Okabe and Ito's colors, which color-blind readers can tell apart. Related methods share a color and differ in line
-# and marker.
+# The palette of Okabe and Ito, because color-blind readers can distinguish its colors. Related methods share a color
+# and differ in line style and marker.
 VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7"
-SKY, BLACK, GREY = "#56B4E9", "#000000", "#999999"
+SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class Learner:
     A model that is ready to be trained.
 
     Args:
-        model: a CLIP, plain or with an adapter, or a linear probe. Only what the method learns requires a gradient.
-        template: text of a class as the user writes it; None for the data set's own.
-        template_after_prompts: text of a class as the model is fed it; None for the data set's own.
+        model: a CLIP, plain or with an adapter, or a linear probe. Only the parameters that the method learns require
+            a gradient.
+        template: text of a class as the user writes it; None: the template of the data set.
+        template_after_prompts: the part of `template` that follows the text prompts, which the model encodes; None:
+            the template of the data set.
     """
 
     model: torch.nn.Module
@@ -46,14 +48,14 @@ class Learner:
 @dataclass(frozen=True)
 class Ground:
     """
-    What a method is put on.
+    The CLIP and the classes to which a method is applied.
 
     Args:
-        clip: is frozen, and holds the adapter afterwards.
-        tokenizer: the CLIP's own.
-        class_names: the classes that are trained on.
-        template: text of a class; None for the method's or the data set's own.
-        fields: of the config of the method's adapter, over the method's own.
+        clip: the CLIP. It is changed in place: it is frozen, and gets the adapter.
+        tokenizer: that of the CLIP.
+        class_names: the training classes.
+        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
+        fields: fields of the adapter's config that replace the method's defaults.
     """
 
     clip: PreTrainedModel
@@ -65,16 +67,28 @@ class Ground:
 
 def put_adapter_on(method: Method, ground: Ground) -> Learner:
     """
-    Give the CLIP an adapter of `method.adapter`. Text prompts take the place of the template's first words, and start
-    from them if `method.starts_from_words`.
+    Give the CLIP an adapter of type `method.adapter`.
+
+    Text prompts replace the first words of the template. They are initialized from these words if
+    `method.starts_from_words`.
+
+    Args:
+        method: the method.
+        ground: the CLIP and the classes.
+
+    Returns:
+        The adapted CLIP.
 
     Raises:
-        ValueError: if `ground.fields` are no fields of the adapter's config, or the CLIP refuses it.
+        ValueError: if the adapter's config does not know `ground.fields`, or does not fit the CLIP.
     """
     try:
         config = method.adapter(**{**method.fields, **ground.fields})
-    except TypeError as error:  # what a dataclass raises for a field it does not have
-        raise ValueError(f"--method_kwargs {ground.fields} do not go with {method.name}: {error}.") from error
+    except TypeError as error:  # a dataclass raises this for an unknown field
+        raise ValueError(
+            f"--method_kwargs {ground.fields} do not fit the config of method {method.name}: {error}. "
+            f"Give fields of {method.adapter.__name__}."
+        ) from error
     template = after_prompts = ground.template
     if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
         template = template or DEFAULT_TEMPLATE
@@ -85,43 +99,67 @@ def put_adapter_on(method: Method, ground: Ground) -> Learner:
 
 
 def leave_plain(method: Method, ground: Ground) -> Learner:
-    """The CLIP as it is, frozen."""
+    """
+    Freeze the CLIP without adapting it.
+
+    Args:
+        method: the method.
+        ground: the CLIP and the classes.
+
+    Returns:
+        The frozen CLIP.
+
+    Raises:
+        ValueError: if there are `ground.fields`, because there is no config.
+    """
     _refuse_fields(method, ground)
     return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
 
 
 def put_probe_on(method: Method, ground: Ground) -> Learner:
-    """One linear layer on the CLIP's image features."""
+    """
+    Put one linear layer on the image features of the CLIP (see `LinearProbe`).
+
+    Args:
+        method: the method.
+        ground: the CLIP and the classes.
+
+    Returns:
+        The linear probe.
+
+    Raises:
+        ValueError: if there are `ground.fields`, because there is no config.
+    """
     _refuse_fields(method, ground)
     return Learner(LinearProbe(ground.clip, len(ground.class_names)), ground.template, ground.template)
 
 
 def _refuse_fields(method: Method, ground: Ground) -> None:
     if ground.fields:
-        raise ValueError(f"{method.name} has no config; leave out --method_kwargs {ground.fields}.")
+        raise ValueError(f"Method {method.name} has no config; leave out --method_kwargs {ground.fields}.")
 
 
 @dataclass(frozen=True)
 class Method:
     """
-    All that the lab knows of a method. To add one is to add one record, see docs/write_a_preset.md.
+    Everything that the lab knows about a method. To add a method, add one record (see docs/write_a_preset.md).
 
     Args:
-        name: as `--method` takes it, and as tables print it.
-        title: as people write it.
-        paper: its arXiv number.
-        adapter: class of the config of the PEFT adapter that the method leaves; None: it leaves none.
-        fields: of that config.
-        put_on: puts the method on a CLIP.
-        optimizer: "sgd" or "adamw", unless the user says otherwise; None: nothing is trained.
-        learning_rate: its published peak; None: nothing is trained.
-        objective: what is minimized, one of `training.objectives.OBJECTIVES`.
-        initialize: called once before training, with the adapted model and a loader of the training pictures (batches
-            of `pixel_values` (B, 3, H, W) and `labels` (B,)); for methods whose parameters start from data.
-        starts_from_words: whether text prompts start from the words they replace, or at random.
-        names_new_classes: whether it can name classes it was not trained on.
-        look: how plots draw it, as options of `matplotlib.axes.Axes.plot`; without `color` the plot chooses.
-        emphasized: whether plots draw it in front and show its classes.
+        name: name in `--method` and in tables.
+        title: name in running text.
+        paper: arXiv number of the paper.
+        adapter: class of the adapter's PEFT config; None: the method has no adapter.
+        fields: fields of that config that differ from its defaults.
+        put_on: applies the method to a CLIP.
+        optimizer: default optimizer, "sgd" or "adamw"; None: nothing is trained.
+        learning_rate: default peak learning rate, as published; None: nothing is trained.
+        objective: the loss, one of `training.objectives.OBJECTIVES`.
+        initialize: called once before training with the adapted model and a loader of the training pictures (batches
+            of `pixel_values` (B, 3, H, W) and `labels` (B,)). It is for methods that initialize parameters from data.
+        starts_from_words: True if text prompts are initialized from the words that they replace, False if at random.
+        names_new_classes: True if the method can name classes that it was not trained on.
+        look: options of `matplotlib.axes.Axes.plot` for its plots. Without `color`, the plot chooses.
+        emphasized: True if plots show the method in front, and show its classes.
     """
 
     name: str
@@ -131,7 +169,7 @@ class Method:
     fields: Mapping[str, Any] = field(default_factory=dict)
     put_on: Callable[[Method, Ground], Learner] = put_adapter_on
     optimizer: Optional[str] = "sgd"
-    learning_rate: Optional[float] = 0.0025  # of MuDPT and of most of its relatives
+    learning_rate: Optional[float] = 0.0025  # that of MuDPT and of most prompt methods
     objective: str = "cross_entropy"
     initialize: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None
     starts_from_words: bool = True
@@ -141,34 +179,46 @@ class Method:
 
     @property
     def is_trained(self) -> bool:
-        """Whether anything is learned."""
+        """True if the method learns parameters."""
         return self.optimizer is not None
 
     @property
     def leaves_adapter(self) -> bool:
-        """Whether it ends in an adapter that can be saved, described and shared."""
+        """True if training results in a PEFT adapter, which can be saved and shared."""
         return self.adapter is not None
 
     @property
     def remembers_classes(self) -> bool:
-        """Whether the config of its adapter has a place for the class names and their text."""
+        """True if the adapter's config stores the class names and their template."""
         return self.adapter is not None and "class_names" in {field.name for field in fields(self.adapter)}
 
     @property
     def plain_image_features(self) -> bool:
-        """Whether the method's image features are plain CLIP's, so that they never change in training."""
+        """True if the image features equal those of the plain CLIP, and therefore do not change in training."""
         if self.adapter is None:
             return True
         return issubclass(self.adapter, MuDPTConfig) and not self.adapter(**self.fields).num_tokens("vision")
 
 
 def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str] = None, **facts) -> Method:
-    """The record of a preset of [`MuDPTConfig`]; without a title it is called like the preset."""
+    """
+    Make the record of a preset of [`MuDPTConfig`].
+
+    Args:
+        preset: name of the preset, which becomes the name of the method.
+        title: name in running text; None: the name of the preset.
+        paper: arXiv number of the paper.
+        facts: other fields of `Method`.
+
+    Returns:
+        The record.
+    """
     return Method(preset, title or preset, paper, adapter=MuDPTConfig, fields=PRESETS[preset], **facts)
 
 
-# Learning rates are those of each paper's released configuration. LoRA's is CLIP-LoRA's (arXiv 2405.18541), with rank
-# 2 on the queries, keys and values of both towers. The linear probe has none: CLIP's own is a logistic regression.
+# Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
+# the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
+# logistic regression; this one is ours.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -189,7 +239,7 @@ METHODS: dict[str, Method] = {
             optimizer="adamw",
             learning_rate=1e-3,
             names_new_classes=False,
-            look=dict(color=GREY, marker="s"),
+            look=dict(color=GRAY, marker="s"),
         ),
         Method(
             "lora",
@@ -242,35 +292,46 @@ METHODS: dict[str, Method] = {
 
 
 def all_methods() -> dict[str, Method]:
-    """Every method by name, in the order of tables: the records, then the presets that have none of their own."""
+    """
+    List every method: the records of `METHODS`, then the presets without a record.
+
+    Returns:
+        The methods by name, in the order of tables.
+    """
     return {**METHODS, **{preset: preset_method(preset) for preset in PRESETS if preset not in METHODS}}
 
 
 def find_method(name: str) -> Method:
     """
-    The method called so.
+    Look up a method.
+
+    Args:
+        name: name of a record of `METHODS`, or of a preset.
+
+    Returns:
+        The record of the method.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the name is unknown.
     """
     methods = all_methods()
     if name not in methods:
-        raise ValueError(f"Unknown method {name!r}; there are {', '.join(methods)}.")
+        raise ValueError(f"Unknown method {name!r}; the known methods are {', '.join(methods)}.")
     return methods[name]
 
 
 @dataclass(frozen=True)
 class MethodOptions(Options):
-    """Which method is used, and how it differs from the published one."""
+    """Options that name a method and change its config. `--help` describes each."""
 
     method: str = flag("mudpt", f"One of {', '.join(METHODS)}, or another preset of MuDPTConfig.")
     method_kwargs: Optional[str] = flag(
-        None, """Fields of the method's config as JSON, over the preset's: '{"prompt_depth": 3}'."""
+        None, """Fields of the method's config that replace its defaults, as JSON: '{"prompt_depth": 3}'."""
     )
     template: Optional[str] = flag(
         None,
-        "Text of a class. Text prompts start from its first words; the rest stands after them. "
-        "None: 'a photo of a {}.', or the data set's own for methods without text prompts.",
+        "Text of a class, with {} for its name. Text prompts replace its first words; the rest follows them. None: "
+        "'a photo of a {}.' for methods with text prompts, the template of the data set for others.",
     )
 
     def __post_init__(self):
@@ -281,7 +342,7 @@ class MethodOptions(Options):
         self.config_fields()
 
     def config_fields(self) -> dict[str, Any]:
-        """`method_kwargs`, read."""
+        """`method_kwargs`, parsed."""
         if self.method_kwargs is None:
             return {}
         try:
@@ -289,5 +350,7 @@ class MethodOptions(Options):
         except json.JSONDecodeError as error:
             raise ValueError(f"--method_kwargs {self.method_kwargs!r} is not JSON: {error}.") from error
         if not isinstance(values, dict):
-            raise ValueError(f"--method_kwargs {self.method_kwargs!r} must be an object: field names and values.")
+            raise ValueError(
+                f"--method_kwargs {self.method_kwargs!r} must be a JSON object that maps field names to values."
+            )
         return values

@@ -1,4 +1,4 @@
-"""A saved adapter put to use: its CLIP, the classes it was trained on, and pictures."""
+"""Loads what prediction with a saved adapter needs: its CLIP, its classes, and pictures."""
 
 from __future__ import annotations
 
@@ -27,16 +27,22 @@ def load_classifier(
     model_name_or_path: Optional[str] = None,
 ) -> MuDPTClassifier:
     """
-    The classifier of a saved adapter, of this package or of LoRA. Everything is checked before a model is loaded.
+    Load the classifier of a saved adapter of this package or of LoRA.
+
+    Mistakes are found before a model is loaded.
 
     Args:
         adapter: a folder with `adapter_config.json`, or a Hub id.
-        class_names: None: those the adapter was trained on, as its config or the `result.json` beside it says.
-        template: text of a class as the model is fed it, with `{}` for the name; None: likewise.
+        class_names: the classes; None: those the adapter was trained on, from its config or its `result.json`.
+        template: text of a class that follows the text prompts, with `{}` for the name; None: that of the training.
         model_name_or_path: the CLIP; None: the one that the adapter names.
 
+    Returns:
+        The classifier.
+
     Raises:
-        ValueError: if there is no such adapter, it does not remember what was not given, or its CLIP is not there.
+        ValueError: if the adapter or its CLIP is missing, or if an argument is None and the adapter does not provide
+            its value.
     """
     config = _read_config(adapter)
     if class_names is None or template is None:
@@ -45,13 +51,13 @@ def load_classifier(
         template = remembered_template if template is None else template
     if class_names is None:
         raise ValueError(
-            f"The adapter {adapter} does not remember the classes it was trained on. Give class names "
+            f"The adapter {adapter} does not store the classes it was trained on. Give class names "
             '(--classes "cat,dog").'
         )
     if template is None:
         raise ValueError(
-            f"The adapter {adapter} does not remember the text of a class. Give a template (--template): what stands "
-            'after the text prompts, such as "{}.".'
+            f"The adapter {adapter} does not store the text of a class. Give the text that follows the text prompts, "
+            'such as "{}." (--template).'
         )
     check_template(template)
     base = model_name_or_path or config.base_model_name_or_path
@@ -59,7 +65,7 @@ def load_classifier(
         raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it (--model_name_or_path).")
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise ValueError(
-            f"The CLIP {base} is no folder on this machine. Give the CLIP that the adapter was trained on "
+            f"The CLIP {base} is not a folder on this machine. Give the CLIP that the adapter was trained on "
             "(--model_name_or_path)."
         )
     return MuDPTClassifier.from_pretrained(adapter, class_names, template, base)
@@ -67,16 +73,22 @@ def load_classifier(
 
 def split_names(text: Optional[str]) -> Optional[list[str]]:
     """
-    Class names that a user has written with commas between; None for None.
+    Split comma-separated class names.
+
+    Args:
+        text: the names, such as "cat,dog"; may be None.
+
+    Returns:
+        The names; None if `text` is None.
 
     Raises:
-        ValueError: if these are fewer than two names, or one is given twice.
+        ValueError: if there are fewer than two names, or one occurs twice.
     """
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) < 2 or not all(names):
-        raise ValueError(f"--classes needs at least two names with commas between; these are {names}.")
+        raise ValueError(f"--classes needs at least two comma-separated names; found {names}.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"--classes names {', '.join(map(repr, twice))} more than once. Give each class once.")
@@ -85,56 +97,65 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
 
 def check_picture(file: str | os.PathLike) -> None:
     """
-    Look at the head of a picture file only, so that a mistake is found before a model is loaded.
+    Check that a file is a picture. Only its header is read, so that this is fast.
+
+    Args:
+        file: the path of the file.
 
     Raises:
-        ValueError: if it is no file, or not of a picture.
+        ValueError: if the file does not exist, or is not a picture.
     """
     from PIL import Image
 
     if not Path(file).is_file():
-        raise ValueError(f"{file} is no file. Give picture files.")
+        raise ValueError(f"{file} is not a file. Give picture files.")
     try:
         with Image.open(file) as picture:
             picture.verify()
-    except Exception as error:  # each format of Pillow raises another
+    except Exception as error:  # the exception depends on the format
         raise ValueError(f"{file} cannot be read as a picture ({error}). Leave it out.") from error
 
 
 def read_picture(file: str | os.PathLike) -> Image:
     """
-    The whole picture, upright, in RGB.
+    Read a picture. It is rotated as its metadata says.
+
+    Args:
+        file: the path of the file.
+
+    Returns:
+        The picture, in RGB.
 
     Raises:
-        ValueError: if it breaks off or is damaged.
+        ValueError: if the file is truncated or damaged.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")  # as the pictures it was trained on
+            return ImageOps.exif_transpose(picture).convert("RGB")  # like the training pictures
     except Exception as error:
-        raise ValueError(f"{file} breaks off or is damaged ({error}). Leave it out.") from error
+        raise ValueError(f"{file} is truncated or damaged ({error}). Leave it out.") from error
 
 
 def _read_config(adapter: str | os.PathLike) -> PeftConfig:
-    """The adapter's config, from a folder or the Hub."""
+    """Read the adapter's config, from a folder or from the Hub."""
     file = Path(adapter) / ADAPTER_CONFIG
     if Path(adapter).exists() and not file.is_file():
-        raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}: give the folder that an adapter was saved to.")
+        raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
     try:
         return PeftConfig.from_pretrained(adapter)
     except (ValueError, KeyError, TypeError) as error:
-        found = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is no folder, and no adapter of the Hub"
-        raise ValueError(f"{adapter} {found} ({error}). Give a folder or Hub id of an adapter.") from error
+        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id"
+        raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
 def _remembered_classes(config: PeftConfig, adapter: str | os.PathLike) -> tuple[Optional[list[str]], Optional[str]]:
-    """The classes the adapter was trained on and the text of one; None for what it does not remember."""
+    """The training classes and their template; None for a value that the adapter does not store."""
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is not None or template is not None:
         return class_names, template
-    try:  # the configs of other methods, such as LoRA's, have no place for them
+    try:  # the config of LoRA cannot store them, but the result can
         folder = Path(adapter) if Path(adapter).is_dir() else Path(hf_hub_download(os.fspath(adapter), RESULT)).parent
         result = read_result(folder) or {}
     except EntryNotFoundError:

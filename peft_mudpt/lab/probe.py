@@ -1,4 +1,4 @@
-"""The linear probe, which the lab compares prompts with."""
+"""The linear probe, a baseline that the lab compares with prompts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ class LinearProbe(torch.nn.Module):
     """
     One linear layer on the frozen, normalized image features (CLIP, arXiv 2103.00020, section 3.2).
 
-    It can name the classes it was trained on, and no others. Its logits are scaled like CLIP's, so that they start in
-    the range of CLIP's.
+    It can only name the classes it was trained on. Its logits are scaled like those of CLIP, so that both have a
+    similar range.
+
+    Args:
+        clip: the CLIP, which is frozen in place.
+        num_classes: number of classes (C).
     """
 
     def __init__(self, clip: PreTrainedModel, num_classes: int):
@@ -28,7 +32,7 @@ class LinearProbe(torch.nn.Module):
         torch.nn.init.zeros_(self.head.bias)
 
     def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutputWithNoAttention:
-        """The `logits` (B, C) of images (B, 3, H, W)."""
+        """Compute the `logits` (B, C) of images (B, 3, H, W)."""
         with torch.no_grad():
             features = normalize(self.family.image_features(self.clip, pixel_values), dim=-1)  # (B, D)
         return ImageClassifierOutputWithNoAttention(logits=self.family.logit_scale(self.clip) * self.head(features))

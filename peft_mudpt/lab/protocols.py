@@ -1,4 +1,4 @@
-"""Who is trained on what and tested on what."""
+"""The evaluation protocols: which classes and data sets are used for training and which for testing."""
 
 from __future__ import annotations
 
@@ -19,37 +19,53 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-TRANSFER_PROTOCOLS = ("cross-dataset", "domain-generalization")  # tested on data that is not trained on
+TRANSFER_PROTOCOLS = (
+    "cross-dataset",
+    "domain-generalization",
+)  # they also test on other data sets
 PROTOCOLS = ("few-shot", "base-to-new", *TRANSFER_PROTOCOLS)
 
 
 @dataclass(frozen=True)
 class ProtocolOptions(Options):
-    """Who is trained on what and tested on what."""
+    """Options of the evaluation protocol. `--help` describes each."""
 
-    protocol: str = flag("few-shot", "Which classes and data sets are trained and tested on.", choices=PROTOCOLS)
+    protocol: str = flag(
+        "few-shot", "Which classes and data sets are used for training and testing.", choices=PROTOCOLS
+    )
     shots: Count = flag(16, "Training pictures per class.")
-    seed: int = flag(1, "Seed of the draw, of the weights and of the batches.")
+    seed: int = flag(1, "Seed of the draw, the initial weights and the batches.")
     targets: Optional[str] = flag(
         None,
-        "What to test on without training, for cross-dataset and domain-generalization: names as for --dataset, "
-        "between commas. None: CoOp's; in the embedded world all other styles.",
+        "Data sets for testing only, in cross-dataset and domain-generalization: comma-separated names as for "
+        "--dataset. None: those of CoOp, or all other styles of the embedded world.",
     )
     evaluate_on: str = flag(
-        "test", "validation: to choose hyper-parameters; never looks at a test set.", choices=("test", "validation")
+        "test",
+        "validation: evaluate on validation pictures, to choose hyper-parameters; the test pictures are not read.",
+        choices=("test", "validation"),
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.targets is not None and self.protocol not in TRANSFER_PROTOCOLS:
-            raise ValueError(f"--targets goes with {' or '.join(TRANSFER_PROTOCOLS)}, not with {self.protocol}.")
+            raise ValueError(
+                f"--targets needs --protocol {' or '.join(TRANSFER_PROTOCOLS)}; found {self.protocol}. Leave it out."
+            )
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Pictures with labels 0..C-1, the names of these classes, and the data set's own text for a class."""
+    """
+    A test set.
 
-    __test__ = False  # pytest takes the name for a test
+    Args:
+        pictures: examples with labels 0..C-1.
+        class_names: the C classes; the position of a name is its label.
+        template: the data set's text of a class, with `{}` for its name.
+    """
+
+    __test__ = False  # pytest would collect the class because of its name
 
     pictures: Dataset
     class_names: list[str]
@@ -58,7 +74,15 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained on, what hyper-parameters may be chosen on, and what is tested on, by name."""
+    """
+    The pictures of a protocol.
+
+    Args:
+        train: training pictures.
+        validation: pictures for the choice of hyper-parameters.
+        class_names: the training classes; the position of a name is its label.
+        tests: test sets by name.
+    """
 
     train: Dataset
     validation: Dataset
@@ -68,25 +92,28 @@ class Task:
 
 def target_names(options: ProtocolOptions, origin: DataOptions) -> list[str]:
     """
-    The data sets that are tested on without training.
+    List the data sets that are used for testing only.
 
     Args:
-        options: whose protocol is meant.
-        origin: what is trained on.
+        options: the protocol.
+        origin: the options that name the training data.
+
+    Returns:
+        Their names; none for the protocols few-shot and base-to-new.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if a transfer protocol has no targets.
     """
     if options.protocol not in TRANSFER_PROTOCOLS:
         return []
     if options.targets is not None:
         names = [name.strip() for name in options.targets.split(",") if name.strip()]
         if not names:
-            raise ValueError(f"--targets {options.targets!r} names no data set.")
+            raise ValueError(f"--targets {options.targets!r} names no data set; give comma-separated names.")
         return names
     for name in ("train_dir", "dataset_name"):
         if getattr(origin, name) is not None:
-            raise ValueError(f"{options.protocol} from --{name} needs --targets.")
+            raise ValueError(f"--protocol {options.protocol} with --{name} needs --targets; name the test data sets.")
     if origin.dataset in demo.STYLES:
         known = tuple(demo.STYLES)
     else:
@@ -96,18 +123,21 @@ def target_names(options: ProtocolOptions, origin: DataOptions) -> list[str]:
 
 def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
     """
-    The task of a protocol: few-shot (CoOp, arXiv 2109.01134, section 4.1), base-to-new, cross-dataset (CoCoOp, arXiv
-    2203.05557, sections 4.1 and 4.2) or domain-generalization (CoOp, section 4.2).
+    Choose the training and test pictures of a protocol: few-shot (CoOp, arXiv 2109.01134, section 4.1), base-to-new,
+    cross-dataset (CoCoOp, arXiv 2203.05557, sections 4.1 and 4.2) or domain-generalization (CoOp, section 4.2).
 
-    With `evaluate_on="validation"` the task tests on nothing but the training classes' validation pictures.
+    With `evaluate_on="validation"`, the only test set consists of the validation pictures of the training classes.
 
     Args:
         options: the protocol.
-        data: what the items were drawn from.
-        drawn: the items.
+        data: the data set.
+        drawn: the pictures drawn from it.
+
+    Returns:
+        The task. Test sets without pictures are left out.
 
     Raises:
-        ValueError: if a target cannot be loaded, or there are no validation pictures to evaluate on.
+        ValueError: if a target cannot be loaded, or if there are no validation pictures to evaluate on.
     """
     names, train, validation = data.class_names, drawn.train, drawn.validation
     tests = {}
@@ -121,11 +151,11 @@ def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
         tests["test" if options.protocol == "few-shot" else data.name] = TestSet(drawn.test, names, data.template)
     if options.evaluate_on == "validation":
         if len(validation) == 0:
-            raise ValueError(f"{data.name} has no pictures left to validate on: lower --shots {options.shots}.")
+            raise ValueError(f"{data.name} has no pictures left for validation; lower --shots {options.shots}.")
         return Task(train, validation, names, {"validation": TestSet(validation, names, data.template)})
     for name in target_names(options, data.origin):
         if name in tests:
-            raise ValueError(f"--targets name {name!r} twice, or the data trained on.")
+            raise ValueError(f"--targets names {name!r} twice, or it is the training data set; remove it.")
         target = load_named(name, data.origin.coop_root)
         pictures = target.test if target.test is not None else target.train
         tests[name] = TestSet(pictures, target.class_names, target.template)
@@ -136,12 +166,16 @@ def summarize(
     options: ProtocolOptions, metrics: Mapping[str, Optional[Mapping[str, Any]]], origin: DataOptions
 ) -> dict[str, Optional[float]]:
     """
-    The numbers a protocol is known by, in percent; None where there is nothing to compute them from.
+    Compute the numbers that papers report for a protocol.
 
     Args:
         options: the protocol.
-        metrics: by test set, the training data's first; None for one whose classes the method cannot name.
-        origin: what was trained on.
+        metrics: metrics by test set; that of the training data comes first. None for a test set whose classes the
+            method cannot name.
+        origin: the options that name the training data.
+
+    Returns:
+        The numbers in percent, by name; None for a number that cannot be computed from the metrics.
     """
     accuracies = {name: None if metric is None else metric["accuracy"] for name, metric in metrics.items()}
     if options.evaluate_on == "validation" or options.protocol == "few-shot":

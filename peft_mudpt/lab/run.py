@@ -1,4 +1,4 @@
-"""What examples/fewshot.py does: the three stages of an experiment, as its flags ask for them."""
+"""Runs examples/fewshot.py: the three stages of an experiment, configured by flags."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from .training.checkpoints import Checkpoints, drop_checkpoints, find_checkpoint
 
 def run(arguments: Arguments) -> dict[str, Any]:
     """
-    Draw, train, test, and leave the adapter and `result.json` in `output_dir`.
+    Train and test, and save the adapter and `result.json` in `output_dir`.
 
-    A folder that already holds this very experiment's result is left as it is, and its result returned.
+    If the folder already holds the result of this experiment, it is returned, and nothing is trained.
+
+    Args:
+        arguments: the flags.
 
     Returns:
-        The result; its fields are those of `schema.FIELDS`.
+        The result, with the fields of `schema.FIELDS`.
 
     Raises:
-        ValueError: for anything the arguments name that cannot be used. Nothing has been written then.
-        FloatingPointError: if the loss is no longer a number.
+        ValueError: if an argument, the data or the CLIP cannot be used. No file is written then.
+        FloatingPointError: if the loss is NaN or infinite.
     """
     experiment = Experiment(
         arguments.part(DataOptions),
@@ -51,25 +54,25 @@ def run(arguments: Arguments) -> dict[str, Any]:
     )
     if arguments.with_tracking and not accelerator.log_with:
         raise ValueError(
-            f"--with_tracking: no tracker of {arguments.report_to!r} is installed; pip install one of them."
+            f"--with_tracking needs a tracker, but none of {arguments.report_to!r} is installed; install one with pip."
         )
     if finished is not None:
         say(accelerator, "already done", folder)
         _say_summary(accelerator, "{} after", finished["summary"])
         if arguments.push_to_hub and accelerator.is_main_process:
             hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-            model_card(finished, arguments.clip(), hub_model_id).save(folder / CARD)  # which names the repository
+            model_card(finished, arguments.clip(), hub_model_id).save(folder / CARD)  # it names the repository
             say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
         return finished
 
-    # a checkpoint goes on with as many processes, because these share out its batches
+    # a run must resume with the same number of processes, because they divide the batches among themselves
     identity = {**asked, "processes": accelerator.num_processes}
     resume_from = find_checkpoint(folder, arguments.resume_from_checkpoint, identity)
     checkpoints = Checkpoints(folder, identity, arguments.checkpointing_steps, resume_from)
     plan = prepare(experiment, accelerator)
     _say_plan(plan)
     hub_model_id = arguments.hub_model_id
-    if arguments.push_to_hub and accelerator.is_main_process:  # what cannot be shared stops here
+    if arguments.push_to_hub and accelerator.is_main_process:  # fail before training if the Hub refuses
         hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
     with hold(folder, asked, arguments.overwrite_output_dir) if accelerator.is_main_process else nullcontext():
         if arguments.with_tracking:
@@ -97,7 +100,14 @@ def run(arguments: Arguments) -> dict[str, Any]:
 
 
 def say(accelerator: Accelerator, name: str, value: Any) -> None:
-    """One line for the user, once."""
+    """
+    Print one line; with several processes only once.
+
+    Args:
+        accelerator: that of the run.
+        name: label of the line.
+        value: what follows the label.
+    """
     accelerator.print(f"{name:<26}{value}")
 
 

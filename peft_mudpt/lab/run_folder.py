@@ -1,4 +1,4 @@
-"""The folder of a run: who may use it, and what belongs to the run there."""
+"""The folder of a run: which run may use it, and which of its files belong to the run."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-RUN = "run.json"  # what was asked, from the moment training starts
-RUN_FILES = (RUN, RESULT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)  # and a card, if it is beside one of them
+RUN = "run.json"  # the options of the run; written when training starts
+RUN_FILES = (RUN, RESULT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)  # CARD belongs to a run only beside these
 
 
 def claim(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
     """
-    Make sure that a run may use a folder. Nothing is changed there yet.
+    Check that a run may use a folder. The folder is not changed.
 
     Args:
-        folder: the run's; need not exist.
-        asked: what decides the run's result (see `identity.what_was_asked`).
-        overwrite: whether it may take the place of another run, or its own from the beginning.
+        folder: the folder of the run; it need not exist.
+        asked: the options that determine the result of the run (see `identity.what_was_asked`).
+        overwrite: True if the run may replace the files of another run, or its own.
 
     Returns:
-        The result, if this very run has finished there; else None.
+        The result, if this run has already finished in the folder; else None.
 
     Raises:
-        ValueError: if the folder holds another run, or an adapter of no run.
+        ValueError: if the folder holds another run, or an adapter without a record of its run.
     """
     found = sorted(name for name in RUN_FILES if (folder / name).exists())
     if overwrite or not found:
         return None
     choice = "Choose another --output_dir, or give --overwrite_output_dir."
     if found == [RUN] and not (folder / CHECKPOINTS).exists():
-        return None  # a run that failed and left nothing to go on from
+        return None  # the run failed and left no checkpoint
     if RUN not in found:
-        raise ValueError(f"{folder} holds {', '.join(found)}, of no run that is known. {choice}")
+        raise ValueError(f"{folder} holds {', '.join(found)}, but no {RUN} that names their run. {choice}")
     other = json.loads((folder / RUN).read_text(encoding="utf-8"))
     if differing := differences(other, asked):
         raise ValueError(f"{folder} holds another run ({differing}). {choice}")
@@ -57,18 +57,22 @@ def claim(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Optio
 @contextmanager
 def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
     """
-    Keep other processes from a folder, and write down there which run it belongs to; where `overwrite`, delete first
-    what another run left (its files only). Arguments are those of `claim`.
+    Lock a folder against other processes while the context is open, and record in it which run it belongs to.
+
+    Args:
+        folder: the folder of the run; it is created if needed.
+        asked: the options that determine the result of the run (see `identity.what_was_asked`).
+        overwrite: True to delete the files of a previous run first. Other files are kept.
 
     Raises:
-        ValueError: if another process is at work in the folder.
+        ValueError: if another process has locked the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"Another process is at work in {folder}. Wait for it, or stop it.") from error
+        raise ValueError(f"Another process is using {folder}. Wait until it ends, or stop it.") from error
     try:
         if overwrite and any((folder / name).exists() for name in RUN_FILES):
             for name in (*RUN_FILES, CARD):

@@ -1,4 +1,4 @@
-"""What a run leaves of its model: the learned weights, whole, and proof that they load."""
+"""Saves the learned weights of a run, and checks that they can be loaded again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .run_folder import ADAPTER_WEIGHTS, CARD, PROBE_WEIGHTS
 
 def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
     """
-    Write what was learned, each file whole or not at all.
+    Save the learned weights. Each file appears only when it is complete.
 
     Args:
-        learner: a PEFT model, whose adapter is written in PEFT's format; a linear probe; or a plain CLIP, of which
-            nothing is.
-        class_names: by label. A MuDPT adapter remembers them.
-        class_template: text of a class as the model is fed it. A MuDPT adapter remembers it.
-        folder: where to.
+        learner: a PEFT model, whose adapter is saved in PEFT's format; a linear probe, whose layer is saved; or a
+            plain CLIP, of which nothing is saved.
+        class_names: C names; the position of a name is its label. A MuDPT adapter stores them in its config.
+        class_template: text of a class that follows the text prompts. A MuDPT adapter stores it in its config.
+        folder: the folder to write to; it is created if needed.
 
     Returns:
         Size of the weights, in bytes.
@@ -44,7 +44,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
             if hasattr(config, "class_names"):
                 config.class_names, config.class_template = list(class_names), class_template
             learner.model.save_pretrained(partial)
-            (Path(partial) / CARD).unlink(missing_ok=True)  # PEFT's own tells nothing, but a path of this machine
+            (Path(partial) / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
         for file in Path(partial).iterdir():
             os.replace(file, folder / file.name)
     return (folder / weights).stat().st_size
@@ -55,17 +55,17 @@ def check_it_reloads(
     model: PeftModel, clip: PreTrainedModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
 ) -> None:
     """
-    Load the adapter anew and compare.
+    Load the saved adapter, and check that its logits equal those of the trained model.
 
     Args:
-        model: the trained one.
-        clip: a fresh one.
-        folder: the adapter's.
-        logits_of: how a model classifies what is compared.
+        model: the trained model.
+        clip: a new copy of its CLIP.
+        folder: the folder of the adapter.
+        logits_of: computes the logits of a model for fixed inputs.
 
     Raises:
-        RuntimeError: if the logits are others.
+        RuntimeError: if the logits differ.
     """
     reloaded = PeftModel.from_pretrained(clip, folder).eval()
     if not torch.equal(logits_of(model.eval()), logits_of(reloaded)):
-        raise RuntimeError(f"The adapter reloaded from {folder} gives other logits than the trained one.")
+        raise RuntimeError(f"The adapter reloaded from {folder} gives other logits than the trained model.")

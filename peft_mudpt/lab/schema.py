@@ -1,4 +1,4 @@
-"""One JSON per run: what was asked, what was drawn, what came out, and what it cost."""
+"""The result of a run, one JSON file: its options, the drawn pictures, the metrics and the costs."""
 
 from __future__ import annotations
 
@@ -10,42 +10,57 @@ from typing import Any, Optional
 
 
 SCHEMA_VERSION = 1
-RESULT = "result.json"  # written last: a folder that holds it holds a finished experiment
+RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
 FIELDS = {
-    "schema_version": "int; this file's layout",
-    "arguments": "what was asked; two runs with equal arguments are the same experiment",
-    "dataset": "name of the data trained on",
-    "method": "its name, as for --method",
-    "class_names": "the classes trained on, by label",
-    "template": "the text of a class, with {}",
-    "template_after_prompts": "what of it stands after the text prompts",
-    "items": "{train, validation: [item, ...]}: the items drawn, as paths or split[index]",
+    "schema_version": "int; version of this layout",
+    "arguments": "the options that determine the result; runs with equal arguments are the same experiment",
+    "dataset": "name of the training data",
+    "method": "name of the method, as for --method",
+    "class_names": "the training classes; the position of a name is its label",
+    "template": "text of a class, with {} for its name",
+    "template_after_prompts": "the part of template that follows the text prompts",
+    "items": "{train, validation: [item, ...]}: the drawn pictures, as paths or split[index]",
     "metrics": "{test set: {accuracy, mean_class_accuracy: percent, classes: {name: [right, seen]}}}; "
     "null for a test set whose classes the method cannot name",
-    "zero_shot": "the same of CLIP without the adapter",
+    "zero_shot": "the metrics of CLIP without the adapter",
     "summary": "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}",
-    "optimizer": "sgd or adamw; null where nothing is trained",
-    "learning_rate": "peak; null where nothing is trained",
+    "optimizer": "sgd or adamw; null if nothing is trained",
+    "learning_rate": "peak learning rate; null if nothing is trained",
     "steps": "optimizer steps",
-    "loss": "mean training loss of the last steps; null where nothing is trained",
+    "loss": "mean training loss of the last steps; null if nothing is trained",
     "trainable_parameters": "int",
     "adapter_bytes": "size of the saved weights",
     "seconds": "{training, total}",
-    "peak_memory_bytes": "of training: of the accelerator, or on a CPU of the whole process until its end",
-    "nearest_words": "per text prompt token, the nearest words of the vocabulary: [[{word, distance}]]; null without",
+    "peak_memory_bytes": "peak of training: of the GPU, or of the whole process on a CPU",
+    "nearest_words": "nearest words of the vocabulary to each text prompt token: [[{word, distance}]]; null if there "
+    "are no text prompts",
     "versions": "{package: version}",
     "hardware": "{device, threads, processes, mixed_precision}",
 }
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked of a run, as it is spelled today: earlier versions wrote "domain-generalisation"."""
+    """
+    Convert the options of a run to the current spelling: earlier versions wrote "domain-generalisation".
+
+    Args:
+        asked: options by flag name.
+
+    Returns:
+        The same options in the current spelling.
+    """
     return {**asked, "protocol": asked["protocol"].replace("generalisation", "generalization")}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` whole or not at all."""
+    """
+    Write a JSON file. It appears only when it is complete.
+
+    Args:
+        path: path of the file; its folder is created if needed.
+        content: what to write.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -54,25 +69,36 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """
-    Finish an experiment: write `result.json` of `folder`.
+    Write `result.json`, which marks an experiment as finished.
+
+    Args:
+        folder: the folder of the run.
+        result: all fields of `FIELDS` except the version.
 
     Raises:
-        ValueError: if `result` lacks a field of the schema, or has one more.
+        ValueError: if a field is missing or unknown.
     """
     result = {"schema_version": SCHEMA_VERSION, **result}
     if result.keys() != FIELDS.keys():
         raise ValueError(
-            f"A result has the fields {list(FIELDS)}; these differ: {sorted(result.keys() ^ FIELDS.keys())}."
+            f"A result must have the fields {list(FIELDS)}. Missing or unknown: "
+            f"{sorted(result.keys() ^ FIELDS.keys())}."
         )
     write_json(folder / RESULT, result)
 
 
 def read_result(folder: Path) -> Optional[dict[str, Any]]:
     """
-    The result in `folder`, or None if it holds none.
+    Read the result of a run.
+
+    Args:
+        folder: the folder of the run.
+
+    Returns:
+        The result, with the fields of `FIELDS`; None if there is none.
 
     Raises:
-        ValueError: if it is not JSON, or of another version of the schema.
+        ValueError: if the file is not JSON, or has another version of the schema.
     """
     path = folder / RESULT
     if not path.is_file():
@@ -80,11 +106,11 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a result: {error}. Delete it and run the experiment again.") from error
+        raise ValueError(f"{path} is not JSON: {error}. Delete it and run the experiment again.") from error
     version = result.get("schema_version") if isinstance(result, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} is of schema version {version}; this version of peft_mudpt reads {SCHEMA_VERSION}. "
+            f"{path} has schema version {version}, but this version of peft_mudpt reads {SCHEMA_VERSION}. "
             "Run the experiment again."
         )
     return {**result, "arguments": in_current_words(result["arguments"])}
@@ -92,12 +118,20 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """
-    Every result under `folder`, in the order of their paths.
+    Read every result in a folder and its subfolders.
+
+    Args:
+        folder: the folder to search.
+
+    Returns:
+        The results, sorted by path.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or one cannot be read.
     """
     results = [read_result(path.parent) for path in sorted(Path(folder).rglob(RESULT))]
     if not results:
-        raise ValueError(f"{folder} holds no {RESULT}: run examples/fewshot.py or examples/sweep.py into it first.")
+        raise ValueError(
+            f"{folder} holds no {RESULT}. Run examples/fewshot.py or examples/sweep.py with it as --output_dir first."
+        )
     return results

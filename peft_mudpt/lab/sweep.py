@@ -1,4 +1,4 @@
-"""Many experiments: which they are, and how they are run, each in a process of its own."""
+"""Plans and runs the experiments of a comparison, each in its own process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .schema import read_result
 from .training.checkpoints import LATEST
 
 
-# What a sweep decides for each run by itself, and the flag by which it is told.
+# Flags of fewshot.py that a sweep sets for each run, and the flag of sweep.py to use instead.
 DECIDED = {
     "protocol": "--protocol",
     "dataset": "--datasets",
@@ -38,22 +38,30 @@ DECIDED = {
     "overwrite_output_dir": None,
 }
 LOG = "log.txt"
-NO_NUMBER = FloatingPointError.__name__  # what a run ends with whose learning rate was too high
+NO_NUMBER = FloatingPointError.__name__  # the error of a run whose learning rate is too high
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of a sweep: where it is kept, and the flags that ask for it."""
+    """
+    One experiment of a sweep.
+
+    Args:
+        folder: the folder of the run.
+        flags: the flags of fewshot.py.
+    """
 
     folder: Path
     flags: list[str]
 
     def arguments(self) -> Arguments:
-        """The flags, read and checked."""
+        """Parse and check the flags."""
         return HfArgumentParser(Arguments, allow_abbrev=False).parse_args_into_dataclasses(self.flags)[0]
 
     def is_finished(self) -> bool:
         """
+        Check whether the run has a result.
+
         Raises:
             ValueError: if its folder holds another run.
         """
@@ -63,21 +71,21 @@ class Run:
 @dataclass(frozen=True)
 class Sweep:
     """
-    What is compared. Every list must hold something, but `datasets`: without any, `flags` say which data.
+    A comparison: all combinations of protocols, data sets, methods, numbers of shots and seeds.
 
     Args:
-        output_dir: where runs are kept, a folder for each.
-        protocols: the few-shot protocol takes all `shots`, the others the largest.
-        datasets: names for `Arguments.dataset`.
+        output_dir: the folder for the runs; each has a subfolder.
+        protocols: names of protocols. Few-shot uses all `shots`, the others only the largest.
+        datasets: names as for `Arguments.dataset`; if it is empty, `flags` name the data.
         methods: names of methods.
-        shots: training pictures per class.
-        seeds: seeds of draws, weights and batches.
-        learning_rate_factors: each method's own learning rate times these is tried, see `search_runs`.
-        flags: for every run.
+        shots: numbers of training pictures per class.
+        seeds: seeds of the draw, the initial weights and the batches.
+        learning_rate_factors: factors of each method's default learning rate that are tried (see `search_runs`).
+        flags: flags of fewshot.py that are used for every run.
 
     Raises:
-        ValueError: if a list is empty, a method is unknown, a data set's name leads out of the folder, or `flags` hold
-            what the sweep decides.
+        ValueError: if a list other than `datasets` is empty, a value occurs twice, a method is unknown, the name of a
+            data set is not a valid folder name, `flags` hold a flag that the sweep sets, or a run has wrong flags.
     """
 
     output_dir: Path
@@ -93,26 +101,30 @@ class Sweep:
         for name in ("protocols", "datasets", "methods", "shots", "seeds", "learning_rate_factors"):
             values = getattr(self, name)
             if not values and name != "datasets":
-                raise ValueError(f"A sweep needs at least one of its {name.replace('_', ' ')}.")
+                raise ValueError(f"The list of {name.replace('_', ' ')} is empty; give at least one.")
             if len(set(values)) < len(values):
-                raise ValueError(f"A sweep runs everything once; its {name.replace('_', ' ')} are {values}.")
+                raise ValueError(f"The {name.replace('_', ' ')} {values} contain a value twice; give each once.")
         for method in self.methods:
             find_method(method)
         for name in self.datasets:
             if not name or name in (".", "..") or "/" in name or "\\" in name:
-                raise ValueError(f"A run is kept in a folder named after its data set; {name!r} leads elsewhere.")
+                raise ValueError(
+                    f"The folder of a run is named after its data set, and {name!r} is not a valid name for it."
+                )
         for given in self.flags:
             name = given.split("=")[0].removeprefix("--").replace("-", "_")
             if given.startswith("--") and name in DECIDED:
                 instead = f"give {DECIDED[name]}" if DECIDED[name] else "leave it out"
-                raise ValueError(f"A sweep decides --{name} for each run; {instead}.")
+                raise ValueError(f"A sweep sets --{name} for each run; {instead}.")
         for run in [*self.search_runs(), *self.runs({})]:
             run.arguments()
 
     def search_runs(self) -> list[Run]:
         """
-        What must be run to choose learning rates: each trained method at each rate with the first seed and the most
-        shots, evaluated on the validation pictures of its training classes. None if there is but one factor.
+        List the runs of the search for learning rates.
+
+        Each trained method is run at each rate with the first seed and the most shots, and evaluated on the validation
+        pictures of its training classes. With one factor there is no search, and the list is empty.
         """
         if len(self.learning_rate_factors) == 1:
             return []
@@ -123,7 +135,12 @@ class Sweep:
         ]
 
     def runs(self, learning_rates: dict[tuple, float]) -> list[Run]:
-        """What is compared, with the learning rates that `chosen_learning_rates` gives."""
+        """
+        List the runs of the comparison.
+
+        Args:
+            learning_rates: as from `chosen_learning_rates`; a missing one is the method's first.
+        """
         runs = []
         for group in self._groups():
             protocol, _, method = group
@@ -135,11 +152,14 @@ class Sweep:
 
     def chosen_learning_rates(self) -> dict[tuple, float]:
         """
-        The learning rate of every protocol, data set and method with the highest accuracy on the validation pictures;
-        of equals the lowest.
+        Choose a learning rate for every protocol, data set and method from the results of the search: the one with the
+        highest validation accuracy, and in a tie the lowest.
+
+        Returns:
+            Learning rates by (protocol, data set, method); empty without a search.
 
         Raises:
-            RuntimeError: if none of a method's rates has a result.
+            RuntimeError: if a method has no search result.
         """
         chosen = {}
         if len(self.learning_rate_factors) == 1:
@@ -153,11 +173,11 @@ class Sweep:
             if found:
                 chosen[group] = best_learning_rate(found)
             elif self._learning_rates(group[2]):
-                raise RuntimeError(f"No learning rate of {' / '.join(map(str, group))} has a result to choose by.")
+                raise RuntimeError(f"The learning rate search of {' / '.join(map(str, group))} has no result.")
         return chosen
 
     def _groups(self) -> list[tuple[str, Optional[str], str]]:
-        """Protocol, data set and method of the runs that share a learning rate."""
+        """The combinations (protocol, data set, method); the runs of each share a learning rate."""
         datasets = self.datasets or [None]
         return [(p, d, m) for p in self.protocols for d in datasets for m in self.methods]
 
@@ -174,7 +194,7 @@ class Sweep:
 
     @cached_property
     def _default_data(self) -> str:
-        """The name of the data that `flags` ask for, fit for a folder."""
+        """The name of the data that `flags` name, as a valid folder name."""
         asked = Run(self.output_dir, self.flags).arguments()
         folder = asked.train_dir and folder_name(Path(asked.train_dir))
         return (folder or asked.dataset_name or asked.dataset).replace("/", "--").replace("..", "--")
@@ -186,26 +206,26 @@ class Sweep:
         options |= {"learning_rate": rate, "evaluate_on": "validation" if search else "test"}
         options |= {"output_dir": folder, "resume_from_checkpoint": LATEST}
         given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-        return Run(folder, ["--checkpointing_steps", "500", *self.flags, *given])  # of equal flags the last counts
+        return Run(folder, ["--checkpointing_steps", "500", *self.flags, *given])  # the last of equal flags counts
 
 
 def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[str] = None) -> None:
     """
-    Run what has no result yet.
+    Run the experiments that have no result yet, each in its own process.
 
     Args:
         runs: the experiments.
-        command: what runs one, given its flags.
-        jobs: how many at a time. The processor's cores are shared out among them.
-        title: of the progress bar.
-        tolerated: the kind of error that is no failure, but leaves no result.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+        title: title of the progress bar.
+        tolerated: name of an exception. A run that ends with it has no result, but does not count as failed.
 
     Raises:
-        ValueError: if a folder holds another run; before anything is run.
-        RuntimeError: if runs failed; after the others have finished.
+        ValueError: if `jobs` is less than 1, or a folder holds another run. Nothing is run then.
+        RuntimeError: if runs failed. It is raised after the others have finished.
     """
     if jobs < 1:
-        raise ValueError(f"--jobs {jobs} is too few; give at least 1.")
+        raise ValueError(f"--jobs {jobs} must be at least 1.")
     missing = [run for run in runs if not run.is_finished()]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -224,17 +244,25 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
                 run = started[done]
                 if done.result() != 0 and not (tolerated and last_words(run).startswith(tolerated)):
                     failed.append(run)
-        except BaseException:  # an interruption: what has not begun shall not begin
+        except BaseException:  # after an interruption, no further run must start
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if failed:
         causes = [f"{run.folder}: {last_words(run)}" for run in failed]
         raise RuntimeError(
-            f"{len(failed)} of {len(runs)} runs failed; {LOG} in their folders says why.\n" + "\n".join(causes)
+            f"{len(failed)} of {len(runs)} runs failed; see {LOG} in their folders.\n" + "\n".join(causes)
         )
 
 
 def last_words(run: Run) -> str:
-    """The last line of a run's log."""
+    """
+    Read the last line of a run's log, which names the error of a failed run.
+
+    Args:
+        run: a run that was started.
+
+    Returns:
+        The line; "(empty log)" if there is none.
+    """
     lines = (run.folder / LOG).read_text(encoding="utf-8").strip().splitlines()
     return lines[-1] if lines else "(empty log)"

@@ -27,7 +27,7 @@ def export(*arguments):
     return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
 
 
-def test_it_writes_a_classifier_of_the_remembered_classes(adapter, tmp_path):
+def test_it_writes_a_classifier_of_the_stored_classes(adapter, tmp_path):
     ran = export(adapter, tmp_path / "classifier.onnx")
     assert "classifier.onnx: 2." in ran.stdout and "2 classes" in ran.stdout, ran.stderr
     assert onnxruntime.InferenceSession(tmp_path / "classifier.onnx").get_outputs()[0].shape == ["batch", 2]
@@ -39,6 +39,6 @@ def test_it_writes_a_folded_adapter_that_loads(adapter, tmp_path):
     assert MuDPTClassifier.from_pretrained(tmp_path / "folded").model.peft_config["default"].folded
 
 
-def test_what_it_cannot_write_is_refused_before_anything_is_loaded(tmp_path):
-    assert "neither .onnx nor .pt2 nor a folder" in export("nowhere", tmp_path / "classifier.tflite").stderr
-    assert "is there already" in export("nowhere", tmp_path).stderr
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path):
+    assert "classifier.tflite must end in .onnx or .pt2" in export("nowhere", tmp_path / "classifier.tflite").stderr
+    assert f"OUTPUT {tmp_path} already exists" in export("nowhere", tmp_path).stderr

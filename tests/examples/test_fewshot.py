@@ -1,4 +1,4 @@
-"""The main job, as its users run it."""
+"""examples/fewshot.py, as a user calls it."""
 
 import json
 import random
@@ -25,7 +25,7 @@ def number(output: str, name: str) -> float:
     return float(re.search(rf"^{name} +([\d.,]+)", output, re.MULTILINE)[1].replace(",", ""))
 
 
-def test_a_few_steps_on_the_embedded_world_gain_accuracy(tmp_path):
+def test_a_few_steps_on_the_embedded_world_improve_the_accuracy(tmp_path):
     result = run("--max_train_steps", 60, "--output_dir", tmp_path / "adapter")
     assert result.returncode == 0, result.stderr
     assert number(result.stdout, "test pictures") == 960
@@ -33,17 +33,17 @@ def test_a_few_steps_on_the_embedded_world_gain_accuracy(tmp_path):
     assert "reloaded                  equal logits" in result.stdout
 
 
-def test_without_pictures_to_test_on_it_trains_all_the_same_and_says_so(tmp_path):
+def test_without_test_pictures_it_trains_and_prints_a_note(tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=1)
     result = run("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
     assert result.returncode == 0, result.stderr
-    assert "no picture is left to test on: lower --shots" in result.stdout
-    assert "fewer than 16 pictures to train on, all used: filled green cross (1), " in result.stdout
+    notes = re.findall(r"^note +(.+)$", result.stdout, re.MULTILINE)
+    assert any("--shots" in note for note in notes) and any("filled green cross (1), " in note for note in notes)
 
 
 def test_mistakes_in_flags_are_named_and_nothing_is_written(tmp_path):
     result = run("--method", "mudp", "--output_dir", tmp_path / "adapter")
-    assert result.returncode != 0 and "Unknown method 'mudp'; there are zero_shot, linear_probe, lora" in result.stderr
+    assert result.returncode != 0 and "Unknown method 'mudp'" in result.stderr
     assert not (tmp_path / "adapter").exists()
 
 
@@ -54,7 +54,7 @@ def test_mixed_precision_ends_with_an_adapter_that_reloads(tmp_path):
     assert "reloaded                  equal logits" in result.stdout, result.stderr
 
 
-def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
+def test_two_processes_learn_the_same_weights_as_one_from_the_same_batches(tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
     arguments = ("--train_dir", pictures, "--shots", 2, "--max_train_steps", 6, "--learning_rate", 0.01)
     outputs = []
@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
         folder = ("--output_dir", tmp_path / str(processes), "--per_device_train_batch_size", size)
         result = run(*arguments, *folder, processes=processes)
         assert result.returncode == 0, result.stderr
-        assert result.stdout.count("equal logits") == 1  # said once
+        assert result.stdout.count("equal logits") == 1  # only the main process prints
         outputs.append(json.loads((tmp_path / str(processes) / "result.json").read_text()))
     assert [output["hardware"]["processes"] for output in outputs] == [1, 2]
     one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("1", "2"))
@@ -71,7 +71,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
     assert outputs[0]["metrics"] == outputs[1]["metrics"]
 
 
-def test_a_run_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
+def test_a_run_that_is_killed_five_times_ends_with_the_weights_of_an_uninterrupted_run(tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
     fields = {"train_dir": pictures, "shots": 2, "max_train_steps": 600, "checkpointing_steps": 3}
     whole = {**fields, "output_dir": str(tmp_path / "whole")}
@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         reached.append(max(finished_checkpoints(checkpoints)))
-    assert reached == sorted(set(reached)), f"it did not go on after each kill: {reached}"
+    assert reached == sorted(set(reached)), f"it did not resume after each kill: {reached}"
     last = start(killed)
     last.join()
     assert last.exitcode == 0 and not checkpoints.exists()
@@ -98,7 +98,7 @@ def test_a_run_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
 
 
 def start(fields: dict) -> BaseProcess:
-    """An experiment in a process of its own, forked from one that has the imports behind it."""
+    """Start an experiment in its own process, forked from one that has already imported the modules."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["peft_mudpt.lab.experiment", __name__])
     process = context.Process(target=experiment, args=(fields,))

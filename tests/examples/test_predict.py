@@ -1,4 +1,4 @@
-"""Naming what is on pictures with a saved adapter."""
+"""Classifying pictures with a saved adapter."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ def load_script():
 
 
 def save_adapter(folder: Path, config) -> Path:
-    """An adapter far from its start."""
+    """Save an adapter with large random weights, so that it changes the predictions clearly."""
     torch.manual_seed(0)
     get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).save_pretrained(folder)
     return folder
@@ -44,7 +44,7 @@ def adapter(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def forgetful(tmp_path_factory) -> Path:
-    """An adapter that does not know what it was trained on."""
+    """An adapter that stores neither its classes nor their template."""
     return save_adapter(tmp_path_factory.mktemp("forgetful"), mudpt_config(class_names=None, class_template=None))
 
 
@@ -59,13 +59,13 @@ def pictures(tmp_path_factory) -> list[Path]:
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     files = [folder / f"{i}.png" for i in range(3)]
     for file in files:
-        demo.paint(CLASS_NAMES[0], "sunset", rng).save(file)  # in a style in which CLIP is not sure of the colour
+        demo.paint(CLASS_NAMES[0], "sunset", rng).save(file)  # here CLIP's probabilities are not close to 0 or 1
     return files
 
 
 @pytest.fixture
 def predict(monkeypatch, capsys):
-    """Runs the script: the probabilities in percent by class, in the order printed, by picture."""
+    """Run the script, and read from its output the probabilities in percent: by picture, then by class as printed."""
 
     def run(*arguments) -> dict[str, dict[str, float]]:
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
@@ -86,7 +86,7 @@ def predict(monkeypatch, capsys):
 
 @torch.no_grad()
 def expected(adapter: Path, picture: Image.Image, class_names: list[str], template: str) -> dict[str, float]:
-    """By the whole model's own forward, most probable first."""
+    """The probabilities in percent from the whole model's forward, most probable first."""
     model = PeftModel.from_pretrained(CLIPModel.from_pretrained(demo.MODEL_PATH), adapter).eval()
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
     texts = [template.replace("{}", name) for name in class_names]
@@ -101,63 +101,63 @@ def assert_same(printed: dict[str, float], wanted: dict[str, float]) -> None:
 
 
 class TestProbabilities:
-    def test_every_picture_gets_those_of_the_whole_model(self, predict, adapter, pictures):
+    def test_they_equal_those_of_the_whole_model(self, predict, adapter, pictures):
         printed = predict(adapter, *pictures)
         assert list(printed) == [str(file) for file in pictures]
         for file in pictures:
             assert_same(printed[str(file)], expected(adapter, Image.open(file), CLASS_NAMES, "{}."))
 
-    def test_the_adapter_makes_the_difference(self, predict, adapter, lora, pictures):
+    def test_they_depend_on_the_adapter(self, predict, adapter, lora, pictures):
         options = (pictures[0], "--classes", ",".join(CLASS_NAMES), "--template", "{}.")
         assert predict(adapter, *options) != predict(lora, *options)
 
-    def test_other_classes_can_be_asked_for(self, predict, adapter, pictures):
+    def test_other_classes_can_be_given(self, predict, adapter, pictures):
         printed = predict(adapter, pictures[0], "--classes", "hollow red star, filled red star")
         wanted = expected(adapter, Image.open(pictures[0]), ["hollow red star", "filled red star"], "{}.")
         assert_same(printed[str(pictures[0])], wanted)
 
-    def test_another_template_can_be_asked_for(self, predict, adapter, pictures):
+    def test_another_template_can_be_given(self, predict, adapter, pictures):
         printed = predict(adapter, pictures[0], "--template", "a drawing of a {}")
         wanted = expected(adapter, Image.open(pictures[0]), CLASS_NAMES, "a drawing of a {}")
         assert_same(printed[str(pictures[0])], wanted)
 
-    def test_class_names_with_underscores_stay_as_given(self, predict, adapter, pictures):
+    def test_underscores_in_given_class_names_are_kept(self, predict, adapter, pictures):
         printed = predict(adapter, pictures[0], "--classes", "red_star,blue_heart")
         wanted = expected(adapter, Image.open(pictures[0]), ["red_star", "blue_heart"], "{}.")
         assert_same(printed[str(pictures[0])], wanted)
 
-    def test_no_more_classes_are_printed_than_asked_for(self, predict, adapter, pictures):
+    def test_top_limits_the_printed_classes(self, predict, adapter, pictures):
         printed = predict(adapter, pictures[0], "--top", 2)[str(pictures[0])]
         wanted = expected(adapter, Image.open(pictures[0]), CLASS_NAMES, "{}.")
         assert_same(printed, dict(list(wanted.items())[:2]))
 
-    def test_five_classes_are_printed_unless_asked_otherwise(self, predict, adapter, pictures):
+    def test_five_classes_are_printed_by_default(self, predict, adapter, pictures):
         printed = predict(adapter, pictures[0], "--classes", ",".join(demo.CLASS_NAMES))
         assert len(printed[str(pictures[0])]) == 5
 
-    def test_many_pictures_are_cut_into_batches(self, adapter, pictures, monkeypatch, capsys):
+    def test_many_pictures_are_split_into_batches(self, adapter, pictures, monkeypatch, capsys):
         script = load_script()
         monkeypatch.setattr(script, "BATCH_SIZE", 2)
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), *map(str, pictures), "--top", "1"])
         script.main()
         assert capsys.readouterr().out.splitlines()[::2] == [str(file) for file in pictures]
 
-    def test_a_picture_that_is_stored_on_its_side_is_turned_upright(self, predict, adapter, pictures, tmp_path):
+    def test_a_picture_is_rotated_as_its_metadata_says(self, predict, adapter, pictures, tmp_path):
         exif = Image.Exif()
-        exif[0x0112] = 6  # orientation: to be shown turned clockwise
+        exif[0x0112] = 6  # orientation: rotate clockwise for display
         lying = Image.open(pictures[2]).transpose(Image.Transpose.ROTATE_90)
         lying.save(tmp_path / "lying.png", exif=exif)
         printed = predict(adapter, tmp_path / "lying.png", pictures[2])
         assert printed[str(tmp_path / "lying.png")] == printed[str(pictures[2])]
 
-    def test_another_base_can_be_named(self, predict, forgetful, pictures, tmp_path):
+    def test_another_clip_can_be_given(self, predict, forgetful, pictures, tmp_path):
         moved = save_adapter(tmp_path, mudpt_config())
         config = json.loads((moved / "adapter_config.json").read_text())
         (moved / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/gone/clip"}))
         printed = predict(moved, pictures[0], "--model_name_or_path", demo.MODEL_PATH)
         assert_same(printed[str(pictures[0])], expected(moved, Image.open(pictures[0]), CLASS_NAMES, "{}."))
 
-    def test_lora_takes_its_classes_from_the_result_beside_it(self, predict, pictures, tmp_path):
+    def test_lora_takes_its_classes_from_result_json(self, predict, pictures, tmp_path):
         config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
         save_adapter(tmp_path, config)
         result = {
@@ -178,42 +178,42 @@ class TestMistakes:
         monkeypatch.setattr(CLIPModel, "from_pretrained", lambda *args, **kwargs: pytest.fail("a model was loaded"))
 
     def test_a_folder_without_an_adapter_is_named(self, predict, pictures, tmp_path):
-        with pytest.raises(ValueError, match=f"{tmp_path} holds no adapter_config.json"):
+        with pytest.raises(ValueError, match=f"{tmp_path} .*no adapter_config.json"):
             predict(tmp_path, pictures[0])
 
-    def test_an_adapter_that_is_nowhere_is_named(self, predict, pictures):
-        with pytest.raises(ValueError, match="no/where is no folder, and no adapter of the Hub"):
+    def test_an_adapter_that_is_missing_is_named(self, predict, pictures):
+        with pytest.raises(ValueError, match="no/where .*Hub"):
             predict("no/where", pictures[0])
 
     def test_a_config_that_cannot_be_read_is_named(self, predict, pictures, tmp_path):
         (tmp_path / "adapter_config.json").write_text("{")
-        with pytest.raises(ValueError, match=f"{tmp_path} has an unreadable adapter_config.json"):
+        with pytest.raises(ValueError, match=f"{tmp_path} .*unreadable adapter_config.json"):
             predict(tmp_path, pictures[0])
 
     def test_a_picture_that_is_missing_is_named(self, predict, adapter, pictures):
-        with pytest.raises(ValueError, match="gone.png is no file"):
+        with pytest.raises(ValueError, match="gone.png"):
             predict(adapter, pictures[0], "gone.png")
 
-    def test_a_file_that_is_no_picture_is_named(self, predict, adapter, pictures, tmp_path):
+    def test_a_file_that_is_not_a_picture_is_named(self, predict, adapter, pictures, tmp_path):
         (tmp_path / "text.png").write_text("no picture")
-        with pytest.raises(ValueError, match="text.png cannot be read as a picture"):
+        with pytest.raises(ValueError, match="text.png cannot be read"):
             predict(adapter, pictures[0], tmp_path / "text.png")
 
-    def test_classes_that_nobody_remembers_must_be_given(self, predict, forgetful, pictures):
-        with pytest.raises(ValueError, match="does not remember the classes.*--classes"):
+    def test_classes_that_the_adapter_does_not_store_must_be_given(self, predict, forgetful, pictures):
+        with pytest.raises(ValueError, match="classes.*--classes"):
             predict(forgetful, pictures[0])
 
-    def test_lora_without_a_result_must_be_given_its_classes(self, predict, lora, pictures):
-        with pytest.raises(ValueError, match="does not remember the classes.*--classes"):
+    def test_the_classes_of_lora_without_a_result_must_be_given(self, predict, lora, pictures):
+        with pytest.raises(ValueError, match="classes.*--classes"):
             predict(lora, pictures[0])
 
-    def test_a_template_that_nobody_remembers_must_be_given(self, predict, forgetful, pictures):
-        with pytest.raises(ValueError, match="does not remember the text of a class.*--template"):
+    def test_a_template_that_the_adapter_does_not_store_must_be_given(self, predict, forgetful, pictures):
+        with pytest.raises(ValueError, match="text of a class.*--template"):
             predict(forgetful, pictures[0], "--classes", "star,heart")
 
     @pytest.mark.parametrize("classes", ["star", "", "star,"])
     def test_fewer_than_two_classes_are_refused(self, predict, adapter, pictures, classes):
-        with pytest.raises(ValueError, match="--classes needs at least two names"):
+        with pytest.raises(ValueError, match="--classes .*at least two"):
             predict(adapter, pictures[0], "--classes", classes)
 
     def test_a_class_given_twice_is_named(self, predict, adapter, pictures):
@@ -225,30 +225,30 @@ class TestMistakes:
         with pytest.raises(ValueError, match=f"template='{template}' is not a text that holds {{}} once"):
             predict(adapter, pictures[0], "--template", template)
 
-    def test_fewer_than_one_class_to_print_is_refused(self, predict, adapter, pictures):
-        with pytest.raises(ValueError, match="--top 0 must be at least 1"):
+    def test_top_must_be_at_least_one(self, predict, adapter, pictures):
+        with pytest.raises(ValueError, match="--top 0 "):
             predict(adapter, pictures[0], "--top", 0)
 
-    def test_a_base_folder_of_another_machine_is_named(self, predict, pictures, tmp_path):
+    def test_a_clip_in_a_folder_of_another_machine_is_named(self, predict, pictures, tmp_path):
         mudpt_config(base_model_name_or_path="/gone/clip").save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="CLIP /gone/clip is no folder.*--model_name_or_path"):
+        with pytest.raises(ValueError, match="/gone/clip .*--model_name_or_path"):
             predict(tmp_path, pictures[0])
 
-    def test_an_adapter_that_names_no_base_needs_one(self, predict, pictures, tmp_path):
+    def test_a_clip_that_the_adapter_does_not_name_must_be_given(self, predict, pictures, tmp_path):
         mudpt_config().save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="does not name its CLIP.*--model_name_or_path"):
+        with pytest.raises(ValueError, match="CLIP.*--model_name_or_path"):
             predict(tmp_path, pictures[0])
 
 
-def test_a_picture_that_breaks_off_is_named(predict, adapter, tmp_path):
+def test_a_truncated_picture_is_named(predict, adapter, tmp_path):
     demo.paint(CLASS_NAMES[0], "noisy", np.random.default_rng(0)).save(tmp_path / "half.jpg")
     whole = (tmp_path / "half.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) - 200])
-    with pytest.raises(ValueError, match="half.jpg breaks off or is damaged"):
+    with pytest.raises(ValueError, match="half.jpg is truncated"):
         predict(adapter, tmp_path / "half.jpg")
 
 
-def test_a_base_of_another_width_is_refused_by_the_adapter(predict, adapter, pictures, tmp_path):
+def test_a_clip_of_another_width_is_refused(predict, adapter, pictures, tmp_path):
     config = json.loads((adapter / "adapter_config.json").read_text())
     for file in adapter.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The report of a folder of experiments, as its users ask for it."""
+"""examples/report.py, as a user calls it."""
 
 import re
 import runpy
@@ -42,7 +42,7 @@ def write(folder: Path, *results) -> Path:
     return folder
 
 
-def test_the_script_writes_the_report_with_its_pictures(run, tmp_path):
+def test_the_script_writes_the_report_with_its_plots(run, tmp_path):
     done = run(write(tmp_path, result(dataset="faded")), "--picture", tmp_path / "docs" / "look.png")
     assert done.code == 0, done.stderr
     assert done.stdout == markdown_report([result(dataset="faded")], pictures={})
@@ -55,7 +55,7 @@ def test_the_script_writes_the_report_with_its_pictures(run, tmp_path):
             assert picture.format == "PNG" and picture.width >= 600 and len(picture.getcolors(2**20)) > 50
 
 
-def test_pictures_stay_in_the_folder_whatever_a_data_set_is_called(run, tmp_path):
+def test_plots_stay_in_the_output_folder_whatever_the_name_of_a_data_set_is(run, tmp_path):
     folder = write(tmp_path / "results", result(dataset=".."), result(dataset="/a/../b"))
     done = run(folder, "--output_dir", tmp_path / "out")
     assert done.code == 0, done.stderr
@@ -63,32 +63,32 @@ def test_pictures_stay_in_the_folder_whatever_a_data_set_is_called(run, tmp_path
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {"", ".md"}  # folders, and the report
 
 
-def test_several_data_sets_have_their_pictures_in_folders(run, tmp_path):
+def test_several_data_sets_have_separate_folders_of_plots(run, tmp_path):
     folder = write(tmp_path, result(dataset="dtd"), result(dataset="ucf101"))
     assert run(folder, "--output_dir", tmp_path / "out").code == 0
     assert (tmp_path / "out" / "ucf101" / "overview.png").is_file()
     assert "(ucf101/overview.png)" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
-def test_published_numbers_are_printed_as_others_and_only_when_asked(run, tmp_path):
+def test_published_numbers_are_printed_only_with_the_flag_and_marked_as_not_reproduced(run, tmp_path):
     folder = write(tmp_path, result())
-    asked, plain = run(folder, "--published").stdout, run(folder).stdout
-    assert "not reproduced here" in asked and "not reproduced" not in plain
-    assert cells(asked, "Base to new: 16 shots")[6][:4] == ["MaPLe", "82.28", "75.14", "78.55"]
-    assert "≈83.0" in asked and "python examples/sweep.py --coop_root DIR" in asked
+    published, plain = run(folder, "--published").stdout, run(folder).stdout
+    assert "not reproduced here" in published and "not reproduced" not in plain
+    assert cells(published, "Base to new: 16 shots")[6][:4] == ["MaPLe", "82.28", "75.14", "78.55"]
+    assert "≈83.0" in published and "python examples/sweep.py --coop_root DIR" in published
 
 
 @pytest.mark.parametrize("flag", [[], ["--picture", "look.png"]])
 def test_a_folder_without_results_is_refused(run, tmp_path, flag):
     done = run(tmp_path, *flag)
-    assert done.code == 2 and "holds no result.json" in done.stderr
+    assert done.code == 2 and "result.json" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_of_several_data_sets_is_refused_before_anything_is_written(run, tmp_path):
+def test_an_overview_of_several_data_sets_is_refused_before_anything_is_written(run, tmp_path):
     folder = write(tmp_path / "runs", result(dataset="dtd"), result(dataset="ucf101"))
     done = run(folder, "--picture", tmp_path / "look.png")
-    assert done.code == 2 and "one data set" in done.stderr
+    assert done.code == 2 and "--picture" in done.stderr and "dtd, ucf101" in done.stderr
     assert not (folder / "report").exists() and not (tmp_path / "look.png").exists()
 
 

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 @pytest.fixture
 def preset(monkeypatch):
-    """A preset, as one adds it to `peft_mudpt/presets.py`."""
+    """Add a preset, as a contributor would in `peft_mudpt/presets.py`."""
     monkeypatch.setitem(PRESETS, "short_prompts", dict(num_virtual_tokens=2, prompt_depth=1, fusion_type="linear"))
     return "short_prompts"
 
 
 @pytest.fixture
 def variant(monkeypatch):
-    """A variant of LoRA, as one adds it to `METHODS` in `peft_mudpt/lab/methods.py`."""
+    """Add a variant of LoRA, as a contributor would in `METHODS` in `peft_mudpt/lab/methods.py`."""
     record = Method(
         "lora_of_values",
         "LoRA on the values alone",
@@ -43,7 +43,7 @@ def variant(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["preset", "variant"])
-def test_a_new_method_is_trained_described_tabulated_and_drawn(kind, request, tmp_path):
+def test_a_new_method_is_trained_and_appears_in_cards_tables_and_plots(kind, request, tmp_path):
     name = request.getfixturevalue(kind)
     pictures = {"train_dir": save_pictures(tmp_path / "train", 3), "test_dir": save_pictures(tmp_path / "test", 2)}
     for method in (name, "zero_shot"):
@@ -56,27 +56,27 @@ def test_a_new_method_is_trained_described_tabulated_and_drawn(kind, request, tm
     assert f"(`{name}`" in card and find_method(name).title in card and str(tmp_path) not in card
     results = read_results(tmp_path / "lab")
     assert f"\n| {name} | " in markdown_report(results, pictures={})
-    drawn = plot_all(results)["accuracy_by_shots.png"]
-    assert name in [text.get_text() for legend in drawn.legends for text in legend.get_texts()]
+    figure = plot_all(results)["accuracy_by_shots.png"]
+    assert name in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
-def test_a_preset_without_a_record_is_a_method_called_like_it(preset):
+def test_a_preset_without_a_record_is_a_method_with_the_same_name(preset):
     method = find_method(preset)
     assert (method.title, method.adapter, method.put_on) == (preset, MuDPTConfig, put_adapter_on)
     assert list(all_methods())[-1] == preset
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_says_its_image_features_are_plain_has_no_prompts_there(name):
+def test_image_features_are_plain_only_without_vision_prompts_and_without_lora(name):
     method = find_method(name)
     prompts_images = method.adapter is MuDPTConfig and MuDPTConfig(**method.fields).num_tokens("vision") > 0
     assert method.plain_image_features is not (prompts_images or name == "lora")
 
 
-def test_names_of_methods_are_spelled_in_one_file():
-    room = Path(run.__globals__["__file__"]).parent
-    texts = {path: path.read_text(encoding="utf-8") for path in room.rglob("*.py")}
-    allowed = {room / "methods.py", room / "report" / "published.py"}
+def test_only_the_records_compare_names_of_methods():
+    lab = Path(run.__globals__["__file__"]).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in lab.rglob("*.py")}
+    allowed = {lab / "methods.py", lab / "report" / "published.py"}
     for name in METHODS:
         others = [path for path, text in texts.items() if path not in allowed and f'== "{name}"' in text]
         assert others == []

@@ -1,4 +1,4 @@
-"""What can be asked of an experiment, and what is refused."""
+"""The flags of an experiment, and the values that are refused."""
 
 import pytest
 from transformers import HfArgumentParser
@@ -20,22 +20,22 @@ from peft_mudpt.lab.protocols import ProtocolOptions
         ({"template": "a photo"}, "--template='a photo' is not a text that holds {} once"),
         ({"protocol": "fewshot"}, "--protocol='fewshot' is not one of few-shot, base-to-new"),
         ({"method_kwargs": "{depth"}, "--method_kwargs '{depth' is not JSON"),
-        ({"method_kwargs": "3"}, "--method_kwargs '3' must be an object"),
-        ({"train_dir": "a", "dataset_name": "b"}, "--train_dir and --dataset_name are two data sets"),
-        ({"train_dir": "a", "dataset": "plain"}, "--train_dir and --dataset are two data sets"),
-        ({"test_dir": "a"}, "--test_dir goes with --train_dir"),
-        ({"train_dir": "a", "test_dir": "a"}, "it would test on what it trains on"),
-        ({"coop_root": "nowhere"}, "--coop_root nowhere is no folder"),
+        ({"method_kwargs": "3"}, "--method_kwargs '3'"),
+        ({"train_dir": "a", "dataset_name": "b"}, "--train_dir and --dataset_name"),
+        ({"train_dir": "a", "dataset": "plain"}, "--train_dir and --dataset "),
+        ({"test_dir": "a"}, "--test_dir needs --train_dir"),
+        ({"train_dir": "a", "test_dir": "a"}, "--test_dir a equals --train_dir"),
+        ({"coop_root": "nowhere"}, "--coop_root nowhere"),
         ({"coop_root": "."}, "--coop_root needs --dataset"),
-        ({"targets": "plain"}, "--targets goes with cross-dataset or domain-generalization, not with few-shot"),
-        ({"train_dir": "a", "protocol": "cross-dataset"}, "cross-dataset from --train_dir needs --targets"),
-        ({"output_dir": __file__}, "is a file; give a folder"),
-        ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "starts over"),
+        ({"targets": "plain"}, "--targets needs --protocol cross-dataset or domain-generalization; found few-shot"),
+        ({"train_dir": "a", "protocol": "cross-dataset"}, "cross-dataset with --train_dir needs --targets"),
+        ({"output_dir": __file__}, f"--output_dir {__file__} is a file"),
+        ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "--resume_from_checkpoint"),
         ({"push_to_hub": True}, "--push_to_hub needs --hub_model_id"),
-        ({"push_to_hub": True, "hub_model_id": "a/b", "method": "zero_shot"}, "zero_shot has none"),
+        ({"push_to_hub": True, "hub_model_id": "a/b", "method": "zero_shot"}, "method zero_shot"),
     ],
 )
-def test_mistakes_are_named(fields, message):
+def test_the_error_names_the_flag_and_its_value(fields, message):
     with pytest.raises(ValueError) as error:
         Arguments(**fields)
     assert message in str(error.value)
@@ -46,10 +46,10 @@ def test_help_lists_the_flags_from_the_clip_to_the_output(capsys):
         HfArgumentParser(Arguments).parse_args(["--help"])
     shown = capsys.readouterr().out
     flags = ["--model_name_or_path", "--method", "--dataset", "--protocol", "--optimizer", "--output_dir"]
-    places = [shown.index(f"  {flag} ") for flag in flags]
-    assert places == sorted(places)
+    positions = [shown.index(f"  {flag} ") for flag in flags]
+    assert positions == sorted(positions)
 
 
-def test_a_part_of_the_arguments_is_what_a_room_reads():
+def test_a_part_of_the_arguments_has_only_the_options_of_its_class():
     part = Arguments(shots=2, method="coop").part(ProtocolOptions)
     assert part == ProtocolOptions(shots=2) and not hasattr(part, "method")

@@ -1,4 +1,4 @@
-"""Adapters, checkpoints and results that an earlier version has written still load and go on."""
+"""Adapters, checkpoints and results that an earlier version has written can still be loaded and resumed."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ ASKED = {"train_dir": "pictures", "shots": 2, "max_train_steps": 4, "learning_ra
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, fresh_accelerator):
-    """A folder with the pictures of the earlier runs, where these runs are kept."""
+    """A working folder with copies of the earlier runs and of their pictures."""
     rng = np.random.default_rng(3)
     for name in CLASSES:
         folder = tmp_path / "pictures" / name.replace(" ", "_")
@@ -40,7 +40,7 @@ def workplace(tmp_path, monkeypatch, fresh_accelerator):
 @pytest.mark.parametrize(
     ("adapter", "template"), [("maple", "of a {}."), ("lora", "a photo of a {}."), ("whole", "of a {}.")]
 )
-def test_an_adapter_computes_what_it_did(adapter, template):
+def test_an_adapter_gives_the_recorded_logits(adapter, template):
     clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
     model = PeftModel.from_pretrained(clip, EARLIER / adapter).eval()
     classifier = MuDPTClassifier(model, CLASSES[:3], template, AutoTokenizer.from_pretrained(demo.MODEL_PATH))
@@ -51,7 +51,7 @@ def test_an_adapter_computes_what_it_did(adapter, template):
         torch.testing.assert_close(classifier(images).logits, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(workplace):
+def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(workplace):
     options = {"method": "coop", "method_kwargs": '{"num_virtual_tokens": 2}', "checkpointing_steps": 2}
     result = run(Arguments(**ASKED, **options, output_dir="interrupted", resume_from_checkpoint="latest"))
     assert result["steps"] == 4
@@ -68,7 +68,7 @@ def test_a_finished_run_is_not_run_again(workplace):
     assert (workplace / "maple" / "result.json").read_text() == before
 
 
-def test_a_protocol_that_was_spelled_otherwise_is_the_same_protocol(workplace):
+def test_a_protocol_in_its_earlier_spelling_is_the_same_protocol(workplace):
     options = {"method": "zero_shot", "protocol": "domain-generalization", "targets": "plain,dark"}
     result = run(Arguments(**ASKED, **options, output_dir="transfer"))
     assert result["arguments"]["protocol"] == "domain-generalization"

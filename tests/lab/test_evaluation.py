@@ -1,4 +1,4 @@
-"""How many pictures are named rightly."""
+"""Accuracy, in total and per class."""
 
 import pytest
 import torch
@@ -13,16 +13,18 @@ NAMES = ["filled red star", "hollow blue heart", "filled green cross"]
 
 
 class Parrot(torch.nn.Module):
-    """Answers what stands in the picture."""
+    """Predicts the class whose label is the value of the picture."""
 
     def forward(self, pixel_values):
         return ImageClassifierOutputWithNoAttention(logits=torch.eye(3)[pixel_values.flatten()])
 
 
 def accuracy_of(predicted, labels, names=NAMES, batch_size=2):
-    """Evaluate a classifier that answers `predicted`, one class per picture."""
-    rows = [{"pixel_values": torch.tensor([p]), "labels": torch.tensor(label)} for p, label in zip(predicted, labels)]
-    return evaluate(Accelerator(), Parrot(), DataLoader(rows, batch_size), names)
+    """Evaluate a classifier that predicts `predicted`, one class per picture."""
+    samples = [
+        {"pixel_values": torch.tensor([p]), "labels": torch.tensor(label)} for p, label in zip(predicted, labels)
+    ]
+    return evaluate(Accelerator(), Parrot(), DataLoader(samples, batch_size), names)
 
 
 def test_accuracy_is_over_pictures_and_mean_class_accuracy_over_classes():
@@ -31,6 +33,6 @@ def test_accuracy_is_over_pictures_and_mean_class_accuracy_over_classes():
     assert metrics["classes"] == {NAMES[0]: [3, 3], NAMES[1]: [1, 2], NAMES[2]: [0, 0]}
 
 
-def test_classes_that_share_a_name_are_counted_apart():
+def test_classes_that_share_a_name_are_counted_separately():
     metrics = accuracy_of([0, 1, 0], [0, 1, 1], names=["crane", "crane", "cat"])
     assert metrics["classes"] == {"crane [0]": [1, 1], "crane [1]": [1, 2], "cat": [0, 0]}

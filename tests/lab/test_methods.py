@@ -1,4 +1,4 @@
-"""The methods that are compared."""
+"""The methods that the lab compares."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_zero_shot_trains_nothing():
     assert trainable(learner("zero_shot").model) == {}
 
 
-def test_a_linear_probe_trains_one_layer_on_normalised_image_features():
+def test_a_linear_probe_trains_one_layer_on_normalized_image_features():
     model = learner("linear_probe").model
     assert trainable(model) == {"head.weight": (2, 64), "head.bias": (2,)}
     torch.nn.init.normal_(model.head.weight)
@@ -51,22 +51,22 @@ def test_lora_trains_the_queries_keys_and_values_of_both_towers():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_trains_its_prompts_alone(name):
+def test_a_preset_trains_only_its_adapter(name):
     assert all(".mudpt_adapters." in parameter for parameter in trainable(learner(name).model))
 
 
-def test_text_prompts_stand_in_the_place_of_the_templates_first_words():
+def test_text_prompts_replace_the_first_words_of_the_template():
     assert learner("maple").template_after_prompts == "of a {}."
     assert learner("mudpt", template="a photo of {} here").template_after_prompts == "{} here"
 
 
 @pytest.mark.parametrize(("name", "starts"), [("mudpt", "a photo of a"), ("maple", "a photo"), ("coop", None)])
-def test_text_prompts_start_from_these_words_but_coops_at_random(name, starts):
+def test_text_prompts_are_initialized_from_the_words_they_replace_except_in_coop(name, starts):
     assert learner(name).model.peft_config["default"].text_prompt_init_text == starts
 
 
 @pytest.mark.parametrize("name", ["zero_shot", "linear_probe", "lora", "vpt_deep"])
-def test_where_no_text_prompt_stands_the_data_sets_own_text_is_kept(name):
+def test_methods_without_text_prompts_use_the_template_of_the_data_set(name):
     assert learner(name).template_after_prompts is None
     assert learner(name, template="one {}").template_after_prompts == "one {}"
 
@@ -80,18 +80,18 @@ def test_fields_of_the_config_may_be_changed(name, fields):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("mudp", {}, "Unknown method 'mudp'; there are zero_shot, linear_probe, lora, coop"),
-        ("zero_shot", {"r": 2}, "zero_shot has no config"),
-        ("lora", {"rank": 2}, "do not go with lora"),
-        ("mudpt", {"depth": 2}, "do not go with mudpt"),
+        ("mudp", {}, "'mudp'.* zero_shot, linear_probe, lora, coop"),
+        ("zero_shot", {"r": 2}, "zero_shot .*--method_kwargs {'r': 2}"),
+        ("lora", {"rank": 2}, "--method_kwargs {'rank': 2} .*lora"),
+        ("mudpt", {"depth": 2}, "--method_kwargs {'depth': 2} .*mudpt"),
     ],
 )
-def test_mistakes_are_named(name, fields, message):
+def test_an_unknown_method_or_field_is_named(name, fields, message):
     with pytest.raises(ValueError, match=message):
         learner(name, fields)
 
 
-def test_a_probe_leaves_clip_frozen():
+def test_a_linear_probe_freezes_the_clip():
     probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), 2)
     probe(torch.randn(2, 3, 32, 32)).logits.sum().backward()
     assert all(parameter.grad is None for parameter in probe.clip.parameters())

@@ -1,4 +1,4 @@
-"""Who is trained on what and tested on what."""
+"""The classes and data sets that a protocol uses for training and testing."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def task_of(data, **fields):
 
 
 def named(pictures, class_names):
-    """The class of each picture, by the order in which the embedded world draws them and by label."""
+    """The class name of each picture."""
     return [class_names[label] for label in pictures["label"][:]]
 
 
@@ -30,22 +30,23 @@ def test_few_shot_trains_and_tests_on_all_classes(data):
     assert task.class_names == task.tests["test"].class_names == list(demo.CLASS_NAMES)
 
 
-def test_base_to_new_trains_on_the_base_classes_and_tests_on_each_half_by_itself(data):
+def test_base_to_new_trains_on_the_base_classes_and_tests_each_half_separately(data):
     task = task_of(data, protocol="base-to-new")
     assert task.class_names == task.tests["base"].class_names == list(demo.CLASS_NAMES[:48])
     assert task.tests["new"].class_names == list(demo.CLASS_NAMES[48:])
     for test in task.tests.values():
+        # item i of the embedded test split shows class i // 10
         right = [demo.CLASS_NAMES[int(item.split("[")[1][:-1]) // 10] for item in test.pictures["item"][:]]
         assert named(test.pictures, test.class_names) == right and len(right) == 480
 
 
-def test_the_base_draw_is_the_part_of_the_whole_draw_that_is_base(data):
+def test_base_to_new_trains_on_the_base_pictures_of_the_few_shot_draw(data):
     whole, base = task_of(data).train, task_of(data, protocol="base-to-new").train
-    assert base["item"][:] == [row["item"] for row in whole if row["label"] < 48]
+    assert base["item"][:] == [example["item"] for example in whole if example["label"] < 48]
 
 
 @pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalization"])
-def test_targets_are_tested_on_beside_the_source(data, protocol):
+def test_the_source_and_the_targets_are_tested(data, protocol):
     task = task_of(data, protocol=protocol, targets="plain, dark")
     assert list(task.tests) == ["faded", "plain", "dark"]
     assert task.tests["dark"].pictures["item"][0] == "dark/test[0]"
@@ -67,7 +68,7 @@ def test_coops_targets_are_the_other_data_sets_or_the_variants_of_imagenet(tmp_p
 
 
 @pytest.mark.parametrize("protocol", ["few-shot", "base-to-new"])
-def test_validation_sees_the_training_classes_validation_pictures_alone(data, protocol):
+def test_validation_uses_only_validation_pictures_of_the_training_classes(data, protocol):
     task = task_of(data, protocol=protocol, evaluate_on="validation")
     assert list(task.tests) == ["validation"] and task.tests["validation"].class_names == task.class_names
     assert all(item.startswith("faded/validation[") for item in task.tests["validation"].pictures["item"][:])
@@ -75,9 +76,9 @@ def test_validation_sees_the_training_classes_validation_pictures_alone(data, pr
 
 
 @pytest.mark.parametrize(
-    ("targets", "message"), [("plain,plain", "'plain' twice"), ("faded", "trained on"), (",", "no data")]
+    ("targets", "message"), [("plain,plain", "'plain'"), ("faded", "'faded'"), (",", "--targets ','")]
 )
-def test_targets_that_make_no_sense_are_refused(data, targets, message):
+def test_repeated_missing_or_source_targets_are_refused(data, targets, message):
     with pytest.raises(ValueError, match=message):
         task_of(data, protocol="cross-dataset", targets=targets)
 

@@ -1,4 +1,4 @@
-"""Run folders and result files."""
+"""The folders of runs, and their result files."""
 
 import json
 
@@ -13,12 +13,12 @@ RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"argumen
 
 
 def start(folder, identity=IDENTITY, overwrite=False):
-    """What a run leaves in its folder before it trains."""
+    """Do to the folder what a run does before it trains."""
     with hold(folder, identity, overwrite):
         pass
 
 
-def test_a_result_comes_back_with_the_version_of_its_schema(tmp_path):
+def test_a_result_is_read_with_the_version_of_its_schema(tmp_path):
     write_result(tmp_path, {**RESULT, "dataset": "Blümchen"})
     assert read_result(tmp_path) == {**RESULT, "dataset": "Blümchen", "schema_version": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
@@ -26,15 +26,15 @@ def test_a_result_comes_back_with_the_version_of_its_schema(tmp_path):
 
 @pytest.mark.parametrize("result", [{**RESULT, "extra": 1}, {k: v for k, v in RESULT.items() if k != "items"}])
 def test_a_result_with_other_fields_is_not_written(tmp_path, result):
-    with pytest.raises(ValueError, match="differ: .*(extra|items)"):
+    with pytest.raises(ValueError, match="(extra|items)'\\]"):
         write_result(tmp_path, result)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["{half", json.dumps({"schema_version": 99}), "[]"])
-def test_a_file_that_is_no_result_of_this_version_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_result_of_this_version_is_refused(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
-    with pytest.raises(ValueError, match="un the experiment again|run the experiment again"):
+    with pytest.raises(ValueError, match=r"result.json .*(JSON|schema version (99|None))"):
         read_result(tmp_path)
 
 
@@ -42,7 +42,7 @@ def test_results_are_found_at_any_depth(tmp_path):
     for name in ("b/c", "a"):
         write_result(tmp_path / name, {**RESULT, "dataset": name})
     assert [result["dataset"] for result in read_results(tmp_path)] == ["a", "b/c"]
-    with pytest.raises(ValueError, match="holds no result.json: run examples/fewshot.py"):
+    with pytest.raises(ValueError, match="nowhere .*result.json.*examples/fewshot.py"):
         read_results(tmp_path / "nowhere")
 
 
@@ -52,7 +52,7 @@ def test_an_empty_or_a_missing_folder_is_free(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
+def test_a_run_may_use_its_own_folder_before_and_after_it_finishes(tmp_path):
     start(tmp_path)
     assert claim(tmp_path, IDENTITY) is None
     write_result(tmp_path, RESULT)
@@ -63,23 +63,23 @@ def test_a_folder_of_the_same_run_is_its_own_finished_or_not(tmp_path):
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path, left):
     start(tmp_path)
     (tmp_path / left).mkdir()
-    with pytest.raises(ValueError, match="holds another run .seed: 1 there, 2 asked.*--overwrite_output_dir"):
+    with pytest.raises(ValueError, match="another run .seed: 1 .* 2 .*--overwrite_output_dir"):
         claim(tmp_path, {**IDENTITY, "seed": 2})
 
 
-def test_a_run_that_failed_and_left_nothing_is_in_nobodys_way(tmp_path):
+def test_a_failed_run_without_checkpoints_does_not_block_its_folder(tmp_path):
     start(tmp_path)
     assert claim(tmp_path, {**IDENTITY, "seed": 2}) is None
 
 
-def test_a_folder_where_a_process_is_at_work_is_refused(tmp_path):
+def test_a_folder_that_another_process_uses_is_refused(tmp_path):
     with hold(tmp_path, IDENTITY):
-        with pytest.raises(ValueError, match="Another process is at work"):
+        with pytest.raises(ValueError, match=f"process .*{tmp_path}"):
             start(tmp_path)
     start(tmp_path)
 
 
-def test_a_run_that_fails_lets_others_at_its_folder(tmp_path):
+def test_a_run_that_fails_unlocks_its_folder(tmp_path):
     with pytest.raises(RuntimeError), hold(tmp_path, IDENTITY):
         raise RuntimeError
     start(tmp_path)
@@ -93,13 +93,13 @@ def test_a_folder_with_a_readme_of_its_own_is_free(tmp_path):
     assert (tmp_path / "README.md").exists()
 
 
-def test_an_adapter_of_no_known_run_is_not_written_over(tmp_path):
+def test_an_adapter_without_a_record_of_its_run_is_not_overwritten(tmp_path):
     (tmp_path / "adapter_config.json").touch()
-    with pytest.raises(ValueError, match="holds adapter_config.json, of no run that is known"):
+    with pytest.raises(ValueError, match="adapter_config.json, .*run.json"):
         claim(tmp_path, IDENTITY)
 
 
-def test_overwriting_deletes_the_runs_files_and_nothing_else_once_the_new_run_starts(tmp_path):
+def test_overwriting_deletes_only_the_files_of_the_run_when_the_new_run_starts(tmp_path):
     start(tmp_path)
     (tmp_path / "adapter_config.json").touch()
     (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)

@@ -40,7 +40,7 @@ def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_stages_find_what_the_flags_find(folder, tmp_path):
+def test_the_stages_give_the_same_result_as_the_flags(folder, tmp_path):
     outcome = execute(prepare(experiment(folder)))
     result = record(outcome, tmp_path / "python")
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -53,7 +53,7 @@ def test_the_stages_find_what_the_flags_find(folder, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_what_is_asked_in_python_is_what_is_asked_by_flags(folder):
+def test_an_experiment_in_python_has_the_options_of_the_flags(folder):
     asked = experiment(folder, method_kwargs={"num_virtual_tokens": 2}, template="one {}").asked
     options = {"method": "coop", "method_kwargs": '{"num_virtual_tokens": 2}', "template": "one {}"}
     assert asked == what_was_asked(Arguments(train_dir=folder, shots=2, max_train_steps=3, **options))
@@ -64,7 +64,7 @@ def test_options_may_name_the_data(folder):
     assert named.asked["train_dir"] == folder and prepare(named).data.class_names == sorted(CLASSES)
 
 
-def test_two_runs_in_one_process_do_not_disturb_each_other(folder):
+def test_two_runs_in_one_process_do_not_influence_each_other(folder):
     alone = [learned(execute(prepare(experiment(folder, seed=seed))).plan) for seed in (1, 2)]
     plans = [prepare(experiment(folder, seed=seed)) for seed in (1, 2)]
     together = [learned(execute(plan).plan) for plan in reversed(plans)][::-1]
@@ -74,7 +74,7 @@ def test_two_runs_in_one_process_do_not_disturb_each_other(folder):
 def test_a_run_leaves_no_hook_behind(folder, tmp_path):
     plan = prepare(experiment(folder))
     execute(plan, Checkpoints(tmp_path / "run", plan.experiment.asked, every=1))
-    plan.accelerator.save_state(str(tmp_path / "state"))  # which would ask the hooks
+    plan.accelerator.save_state(str(tmp_path / "state"))  # would call hooks that were left
     assert not list((tmp_path / "state").glob("*.safetensors"))
 
 
@@ -84,18 +84,18 @@ def test_preparing_and_executing_write_nothing(folder, tmp_path, monkeypatch):
     assert outcome.summary["accuracy"] is not None and list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_another_run_is_not_written_over(folder, tmp_path):
+def test_a_folder_that_holds_a_result_is_not_overwritten(folder, tmp_path):
     record(execute(prepare(experiment(folder))), tmp_path / "run")
     before = (tmp_path / "run" / "result.json").read_bytes()
     other = execute(prepare(experiment(folder, "zero_shot")))
-    with pytest.raises(ValueError, match="holds another run .*method"):
+    with pytest.raises(ValueError, match="another run .*method"):
         record(other, tmp_path / "run")
-    with pytest.raises(ValueError, match="holds the result of this very run"):
+    with pytest.raises(ValueError, match=f"{tmp_path / 'run'} .*this run"):
         record(execute(prepare(experiment(folder))), tmp_path / "run")
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
-def test_a_method_may_start_from_the_training_pictures(folder, monkeypatch, tmp_path):
+def test_a_method_may_initialize_its_parameters_from_the_training_pictures(folder, monkeypatch, tmp_path):
     seen = []
 
     def initialize(model, loader):
@@ -109,14 +109,14 @@ def test_a_method_may_start_from_the_training_pictures(folder, monkeypatch, tmp_
     execute(plan, Checkpoints(tmp_path, plan.experiment.asked, every=1))
     assert seen == [("PeftModel", (8, 3, 32, 32), [0, 1, 2, 3])]
     (started,) = learned(plan).values()
-    assert (started - 0.5).abs().max() < 0.01  # one step at the warm-up's rate does not lead far
+    assert (started - 0.5).abs().max() < 0.01  # one step at the warm-up rate changes little
     resumed = prepare(experiment(folder, steps=1))
     checkpoint = tmp_path / "checkpoints" / "step_00000001"
     execute(resumed, Checkpoints(tmp_path, resumed.experiment.asked, resume_from=checkpoint))
-    assert len(seen) == 1, "a run that goes on starts from its checkpoint"
+    assert len(seen) == 1, "a resumed run starts from its checkpoint, without the data"
 
 
-def test_a_card_names_no_path_of_this_machine(folder, tmp_path):
+def test_a_card_discloses_no_path_of_this_machine(folder, tmp_path):
     record(execute(prepare(experiment(folder))), tmp_path / "run")
     assert str(tmp_path) not in (tmp_path / "run" / "README.md").read_text()
     assert json.loads((tmp_path / "run" / "result.json").read_text())["arguments"]["train_dir"] == "train"

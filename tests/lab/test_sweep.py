@@ -1,4 +1,4 @@
-"""Which experiments a sweep makes, and how it goes through them."""
+"""The experiments of a sweep, and how they are run."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ def asked(runs, *names):
 
 
 def finish(run: Run, accuracy=0.0) -> None:
-    """As if the run had been done."""
+    """Write the files of a finished run."""
     asked = what_was_asked(run.arguments())
     with hold(run.folder, asked):
         nothing = {name: None for name in FIELDS if name != "schema_version"}
@@ -41,11 +41,11 @@ def test_other_protocols_take_the_largest_number_of_shots(tmp_path):
     assert asked(runs, "protocol", "shots", "seed") == [("base-to-new", 4, 1), ("base-to-new", 4, 2)]
 
 
-def test_what_is_not_trained_does_not_depend_on_shots(tmp_path):
+def test_a_method_that_is_not_trained_runs_with_one_number_of_shots(tmp_path):
     assert asked(sweep(tmp_path, methods=["zero_shot"]).runs({}), "shots", "seed") == [(4, 1), (4, 2)]
 
 
-def test_runs_of_several_data_sets_lie_apart(tmp_path):
+def test_runs_of_several_data_sets_have_separate_folders(tmp_path):
     runs = sweep(tmp_path, datasets=["plain", "dark"], shots=[1], seeds=[1]).runs({})
     assert asked(runs, "dataset") == [("plain",), ("dark",)]
     assert [run.folder.relative_to(tmp_path).parts[:2] for run in runs] == [
@@ -55,9 +55,10 @@ def test_runs_of_several_data_sets_lie_apart(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../elsewhere", "/elsewhere", "a\\b"])
-def test_a_data_set_whose_name_leads_out_of_the_folder_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="named after its data set"):
+def test_a_data_set_whose_name_is_no_folder_name_is_refused(tmp_path, name):
+    with pytest.raises(ValueError) as error:
         sweep(tmp_path, datasets=[name])
+    assert "folder" in str(error.value) and repr(name) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["..", "../mine", "/mine", "somebody/pets"])
@@ -94,20 +95,20 @@ def test_the_learning_rate_with_the_best_validation_accuracy_is_used_throughout(
 
 
 def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):
-    with pytest.raises(RuntimeError, match="No learning rate of few-shot / None / mudpt has a result"):
+    with pytest.raises(RuntimeError, match="few-shot / None / mudpt has no result"):
         sweep(tmp_path, learning_rate_factors=[1.0, 3.0]).chosen_learning_rates()
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"methods": ["mudp"]}, "Unknown method 'mudp'"),
-        ({"seeds": []}, "at least one of its seeds"),
-        ({"shots": [0]}, "--shots=0 is not at least 1"),
-        ({"flags": ["--seed", "3"]}, "decides --seed for each run; give --seeds"),
-        ({"flags": ["--evaluate_on=validation"]}, "decides --evaluate_on for each run; leave it out"),
-        ({"flags": ["--learning-rate", "3"]}, "decides --learning_rate for each run; give --learning_rate_factors"),
-        ({"methods": ["mudpt", "mudpt"]}, "runs everything once; its methods are"),
+        ({"methods": ["mudp"]}, "'mudp'"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"shots": [0]}, "--shots=0 "),
+        ({"flags": ["--seed", "3"]}, "--seed .*give --seeds"),
+        ({"flags": ["--evaluate_on=validation"]}, "--evaluate_on .*leave it out"),
+        ({"flags": ["--learning-rate", "3"]}, "--learning_rate .*give --learning_rate_factors"),
+        ({"methods": ["mudpt", "mudpt"]}, r"methods \['mudpt', 'mudpt'\]"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path, fields, message):
@@ -117,14 +118,14 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, fields, message):
 
 
 def stand_in(tmp_path, code="") -> list[str]:
-    """A command in the place of examples/fewshot.py, which notes what it is asked, and then runs `code`."""
+    """A command that replaces examples/fewshot.py: it records its flags, and then runs `code`."""
     script = tmp_path / "stand_in.py"
     notes = tmp_path / "notes"
     script.write_text(f"import sys\nopen({str(notes)!r}, 'a').write(repr(sys.argv[1:]) + '\\n')\n{code}")
     return [sys.executable, str(script)]
 
 
-def test_what_has_a_result_is_skipped(tmp_path):
+def test_a_run_that_has_a_result_is_skipped(tmp_path):
     runs = sweep(tmp_path / "lab").runs({})
     finish(runs[2])
     run_all(runs, stand_in(tmp_path), jobs=2, title="runs")
@@ -132,7 +133,7 @@ def test_what_has_a_result_is_skipped(tmp_path):
     assert sorted(noted) == sorted(repr(run.flags) for run in runs if run != runs[2])
 
 
-def test_a_run_that_fails_is_reported_with_its_last_words_after_the_others(tmp_path):
+def test_a_failed_run_is_reported_with_its_error_after_the_others_have_finished(tmp_path):
     runs = sweep(tmp_path / "lab").runs({})
     command = stand_in(tmp_path, "if '2' in sys.argv: raise ValueError('out of paint')")
     with pytest.raises(RuntimeError, match=r"2 of 4 runs failed(.|\n)*seed_2: ValueError: out of paint"):
@@ -140,7 +141,7 @@ def test_a_run_that_fails_is_reported_with_its_last_words_after_the_others(tmp_p
     assert len((tmp_path / "notes").read_text().splitlines()) == 4
 
 
-def test_a_learning_rate_that_was_too_high_is_passed_over(tmp_path):
+def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path):
     plan = sweep(tmp_path / "lab", learning_rate_factors=[1.0, 3.0])
     finish(plan.search_runs()[0], accuracy=10.0)
     command = stand_in(tmp_path, "raise FloatingPointError('The loss became nan')")
@@ -153,23 +154,23 @@ def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path):
     with hold(runs[3].folder, {**what_was_asked(runs[3].arguments()), "max_train_steps": 5}):
         pass
     (runs[3].folder / "adapter_config.json").touch()
-    with pytest.raises(ValueError, match="another run .max_train_steps: 5 there"):
+    with pytest.raises(ValueError, match="another run .max_train_steps: 5 "):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
     assert not (tmp_path / "notes").exists()
 
 
 def test_fewer_jobs_than_one_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="--jobs 0 is too few"):
+    with pytest.raises(ValueError, match="--jobs 0 "):
         run_all([], [], jobs=0, title="runs")
 
 
-def test_a_real_run_that_diverges_is_tolerated_and_a_mistaken_one_is_not(tmp_path):
+def test_a_diverging_run_fails_only_if_its_error_is_not_tolerated(tmp_path):
     command = [sys.executable, str(Path(__file__).parents[2] / "examples" / "fewshot.py")]
     plan = sweep(tmp_path / "lab", shots=[1], learning_rate_factors=[1e23, 2e23], flags=["--max_train_steps", "10"])
     run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=NO_NUMBER)
-    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: The loss became"):
+    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: "):
         run_all(plan.search_runs()[:1], command, jobs=1, title="runs")
 
 
-def test_runs_go_on_from_their_last_checkpoint(tmp_path):
+def test_runs_resume_from_their_last_checkpoint(tmp_path):
     assert set(asked(sweep(tmp_path).runs({}), "resume_from_checkpoint")) == {("latest",)}

@@ -1,1 +1,1 @@
-"""What the adapter costs, beside the straightforward way and plain CLIP: examples/benchmark.py."""
+"""Measures what the adapter costs, compared with padded texts and with plain CLIP: examples/benchmark.py."""

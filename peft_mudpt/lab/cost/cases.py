@@ -1,4 +1,4 @@
-"""What is measured: three ways to do the same training step and the same inference."""
+"""The cases of the benchmark: three ways to run the same training step and the same inference."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ...config import MuDPTConfig
 from ...towers.registry import family_of
 
 
-# padded: texts padded to the text tower's full length and encoded anew for each batch, as published code does.
-# ours: MuDPTClassifier. plain: CLIP's image tower alone, without prompts and without texts, which is the limit.
+# padded: texts are padded to the text tower's full length and encoded again for each batch, as in published code.
+# ours: MuDPTClassifier. plain: only CLIP's image tower, without prompts and texts, which is a lower bound.
 PADDED, OURS, PLAIN = "padded", "ours", "plain"
 WAYS = (PADDED, OURS, PLAIN)
 TRAINING, INFERENCE = "training", "inference"
@@ -29,7 +29,7 @@ MODELS = {
     "vit_b16": CLIPConfig(vision_config={"patch_size": 16}),
 }
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
-WORDS_PER_NAME = 4  # at most; ImageNet's names have one to a few
+WORDS_PER_NAME = 4  # at most; similar to the names of ImageNet
 
 Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)
 
@@ -43,9 +43,9 @@ class Case:
         model: one of `MODELS`; the weights are random.
         task: training or inference.
         classes: number of classes (C).
-        batch_size: images at a time (B).
-        autocast: bfloat16 autocast, or float32.
-        compiled: whether our way and plain CLIP go through `torch.compile`.
+        batch_size: images per batch (B).
+        autocast: True for bfloat16 autocast, False for float32.
+        compiled: True if the ways "ours" and "plain" use `torch.compile`.
     """
 
     model: str
@@ -57,37 +57,56 @@ class Case:
 
 
 def build_model(name: str, way: str, device: str) -> torch.nn.Module:
-    """A CLIP of this size: frozen for the plain way, with the default MuDPT adapter for the others."""
+    """
+    Build a CLIP with random weights: frozen for the way "plain", with the default MuDPT adapter for the others.
+
+    Args:
+        name: one of `MODELS`.
+        way: one of `WAYS`.
+        device: device of the model.
+
+    Returns:
+        The model.
+    """
     torch.manual_seed(0)
     config = MODELS[name]
-    # of the embedded tokenizer, which is the one at hand
+    # the texts are tokenized by the embedded tokenizer
     config.text_config.update({"bos_token_id": TOKENIZER.bos_token_id, "eos_token_id": TOKENIZER.eos_token_id})
     clip = CLIPModel(config)
     return (clip.requires_grad_(False) if way == PLAIN else get_peft_model(clip, MuDPTConfig())).to(device)
 
 
 def class_names(classes: int) -> list[str]:
-    """Names of one to four words, each of them one token."""
+    """
+    Make up class names of one to four words, each of which is one token.
+
+    Args:
+        classes: number of names.
+
+    Returns:
+        The names.
+    """
     words = sorted({word for name in demo.CLASS_NAMES for word in name.split()})
-    draw = random.Random(0)
-    return [" ".join(draw.choices(words, k=draw.randint(1, WORDS_PER_NAME))) for _ in range(classes)]
+    rng = random.Random(0)
+    return [" ".join(rng.choices(words, k=rng.randint(1, WORDS_PER_NAME))) for _ in range(classes)]
 
 
 def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], torch.Tensor]:
     """
-    One step of a case, ready to be called again and again.
+    Prepare one step of a case.
 
     Args:
         way: one of `WAYS`.
-        case: what to do.
-        model: which `build_model` has built for this way.
+        case: the case.
+        model: a model that `build_model` built for this way.
 
     Returns:
-        A function of nothing that returns what comes out of the model.
+        A function without arguments that runs the step and returns the logits (B, C), or for plain inference the image
+        features. It can be called repeatedly.
     """
     training, device, image_shape = case.task == TRAINING, model.device, family_of(model).image_shape(model.config)
     model.train(training)
-    # the plain image tower would have no backward pass without a gradient for the images
+    # without a gradient for the images, the frozen image tower would have no backward pass
     pixel_values = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=training and way == PLAIN)
     labels = torch.arange(case.batch_size, device=device) % case.classes
     logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain}[way](case, model)
@@ -105,10 +124,10 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
 
 def _padded(case: Case, model: torch.nn.Module) -> Logits:
     tokens = tokenize_classes(TOKENIZER, class_names(case.classes), "{}.")
-    # prompts and text together are as long as the text tower takes
+    # prompts and text together have the full length of the text tower
     family = family_of(model)
-    room = family.text.num_positions(family.text_tower(model)) - model.peft_config["default"].num_tokens("text")
-    padded = TOKENIZER.pad(tokens, padding="max_length", max_length=room, return_tensors="pt").to(model.device)
+    length = family.text.num_positions(family.text_tower(model)) - model.peft_config["default"].num_tokens("text")
+    padded = TOKENIZER.pad(tokens, padding="max_length", max_length=length, return_tensors="pt").to(model.device)
     return lambda pixel_values: model(**padded, pixel_values=pixel_values).logits_per_image
 
 
@@ -116,7 +135,7 @@ def _ours(case: Case, model: torch.nn.Module) -> Logits:
     classifier = MuDPTClassifier(model, class_names(case.classes), "{}.", TOKENIZER)
     if case.compiled and case.task == TRAINING:
         classifier.compile()
-    elif case.compiled:  # texts are remembered, which a compiled classifier does not do
+    elif case.compiled:  # a compiled classifier would not cache the text features
         family_of(model).vision_tower(model).compile()
     return lambda pixel_values: classifier(pixel_values).logits
 

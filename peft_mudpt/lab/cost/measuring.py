@@ -1,4 +1,4 @@
-"""How it is measured: times in turns in one process, peak memory in a process of its own."""
+"""Measures time and memory: times in turns in one process, peak memory in a separate process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from ..environment import peak_memory_bytes, reset_peak_memory
 from .cases import Case, build_model, way_to_run
 
 
-# Freed blocks go back to the system at once: what is measured is memory in use, not the C library's fragmentation.
+# With these settings the C library returns freed blocks at once, so that the peak shows memory in use without
+# fragmentation.
 UNFRAGMENTED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_MMAP_MAX_": "1000000"}
 LEAST_ROUNDS = 2
 
 
 def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: float) -> dict[str, list[float]]:
     """
-    Time several ways in turns, so that what the machine does besides falls on all of them.
+    Time several ways in turns, so that other load on the machine affects all of them equally.
 
     Args:
-        steps: by way, what is timed.
-        seconds_per_way: each is timed again until it has taken so long; twice at least.
+        steps: the step of each way.
+        seconds_per_way: each step is repeated until it has taken this many seconds, and at least twice.
 
     Returns:
-        By way the seconds of each step, in order.
+        The seconds of each step in order, by way.
     """
-    # The first turn is for nothing (allocations, compilation, what is remembered), but where this is little beside it.
+    # The first turn is warm-up (allocation, compilation, caches) and discarded, unless a step is so slow that warm-up
+    # is negligible.
     first = {way: _timed(step) for way, step in steps.items()}
     times = {way: [seconds] if seconds > seconds_per_way > 0 else [] for way, seconds in first.items()}
     while True:
@@ -45,7 +47,17 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
 
 
 def peak_memory_of(way: str, case: Case, device: str) -> int:
-    """The most bytes that were in use in a step: allocated on a GPU, or resident in a process of its own."""
+    """
+    Measure the peak memory of a step.
+
+    Args:
+        way: one of `WAYS`.
+        case: the case.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The peak in bytes: of allocated memory on a GPU, or of the resident memory of a separate process on a CPU.
+    """
     if device != "cpu":
         return _peak_memory_here(way, case, device)
     command = [sys.executable, "-m", __name__, way, json.dumps(asdict(case)), device]

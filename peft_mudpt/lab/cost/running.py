@@ -1,4 +1,4 @@
-"""One run of the benchmark: every case, timed and weighed."""
+"""Runs the benchmark: measures the time and the peak memory of every case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .cases import MODELS, PADDED, TASKS, TRAINING, WAYS, Case, build_model, way
 from .measuring import peak_memory_of, seconds_in_turns
 
 
-MOST_OF_MEMORY = 0.9  # what a case may take of the machine's
+MOST_OF_MEMORY = 0.9  # largest share of the available memory that a case may need
 
 
 def run(
@@ -29,33 +29,34 @@ def run(
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """
-    Measure, on the GPU if there is one.
+    Run the benchmark, on the GPU if there is one.
 
     Args:
-        models: of `MODELS`, with random weights.
-        tasks: of `TASKS`.
+        models: names in `MODELS`; the weights are random.
+        tasks: names in `TASKS`.
         classes: numbers of classes at which time is measured.
         memory_classes: numbers of classes at which the memory of a training step is measured.
         batch_sizes: images per batch.
-        autocast: bfloat16 autocast, or float32.
-        compiled: whether our way and plain CLIP go through `torch.compile`.
-        seconds_per_way: how long each way is timed in each case, twice at least.
-        say: what is done with a line of progress.
+        autocast: True for bfloat16 autocast, False for float32.
+        compiled: True if the ways "ours" and "plain" use `torch.compile`.
+        seconds_per_way: seconds for which each way is timed in each case; at least two steps are timed.
+        say: called with each line of progress.
 
     Returns:
-        `times`: one row per case, with the seconds of each turn by way; `memory`: one row per model and number of
-        classes, at the smallest batch, with the peak in bytes by way; and what it was measured on. Where the padded
-        way does not fit into memory, `extrapolated` holds the line through its two largest measured numbers.
+        `times`: one row per case, with the seconds of each turn by way. `memory`: one row per model and number of
+        classes at the smallest batch, with the peak in bytes by way. If the way "padded" does not fit into memory, the
+        `extrapolated` field of a row holds its value on the line through its two largest measurements. The other
+        fields name the device, the threads, the precision and the version of torch.
 
     Raises:
-        ValueError: for a model or task that does not exist, or a number that is too small.
+        ValueError: if a model or a task is unknown, or a number is less than 1.
     """
     _check(models, tasks, [*classes, *memory_classes, *batch_sizes])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     memory: list[dict[str, Any]] = []
     if TRAINING in tasks:
         for name in models:
-            memory += _weigh(name, sorted(memory_classes), min(batch_sizes), autocast, device, say)
+            memory += _measure_memory(name, sorted(memory_classes), min(batch_sizes), autocast, device, say)
     times: list[dict[str, Any]] = []
     for name, task, batch_size in product(models, tasks, batch_sizes):
         built = {way: build_model(name, way, device) for way in WAYS}
@@ -80,14 +81,15 @@ def run(
     }
 
 
-def _weigh(
+def _measure_memory(
     model: str, classes: Iterable[int], batch_size: int, autocast: bool, device: str, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number in classes:
         case = Case(model, TRAINING, number, batch_size, autocast)
         expected = _line({row["classes"]: row["bytes"][PADDED] for row in rows if PADDED in row["bytes"]}, number)
-        ways = [way for way in WAYS if way != PADDED or expected.get(PADDED, 0) < MOST_OF_MEMORY * _memory(device)]
+        limit = MOST_OF_MEMORY * _available_memory(device)
+        ways = [way for way in WAYS if way != PADDED or expected.get(PADDED, 0) < limit]
         peaks = {way: peak_memory_of(way, case, device) for way in ways}
         row = {"model": model, "batch_size": batch_size, "classes": number, "bytes": peaks}
         rows.append({**row, "extrapolated": {} if PADDED in ways else expected})
@@ -96,20 +98,20 @@ def _weigh(
 
 
 def _fits(model: str, classes: int, memory: list[dict[str, Any]]) -> bool:
-    """Whether the padded way was measured to fit, or what was measured of it says nothing against it."""
-    refused = [row["classes"] for row in memory if row["model"] == model and row["extrapolated"]]
-    return not refused or classes < min(refused)
+    """True unless the memory measurements say that the way "padded" does not fit at this number of classes."""
+    too_large = [row["classes"] for row in memory if row["model"] == model and row["extrapolated"]]
+    return not too_large or classes < min(too_large)
 
 
 def _line(measured: dict[int, float], at: int) -> dict[str, float]:
-    """What the padded way would take, from its two largest measured numbers of classes; nothing if there are none."""
+    """Extrapolate the way "padded" from its two largest measured numbers of classes; empty if there are fewer."""
     if len(measured) < 2:
         return {}
     (x0, y0), (x1, y1) = sorted(measured.items())[-2:]
     return {PADDED: y1 + (at - x1) * (y1 - y0) / (x1 - x0)}
 
 
-def _memory(device: str) -> int:
+def _available_memory(device: str) -> int:
     return psutil.virtual_memory().available if device == "cpu" else torch.cuda.mem_get_info()[0]
 
 
@@ -117,7 +119,7 @@ def _check(models: Iterable[str], tasks: Iterable[str], numbers: Iterable[int]) 
     for kind, given, known in (("model", models, MODELS), ("task", tasks, TASKS)):
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise ValueError(f"Unknown {kind} {unknown[0]!r}; there are {', '.join(known)}.")
+            raise ValueError(f"Unknown {kind} {unknown[0]!r}; the known ones are {', '.join(known)}.")
     too_small = [number for number in numbers if number < 1]
     if too_small:
-        raise ValueError(f"{too_small[0]} is too few classes or images; give at least 1.")
+        raise ValueError(f"The number of classes or images must be at least 1; found {too_small[0]}.")

@@ -1,4 +1,4 @@
-"""What was measured, for people: ratios in tables, and a picture."""
+"""Shows the measurements of the benchmark: tables of ratios, and a plot."""
 
 from __future__ import annotations
 
@@ -15,17 +15,41 @@ Values = Callable[[Row], dict[str, float]]
 
 
 def median_seconds(row: Row) -> dict[str, float]:
-    """By way; what was extrapolated, where it could not be measured."""
+    """
+    Compute the median times of a row.
+
+    Args:
+        row: a row of `times`.
+
+    Returns:
+        The seconds by way; the extrapolated value if a way was not measured.
+    """
     return {**{way: median(turns) for way, turns in row["seconds"].items()}, **row["extrapolated"]}
 
 
 def peak_bytes(row: Row) -> dict[str, float]:
-    """Likewise, of memory."""
+    """
+    Look up the peak memory of a row.
+
+    Args:
+        row: a row of `memory`.
+
+    Returns:
+        The bytes by way; the extrapolated value if a way was not measured.
+    """
     return {**row["bytes"], **row["extrapolated"]}
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Tables of ratios."""
+    """
+    Format the tables of ratios.
+
+    Args:
+        result: the measurements, as from `running.run`.
+
+    Returns:
+        The tables, as Markdown.
+    """
     parts = [_describe(result)]
     for task, title in ((TRAINING, "Time of a training step"), (INFERENCE, "Time of a batch in inference")):
         rows = [row for row in result["times"] if row["task"] == task]
@@ -40,11 +64,11 @@ def markdown(result: dict[str, Any]) -> str:
 def _describe(result: dict[str, Any]) -> str:
     machine = f"{result['threads']} CPU cores" if result["device"] == "cpu" else result["device"]
     return (
-        f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}; random weights, "
-        "names of one to four words. **padded**: texts padded to the text tower's 77 positions and encoded for each "
-        "batch, as published code does. **ours**: `MuDPTClassifier`. **plain**: CLIP's image tower alone, without "
-        "prompts or texts; the limit. A training step is forward and backward. Median ratio of the turns; in brackets "
-        "the lowest and the highest."
+        f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}, with random "
+        "weights and class names of one to four words. **padded**: texts are padded to the text tower's 77 positions "
+        "and encoded for each batch, as in published code. **ours**: `MuDPTClassifier`. **plain**: only CLIP's image "
+        "tower, without prompts and texts, which is a lower bound. A training step is a forward and a backward pass. "
+        "Each cell holds the median ratio over the turns, and in brackets the lowest and the highest."
     )
 
 
@@ -62,7 +86,9 @@ def _table(rows: list[Row], values: Values) -> str:
         ]
         lines.append(f"| {row['model']} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
     if any(PADDED in row["extrapolated"] for row in rows):
-        lines.append("\n\\* padded did not fit into memory: the line through its two largest measured numbers.")
+        lines.append(
+            "\n\\* padded did not fit into memory; the value is on the line through its two largest measurements."
+        )
     return "\n".join(lines)
 
 
@@ -80,13 +106,13 @@ def _spread(row: Row, above: str, below: str) -> str:
 
 
 def _turns(row: Row, above: str, below: str) -> list[float]:
-    """The ratio of each turn in which both were run."""
+    """The ratio in each turn in which both ways were run."""
     seconds = row.get("seconds", {})
     return [a / b for a, b in zip(seconds.get(above, []), seconds.get(below, []))]
 
 
 def _growth(rows: list[Row], values: Values) -> str:
-    """How many times as much the most classes take as the fewest, of the last model and its smallest batch."""
+    """The growth from the fewest to the most classes, for the last model and its smallest batch."""
     model, batch = rows[-1]["model"], min(row["batch_size"] for row in rows)
     shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
     if len(shown) < 2:
@@ -98,7 +124,13 @@ def _growth(rows: list[Row], values: Values) -> str:
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Times and memory against the number of classes, plain CLIP = 1, both axes logarithmic."""
+    """
+    Plot times and memory by number of classes, relative to plain CLIP, with logarithmic axes.
+
+    Args:
+        result: the measurements, as from `running.run`.
+        file: PNG file to write; its folder is created if needed.
+    """
     from matplotlib.figure import Figure
 
     model, batch = result["times"][-1]["model"], min(row["batch_size"] for row in result["times"])
@@ -106,7 +138,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         (task, [row for row in result["times"] if row["task"] == task], median_seconds) for task in TASKS
     ]
     panels.append(("memory", result["memory"], peak_bytes))
-    panels = [panel for panel in panels if panel[1]]  # what was measured
+    panels = [panel for panel in panels if panel[1]]  # those with measurements
     figure = Figure(figsize=(12, 4), layout="constrained")
     for axes, (name, rows, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]

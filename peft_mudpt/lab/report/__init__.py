@@ -1,1 +1,1 @@
-"""Results of many runs as tables, plots and model cards."""
+"""Turns the results of runs into tables, plots and model cards."""

@@ -1,4 +1,4 @@
-"""The model card of an adapter that the lab has trained."""
+"""Writes the model card of an adapter that the lab has trained."""
 
 from __future__ import annotations
 
@@ -31,21 +31,24 @@ CITATION = """\
 
 def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[str]) -> ModelCard:
     """
-    The card of an adapter, as the README.md of its folder.
+    Write the model card of an adapter, for README.md in its folder.
 
     Args:
-        result: a result of the schema in `results.FIELDS`, whose method leaves an adapter.
-        base_model: Hub id or folder of the CLIP. Of a folder only the name is told, never the path.
-        hub_model_id: where the adapter will be on the Hub; None if nowhere, the code then loads "path/to/adapter".
+        result: a result with the fields of `schema.FIELDS`; its method must have an adapter.
+        base_model: Hub id or folder of the CLIP. The card discloses only the name of a folder, never its path.
+        hub_model_id: id of the adapter on the Hub; None: the code of the card loads "path/to/adapter".
+
+    Returns:
+        The card.
 
     Raises:
-        ValueError: if the method leaves no adapter.
+        ValueError: if the method has no adapter.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
     method = find_method(result["method"])
     if not method.leaves_adapter:
-        raise ValueError(f"method={method.name!r} leaves no adapter to describe.")
+        raise ValueError(f"Method {method.name!r} has no adapter that a model card could describe.")
     dataset = result["dataset"]
     if Path(dataset).is_absolute() or Path(dataset).is_dir():
         dataset = Path(dataset).resolve().name
@@ -73,7 +76,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
 
 
 def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
-    """Of the CLIP: its id for the metadata, words for it, and the line of Python that says where it is."""
+    """The id of the CLIP for the metadata, its description, and the line of Python that defines `base`."""
     if Path(base_model).resolve() == Path(demo.MODEL_PATH).resolve():
         return None, "the tiny CLIP embedded in peft_mudpt", "from peft_mudpt.demo import MODEL_PATH as base"
     if not Path(base_model).is_dir() and _is_hub_id(base_model):
@@ -84,7 +87,7 @@ def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether the Hub takes it for an id; metadata with another one could not be uploaded."""
+    """True if the Hub accepts `name` as an id. It refuses cards whose metadata hold a malformed id."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -95,12 +98,12 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Words of a line: what comes from data has no markup of its own."""
+    """One line of Markdown that shows `text` literally, because names in the data may contain markup."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def _literal(text: str) -> str:
-    """Inline code, whatever it holds."""
+    """Inline code that shows `text` literally, even if it contains backticks."""
     text = " ".join(text.split())
     if "`" not in text:
         return f"`{text}`"
@@ -118,7 +121,7 @@ def _eval_results(result: dict[str, Any], dataset: str) -> list[EvalResult]:
     results = []
     for test_set, metrics in result["metrics"].items():
         on = dict(dataset_type=dataset, dataset_name=f"{dataset} ({test_set})", dataset_split=test_set)
-        if "source" in result["summary"]:  # each test set is a data set of its own
+        if "source" in result["summary"]:  # in transfer protocols each test set is another data set
             on = dict(dataset_type=test_set, dataset_name=test_set)
         if metrics is not None:
             results.append(evaluated("accuracy", "Accuracy", metrics["accuracy"], **on))
@@ -134,7 +137,7 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
     paper = "" if method.paper is None else f", [arXiv {method.paper}](https://arxiv.org/abs/{method.paper})"
     text = (
         f"# {method.title} on {_plain(dataset)}\n\n"
-        f"An adapter for {base}, trained on a few pictures of each class with peft_mudpt.\n\n"
+        f"An adapter for {base}, trained with peft_mudpt on a few pictures of each class.\n\n"
         f"- Method: {method.title} (`{method.name}`{paper})\n"
         f"- Data set: {_plain(dataset)}, {len(result['class_names'])} classes\n"
         f"- Training pictures per class (shots): {arguments['shots']}\n"
@@ -143,14 +146,14 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
     )
     if dataset in demo.STYLES and arguments.get("train_dir") is None:
         text += (
-            f"\n\n`{dataset}` is a world of drawn shapes that comes with peft_mudpt. It shows that learning works. "
+            f"\n\n`{dataset}` is a data set of drawn shapes that peft_mudpt ships. It shows that learning works. "
             "Its numbers say nothing about CLIP on photographs."
         )
     return text
 
 
 def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str]) -> str:
-    """Python that prints the classes of a picture."""
+    """Python code that loads the adapter and prints the most probable classes of a picture."""
     imports, remembered, classes = "", "", ""
     if not remembers_classes:
         imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
@@ -176,8 +179,9 @@ def _classes(result: dict[str, Any]) -> str:
     listed = ", ".join(map(_literal, names[:LISTED_CLASSES]))
     more = f"The first {LISTED_CLASSES} of {len(names)}: " if len(names) > LISTED_CLASSES else ""
     return (
-        f"## Classes\n\n{more}{listed}\n\nThe adapted model is fed {_literal(result['template_after_prompts'])} for a "
-        f"class, with the name in the place of `{{}}`. Without the adapter it would be {_literal(result['template'])}."
+        f"## Classes\n\n{more}{listed}\n\nThe text of a class for the adapted model is "
+        f"{_literal(result['template_after_prompts'])}, in which the name replaces `{{}}`. Without the adapter it is "
+        f"{_literal(result['template'])}."
     )
 
 
@@ -198,11 +202,11 @@ def _accuracies(result: dict[str, Any]) -> str:
         targets = [zero_shot.get(test_set) for test_set in adapted if test_set != result["dataset"]]
         rows.append(("mean of targets", summary["mean_of_targets"], None if None in targets else mean(targets)))
     if not rows:
-        return "## Accuracy\n\nNot measured: no picture was left to test on."
+        return "## Accuracy\n\nNot measured, because no picture was left for testing."
     table = "\n".join(f"| {_plain(name)} | {percent(mine)} | {percent(other)} |" for name, mine, other in rows)
     return (
-        f"## Accuracy\n\nOn the {result['arguments'].get('evaluate_on', 'test')} pictures. Zero-shot is the same CLIP "
-        f"without the adapter.\n\n| test set | with the adapter | zero-shot |\n|---|---|---|\n{table}"
+        f"## Accuracy\n\nMeasured on the {result['arguments'].get('evaluate_on', 'test')} pictures. Zero-shot is the "
+        f"same CLIP without the adapter.\n\n| test set | with the adapter | zero-shot |\n|---|---|---|\n{table}"
     )
 
 
@@ -211,5 +215,5 @@ def _training(result: dict[str, Any]) -> str:
     return (
         f"## Training\n\n- Optimizer: {result['optimizer']}\n- Learning rate (peak): {result['learning_rate']}\n"
         f"- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
-        f"What was asked for, what was drawn and what came out is in `{RESULT}`."
+        f"`{RESULT}` holds all options, the drawn pictures and all metrics."
     )

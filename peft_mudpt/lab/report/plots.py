@@ -1,4 +1,4 @@
-"""Figures of many experiments. `plot_*` return a matplotlib Figure, or None where the results hold nothing to draw."""
+"""Plots of the results of experiments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..methods import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILLION, all_methods
+from ..methods import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY, VERMILLION, all_methods
 from .rows import (
     BASE_TO_NEW_COLUMNS,
     Column,
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 OVERVIEW = "overview.png"
 ACCURACY = "accuracy, %"
-CLASSES_SHOWN = 12  # most gained, and as many most lost
+CLASSES_SHOWN = 12  # number of classes that gained most, and of classes that lost most
 
-# How rows of unknown methods, or of methods without a color of their own, are drawn.
+# For rows of unknown methods, and of methods whose record has no color.
 OTHER_LOOKS = [
-    dict(color=color, marker="h", linestyle="-.") for color in (GREEN, BLUE, PINK, ORANGE, BLACK, SKY, GREY)
+    dict(color=color, marker="h", linestyle="-.") for color in (GREEN, BLUE, PINK, ORANGE, BLACK, SKY, GRAY)
 ]
 
 
 def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How each row is drawn: as its method says; others, and methods with options of their own, take turns."""
+    """The style of each row: that of its method's record; rows without one cycle through `OTHER_LOOKS`."""
     own = {name: method.look for name, method in all_methods().items() if "color" in method.look}
     others = [name for name in names if name not in own]
-    turns = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
-    return {name: {"linewidth": 1.5, "markersize": 6, **own.get(name, turns.get(name, {}))} for name in names}
+    cycled = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
+    return {name: {"linewidth": 1.5, "markersize": 6, **own.get(name, cycled.get(name, {}))} for name in names}
 
 
 def _is_emphasized(name: str) -> bool:
@@ -66,7 +66,7 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    """One entry per method, which shows how it is drawn in each panel."""
+    """Add a legend with one entry per method, which shows its style in each panel."""
     from matplotlib.legend_handler import HandlerTuple
 
     entries: dict[str, tuple] = {}
@@ -79,17 +79,42 @@ def _legend(figure: Figure, columns: int) -> None:
 
 
 def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
-    """Few-shot accuracy against shots, with deviations over seeds; zero-shot CLIP is a star at 0, as CoOp draws it."""
+    """
+    Plot few-shot accuracy by shots, with standard deviations over seeds. Zero-shot CLIP is a star at 0 shots, as in
+    CoOp (arXiv 2109.01134).
+
+    Args:
+        results: results of one data set and model.
+
+    Returns:
+        The figure; None if the results hold nothing to plot.
+    """
     return _single(few_shot_rows(results), _plot_shots)
 
 
 def plot_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
-    """Base and new accuracy and their harmonic mean at the largest shots, as bars with deviations over seeds."""
+    """
+    Plot base accuracy, new accuracy and their harmonic mean at the most shots, with standard deviations over seeds.
+
+    Args:
+        results: results of one data set and model.
+
+    Returns:
+        The figure; None if the results hold nothing to plot.
+    """
     return _single(_base_to_new(results), _plot_bars)
 
 
 def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
-    """Accuracy by shots and base-to-new, side by side under one legend; what is not there is left out."""
+    """
+    Plot accuracy by shots and base-to-new side by side with one legend. A protocol without results has no panel.
+
+    Args:
+        results: results of one data set and model.
+
+    Returns:
+        The figure; None if the results hold nothing to plot.
+    """
     shots, bars = few_shot_rows(results), _base_to_new(results)
     panels = [(rows, plot) for rows, plot in ((shots, _plot_shots), (bars, _plot_bars)) if rows]
     if not panels:
@@ -116,7 +141,7 @@ def _single(rows: Rows, plot: Callable[[Axes, Rows], None]) -> Optional[Figure]:
 
 
 def _points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int], list[float], list[float]]:
-    """Which of the columns have a number, the numbers, and their deviations: nan, which is not drawn, for one seed."""
+    """Indices of the columns that have a number, the means, and the deviations (nan, not drawn, for one seed)."""
     found = [(i, mean_and_deviation(row.get(column, {}))) for i, column in enumerate(columns)]
     found = [(i, statistics) for i, statistics in found if statistics]
     return (
@@ -134,7 +159,7 @@ def _plot_shots(axes: Axes, rows: Rows) -> None:
             axes.plot([0], [mean(averages)], label=name, **look)
         elif where:
             axes.errorbar([columns[i] for i in where], averages, deviations, label=name, capsize=3, **look)
-    axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)  # log2, and 0 one step before 1
+    axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)  # log2, with 0 one step left of 1
     axes.set_xticks([0, *columns], [str(shots) for shots in (0, *columns)], minor=False)
     axes.set_xticks([], minor=True)
     _finish(axes, "All classes", "training pictures per class", ACCURACY)
@@ -145,7 +170,7 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
     for i, (name, look) in enumerate(_looks(rows).items()):
         where, averages, deviations = _points(rows[name], BASE_TO_NEW_COLUMNS)
         places = [group + (i - (len(rows) - 1) / 2) * width for group in where]
-        # relatives share a colour: here the hatch tells them apart
+        # related methods share a color, so that only the hatch distinguishes their bars
         hatch = {"--": "//", ":": "..", "-.": "xx"}.get(look.get("linestyle", "-"))
         fill = "white" if is_untrained(name) else look["color"]
         style = dict(color=fill, hatch=hatch, edgecolor="white", linewidth=0.5)
@@ -158,7 +183,15 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
 
 
 def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
-    """Few-shot accuracy at the largest shots against trainable parameters; zero-shot CLIP has none and is a line."""
+    """
+    Plot few-shot accuracy at the most shots by trainable parameters. Zero-shot CLIP has none and is a horizontal line.
+
+    Args:
+        results: results of one data set and model.
+
+    Returns:
+        The figure; None if the results hold nothing to plot.
+    """
     rows = few_shot_rows(results)
     if not rows:
         return None
@@ -185,11 +218,14 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
 
 def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) -> Optional[Figure]:
     """
-    The classes that gained and lost most against zero-shot CLIP, in the few-shot protocol at the largest shots.
+    Plot the classes that gained and lost most compared with zero-shot CLIP, for few-shot at the most shots.
 
     Args:
-        results: of one data set and model.
-        method: a row's name. None: the emphasized method, or the most accurate if it is not there.
+        results: results of one data set and model.
+        method: name of a row; None: the emphasized method, or without it the most accurate one.
+
+    Returns:
+        The figure; None if the results hold nothing to plot.
     """
     rows = {name: row for name, row in few_shot_rows(results).items() if not is_untrained(name)}
     if not rows:
@@ -205,7 +241,7 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     lost = [name for name in ranked[-CLASSES_SHOWN:] if gains[name] < 0]
     if not gained and not lost:
         return None
-    shown = (gained + lost)[::-1]  # bars are stacked upwards
+    shown = (gained + lost)[::-1]  # the first bar is at the bottom
     figure = _figure(7, 1.5 + 0.24 * len(shown))
     axes = figure.subplots()
     for label, color, part in (("gained", BLUE, gained), ("lost", VERMILLION, lost)):
@@ -241,25 +277,34 @@ FIGURES: dict[str, Callable[[Sequence[Result]], Optional[Figure]]] = {
 
 def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
     """
-    Every figure for which there are data, by file name.
+    Plot every figure for which there are results.
 
     Args:
-        results: of one data set and model.
+        results: results of one data set and model.
+
+    Returns:
+        The figures by file name.
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if two results belong into one cell of a table.
+        ValueError: if two results belong to the same cell of a table.
     """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'peft_mudpt[report]'.") from error
-    drawn = {name: plot(results) for name, plot in FIGURES.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+        raise ImportError("Plots need matplotlib: pip install 'peft_mudpt[report]'.") from error
+    figures = {name: plot(results) for name, plot in FIGURES.items()}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG whole or not at all."""
+    """
+    Write a PNG file. It appears only when it is complete.
+
+    Args:
+        figure: the figure.
+        path: path of the file; its folder is created if needed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", metadata={"Software": None})

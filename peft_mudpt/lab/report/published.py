@@ -1,4 +1,4 @@
-"""Accuracies that others published for CLIP ViT-B/16. None was reproduced here; ≈ was read off a plot."""
+"""Accuracies that others published for CLIP ViT-B/16. None was reproduced here; ≈ marks values read from a plot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .tables import markdown_table
 
 
 class Published(NamedTuple):
-    """A table of percentages, by method; the last cell of a row is where the numbers stand."""
+    """A table of accuracies in percent, by method. The last cell of a row is its source or a remark."""
 
     title: str
     columns: tuple[str, ...]
@@ -67,12 +67,17 @@ SWEEPS = (
 
 
 def published_report() -> str:
-    """The tables as Markdown, with the command that would reproduce them."""
+    """
+    Write the published tables as Markdown, with the commands that would reproduce them.
+
+    Returns:
+        The Markdown text.
+    """
     blocks = [
         "## Published by their authors, not reproduced here",
-        "CLIP ViT-B/16, accuracy in %. ≈: read off a plot. Re-runs by other groups differ by up to 3.5 points.",
-        "To reproduce, with the same protocols, pictures and CLIP, but one recipe of training for all methods "
-        "(CoCoOp and PromptSRC are not among them):",
+        "CLIP ViT-B/16, accuracy in %. ≈: read from a plot. Results of other groups differ by up to 3.5 points.",
+        "These commands use the same protocols, pictures and CLIP, but one training recipe for all methods. They "
+        "do not include CoCoOp and PromptSRC:",
         "\n".join(f"    {command}" for command in SWEEPS),
     ]
     for table in PUBLISHED:

@@ -1,4 +1,4 @@
-"""From the results of many experiments to rows of numbers: what tables print and figures draw."""
+"""Turns the results of experiments into rows of numbers, which tables print and plots show."""
 
 from __future__ import annotations
 
@@ -12,35 +12,41 @@ from ...demo import STYLES
 from ..methods import all_methods
 
 
-Result = dict[str, Any]  # as in results.FIELDS
+Result = dict[str, Any]  # with the fields of schema.FIELDS
 Column = Union[int, float, str]
-Runs = dict[int, Optional[float]]  # percent by seed; None where nothing can be tested
-Rows = dict[str, dict[Column, Runs]]  # by method, in the field's order
+Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
+Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
 
 TOLD_APART = ("method", "method_kwargs", "shots", "seed", "optimizer", "learning_rate", "protocol", "evaluate_on")
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
 
 class Section(NamedTuple):
-    """The results of one model on one data set."""
+    """The results of one model on one data set. `embedded` is True if the data are drawn shapes."""
 
     title: str
     dataset: str
     model: str
     results: list[Result]
-    embedded: bool  # drawn shapes
+    embedded: bool
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
     """
-    `results` by data and model, as they first occur; titles name the model where there are several, and the folder
-    where it takes that to tell data apart.
+    Group results by data set and model.
+
+    Args:
+        results: results of any runs.
+
+    Returns:
+        The groups, in the order in which they first occur. A title names the model if there are several models, and
+        the folder if several data sets share a name.
     """
     by_key: dict[tuple[str, str, Optional[str]], list[Result]] = {}
     for result in results:
         arguments = result["arguments"]
         model = Path(arguments["model_name_or_path"])
-        model = model.name if model.is_absolute() else str(model)  # a folder, whatever machine it lay on
+        model = model.name if model.is_absolute() else str(model)  # a folder: its path depends on the machine
         by_key.setdefault((result["dataset"], model, arguments["train_dir"]), []).append(result)
     models = {model for _, model, _ in by_key}
     alike = Counter((dataset, model) for dataset, model, _ in by_key)
@@ -53,7 +59,17 @@ def sections(results: Sequence[Result]) -> list[Section]:
 
 
 def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test") -> dict[int, list[Result]]:
-    """The results of `protocol` that were evaluated on "test" or "validation", by shots, fewest first."""
+    """
+    Select the results of a protocol.
+
+    Args:
+        results: results of any runs.
+        protocol: name of the protocol.
+        evaluated_on: "test" or "validation".
+
+    Returns:
+        The results by shots, fewest first.
+    """
     by_shots: dict[int, list[Result]] = {}
     for result in results:
         arguments = result["arguments"]
@@ -63,28 +79,52 @@ def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test"
 
 
 def row_name(result: Result) -> str:
-    """Method name plus its non-default options."""
+    """
+    Name the row of a result.
+
+    Args:
+        result: the result of a run.
+
+    Returns:
+        Method name plus its non-default options.
+    """
     options = [result["arguments"][name] for name in ("method_kwargs", "optimizer")]
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
 
 def is_untrained(name: str) -> bool:
-    """Whether a row is of a method that learns nothing: it depends on neither shots nor seeds."""
+    """
+    Check whether a row belongs to a method that is not trained. Its numbers depend on neither shots nor seeds.
+
+    Args:
+        name: name of the row.
+
+    Returns:
+        True for such a method.
+    """
     method = all_methods().get(name)
     return method is not None and not method.is_trained
 
 
 def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """`results` by row name, in the field's order; methods it does not know come last."""
+    """
+    Group results by row.
+
+    Args:
+        results: results of any runs.
+
+    Returns:
+        The results by row name, in the order of `all_methods`; unknown methods come last.
+    """
     found: dict[str, list[Result]] = {}
-    for result in sorted(results, key=_place):
+    for result in sorted(results, key=_order):
         found.setdefault(row_name(result), []).append(result)
     return found
 
 
-def _place(result: Result) -> tuple[int, str]:
-    order, method = list(all_methods()), result["method"]
-    return order.index(method) if method in order else len(order), row_name(result)
+def _order(result: Result) -> tuple[int, str]:
+    names, method = list(all_methods()), result["method"]
+    return names.index(method) if method in names else len(names), row_name(result)
 
 
 def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, Optional[float]]]) -> Rows:
@@ -104,19 +144,25 @@ def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, 
 def _ambiguous(name: str, seed: int, one: dict[str, Any], other: dict[str, Any]) -> str:
     differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return (
-        f"Two results of {name} with seed {seed} belong into one cell of a table; they differ in "
-        f"{', '.join(differing) or 'nothing that was asked'}. Keep them in folders of their own, and report each."
+        f"Two results of {name} with seed {seed} belong to the same cell of a table; they differ in "
+        f"{', '.join(differing) or 'no option'}. Move them to separate folders, and report each folder."
     )
 
 
 def few_shot_rows(results: Sequence[Result]) -> Rows:
     """
-    Test accuracies of the few-shot protocol by shots.
+    Collect the test accuracies of the few-shot protocol by shots.
 
-    An untrained method (zero-shot CLIP) that was run for one number of shots stands in every column.
+    An untrained method (zero-shot CLIP) that was run for one number of shots gets the same accuracy in every column.
+
+    Args:
+        results: results of one data set and model.
+
+    Returns:
+        Rows whose columns are numbers of shots.
 
     Raises:
-        ValueError: if two results belong into one cell. So do the other functions that return rows.
+        ValueError: if two results belong to the same cell.
     """
     by_shots = runs_of(results, "few-shot")
     runs = [result for members in by_shots.values() for result in members]
@@ -129,7 +175,15 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
 
 
 def mean_over_data_sets(rows_by_data_set: Sequence[Rows]) -> Rows:
-    """Per method, column and seed that every data set has: the mean over the data sets."""
+    """
+    Average rows over data sets.
+
+    Args:
+        rows_by_data_set: the rows of each data set.
+
+    Returns:
+        The mean for each row, column and seed that every data set has.
+    """
     first, *others = rows_by_data_set
     means: Rows = {}
     for name, row in first.items():
@@ -150,7 +204,18 @@ def _mean_of_all(values: Sequence[Optional[float]]) -> Optional[float]:
 
 
 def base_to_new_rows(results: Iterable[Result]) -> Rows:
-    """Base and new accuracy and each run's own harmonic mean, of `results` of that protocol and of equal shots."""
+    """
+    Collect base accuracy, new accuracy and the harmonic mean of both in each run.
+
+    Args:
+        results: results of the base-to-new protocol with equal shots.
+
+    Returns:
+        Rows with the columns `BASE_TO_NEW_COLUMNS`.
+
+    Raises:
+        ValueError: if two results belong to the same cell.
+    """
 
     def values(result: Result) -> dict[Column, Optional[float]]:
         return {column: result["summary"].get(column.replace(" ", "_")) for column in BASE_TO_NEW_COLUMNS}
@@ -159,7 +224,18 @@ def base_to_new_rows(results: Iterable[Result]) -> Rows:
 
 
 def transfer_rows(results: Iterable[Result]) -> Rows:
-    """Accuracy on source, targets and their mean, of `results` of one transfer protocol and of equal shots."""
+    """
+    Collect the accuracies on the source, on the targets, and the mean over the targets.
+
+    Args:
+        results: results of one transfer protocol with equal shots.
+
+    Returns:
+        Rows with the columns "source", the names of the targets, and "mean of targets".
+
+    Raises:
+        ValueError: if two results belong to the same cell.
+    """
 
     def values(result: Result) -> dict[Column, Optional[float]]:
         targets = {name: metrics for name, metrics in result["metrics"].items() if name != result["dataset"]}
@@ -171,18 +247,45 @@ def transfer_rows(results: Iterable[Result]) -> Rows:
 
 
 def learning_rate_rows(results: Iterable[Result]) -> Rows:
-    """Accuracy by learning rate, of validation `results` of one protocol and of equal shots."""
+    """
+    Collect the validation accuracies by learning rate.
+
+    Args:
+        results: results of one protocol on validation pictures, with equal shots.
+
+    Returns:
+        Rows whose columns are learning rates.
+
+    Raises:
+        ValueError: if two results belong to the same cell.
+    """
     trained = [result for result in results if result["learning_rate"] is not None]
     return _rows(trained, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
 
 
 def best_learning_rate(accuracies: Mapping[float, float]) -> float:
-    """The learning rate with the highest validation accuracy; of equals the lowest."""
+    """
+    Choose the learning rate with the highest validation accuracy; in a tie the lowest.
+
+    Args:
+        accuracies: accuracy by learning rate.
+
+    Returns:
+        The learning rate.
+    """
     return max(sorted(accuracies), key=accuracies.__getitem__)
 
 
 def asked_otherwise(results: Iterable[Result]) -> dict[str, list[Any]]:
-    """What was not asked alike of all trained `results`, besides what tells their rows and columns apart."""
+    """
+    Find options in which trained runs of a table differ, except those that name its rows and columns.
+
+    Args:
+        results: the results in a table.
+
+    Returns:
+        The different values of each such option, by flag name.
+    """
     asked = [result["arguments"] for result in results if result["learning_rate"] is not None]
     names = [name for name in (asked[0] if asked else ()) if name not in TOLD_APART]
     values = {name: list(dict.fromkeys(arguments[name] for arguments in asked)) for name in names}
@@ -190,13 +293,29 @@ def asked_otherwise(results: Iterable[Result]) -> dict[str, list[Any]]:
 
 
 def columns_of(rows: Rows) -> list[Column]:
-    """The columns of all rows: numbers by size, words as they first occur."""
+    """
+    List the columns of all rows.
+
+    Args:
+        rows: rows of one table.
+
+    Returns:
+        The columns: numbers in ascending order, names in the order in which they first occur.
+    """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     return columns if any(isinstance(column, str) for column in columns) else sorted(columns)
 
 
 def mean_and_deviation(runs: Runs) -> Optional[tuple[float, Optional[float]]]:
-    """Mean and sample standard deviation over seeds (None for one seed), or None where there is no number."""
+    """
+    Compute the mean and the sample standard deviation over seeds.
+
+    Args:
+        runs: accuracies by seed.
+
+    Returns:
+        Mean and deviation, which is None for one seed; None if there is no accuracy.
+    """
     values = [value for value in runs.values() if value is not None]
     if not values:
         return None

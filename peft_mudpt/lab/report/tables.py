@@ -1,4 +1,4 @@
-"""Markdown tables of many experiments, and the report that holds them."""
+"""Markdown tables of the results of experiments, and the report that holds them."""
 
 from __future__ import annotations
 
@@ -30,36 +30,50 @@ from .rows import (
 
 
 EMBEDDED_WORLD = (
-    "An embedded world of drawn shapes and a tiny CLIP: it shows that learning works and says nothing about CLIP on "
-    "photographs."
+    "This is the embedded world of drawn shapes and a tiny CLIP. It shows that learning works, and says nothing about "
+    "CLIP on photographs."
 )
 LEGEND = (
-    "Bold: the best mean of a column. –: the method cannot name these classes, or has no such thing. Empty: not run. "
-    "Harmonic means are of each run, then averaged. Where learning rates were searched for, it was with the first "
-    "seed and the most shots, on validation pictures of the training classes, and the best is used for all."
+    "Bold: the best mean of a column. –: the method cannot name these classes, or has no such value. Empty: not run. "
+    "Harmonic means are computed for each run and then averaged. If learning rates were searched, the search used the "
+    "first seed, the most shots and validation pictures of the training classes; all runs use the best rate."
 )
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are Markdown, without a newline at the end."""
+    """
+    Format a Markdown table.
+
+    Args:
+        header: cells of the header.
+        rows: cells of each row, as Markdown.
+
+    Returns:
+        The table, without a newline at its end.
+    """
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
 
 
 def accuracy_table(rows: Rows) -> str:
     """
-    Mean ± standard deviation over seeds in percent, under a line that says over how many.
+    Format accuracies as mean ± standard deviation over seeds, in percent. A line above the table names the number of
+    seeds.
 
-    A row with fewer seeds than the table says so in its name; an untrained method does not depend on seeds.
+    If a row has fewer seeds than the table, its name says so, unless its method is untrained and does not depend on
+    seeds.
 
     Args:
-        rows: from one of the functions above.
+        rows: rows of `report.rows`.
+
+    Returns:
+        The line and the table, as Markdown.
     """
     columns = columns_of(rows)
     seeds = {seed for row in rows.values() for runs in row.values() for seed in runs}
     statistics = {(n, c): mean_and_deviation(runs) for n, row in rows.items() for c, runs in row.items()}
     best: dict[Column, float] = {}
-    shown = {key: round(found[0], 1) for key, found in statistics.items() if found}  # ties are of what is printed
+    shown = {key: round(found[0], 1) for key, found in statistics.items() if found}  # as printed, for ties
     for (_, column), value in shown.items():
         best[column] = max(value, best.get(column, value))
 
@@ -84,7 +98,15 @@ def accuracy_table(rows: Rows) -> str:
 
 
 def cost_table(results: Iterable[Result]) -> str:
-    """What each method trains and what that takes: loss, seconds and memory are medians over `results`."""
+    """
+    Format the cost of each method: loss, seconds and memory are medians over its results.
+
+    Args:
+        results: results of one protocol with equal shots.
+
+    Returns:
+        The table, as Markdown.
+    """
     header = ("method", "trainable parameters", "adapter file, KB", "optimizer", "learning rate", "training loss")
     lines = []
     for name, members in by_method(results).items():
@@ -108,7 +130,15 @@ def _distinct(values: Iterable, layout: str) -> str:
 
 
 def nearest_words_table(results: Iterable[Result]) -> Optional[str]:
-    """The word nearest to each learned text prompt token: largest shots, smallest seed. None if no method has any."""
+    """
+    Format the word nearest to each learned text prompt token, from the run with the most shots and the smallest seed.
+
+    Args:
+        results: results of one protocol.
+
+    Returns:
+        The table, as Markdown; None if no method has text prompts.
+    """
     chosen: dict[str, list[str]] = {}
     for name, members in by_method(result for result in results if result["nearest_words"]).items():
         run = min(members, key=lambda result: (-result["arguments"]["shots"], result["arguments"]["seed"]))
@@ -126,7 +156,15 @@ def _escaped(word: str) -> str:
 
 
 def learning_rate_table(rows: Rows) -> str:
-    """Validation accuracy at each learning rate that was tried, lowest first; the chosen one is bold."""
+    """
+    Format the validation accuracy at each learning rate that was tried, lowest first. The chosen one is bold.
+
+    Args:
+        rows: rows of `learning_rate_rows`.
+
+    Returns:
+        The table, as Markdown.
+    """
     lines = []
     for name, row in rows.items():
         accuracies = {rate: mean(runs.values()) for rate, runs in sorted(row.items())}
@@ -142,7 +180,15 @@ def learning_rate_table(rows: Rows) -> str:
 
 
 def few_shot_tables(section: Section) -> dict[str, str]:
-    """Accuracy by shots."""
+    """
+    Make the table of the few-shot protocol.
+
+    Args:
+        section: the results of one model on one data set.
+
+    Returns:
+        Tables by title; none without results.
+    """
     rows = few_shot_rows(section.results)
     if not rows:
         return {}
@@ -151,13 +197,21 @@ def few_shot_tables(section: Section) -> dict[str, str]:
 
 
 def _unlike(results: Iterable[Result]) -> str:
-    """A warning under a table whose methods were not asked the same."""
-    asked = [f"{name} ({', '.join(map(str, values))})" for name, values in asked_otherwise(results).items()]
-    return f"\n\nNot asked alike of all rows: {'; '.join(asked)}." if asked else ""
+    """A warning below a table whose runs differ in options that the table does not show."""
+    options = [f"{name} ({', '.join(map(str, values))})" for name, values in asked_otherwise(results).items()]
+    return f"\n\nThe rows differ in other options: {'; '.join(options)}." if options else ""
 
 
 def class_and_domain_tables(section: Section) -> dict[str, str]:
-    """Of every number of shots: base-to-new, cross-dataset and domain generalization."""
+    """
+    Make the tables of base-to-new, cross-dataset and domain generalization, one for each number of shots.
+
+    Args:
+        section: the results of one model on one data set.
+
+    Returns:
+        Tables by title; none without results.
+    """
     tables = {}
     for protocol in PROTOCOLS[1:]:
         rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows
@@ -167,7 +221,15 @@ def class_and_domain_tables(section: Section) -> dict[str, str]:
 
 
 def cost_tables(section: Section) -> dict[str, str]:
-    """What the most shots of the first protocol took; other numbers of shots train for other numbers of steps."""
+    """
+    Make the cost table of the first protocol at the most shots, because the number of steps depends on the shots.
+
+    Args:
+        section: the results of one model on one data set.
+
+    Returns:
+        Tables by title; none without results.
+    """
     for protocol in PROTOCOLS:
         by_shots = runs_of(section.results, protocol)
         if by_shots:
@@ -177,7 +239,15 @@ def cost_tables(section: Section) -> dict[str, str]:
 
 
 def learning_rate_tables(section: Section) -> dict[str, str]:
-    """Of every protocol and number of shots: the search, on validation items."""
+    """
+    Make the tables of the learning rate search, one for each protocol and number of shots.
+
+    Args:
+        section: the results of one model on one data set.
+
+    Returns:
+        Tables by title; none without results.
+    """
     tables = {}
     for protocol in PROTOCOLS:
         for shots, results in runs_of(section.results, protocol, "validation").items():
@@ -190,18 +260,34 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
 
 
 def nearest_words_tables(section: Section) -> dict[str, str]:
-    """Of the few-shot protocol."""
+    """
+    Make the table of the words nearest to the text prompts, for the few-shot protocol.
+
+    Args:
+        section: the results of one model on one data set.
+
+    Returns:
+        Tables by title; none without results.
+    """
     table = nearest_words_table(r for members in runs_of(section.results, "few-shot").values() for r in members)
     return {"Nearest words of learned text prompts (distance)": table} if table else {}
 
 
-# A new table is a function and an entry here.
+# To add a table, write a function and add it here.
 ACCURACY_TABLES = (few_shot_tables, class_and_domain_tables)
 OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
 
 
 def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
-    """Few-shot and base-to-new accuracy over the data sets of each model that has several."""
+    """
+    Make the tables of few-shot and base-to-new accuracy averaged over data sets, for models that have several.
+
+    Args:
+        parts: the results of each model on each data set.
+
+    Returns:
+        Tables by title.
+    """
     tables = {}
     models = list(dict.fromkeys(part.model for part in parts))
     for model in models:
@@ -217,30 +303,41 @@ def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
             if rows:
                 title = f"{kind}: mean over {len(by_data_set)} data sets{'' if len(models) == 1 else f', {model}'}"
                 left_out = sorted({name for some in by_data_set for name in some} - rows.keys())
-                note = f"\n\nLeft out, since not run on all: {', '.join(left_out)}." if left_out else ""
+                note = f"\n\nLeft out, because not run on all data sets: {', '.join(left_out)}." if left_out else ""
                 tables[title] = accuracy_table(rows) + note
     return tables
 
 
 def data_lines(parts: Sequence[Section]) -> str:
-    """What was adapted to, and what that is worth."""
+    """
+    Name the data sets, and say what the embedded world does not show.
+
+    Args:
+        parts: the results of each model on each data set.
+
+    Returns:
+        One paragraph for each data set.
+    """
     data_sets = {part.dataset: part.embedded for part in parts}
-    return "\n\n".join(f"Data: `{name}`.{f' {EMBEDDED_WORLD}' * drawn}" for name, drawn in data_sets.items())
+    return "\n\n".join(f"Data: `{name}`.{f' {EMBEDDED_WORLD}' * embedded}" for name, embedded in data_sets.items())
 
 
 def markdown_report(
     results: Sequence[Result], pictures: Mapping[str, Sequence[str]], accuracy_only: bool = False
 ) -> str:
     """
-    Everything that `results` say, as Markdown.
+    Write the report of results.
 
     Args:
         results: as from `read_results`.
-        pictures: by the title of a section, the paths of pictures to show in it, relative to the report.
-        accuracy_only: leave out costs, words and the search for learning rates.
+        pictures: paths of plots to show, relative to the report, by the title of their section.
+        accuracy_only: True to leave out costs, nearest words and the learning rate search.
+
+    Returns:
+        The report, as Markdown.
 
     Raises:
-        ValueError: if two results belong into one cell of a table.
+        ValueError: if two results belong to the same cell of a table.
     """
     parts = sections(results)
     blocks = [data_lines(parts), LEGEND]

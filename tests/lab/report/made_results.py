@@ -1,15 +1,15 @@
-"""Results of experiments that nobody ran, and how to read a table of a report."""
+"""Made-up results of experiments, and a reader of the tables in a report."""
 
 
 def counts(**right) -> dict:
-    """Metrics of a test set from how many of 10 pictures of each class were right."""
+    """Metrics of a test set with 10 pictures per class, from the number of correct ones in each class."""
     accuracy = 10 * sum(right.values()) / len(right)
     classes = {name: [count, 10] for name, count in right.items()}
     return {"accuracy": accuracy, "mean_class_accuracy": accuracy, "classes": classes}
 
 
 def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **changes) -> dict:
-    """A result of the few-shot protocol; `changes` are fields of the result, or of its arguments."""
+    """A result of the few-shot protocol. `changes` replace fields of the result or of its arguments."""
     made = {
         "arguments": {
             "model_name_or_path": "some/clip",
@@ -59,7 +59,7 @@ def search(method, learning_rate, accuracy) -> dict:
 
 
 def cells(text: str, heading: str) -> list[list[str]]:
-    """The table under a heading of a report, row by row, header first."""
+    """The cells of the table under a heading of a report, row by row. The first row is the header."""
     lines = text.split(f"# {heading}")[1].split("\n#")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
     return [row for row in rows if "---" not in row[0]]

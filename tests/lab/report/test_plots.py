@@ -1,4 +1,4 @@
-"""The figures show the numbers of the results: read back from what was drawn."""
+"""The plots show the numbers of the results. The tests read them from the figures."""
 
 import pytest
 
@@ -7,14 +7,14 @@ from tests.lab.report.made_results import base_to_new, counts, result, search
 
 
 def line(figure, label):
-    """The points of a drawn line, by its label."""
+    """The points of the line with this label."""
     (axes,) = figure.axes
     handles, labels = axes.get_legend_handles_labels()
     handle = handles[labels.index(label)]
     return getattr(handle, "lines", [handle])[0].get_xydata().tolist()
 
 
-def test_accuracy_is_drawn_against_shots_and_zero_shot_at_none():
+def test_accuracy_is_plotted_by_shots_and_zero_shot_at_zero():
     runs = [result(accuracy=70.0, seed=1), result(accuracy=74.0, seed=2), result(accuracy=80.0, shots=8)]
     figure = plots.plot_accuracy_by_shots([*runs, result("zero_shot", 45.0)])
     assert line(figure, "mudpt") == [[4, 72], [8, 80]]
@@ -33,7 +33,7 @@ def test_bars_are_base_new_and_harmonic_mean():
     assert heights == {"linear_probe": [90.0], "mudpt": [80.0, 60.0, 68.5]}
 
 
-def test_accuracy_is_drawn_against_trainable_parameters_of_the_largest_shots():
+def test_accuracy_at_the_most_shots_is_plotted_by_trainable_parameters():
     runs = [
         result("coop", 60.0, shots=16, trainable_parameters=8192),
         result(accuracy=70.0, shots=16),
@@ -45,7 +45,7 @@ def test_accuracy_is_drawn_against_trainable_parameters_of_the_largest_shots():
     assert figure.axes[0].get_xscale() == "log"
 
 
-def test_gained_and_lost_classes_are_the_mean_over_seeds_at_the_largest_shots():
+def test_class_gains_are_means_over_seeds_at_the_most_shots():
     zero_shot = {"test": counts(cat=5, dog=9, same=5)}
     runs = [
         result(shots=16, seed=1, metrics={"test": counts(cat=9, dog=8, same=6)}, zero_shot=zero_shot),
@@ -58,19 +58,19 @@ def test_gained_and_lost_classes_are_the_mean_over_seeds_at_the_largest_shots():
     assert widths == pytest.approx({"cat": 30.0, "dog": -20.0})
 
 
-def test_at_most_twelve_classes_gain_and_lose_in_the_picture():
+def test_at_most_twelve_gains_and_twelve_losses_are_plotted():
     names = [f"class {i}" for i in range(40)]
     before, after = ({"test": counts(**dict(zip(names, ns)))} for ns in ([5] * 40, [7] * 20 + [3] * 20))
     (axes,) = plots.plot_class_gains([result(metrics=after, zero_shot=before)]).axes
     assert [len(bars.patches) for bars in axes.containers] == [12, 12]
 
 
-def test_without_mudpt_the_most_accurate_method_shows_its_classes():
+def test_without_mudpt_the_class_gains_are_of_the_most_accurate_method():
     (axes,) = plots.plot_class_gains([result("coop", 60.0), result("maple", 70.0), result("zero_shot", 99.0)]).axes
     assert axes.get_title().startswith("maple, 4 pictures per class")
 
 
-def test_figures_without_data_are_not_drawn():
+def test_figures_without_results_are_left_out():
     assert set(plots.plot_all([result()])) == set(plots.FIGURES) - {"base_to_new.png"}
     assert set(plots.plot_all([base_to_new("mudpt", 80.0, 60.0, 68.5)])) == {"overview.png", "base_to_new.png"}
     assert plots.plot_all([search("mudpt", 0.1, 50.0)]) == {}
@@ -81,7 +81,7 @@ def test_the_overview_holds_both_protocols():
     assert [axes.get_title() for axes in figure.axes] == ["All classes", "Base to new"]
 
 
-def test_a_run_without_test_pictures_draws_nothing():
+def test_a_run_without_test_pictures_has_no_plot_of_class_gains():
     assert (
         plots.plot_class_gains([result(accuracy=None, metrics={}, zero_shot={}, summary={"accuracy": None})]) is None
     )

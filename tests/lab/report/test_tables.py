@@ -1,4 +1,6 @@
-"""What many experiments say together: every number here is worked out by hand."""
+"""The tables of a report. Every expected number is computed by hand."""
+
+import re
 
 import pytest
 
@@ -18,15 +20,15 @@ def few_shot(*results) -> list[list[str]]:
 # --- accuracies
 
 
-def test_methods_stand_in_the_fields_order_and_others_last():
-    asked = ["mudpt", "brandnew", "coop", "maple", "zero_shot", "lora", "vpt_deep"]
+def test_rows_are_in_the_order_of_the_records_and_unknown_methods_come_last():
+    methods = ["mudpt", "brandnew", "coop", "maple", "zero_shot", "lora", "vpt_deep"]
     ordered = ["zero_shot", "lora", "coop", "vpt_deep", "maple", "mudpt", "brandnew"]
-    assert [row[0] for row in few_shot(*map(result, asked))[1:]] == ordered
+    assert [row[0] for row in few_shot(*map(result, methods))[1:]] == ordered
 
 
 def test_a_cell_is_mean_and_sample_deviation_over_seeds():
     runs = [result(accuracy=accuracy, seed=seed) for seed, accuracy in ((1, 70.0), (2, 74.0), (3, 72.0))]
-    assert few_shot(*runs)[1] == ["mudpt", "**72.0 ± 2.0**"]  # the population's deviation would be 1.6
+    assert few_shot(*runs)[1] == ["mudpt", "**72.0 ± 2.0**"]  # the population standard deviation would be 1.6
     assert "mean ± standard deviation over 3 seeds" in report(*runs)
 
 
@@ -41,12 +43,12 @@ def test_columns_are_shots_by_size_and_the_best_of_each_is_bold():
     assert few_shot(*runs) == [["method", "2", "16"], ["coop", "**50.0**", "60.0"], ["mudpt", "40.0", "**70.0**"]]
 
 
-def test_what_was_not_run_is_empty():
+def test_the_cell_of_a_missing_run_is_empty():
     runs = [result("coop", 60.0, shots=16), result("mudpt", 70.0, shots=16), result("mudpt", 40.0, shots=2)]
     assert few_shot(*runs)[1] == ["coop", "", "60.0"]
 
 
-def test_zero_shot_run_once_stands_in_every_column():
+def test_one_run_of_zero_shot_fills_every_column():
     runs = [result("zero_shot", 45.0, shots=1), result(shots=4, accuracy=70.0), result(shots=8, accuracy=75.0)]
     assert few_shot(*runs)[:2] == [["method", "4", "8"], ["zero_shot", "45.0", "45.0"]]
 
@@ -76,16 +78,16 @@ def test_a_method_with_options_of_its_own_has_its_own_row():
     assert [row[:2] for row in few_shot(*runs)[1:]] == [["mudpt", "**70.0**"], ['mudpt {"prompt_depth": 3}', "60.0"]]
 
 
-def test_two_results_for_one_cell_are_refused_and_told_apart():
-    with pytest.raises(ValueError, match="mudpt with seed 1 .* differ in template"):
+def test_two_results_for_one_cell_are_refused_and_the_error_names_their_difference():
+    with pytest.raises(ValueError, match="mudpt with seed 1 .* template"):
         report(result(template="a {}."), {**result(), "arguments": {**result()["arguments"], "template": "{}"}})
 
 
-def test_validation_results_enter_no_table_of_accuracies():
+def test_validation_results_are_in_no_table_of_test_accuracies():
     assert few_shot(result(accuracy=70.0), search("coop", 0.1, 99.0))[1:] == [["mudpt", "**70.0**"]]
 
 
-def test_the_mean_over_data_sets_holds_only_methods_that_have_all():
+def test_the_mean_over_data_sets_holds_only_methods_that_ran_on_all():
     runs = [
         result(accuracy=70.0, dataset="dtd"),
         result(accuracy=80.0, dataset="ucf101"),
@@ -94,13 +96,13 @@ def test_the_mean_over_data_sets_holds_only_methods_that_have_all():
     assert cells(report(*runs), "Few-shot: mean over 2 data sets")[1:] == [["mudpt", "**75.0**"]]
 
 
-def test_the_mean_over_data_sets_is_taken_seed_by_seed():
+def test_the_mean_over_data_sets_is_computed_for_each_seed():
     data_sets = ([70.0, 72.0], [80.0, 86.0])
     rows = [few_shot_rows([result(accuracy=a, seed=s) for s, a in enumerate(accuracies)]) for accuracies in data_sets]
     assert mean_over_data_sets(rows) == {"mudpt": {4: {0: 75.0, 1: 79.0}}}
 
 
-def test_several_models_have_sections_of_their_own():
+def test_several_models_have_separate_sections():
     runs = [result(), result(model_name_or_path="other/clip"), result(model_name_or_path="/any/where/clip", seed=2)]
     assert [part.title for part in sections(runs)] == ["dtd, some/clip", "dtd, other/clip", "dtd, clip"]
 
@@ -112,7 +114,12 @@ def test_harmonic_means_are_averaged_over_runs():
     runs = [base_to_new("mudpt", 80.0, 60.0, 68.57, seed=1), base_to_new("mudpt", 60.0, 80.0, 68.57, seed=2)]
     table = cells(report(*runs), "Base-to-new, 16 shots")
     assert table[0] == ["method", "base", "new", "harmonic mean"]
-    assert table[1] == ["mudpt", "**70.0 ± 14.1**", "**70.0 ± 14.1**", "**68.6 ± 0.0**"]  # of the means: 70.0
+    assert table[1] == [
+        "mudpt",
+        "**70.0 ± 14.1**",
+        "**70.0 ± 14.1**",
+        "**68.6 ± 0.0**",
+    ]  # not 70.0
 
 
 def test_a_method_that_cannot_name_new_classes_has_a_dash():
@@ -140,7 +147,7 @@ def test_cost_is_of_the_largest_shots_and_the_median_of_seeds():
     assert row == ["mudpt", "1,234,567", "4,938", "sgd", "0.0025", "0.50", "11.0", "500"]
 
 
-def test_what_trains_nothing_costs_a_dash():
+def test_the_cost_of_a_method_that_is_not_trained_has_dashes():
     nothing = dict(learning_rate=None, loss=None, trainable_parameters=0, adapter_bytes=0)
     untrained = result("zero_shot", seconds={"training": 0, "total": 1}, **nothing)
     untrained["optimizer"] = None
@@ -170,10 +177,10 @@ def test_the_chosen_learning_rate_of_each_method_is_bold():
     assert table[1:] == [["coop", "0.002: 60.0", "**0.01: 60.0**"], ["mudpt", "**0.002: 70.0**", ""]]
 
 
-def test_a_table_says_where_its_rows_were_not_asked_alike():
+def test_a_table_names_other_options_in_which_its_rows_differ():
     text = report(result(max_train_steps=800), result("coop", max_train_steps=None), result("coop", seed=2))
-    assert "Not asked alike of all rows: max_train_steps (800, None)." in text
-    assert "Not asked alike" not in report(result(), result("coop", shots=1, seed=2))
+    assert "max_train_steps (800, None)" in text
+    assert "max_train_steps" not in report(result(), result("coop", shots=1, seed=2))
 
 
 def test_base_to_new_has_a_mean_over_data_sets_too():
@@ -183,15 +190,15 @@ def test_base_to_new_has_a_mean_over_data_sets_too():
     text = report(*runs)
     table = cells(text, "Base-to-new, 16 shots: mean over 2 data sets")
     assert table[1:] == [["mudpt", "**85.0**", "**65.0**", "**73.0**"]]
-    assert "Left out, since not run on all: coop." in text
+    assert re.search(r"^Left out.*: coop\.$", text, re.MULTILINE)
 
 
-def test_folders_of_one_name_are_told_apart():
+def test_the_titles_of_folders_with_the_same_name_differ():
     text = report(result(dataset="pets", train_dir="mine/pets"), result(dataset="pets", train_dir="yours/pets"))
     assert "## pets (mine/pets)" in text and "## pets (yours/pets)" in text
 
 
-def test_the_report_begins_with_what_the_data_are():
-    assert report(result(dataset="faded")).startswith("Data: `faded`. An embedded world of drawn shapes")
+def test_the_report_begins_with_the_names_of_the_data_sets():
+    assert re.match("Data: `faded`. .*drawn shapes", report(result(dataset="faded")))
     assert report(result()).splitlines()[0] == "Data: `dtd`."
     assert report(result(dataset="plain", train_dir="my/plain")).splitlines()[0] == "Data: `plain`."
