@@ -17,11 +17,13 @@ WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
 class TrainingOptions(Options):
     """Options of training and testing. `--help` describes each."""
 
-    optimizer: Optional[str] = flag(None, "None: the method's default.", choices=("sgd", "adamw"))
+    optimizer: Optional[str] = flag(None, "Optimizer. None: the method's default.", choices=("sgd", "adamw"))
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(
         None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
     )
-    weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
+    weight_decay: Annotated[Optional[float], at_least(0)] = flag(
+        None, "Weight decay. None: 5e-4 for sgd, 0.01 for adamw."
+    )
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
         0.05, "Share of the optimizer steps that use a constant learning rate of 1e-5 before the peak."
     )
