@@ -21,9 +21,7 @@ class TrainingOptions(Options):
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(
         None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
     )
-    weight_decay: Annotated[Optional[float], at_least(0)] = flag(
-        None, "Weight decay. None: 5e-4 for sgd, 0.01 for adamw."
-    )
+    weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
         0.05, "Share of the optimizer steps that use a constant learning rate of 1e-5 before the peak."
     )
