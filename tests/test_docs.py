@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs/ say what is so: every block of code is run, or it stands here why it is only read."""
+"""Checks README, CONTRIBUTING and docs/: every block of code is run, or this file gives the reason why it is not."""
 
 import contextlib
 import io
@@ -23,21 +23,21 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTED_BY = re.compile(r"<!-- printed by: (.+?) -->")
 COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 
-# What makes a script short; everything else is as the page says.
+# Flags that make a script fast; all other flags are those of the page.
 SHORTER = {
     "fewshot.py": "--max_train_steps 2",
     "sweep.py": "--protocol few-shot --methods zero_shot --seeds 1",
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
-# What a command holds that cannot be had here: why. Of these scripts (WORK_BEGINS) the flags are then read and checked
-# by the script itself, up to the place where its work begins.
+# Parts of commands that cannot run here, and the reasons. If the script is in WORK_BEGINS, it parses and checks the
+# flags, and stops at the function where its work begins.
 ONLY_READ = {
     "--model_name_or_path openai/": "needs the Hub",
     "--dataset_name": "needs the Hub",
     "--coop_root": "needs CoOp's data sets",
     "--precision bfloat16": "needs a GPU",
-    "outputs/ablation/": "six sweeps alike",
-    "torch.distributed.run": "tests/test_fewshot.py runs two processes",
+    "outputs/ablation/": "six similar sweeps take too long",
+    "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
 }
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
@@ -46,38 +46,38 @@ WORK_BEGINS = {
     "report.py": "peft_mudpt.lab.schema.read_results",
     "sweep.py": "peft_mudpt.lab.sweep.run_all",
 }
-# Blocks that hold this are left out: why.
+# Parts of blocks that are not run, and the reasons.
 LEFT_OUT = {
-    "python -m venv": "makes a fresh environment, as .ci/run does by the README's",
+    "python -m venv": "creates a fresh environment; .ci/run does this with the README's commands",
     "ruff check": ".ci/run runs ruff and mypy",
 }
 
 
 class WorkBegins(Exception):
-    """A script has read its flags, and would begin."""
+    """Raised when a script has checked its flags and its work would begin."""
 
 
 def code_blocks(page: str) -> list[tuple[str, str]]:
-    """Language and text of the blocks that are to be run."""
+    """The language and the text of each block that is run."""
     blocks = BLOCK.findall(PAGES[page])
     return [(language, text) for language, text in blocks if language in CODE and not any(x in text for x in LEFT_OUT)]
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """Where a reader stands: a folder with examples/ in it."""
+    """A working folder like that of a reader, with examples/ in it."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "DIR").mkdir()  # the pages' word for the folder of CoOp's data sets
+    (tmp_path / "DIR").mkdir()  # the name that the pages use for the folder of CoOp's data sets
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     reset_accelerator()
 
 
 def called_by(block: str, workplace: Path) -> list[list[str]]:
-    """The calls that bash makes of a block: each of the programs it may name only notes how it was called."""
+    """The calls that bash makes for a block. Each program is replaced by one that only prints its arguments."""
     programs = workplace / "programs"
     programs.mkdir(exist_ok=True)
-    for name in ("accelerate", "pip", "python"):  # prints its name and arguments, between separators of ASCII
+    for name in ("accelerate", "pip", "python"):  # prints its name and arguments with ASCII separators
         (programs / name).write_text(f"#!/bin/sh\nprintf '%s\\037' {name} \"$@\"\nprintf '\\036'\n")
         (programs / name).chmod(0o755)
     bash = ["/bin/bash", "-euo", "pipefail", "-c", block]
@@ -86,7 +86,7 @@ def called_by(block: str, workplace: Path) -> list[list[str]]:
 
 
 def run_call(call: list[str], monkeypatch, cannot_run: bool) -> None:
-    """Run a script as it is called, in this process, which has the imports behind it; or only up to its work."""
+    """Run a script in this process, which has already imported the modules; or only up to where its work begins."""
     arguments = call[next(i for i, word in enumerate(call) if word.startswith("examples/")) :]
     script = Path(arguments[0]).name
     only_read = cannot_run and script in WORK_BEGINS
@@ -108,7 +108,7 @@ def check_extra(requirement: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if code_blocks(page)])
-def test_a_page_does_what_it_says(page, workplace, monkeypatch):
+def test_the_blocks_of_a_page_run_and_print_what_their_comments_say(page, workplace, monkeypatch):
     names = {}
     for language, block in code_blocks(page):
         if language == "bash":
@@ -124,7 +124,7 @@ def test_a_page_does_what_it_says(page, workplace, monkeypatch):
             assert printed.getvalue().splitlines() == COMMENT.findall(block)
 
 
-def test_what_is_no_code_says_so_and_no_reason_has_outlived_its_block():
+def test_every_block_names_its_language_and_every_reason_applies_to_a_block():
     blocks = [block for text in PAGES.values() for block in BLOCK.findall(text)]
     assert {language for language, _ in blocks} <= {*CODE, *NO_CODE}
     commands = " ".join(text.replace("\\\n", "") for _, text in blocks)
@@ -133,7 +133,7 @@ def test_what_is_no_code_says_so_and_no_reason_has_outlived_its_block():
 
 
 @pytest.mark.parametrize("command", sorted({found for text in PAGES.values() for found in PRINTED_BY.findall(text)}))
-def test_a_command_that_printed_a_block_reads_its_flags_and_if_it_is_quick_prints_it(
+def test_a_command_that_printed_a_block_accepts_its_flags_and_prints_the_block_if_it_is_fast(
     command, workplace, monkeypatch, capsys
 ):
     run_call(shlex.split(command), monkeypatch, cannot_run=True)
@@ -142,13 +142,13 @@ def test_a_command_that_printed_a_block_reads_its_flags_and_if_it_is_quick_print
 
 
 def anchors(page: str) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """The anchors that GitHub generates for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", PAGES[page]), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_its_links_lead_somewhere(page):
+def test_the_links_of_a_page_have_targets(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", PAGES[page])):
         if link.startswith("https://"):
             continue
@@ -159,6 +159,6 @@ def test_its_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_files_it_names_exist(page):
+def test_the_files_that_a_page_names_exist(page):
     named = re.findall(r"(?:\b(?:examples|peft_mudpt|tests)/[\w/]+\.py|\.ci/[\w.]+)\b", PAGES[page])
     assert [name for name in named if not (ROOT / name).exists()] == []

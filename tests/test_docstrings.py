@@ -1,4 +1,4 @@
-"""What users may name says what it does."""
+"""Public names have docstrings that explain them."""
 
 import dataclasses
 import importlib
@@ -11,7 +11,20 @@ import peft_mudpt
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, lab
 
 
-PUBLIC = [getattr(room, name) for room in (peft_mudpt, demo, lab) for name in room.__all__]
+def defined_in(package) -> list:
+    """The functions and classes that the modules of a package define, without those whose name begins with "_"."""
+    found = []
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        for name, value in vars(importlib.import_module(info.name)).items():
+            is_code = inspect.isfunction(value) or isinstance(value, type)
+            if is_code and value.__module__ == info.name and not name.startswith("_"):
+                found.append(value)
+    return found
+
+
+EXPORTED = [getattr(module, name) for module in (peft_mudpt, demo, lab) for name in module.__all__]
+LAB = defined_in(lab)
+PUBLIC = [*EXPORTED, *(public for public in LAB if public not in EXPORTED)]
 CLASSES = [public for public in PUBLIC if inspect.isclass(public)]
 FUNCTIONS = [public for public in PUBLIC if inspect.isfunction(public)]
 
@@ -35,7 +48,14 @@ def test_a_public_function_explains_each_argument(function):
     assert [name for name in inspect.signature(function).parameters if f"\n    {name}" not in explained] == []
 
 
-def test_the_classifier_explains_what_it_is_made_from():
+@pytest.mark.parametrize("function", filter(inspect.isfunction, LAB), ids=lambda function: function.__name__)
+def test_a_function_of_the_lab_explains_what_it_returns(function):
+    returned = inspect.signature(function).return_annotation
+    yields_nothing = ("None", "Iterator[None]")  # the second is a context manager
+    assert returned in yields_nothing or "\nReturns:\n" in inspect.getdoc(function)
+
+
+def test_the_classifier_explains_its_arguments():
     _, *parameters = inspect.signature(MuDPTClassifier.__init__).parameters
     assert [name for name in parameters if f"\n    {name}" not in inspect.getdoc(MuDPTClassifier)] == []
 
@@ -46,6 +66,6 @@ def test_every_field_of_the_config_has_a_help_text():
     assert own and [field.name for field in own if not field.metadata.get("help")] == []
 
 
-def test_every_room_says_what_it_is_for():
-    rooms = [module.name for module in pkgutil.walk_packages(peft_mudpt.__path__, "peft_mudpt.")]
-    assert rooms and [name for name in rooms if not importlib.import_module(name).__doc__] == []
+def test_every_module_has_a_docstring():
+    modules = [module.name for module in pkgutil.walk_packages(peft_mudpt.__path__, "peft_mudpt.")]
+    assert modules and [name for name in modules if not importlib.import_module(name).__doc__] == []

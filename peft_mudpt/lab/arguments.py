@@ -21,7 +21,7 @@ class OutputOptions(Options):
     """Where a run is stored, and how it is tracked and shared. These options do not change the result of the run."""
 
     output_dir: str = flag("outputs/fewshot", "Folder for the adapter and result.json.")
-    overwrite_output_dir: bool = flag(False, "Delete the files of another run in --output_dir.")
+    overwrite_output_dir: bool = flag(False, "Delete the files of a previous run in --output_dir.")
     checkpointing_steps: OptionalCount = flag(None, "Optimizer steps between two checkpoints. None: no checkpoints.")
     resume_from_checkpoint: Optional[str] = flag(
         None,

@@ -46,9 +46,9 @@ def load_classifier(
     """
     config = _read_config(adapter)
     if class_names is None or template is None:
-        remembered_names, remembered_template = _remembered_classes(config, adapter)
-        class_names = remembered_names if class_names is None else class_names
-        template = remembered_template if template is None else template
+        stored_names, stored_template = _stored_classes(config, adapter)
+        class_names = stored_names if class_names is None else class_names
+        template = stored_template if template is None else template
     if class_names is None:
         raise ValueError(
             f"The adapter {adapter} does not store the classes it was trained on. Give class names "
@@ -150,7 +150,7 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
         raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
-def _remembered_classes(config: PeftConfig, adapter: str | os.PathLike) -> tuple[Optional[list[str]], Optional[str]]:
+def _stored_classes(config: PeftConfig, adapter: str | os.PathLike) -> tuple[Optional[list[str]], Optional[str]]:
     """The training classes and their template; None for a value that the adapter does not store."""
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is not None or template is not None:

@@ -17,7 +17,7 @@ WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
 class TrainingOptions(Options):
     """Options of training and testing. `--help` describes each."""
 
-    optimizer: Optional[str] = flag(None, "None: the method's default.", choices=("sgd", "adamw"))
+    optimizer: Optional[str] = flag(None, "Optimizer. None: the method's default.", choices=("sgd", "adamw"))
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(
         None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
     )

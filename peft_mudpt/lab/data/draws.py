@@ -64,6 +64,9 @@ def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
         data: the data set.
         shots: training pictures per class; a class that has fewer uses all of them.
         seed: seed of the draw.
+
+    Returns:
+        The drawn pictures, the test pictures, and remarks about them.
     """
     labels = data.train["label"][:]
     held_out = set() if data.test is not None else set(_held_out(labels))

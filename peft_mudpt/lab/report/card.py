@@ -154,11 +154,11 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
 
 def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str]) -> str:
     """Python code that loads the adapter and prints the most probable classes of a picture."""
-    imports, remembered, classes = "", "", ""
+    imports, stored, classes = "", "", ""
     if not remembers_classes:
         imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
         file = f'f"{{adapter}}/{RESULT}"' if hub_model_id is None else f'hf_hub_download(adapter, "{RESULT}")'
-        remembered = f"""\
+        stored = f"""\
 with open({file}, encoding="utf-8") as file:
     result = json.load(file)
 """
@@ -168,7 +168,7 @@ import peft_mudpt  # registers MuDPT with PEFT
 {imports}
 {base_line}
 adapter = {json.dumps(hub_model_id or "path/to/adapter")}
-{remembered}\
+{stored}\
 classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter{classes}, base_model_name_or_path=base)
 for name, probability in classifier.top_k(["picture.jpg"])[0]:
     print(f"{{probability:.1%}} {{name}}")"""

@@ -74,8 +74,8 @@ def _legend(figure: Figure, columns: int) -> None:
         for handle, text in zip(*axes.get_legend_handles_labels()):
             entries[text] = (*entries.get(text, ()), handle)
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
-    place = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
-    figure.legend(entries.values(), entries.keys(), handler_map=side_by_side, **place)
+    layout = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
+    figure.legend(entries.values(), entries.keys(), handler_map=side_by_side, **layout)
 
 
 def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
@@ -169,14 +169,14 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
     width = 0.85 / len(rows)
     for i, (name, look) in enumerate(_looks(rows).items()):
         where, averages, deviations = _points(rows[name], BASE_TO_NEW_COLUMNS)
-        places = [group + (i - (len(rows) - 1) / 2) * width for group in where]
+        positions = [group + (i - (len(rows) - 1) / 2) * width for group in where]
         # related methods share a color, so that only the hatch distinguishes their bars
         hatch = {"--": "//", ":": "..", "-.": "xx"}.get(look.get("linestyle", "-"))
         fill = "white" if is_untrained(name) else look["color"]
         style = dict(color=fill, hatch=hatch, edgecolor="white", linewidth=0.5)
         if is_untrained(name) or _is_emphasized(name):
             style |= dict(edgecolor=BLACK, linewidth=1.5)
-        axes.bar(places, averages, width, yerr=deviations, capsize=2, label=name, **style)
+        axes.bar(positions, averages, width, yerr=deviations, capsize=2, label=name, **style)
     axes.set_xticks(range(len(BASE_TO_NEW_COLUMNS)), ["base classes", "new classes", "harmonic mean"])
     _finish(axes, "Base to new", "", ACCURACY)
     axes.grid(False, axis="x")

@@ -1,0 +1,19 @@
+"""The help texts of the scripts."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = [path for path in sorted(EXAMPLES.glob("*.py")) if "ArgumentParser" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_prints_its_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0 and "usage: " in capsys.readouterr().out
