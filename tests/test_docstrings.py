@@ -48,7 +48,7 @@ def test_a_public_function_explains_each_argument(function):
     assert [name for name in inspect.signature(function).parameters if f"\n    {name}" not in explained] == []
 
 
-@pytest.mark.parametrize("function", filter(inspect.isfunction, LAB), ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", [*filter(inspect.isfunction, LAB)], ids=lambda function: function.__name__)
 def test_a_function_of_the_lab_explains_what_it_returns(function):
     returned = inspect.signature(function).return_annotation
     yields_nothing = ("None", "Iterator[None]")  # the second is a context manager
