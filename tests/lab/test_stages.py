@@ -64,6 +64,11 @@ def test_options_may_name_the_data(folder):
     assert named.asked["train_dir"] == folder and prepare(named).data.class_names == sorted(CLASSES)
 
 
+def test_a_data_set_made_in_python_is_another_experiment_than_one_of_another_name(folder):
+    mine = dataclasses.replace(load_folders(folder), name="mine", origin=None)
+    assert Experiment(mine).asked["dataset"] == "mine" != Experiment(load_folders(folder)).asked["dataset"]
+
+
 def test_two_runs_in_one_process_do_not_influence_each_other(folder):
     alone = [learned(execute(prepare(experiment(folder, seed=seed))).plan) for seed in (1, 2)]
     plans = [prepare(experiment(folder, seed=seed)) for seed in (1, 2)]

@@ -53,7 +53,7 @@ class FewShotData:
         validation: the split from which validation pictures are drawn; None if there is none.
         test: the test pictures; None if a part of `train` must be held out.
         may_be_cropped: True if a part of a picture still shows its class.
-        origin: the options that name this data set.
+        origin: the options that name this data set; None: they name it by `name`.
     """
 
     name: str
@@ -63,7 +63,11 @@ class FewShotData:
     validation: Optional[Dataset] = None
     test: Optional[Dataset] = None
     may_be_cropped: bool = True
-    origin: DataOptions = DataOptions()
+    origin: Optional[DataOptions] = None
+
+    def __post_init__(self):
+        if self.origin is None:  # two data sets of other names are two experiments
+            object.__setattr__(self, "origin", DataOptions(dataset=self.name))
 
 
 def load_data(options: DataOptions) -> FewShotData:
