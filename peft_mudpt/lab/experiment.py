@@ -22,7 +22,8 @@ from .data.sources import DataOptions, FewShotData, load_data
 from .environment import hardware, peak_memory_bytes, reset_peak_memory, versions
 from .evaluation import evaluate_task
 from .identity import to_share, what_was_asked
-from .methods import Ground, Learner, Method, MethodOptions, find_method
+from .learner import Ground, Learner
+from .methods import Method, MethodOptions, find_method
 from .protocols import ProtocolOptions, Task, lay_out, summarize
 from .recipe import Recipe, TrainingOptions, choose_recipe
 from .report.card import model_card
@@ -178,7 +179,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     backbone = Backbone.load(name, accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
     ground = Ground(clip, backbone.tokenizer, task.class_names, template, experiment.method_kwargs)
-    learner = method.put_on(method, ground)
+    learner = method.apply(ground)
     recipe = choose_recipe(
         training,
         method,

@@ -3,140 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, PeftConfig
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..classifier.texts import split_template
 from ..config import MuDPTConfig
 from ..presets import PRESETS
 from ..rules import check_template
-from .data.sources import DEFAULT_TEMPLATE
 from .flags import Options, flag
-from .probe import LinearProbe
+from .learner import Ground, Learner, add_adapter, add_probe, leave_plain
 
 
 # The palette of Okabe and Ito, because color-blind readers can distinguish its colors. Related methods share a color
 # and differ in line style and marker.
 VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7"
 SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
-
-
-@dataclass(frozen=True)
-class Learner:
-    """
-    A model that is ready to be trained.
-
-    Args:
-        model: a CLIP, plain or with an adapter, or a linear probe. Only the parameters that the method learns require
-            a gradient.
-        template: text of a class as the user writes it; None: the template of the data set.
-        template_after_prompts: the part of `template` that follows the text prompts, which the model encodes; None:
-            the template of the data set.
-    """
-
-    model: torch.nn.Module
-    template: Optional[str]
-    template_after_prompts: Optional[str]
-
-
-@dataclass(frozen=True)
-class Ground:
-    """
-    The CLIP and the classes to which a method is applied.
-
-    Args:
-        clip: the CLIP. It is changed in place: it is frozen, and gets the adapter.
-        tokenizer: that of the CLIP.
-        class_names: the training classes.
-        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
-        fields: fields of the adapter's config that replace the method's defaults.
-    """
-
-    clip: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    class_names: Sequence[str]
-    template: Optional[str] = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-def put_adapter_on(method: Method, ground: Ground) -> Learner:
-    """
-    Give the CLIP an adapter of type `method.adapter`.
-
-    Text prompts replace the first words of the template. They are initialized from these words if
-    `method.starts_from_words`.
-
-    Args:
-        method: the method.
-        ground: the CLIP and the classes.
-
-    Returns:
-        The adapted CLIP.
-
-    Raises:
-        ValueError: if the adapter's config does not know `ground.fields`, or does not fit the CLIP.
-    """
-    try:
-        config = method.adapter(**{**method.fields, **ground.fields})
-    except TypeError as error:  # a dataclass raises this for an unknown field
-        raise ValueError(
-            f"--method_kwargs {ground.fields} do not fit the config of method {method.name}: {error}. "
-            f"Give fields of {method.adapter.__name__}."
-        ) from error
-    template = after_prompts = ground.template
-    if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
-        template = template or DEFAULT_TEMPLATE
-        words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
-        if method.starts_from_words and "text_prompt_init_text" not in ground.fields:
-            config.text_prompt_init_text = words
-    return Learner(get_peft_model(ground.clip, config), template, after_prompts)
-
-
-def leave_plain(method: Method, ground: Ground) -> Learner:
-    """
-    Freeze the CLIP without adapting it.
-
-    Args:
-        method: the method.
-        ground: the CLIP and the classes.
-
-    Returns:
-        The frozen CLIP.
-
-    Raises:
-        ValueError: if there are `ground.fields`, because there is no config.
-    """
-    _refuse_fields(method, ground)
-    return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
-
-
-def put_probe_on(method: Method, ground: Ground) -> Learner:
-    """
-    Put one linear layer on the image features of the CLIP (see `LinearProbe`).
-
-    Args:
-        method: the method.
-        ground: the CLIP and the classes.
-
-    Returns:
-        The linear probe.
-
-    Raises:
-        ValueError: if there are `ground.fields`, because there is no config.
-    """
-    _refuse_fields(method, ground)
-    return Learner(LinearProbe(ground.clip, len(ground.class_names)), ground.template, ground.template)
-
-
-def _refuse_fields(method: Method, ground: Ground) -> None:
-    if ground.fields:
-        raise ValueError(f"Method {method.name} has no config; leave out --method_kwargs {ground.fields}.")
 
 
 @dataclass(frozen=True)
@@ -150,7 +35,7 @@ class Method:
         paper: arXiv number of the paper.
         adapter: class of the adapter's PEFT config; None: the method has no adapter.
         fields: fields of that config that differ from its defaults.
-        put_on: applies the method to a CLIP.
+        put_on: applies a method without an adapter to a CLIP.
         optimizer: default optimizer, "sgd" or "adamw"; None: nothing is trained.
         learning_rate: default peak learning rate, as published; None: nothing is trained.
         objective: the loss, one of `training.objectives.OBJECTIVES`.
@@ -167,7 +52,7 @@ class Method:
     paper: Optional[str] = None
     adapter: Optional[type[PeftConfig]] = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    put_on: Callable[[Method, Ground], Learner] = put_adapter_on
+    put_on: Callable[[Ground], Learner] = leave_plain
     optimizer: Optional[str] = "sgd"
     learning_rate: Optional[float] = 0.0025  # that of MuDPT and of most prompt methods
     objective: str = "cross_entropy"
@@ -176,6 +61,32 @@ class Method:
     names_new_classes: bool = True
     look: Mapping[str, Any] = field(default_factory=dict)
     emphasized: bool = False
+
+    def apply(self, ground: Ground) -> Learner:
+        """
+        Apply the method to a CLIP.
+
+        Args:
+            ground: the CLIP and the classes.
+
+        Returns:
+            The model, ready to be trained.
+
+        Raises:
+            ValueError: if the adapter's config does not know `ground.fields`, or does not fit the CLIP.
+        """
+        if self.adapter is None:
+            if ground.fields:
+                raise ValueError(f"Method {self.name} has no config; leave out --method_kwargs {ground.fields}.")
+            return self.put_on(ground)
+        try:
+            config = self.adapter(**{**self.fields, **ground.fields})
+        except TypeError as error:  # a dataclass raises this for an unknown field
+            raise ValueError(
+                f"--method_kwargs {ground.fields} do not fit the config of method {self.name}: {error}. "
+                f"Give fields of {self.adapter.__name__}."
+            ) from error
+        return add_adapter(ground, config, self.starts_from_words)
 
     @property
     def is_trained(self) -> bool:
@@ -226,7 +137,6 @@ METHODS: dict[str, Method] = {
             "zero_shot",
             "Zero-shot CLIP",
             "2103.00020",
-            put_on=leave_plain,
             optimizer=None,
             learning_rate=None,
             look=dict(color=BLACK, marker="*", linestyle="none", markersize=13),
@@ -235,7 +145,7 @@ METHODS: dict[str, Method] = {
             "linear_probe",
             "Linear probe",
             "2103.00020",
-            put_on=put_probe_on,
+            put_on=add_probe,
             optimizer="adamw",
             learning_rate=1e-3,
             names_new_classes=False,

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from .methods import Learner
+from .learner import Learner
 from .probe import LinearProbe
 from .run_folder import ADAPTER_WEIGHTS, CARD, PROBE_WEIGHTS
 

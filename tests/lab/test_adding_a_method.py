@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftConfig
 
 from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.methods import METHODS, Method, all_methods, find_method, put_adapter_on
+from peft_mudpt.lab.methods import METHODS, Method, all_methods, find_method
 from peft_mudpt.lab.report.plots import plot_all
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.run import run
@@ -62,7 +62,7 @@ def test_a_new_method_is_trained_and_appears_in_cards_tables_and_plots(kind, req
 
 def test_a_preset_without_a_record_is_a_method_with_the_same_name(preset):
     method = find_method(preset)
-    assert (method.title, method.adapter, method.put_on) == (preset, MuDPTConfig, put_adapter_on)
+    assert (method.title, method.adapter, method.fields) == (preset, MuDPTConfig, PRESETS[preset])
     assert list(all_methods())[-1] == preset
 
 

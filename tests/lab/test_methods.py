@@ -6,7 +6,8 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import PRESETS, demo
-from peft_mudpt.lab.methods import Ground, all_methods, find_method
+from peft_mudpt.lab.learner import Ground
+from peft_mudpt.lab.methods import all_methods, find_method
 from peft_mudpt.lab.probe import LinearProbe
 
 
@@ -16,7 +17,7 @@ TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
 def learner(name, fields=None, template=None):
     clip = CLIPModel.from_pretrained(demo.MODEL_PATH)
     method = find_method(name)
-    return method.put_on(method, Ground(clip, TOKENIZER, ["red star", "blue heart"], template, fields or {}))
+    return method.apply(Ground(clip, TOKENIZER, ["red star", "blue heart"], template, fields or {}))
 
 
 def trainable(model):

@@ -14,7 +14,8 @@ from peft_mudpt.classifier.classifier import MuDPTClassifier
 from peft_mudpt.classifier.texts import tokenize_classes
 from peft_mudpt.lab.data.loading import PixelCollator, TrainingPictures
 from peft_mudpt.lab.data.sources import load_embedded
-from peft_mudpt.lab.methods import Ground, find_method
+from peft_mudpt.lab.learner import Ground
+from peft_mudpt.lab.methods import find_method
 from peft_mudpt.lab.recipe import Recipe
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.loop import build_schedule, train
@@ -41,7 +42,7 @@ def recipe_of(**fields):
 
 def learner(method):
     found = find_method(method)
-    return found.put_on(found, Ground(CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES)).model
+    return found.apply(Ground(CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES)).model
 
 
 def trained(pictures, folder, recipe, method="mudpt", resume=None, every=None):

@@ -1,0 +1,104 @@
+"""How a method is applied to a CLIP: the result is a model that is ready to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+from peft import PeftConfig, get_peft_model
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..classifier.texts import split_template
+from ..config import MuDPTConfig
+from .data.sources import DEFAULT_TEMPLATE
+from .probe import LinearProbe
+
+
+@dataclass(frozen=True)
+class Learner:
+    """
+    A model that is ready to be trained.
+
+    Args:
+        model: a CLIP, plain or with an adapter, or a linear probe. Only the parameters that the method learns require
+            a gradient.
+        template: text of a class as the user writes it; None: the template of the data set.
+        template_after_prompts: the part of `template` that follows the text prompts, which the model encodes; None:
+            the template of the data set.
+    """
+
+    model: torch.nn.Module
+    template: Optional[str]
+    template_after_prompts: Optional[str]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """
+    The CLIP and the classes to which a method is applied.
+
+    Args:
+        clip: the CLIP. It is changed in place: it is frozen, and gets the adapter.
+        tokenizer: that of the CLIP.
+        class_names: the training classes.
+        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
+        fields: fields of the adapter's config that replace the method's defaults.
+    """
+
+    clip: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    class_names: Sequence[str]
+    template: Optional[str] = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
+    """
+    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template.
+
+    Args:
+        ground: the CLIP and the classes.
+        config: the config of the adapter.
+        starts_from_words: True if text prompts are initialized from the words that they replace.
+
+    Returns:
+        The adapted CLIP.
+
+    Raises:
+        ValueError: if the config does not fit the CLIP.
+    """
+    template = after_prompts = ground.template
+    if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
+        template = template or DEFAULT_TEMPLATE
+        words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
+        if starts_from_words and "text_prompt_init_text" not in ground.fields:
+            config.text_prompt_init_text = words
+    return Learner(get_peft_model(ground.clip, config), template, after_prompts)
+
+
+def leave_plain(ground: Ground) -> Learner:
+    """
+    Freeze the CLIP without adapting it.
+
+    Args:
+        ground: the CLIP and the classes.
+
+    Returns:
+        The frozen CLIP.
+    """
+    return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
+
+
+def add_probe(ground: Ground) -> Learner:
+    """
+    Put one linear layer on the image features of the CLIP (see `LinearProbe`).
+
+    Args:
+        ground: the CLIP and the classes.
+
+    Returns:
+        The linear probe.
+    """
+    return Learner(LinearProbe(ground.clip, len(ground.class_names)), ground.template, ground.template)
