@@ -22,7 +22,9 @@ def printed(block: re.Match) -> str:
     if not all(word in command for word in sys.argv[1:]):
         return block[0]
     print(f"running: {command}")
-    result = subprocess.run(shlex.split(command), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    program, *arguments = shlex.split(command)
+    program = sys.executable if program == "python" else program
+    result = subprocess.run([program, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     output = result.stdout if "|---" in result.stdout else f"```text\n{result.stdout}```\n"  # tables are Markdown
     return f"{begin}{output}{end}"
 

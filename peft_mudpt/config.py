@@ -186,7 +186,7 @@ class MuDPTConfig(PeftConfig):
         The configuration of a published method, with any field overridden.
 
         Args:
-            preset: one of `coop`, `vpt_shallow`, `vpt_deep`, `ivlp`, `maple`, `umudpt`, `mudpt_linear`, `mudpt`.
+            preset: a name in `PRESETS`, such as `maple`.
             **overrides: fields of [`MuDPTConfig`].
 
         Raises:

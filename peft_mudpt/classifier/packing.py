@@ -115,7 +115,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
 
 
 def class_per_row(words: list[list[int]]) -> PackedClasses:
-    """The layout for attention that takes no mask of four axes: one class per row."""
+    """One class per row, for attention that does not accept the mask (R, 1, L, L) that packing needs."""
     length = max(map(len, words))
     return PackedClasses(
         torch.tensor([text + [0] * (length - len(text)) for text in words]),

@@ -11,7 +11,7 @@ from typing import Any
 from .backbone import BackboneOptions
 from .data.sources import DataOptions
 from .flags import Options
-from .methods import MethodOptions
+from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions
 from .recipe import TrainingOptions
 from .schema import in_current_words
@@ -20,6 +20,7 @@ from .schema import in_current_words
 DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, TrainingOptions)
 # These change how the work is divided, but not the result.
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
+OBJECTIVE = "objective"  # no flag: the method's record names it
 PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
 
 
@@ -31,11 +32,12 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
         groups: groups of options. Options that do not determine the result, such as --output_dir, are dropped.
 
     Returns:
-        The values by flag name.
+        The values by flag name, and the objective of the method.
     """
     names = [option.name for kind in DECIDING for option in fields(kind) if option.name not in NOT_DECIDING]
     given = {name: value for group in groups for name, value in asdict(group).items()}
-    return {name: given[name] for name in names if name in given}
+    asked = {name: given[name] for name in names if name in given}
+    return {**asked, OBJECTIVE: find_method(given["method"]).objective} if "method" in given else asked
 
 
 def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:

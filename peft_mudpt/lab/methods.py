@@ -234,7 +234,7 @@ def find_method(name: str) -> Method:
 class MethodOptions(Options):
     """Options that name a method and change its config. `--help` describes each."""
 
-    method: str = flag("mudpt", f"One of {', '.join(METHODS)}, or another preset of MuDPTConfig.")
+    method: str = flag("mudpt", f"One of {', '.join(all_methods())}.")
     method_kwargs: Optional[str] = flag(
         None, """Fields of the method's config that replace its defaults, as JSON: '{"prompt_depth": 3}'."""
     )

@@ -123,8 +123,9 @@ def target_names(options: ProtocolOptions, origin: DataOptions) -> list[str]:
 
 def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
     """
-    Choose the training and test pictures of a protocol: few-shot (CoOp, arXiv 2109.01134, section 4.1), base-to-new,
-    cross-dataset (CoCoOp, arXiv 2203.05557, sections 4.1 and 4.2) or domain-generalization (CoOp, section 4.2).
+    Assign the drawn pictures to the training and test sets of a protocol: few-shot (CoOp, arXiv 2109.01134, section
+    4.1), base-to-new, cross-dataset (CoCoOp, arXiv 2203.05557, sections 4.1 and 4.2) or domain-generalization (CoOp,
+    section 4.2).
 
     With `evaluate_on="validation"`, the only test set consists of the validation pictures of the training classes.
 

@@ -42,15 +42,16 @@ FIELDS = {
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Convert the options of a run to the current spelling: earlier versions wrote "domain-generalisation".
+    Convert the options of a run to today's form. Earlier versions wrote "domain-generalisation", and had one loss.
 
     Args:
         asked: options by flag name.
 
     Returns:
-        The same options in the current spelling.
+        The same options in today's form.
     """
-    return {**asked, "protocol": asked["protocol"].replace("generalisation", "generalization")}
+    protocol = asked["protocol"].replace("generalisation", "generalization")
+    return {"objective": "cross_entropy", **asked, "protocol": protocol}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -132,6 +133,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     results = [read_result(path.parent) for path in sorted(Path(folder).rglob(RESULT))]
     if not results:
         raise ValueError(
-            f"{folder} holds no {RESULT}. Run examples/fewshot.py or examples/sweep.py with it as --output_dir first."
+            f"{str(folder)!r} holds no {RESULT}. Run examples/fewshot.py or examples/sweep.py with it as --output_dir "
+            "first."
         )
     return results

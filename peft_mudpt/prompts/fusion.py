@@ -74,10 +74,11 @@ class LightTransformer(nn.Module):
 
 class InjectionModel(nn.Module):
     """
-    One direction of the fusion over all its layers.
+    Maps the prompts of one tower to the shift of the other tower's, at all layers: F or H of the paper.
 
     Args:
-        source_width, target_width: widths of the tower that is read and of the tower that is informed.
+        source_width: width of the tower whose prompts are read.
+        target_width: width of the tower whose prompts are shifted.
         layers: the layers at which this direction acts.
         network: `linear` (the released trainer's) or `transformer` (the paper's).
         sharing: `all` (one network), `input_and_deep` (one for layer 0, one for the others) or `per_layer`.

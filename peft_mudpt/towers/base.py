@@ -40,8 +40,9 @@ class PromptSource(Protocol):
         self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
     ) -> Optional[torch.Tensor]:
         """
-        The prompts (b, k, n, d) of the layers from `start` to before `stop`, where layer 0 is the input; None if
-        these layers have none. b is 1 if all samples share the prompts, or B if they depend on `condition` (B, ...).
+        The prompts (b, k, n, d) of k layers, from `start` to before `stop` (None: to the last); layer 0 is the input.
+        None if these layers have none. b is 1 if all samples share the prompts, or B if they depend on `condition`
+        (B, ...).
         """
 
 

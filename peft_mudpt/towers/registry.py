@@ -81,7 +81,7 @@ def find_towers(model: nn.Module) -> dict[Modality, Tower]:
 
 
 def parts_elsewhere(towers: dict[Modality, Tower]) -> set[str]:
-    """What a whole model of the same family calls the parts of the tower that is missing among `towers`."""
+    """Where whole models of the family of `towers` keep the tower that is missing here, and its projection."""
     found = {tower.kind for tower in towers.values()}
     families = [family.towers for family in FAMILIES if found & set(family.towers.values())]
     missing = [kinds[modality] for kinds in families for modality in MODALITIES if modality not in towers]

@@ -1,9 +1,12 @@
 """When two runs are the same experiment."""
 
+from dataclasses import replace
+
 import pytest
 
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.identity import differences, to_share, what_was_asked
+from peft_mudpt.lab.methods import METHODS
 
 
 def asked(**fields):
@@ -24,6 +27,17 @@ def test_a_flag_that_an_earlier_version_lacks_has_its_default():
 
 def test_a_flag_that_only_another_version_knows_makes_another_run():
     assert differences({**asked(), "later": 1}, asked()).startswith("later: 1 ")
+
+
+def test_another_loss_makes_another_run(monkeypatch):
+    before = asked()
+    monkeypatch.setitem(METHODS, "mudpt", replace(METHODS["mudpt"], objective="distance"))
+    assert differences(before, asked()).startswith("objective: 'cross_entropy'")
+
+
+def test_a_run_of_an_earlier_version_minimized_cross_entropy():
+    earlier = {name: value for name, value in asked().items() if name != "objective"}
+    assert differences(earlier, asked()) == ""
 
 
 def test_the_earlier_spelling_of_a_protocol_is_the_same_protocol():

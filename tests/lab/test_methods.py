@@ -25,7 +25,7 @@ def trainable(model):
 
 
 def test_every_preset_is_a_method():
-    assert set(all_methods()) == {"zero_shot", "linear_probe", "lora", *PRESETS}
+    assert set(all_methods()) >= {"zero_shot", "linear_probe", "lora", *PRESETS}
 
 
 def test_zero_shot_trains_nothing():
@@ -81,7 +81,7 @@ def test_fields_of_the_config_may_be_changed(name, fields):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("mudp", {}, "'mudp'.* zero_shot, linear_probe, lora, coop"),
+        ("mudp", {}, "'mudp'.* zero_shot, .*coop"),
         ("zero_shot", {"r": 2}, "zero_shot .*--method_kwargs {'r': 2}"),
         ("lora", {"rank": 2}, "--method_kwargs {'rank': 2} .*lora"),
         ("mudpt", {"depth": 2}, "--method_kwargs {'depth': 2} .*mudpt"),

@@ -9,7 +9,9 @@ from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_resul
 
 
 IDENTITY = {"method": "mudpt", "seed": 1}
-RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"arguments": {"protocol": "few-shot"}}
+RESULT = {name: None for name in FIELDS if name != "schema_version"} | {
+    "arguments": {"protocol": "few-shot", "objective": "cross_entropy"}
+}
 
 
 def start(folder, identity=IDENTITY, overwrite=False):
@@ -42,7 +44,7 @@ def test_results_are_found_at_any_depth(tmp_path):
     for name in ("b/c", "a"):
         write_result(tmp_path / name, {**RESULT, "dataset": name})
     assert [result["dataset"] for result in read_results(tmp_path)] == ["a", "b/c"]
-    with pytest.raises(ValueError, match="nowhere .*result.json.*examples/fewshot.py"):
+    with pytest.raises(ValueError, match="nowhere.*result.json.*examples/fewshot.py"):
         read_results(tmp_path / "nowhere")
 
 

@@ -112,7 +112,7 @@ def _turns(row: Row, above: str, below: str) -> list[float]:
 
 
 def _growth(rows: list[Row], values: Values) -> str:
-    """The growth from the fewest to the most classes, for the last model and its smallest batch."""
+    """By what factor a cost grows from the fewest to the most classes, for the last model and its smallest batch."""
     model, batch = rows[-1]["model"], min(row["batch_size"] for row in rows)
     shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
     if len(shown) < 2:

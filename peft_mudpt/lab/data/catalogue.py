@@ -60,5 +60,8 @@ CATALOGUE = {
 }
 
 DOMAIN_GENERALIZATION_TARGETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-CROSS_DATASET_TARGETS = tuple(n for n in CATALOGUE if not n.startswith("imagenet"))
+CROSS_DATASET_TARGETS = (
+    *("caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101"),
+    *("fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101"),
+)
 CLASS_NAMES_FILE = "classnames.txt"  # for ImageNet and its variants: one WordNet id and class name per line
