@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
@@ -16,6 +15,7 @@ from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors
+from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import CLASSES, files, save_pictures
 
 
@@ -43,7 +43,7 @@ def equal(first, second):
 def test_the_stages_give_the_same_result_as_the_flags(folder, tmp_path):
     outcome = execute(prepare(experiment(folder)))
     result = record(outcome, tmp_path / "python")
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_accelerator()
     options = {"method": "coop", "shots": 2, "max_train_steps": 3, "output_dir": str(tmp_path / "flags")}
     by_flags = run(Arguments(train_dir=folder, **options))
     timed = ("seconds", "peak_memory_bytes")

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, export_classifier, fold_adapter
 from peft_mudpt.prompts.prompts import MultiModalPrompts
+from tests.conftest import checkpoint_layers
 from tests.towers.test_families import FAMILIES, NAMES, Tokenizer, images, texts
 
 
@@ -76,8 +77,7 @@ def test_gradient_checkpointing_changes_no_gradient(family, layer, use_reentrant
     for checkpointing in (False, True):
         model, _ = conditioned(family, layer)
         if checkpointing:
-            options = {"use_reentrant": use_reentrant}
-            model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+            checkpoint_layers(model, use_reentrant)
         features = text_features(model.train(), texts(family, [5, 6], [7], [8]), conditions())
         cross_entropy(features, torch.tensor([0, 1, 1])).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
@@ -109,7 +109,7 @@ def test_a_disabled_adapter_ignores_the_condition():
 @torch.no_grad()
 def test_compiled_it_is_one_graph():
     model, _ = conditioned("clip", 0)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(model.text_model, fullgraph=True, backend="aot_eager")
     ids = texts("clip", [5, 6], [7], [8])
     expected = model.text_model(ids, mudpt_condition=conditions()).pooler_output
