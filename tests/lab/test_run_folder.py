@@ -9,7 +9,8 @@ from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_resul
 
 
 IDENTITY = {"method": "mudpt", "seed": 1}
-RESULT = {name: None for name in FIELDS if name != "schema_version"} | {
+ARGUMENTS = {"protocol": "few-shot", "objective": "cross_entropy"}
+RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"arguments": ARGUMENTS}
     "arguments": {"protocol": "few-shot", "objective": "cross_entropy"}
 }
 
