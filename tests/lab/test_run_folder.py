@@ -11,8 +11,6 @@ from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_resul
 IDENTITY = {"method": "mudpt", "seed": 1}
 ARGUMENTS = {"protocol": "few-shot", "objective": "cross_entropy"}
 RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"arguments": ARGUMENTS}
-    "arguments": {"protocol": "few-shot", "objective": "cross_entropy"}
-}
 
 
 def start(folder, identity=IDENTITY, overwrite=False):
