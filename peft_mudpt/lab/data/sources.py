@@ -31,7 +31,8 @@ class DataOptions(Options):
     coop_root: Optional[str] = flag(None, "The folder that holds CoOp's data sets.")
     train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.")
     test_dir: Optional[str] = flag(
-        None, "A folder like --train_dir with test pictures. None: three tenths of each class of --train_dir are held out."
+        None,
+        "A folder like --train_dir with test pictures. None: three tenths of each class of --train_dir are held out.",
     )
     dataset_name: Optional[str] = flag(None, "A data set of the Hub.")
     dataset_config_name: Optional[str] = flag(None, "Configuration of the data set of the Hub.")
