@@ -71,6 +71,20 @@ def test_two_runs_in_one_process_do_not_influence_each_other(folder):
     assert equal(alone[0], together[0]) and equal(alone[1], together[1])
 
 
+def test_training_draws_on_from_where_preparing_stopped(folder, monkeypatch):
+    states = []
+
+    def initialize(model, loader):
+        states.append(torch.get_rng_state())
+
+    monkeypatch.setitem(METHODS, "coop", dataclasses.replace(METHODS["coop"], initialize=initialize))
+    plan = prepare(experiment(folder, steps=1))
+    states.append(torch.get_rng_state())
+    torch.rand(1)
+    execute(plan)
+    assert torch.equal(*states)
+
+
 def test_a_run_leaves_no_hook_behind(folder, tmp_path):
     plan = prepare(experiment(folder))
     execute(plan, Checkpoints(tmp_path / "run", plan.experiment.asked, every=1))
