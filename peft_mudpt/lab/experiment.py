@@ -164,13 +164,15 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
 
     Args:
         experiment: the description of the run.
-        accelerator: an accelerator that was not used for another run; None: a new one is made.
+        accelerator: an accelerator that was not used for another run, with the precision and the accumulation of
+            `experiment.training`; None: a new one is made.
 
     Returns:
         The plan, which `execute` takes.
 
     Raises:
-        ValueError: if an option is wrong, or if the data or the CLIP cannot be used.
+        ValueError: if an option is wrong, if the accelerator has other options, or if the data or the CLIP cannot be
+            used.
     """
     started = time.perf_counter()
     protocol, training = experiment.protocol, experiment.training
@@ -178,6 +180,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     accelerator = accelerator or Accelerator(
         mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.gradient_accumulation_steps
     )
+    _check_accelerator(accelerator, training)
     set_seed(protocol.seed)
     data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
     drawn = draw(data, protocol.shots, protocol.seed)
@@ -220,6 +223,19 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
         random_state(),
         started,
     )
+
+
+def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> None:
+    """Refuse an accelerator that would step or compute otherwise than the options say."""
+    asked = {"gradient_accumulation_steps": training.gradient_accumulation_steps}
+    if training.mixed_precision is not None:
+        asked["mixed_precision"] = training.mixed_precision
+    for name, value in asked.items():
+        if (found := getattr(accelerator, name)) != value:
+            raise ValueError(
+                f"The accelerator has {name}={found!r}, but the experiment asks for {value!r}. Give the same to both. "
+                f"The environment variable ACCELERATE_{name.upper()} also sets it."
+            )
 
 
 def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from peft_mudpt.lab.arguments import Arguments
@@ -83,6 +84,16 @@ def test_training_draws_on_from_where_preparing_stopped(folder, monkeypatch):
     torch.rand(1)
     execute(plan)
     assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("options", [{"gradient_accumulation_steps": 2}, {"mixed_precision": "bf16"}], ids=str)
+def test_an_accelerator_with_other_options_than_the_experiment_is_refused(folder, options):
+    (name,) = options
+    asked = Experiment(load_folders(folder), "coop", training=TrainingOptions(**options))
+    with pytest.raises(ValueError, match=name):
+        prepare(asked, Accelerator())
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
+        prepare(experiment(folder), Accelerator(gradient_accumulation_steps=4))
 
 
 def test_a_run_leaves_no_hook_behind(folder, tmp_path):
