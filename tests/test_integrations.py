@@ -90,6 +90,14 @@ class TestTrainer:
         losses = [log["eval_loss"] for log in ours.state.log_history if "eval_loss" in log]
         assert ours.evaluate()["eval_loss"] == max(losses) > losses[-1]
 
+    def test_predictions_of_a_classifier_are_its_logits(self, tmp_path):
+        ours = trainer(tmp_path, classes())
+        rows = ours.eval_dataset
+        predicted = torch.from_numpy(ours.predict(rows).predictions)
+        with torch.no_grad():
+            expected = ours.model(torch.stack([row["pixel_values"] for row in rows])).logits
+        torch.testing.assert_close(predicted, expected)
+
     @pytest.mark.parametrize("options", [{"use_reentrant": True}, {"use_reentrant": False}], ids=str)
     def test_gradient_checkpointing_gives_the_same_losses(self, options, tmp_path):
         plain = trainer(tmp_path, pairs())

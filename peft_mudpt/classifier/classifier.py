@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
@@ -15,6 +16,7 @@ from transformers.image_utils import load_image
 from transformers.utils import ModelOutput
 
 from ..layer import layer_of
+from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
 from .packing import PackedClasses
@@ -95,7 +97,11 @@ class MuDPTClassifier(torch.nn.Module):
         if self.family.logit_scale(model).is_meta:
             raise ValueError("The model has offloaded weights, but a classifier needs all of them. Load it whole.")
         self.model: Any = model  # a PeftModel forwards the attributes of the model in it
-        self.config = self.model.config
+        config = copy(part(model, "config"))
+        # what transformers' Trainer leaves out of predictions; the classes' features have no row per image
+        ignored = getattr(config, "keys_to_ignore_at_inference", None) or []
+        config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
+        self.config = config
         self.class_names = checked_names(
             _remembered(self.model, "class_names") if class_names is None else class_names
         )

@@ -1,13 +1,15 @@
-"""Describes the environment of a run: package versions, hardware and peak memory."""
+"""Describes the environment of a run: package versions, hardware, peak memory and random number generators."""
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
@@ -77,3 +79,37 @@ def peak_memory_bytes(accelerator: Accelerator) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, KiB elsewhere
+
+
+class RandomState(NamedTuple):
+    """The state of the global random number generators of Python, of numpy, and of torch on the CPU and on GPUs."""
+
+    python: Any
+    numpy: Any
+    cpu: torch.Tensor
+    gpus: list[torch.Tensor]
+
+
+def random_state() -> RandomState:
+    """
+    Read the state of the global random number generators.
+
+    Returns:
+        The state, which `set_random_state` takes.
+    """
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return RandomState(random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus)
+
+
+def set_random_state(state: RandomState) -> None:
+    """
+    Go back to an earlier state of the global random number generators.
+
+    Args:
+        state: what `random_state` returned.
+    """
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)
+    torch.set_rng_state(state.cpu)
+    if state.gpus:
+        torch.cuda.set_rng_state_all(state.gpus)

@@ -19,7 +19,15 @@ from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.draws import Drawn, draw
 from .data.loading import PixelCollator, picture
 from .data.sources import DataOptions, FewShotData, load_data
-from .environment import hardware, peak_memory_bytes, reset_peak_memory, versions
+from .environment import (
+    RandomState,
+    hardware,
+    peak_memory_bytes,
+    random_state,
+    reset_peak_memory,
+    set_random_state,
+    versions,
+)
 from .evaluation import evaluate_task
 from .identity import to_share, what_was_asked
 from .learner import Ground, Learner
@@ -62,7 +70,7 @@ class Experiment:
     @property
     def asked(self) -> dict[str, Any]:
         """The options that determine the result, by flag (see `identity.what_was_asked`)."""
-        method_kwargs = json.dumps(dict(self.method_kwargs)) if self.method_kwargs else None
+        method_kwargs = json.dumps(dict(self.method_kwargs), ensure_ascii=False) if self.method_kwargs else None
         return what_was_asked(
             BackboneOptions(self.model_name_or_path),
             MethodOptions(self.method, method_kwargs, self.template),
@@ -88,6 +96,7 @@ class Plan:
         recipe: how the learner is trained; None if it is not trained.
         zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
         accelerator: the accelerator of the run.
+        random_state: state of the global random number generators, with which training begins.
         started: start time, of `time.perf_counter`.
     """
 
@@ -101,6 +110,7 @@ class Plan:
     recipe: Optional[Recipe]
     zero_shot: dict[str, Any]
     accelerator: Accelerator
+    random_state: RandomState
     started: float
 
     @property
@@ -155,13 +165,15 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
 
     Args:
         experiment: the description of the run.
-        accelerator: an accelerator that was not used for another run; None: a new one is made.
+        accelerator: an accelerator that was not used for another run, with the precision and the accumulation of
+            `experiment.training`; None: a new one is made.
 
     Returns:
         The plan, which `execute` takes.
 
     Raises:
-        ValueError: if an option is wrong, or if the data or the CLIP cannot be used.
+        ValueError: if an option is wrong, if the accelerator has other options, or if the data or the CLIP cannot be
+            used.
     """
     started = time.perf_counter()
     protocol, training = experiment.protocol, experiment.training
@@ -169,6 +181,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     accelerator = accelerator or Accelerator(
         mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.gradient_accumulation_steps
     )
+    _check_accelerator(accelerator, training)
     set_seed(protocol.seed)
     data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
     drawn = draw(data, protocol.shots, protocol.seed)
@@ -197,7 +210,33 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
         batch_size=training.per_device_eval_batch_size,
         num_workers=training.dataloader_num_workers,
     )
-    return Plan(experiment, data, drawn, task, method, backbone, learner, recipe, zero_shot, accelerator, started)
+    return Plan(
+        experiment,
+        data,
+        drawn,
+        task,
+        method,
+        backbone,
+        learner,
+        recipe,
+        zero_shot,
+        accelerator,
+        random_state(),
+        started,
+    )
+
+
+def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> None:
+    """Refuse an accelerator that would step or compute otherwise than the options say."""
+    asked = {"gradient_accumulation_steps": training.gradient_accumulation_steps}
+    if training.mixed_precision is not None:
+        asked["mixed_precision"] = training.mixed_precision
+    for name, value in asked.items():
+        if (found := getattr(accelerator, name)) != value:
+            raise ValueError(
+                f"The accelerator has {name}={found!r}, but the experiment asks for {value!r}. Give the same to both. "
+                f"The environment variable ACCELERATE_{name.upper()} also sets it."
+            )
 
 
 def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
@@ -217,7 +256,7 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     if plan.recipe is None:
         return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(plan.accelerator))
     accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
-    set_seed(plan.experiment.protocol.seed)  # other runs may have been prepared since this one
+    set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
     classifier = plan.backbone.classifier(learner.model, plan.task.class_names, plan.template_after_prompts)
     if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):

@@ -51,11 +51,11 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         asked: options by flag name.
 
     Returns:
-        All options that determine a result; `method_kwargs` is parsed.
+        All options that determine a result; `method_kwargs` is parsed, and None if it is empty.
     """
     identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
     if identity["method_kwargs"] is not None:
-        identity["method_kwargs"] = json.loads(identity["method_kwargs"])
+        identity["method_kwargs"] = json.loads(identity["method_kwargs"]) or None
     return identity
 
 

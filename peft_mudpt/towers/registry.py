@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from ..config import MODALITIES, Modality
@@ -35,13 +36,21 @@ class Tower(NamedTuple):
 
 def family_of(model: nn.Module) -> Family:
     """
-    The family of a whole model, plain, in a `PeftModel`, or as `torch.compile` returns it.
+    The family of a whole model, plain, in a `PeftModel` or several, or as `torch.compile` returns it.
 
     Raises:
         ValueError: if it belongs to none.
     """
-    base = part(model, "get_base_model")() if hasattr(model, "get_base_model") else model
-    base = getattr(base, "_orig_mod", base)
+    base = model
+    while True:  # a PeftModel may be in another one: an adapter of another method beside MuDPT's
+        if hasattr(base, "_orig_mod"):
+            base = part(base, "_orig_mod")
+        elif hasattr(base, "get_base_model"):
+            base = part(base, "get_base_model")()
+        elif isinstance(base, BaseTuner):
+            base = base.model
+        else:
+            break
     for family in FAMILIES:  # no next(..., None): torch 2.8 does not compile it
         if isinstance(base, family.model_class):
             return family

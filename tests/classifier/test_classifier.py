@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -185,6 +186,23 @@ def test_a_model_that_torch_compile_returns_classifies_as_well(model, tokenizer,
     expected = MuDPTClassifier(model, NAMES, "{}.", tokenizer)(pixel_values).logits
     compiled = torch.compile(model.get_base_model(), backend="eager")
     torch.testing.assert_close(MuDPTClassifier(compiled, NAMES, "{}.", tokenizer)(pixel_values).logits, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mudpt_first", [True, False])
+def test_an_adapter_of_another_method_may_be_beside(tokenizer, pixel_values, mudpt_first):
+    torch.manual_seed(1)
+    lora = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    configs = {"lora": lora, "mudpt": MuDPTConfig(init_std=0.5)}
+    model = CLIPModel.from_pretrained(demo.MODEL_PATH)
+    for name in sorted(configs, reverse=mudpt_first):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT warns of a PeftModel in another
+            model = get_peft_model(model, configs[name], name)
+    classifier = MuDPTClassifier(model.eval(), NAMES, "{}.", tokenizer)
+    assert_fresh(classifier, tokenizer, pixel_values)
+    logits = MuDPTClassifier(model.base_model, NAMES, "{}.", tokenizer)(pixel_values).logits
+    torch.testing.assert_close(logits, classifier(pixel_values).logits)
 
 
 class TestRefusing:

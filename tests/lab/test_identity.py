@@ -51,6 +51,10 @@ def test_method_kwargs_are_compared_by_value_not_by_spelling(other, same):
     assert (differences(one, asked(method_kwargs=other)) == "") is same
 
 
+def test_method_kwargs_without_a_field_are_the_same_as_none():
+    assert differences(asked(method_kwargs="{}"), asked()) == ""
+
+
 def test_shared_options_hold_folder_names_without_paths():
     shared = to_share(asked(train_dir="/home/someone/birds", model_name_or_path="openai/clip"))
     assert (shared["train_dir"], shared["model_name_or_path"]) == ("birds", "openai/clip")

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
@@ -74,6 +75,30 @@ def test_two_runs_in_one_process_do_not_influence_each_other(folder):
     plans = [prepare(experiment(folder, seed=seed)) for seed in (1, 2)]
     together = [learned(execute(plan).plan) for plan in reversed(plans)][::-1]
     assert equal(alone[0], together[0]) and equal(alone[1], together[1])
+
+
+def test_training_draws_on_from_where_preparing_stopped(folder, monkeypatch):
+    states = []
+
+    def initialize(model, loader):
+        states.append(torch.get_rng_state())
+
+    monkeypatch.setitem(METHODS, "coop", dataclasses.replace(METHODS["coop"], initialize=initialize))
+    plan = prepare(experiment(folder, steps=1))
+    states.append(torch.get_rng_state())
+    torch.rand(1)
+    execute(plan)
+    assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("options", [{"gradient_accumulation_steps": 2}, {"mixed_precision": "bf16"}], ids=str)
+def test_an_accelerator_with_other_options_than_the_experiment_is_refused(folder, options):
+    (name,) = options
+    asked = Experiment(load_folders(folder), "coop", training=TrainingOptions(**options))
+    with pytest.raises(ValueError, match=name):
+        prepare(asked, Accelerator())
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
+        prepare(experiment(folder), Accelerator(gradient_accumulation_steps=4))
 
 
 def test_a_run_leaves_no_hook_behind(folder, tmp_path):

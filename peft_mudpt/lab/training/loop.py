@@ -96,7 +96,8 @@ def train(
         losses = torch.zeros(2, device=accelerator.device)  # sum and count of the losses since the previous report
         quiet = not accelerator.is_local_main_process
         with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
-            for batch in loader:
+            # a run may resume at its end; accelerate 1.3 gives one batch, None, if it is to skip all
+            for batch in loader if progress.step < recipe.steps else ():
                 with accelerator.accumulate(prepared):
                     loss = objective.loss(prepared, batch)
                     accelerator.backward(loss)

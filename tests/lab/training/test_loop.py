@@ -119,6 +119,13 @@ def test_a_resumed_run_with_accumulation_ends_with_the_same_weights(pictures, tm
     assert_equal(whole, trained(pictures, tmp_path, recipe, resume="latest")[0])
 
 
+def test_a_run_that_resumes_at_its_end_trains_no_step(pictures, tmp_path):
+    whole, _ = trained(pictures, tmp_path, recipe_of(), every=6)
+    resumed, progress = trained(pictures, tmp_path, recipe_of(), resume="latest")
+    assert progress.step == 6
+    assert_equal(whole, resumed)
+
+
 def test_a_checkpoint_holds_the_learned_parameters_and_no_weights_of_clip(pictures, tmp_path):
     weights, _ = trained(pictures, tmp_path, recipe_of(steps=2), method="coop", every=2)
     folder = tmp_path / "checkpoints" / "step_00000002"
