@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..data.catalogue import CROSS_DATASET_TARGETS
-from .tables import markdown_table
+from .markdown import markdown_table
 
 
 class Published(NamedTuple):
