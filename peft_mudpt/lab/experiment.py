@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -36,9 +37,9 @@ from .protocols import ProtocolOptions, Task, lay_out, summarize
 from .recipe import Recipe, TrainingOptions, choose_recipe
 from .report.card import model_card
 from .report.words import nearest_words
-from .run_folder import CARD, RUN, claim
+from .run_folder import CARD, hold
 from .saving import check_it_reloads, save_learned
-from .schema import write_json, write_result
+from .schema import write_result
 from .training.checkpoints import Checkpoints
 from .training.loop import Progress, train, training_loader
 
@@ -277,7 +278,9 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     return Outcome(plan, metrics, progress, memory)
 
 
-def record(outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[str] = None) -> dict[str, Any]:
+def record(
+    outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[str] = None, held: bool = False
+) -> dict[str, Any]:
     """
     Save the adapter, its model card and, last, `result.json` in a folder. Only the main process writes.
 
@@ -285,12 +288,13 @@ def record(outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[s
         outcome: an outcome of `execute`.
         folder: a new folder, or the one that belongs to this run.
         hub_model_id: the id on the Hub from which the card loads the adapter; None: the card loads it from a path.
+        held: True if the caller holds the folder for this run (see `run_folder.hold`).
 
     Returns:
         The result, with the fields of `schema.FIELDS` except the version.
 
     Raises:
-        ValueError: if the folder holds the result of this or another run.
+        ValueError: if the folder holds the result of this or another run, or if another process is using it.
         RuntimeError: if the reloaded adapter gives other logits.
     """
     plan, folder = outcome.plan, Path(folder)
@@ -318,16 +322,14 @@ def record(outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[s
     }
     if not plan.accelerator.is_main_process:
         return result
-    if claim(folder, asked) is not None:
-        raise ValueError(f"{folder} already holds the result of this run. Choose another folder, or delete this one.")
-    write_json(folder / RUN, asked)
-    result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
-    if plan.method.leaves_adapter:
-        _check_it_reloads(plan, folder)
-    result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
-    if plan.method.leaves_adapter:
-        model_card(result, plan.backbone.model_name_or_path, hub_model_id).save(folder / CARD)
-    write_result(folder, result)
+    with nullcontext() if held else hold(folder, asked):
+        result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
+        if plan.method.leaves_adapter:
+            _check_it_reloads(plan, folder)
+        result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
+        if plan.method.leaves_adapter:
+            model_card(result, plan.backbone.model_name_or_path, hub_model_id).save(folder / CARD)
+        write_result(folder, result)
     return result
 
 

@@ -84,7 +84,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         _say_summary(accelerator, "{} after", outcome.summary)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
-        result = record(outcome, folder, hub_model_id)
+        result = record(outcome, folder, hub_model_id, held=True)
         if accelerator.is_main_process:
             drop_checkpoints(folder)
     if accelerator.is_main_process:

@@ -65,7 +65,7 @@ def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterat
         overwrite: True to delete the files of a previous run first. Other files are kept.
 
     Raises:
-        ValueError: if another process has locked the folder.
+        ValueError: if another process has locked the folder, or if it holds a result or another run by now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -74,6 +74,10 @@ def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterat
     except Timeout as error:
         raise ValueError(f"Another process is using {folder}. Wait until it ends, or stop it.") from error
     try:
+        if claim(folder, asked, overwrite) is not None:
+            raise ValueError(
+                f"{folder} already holds the result of this run. Choose another folder, or delete this one."
+            )
         if overwrite and any((folder / name).exists() for name in RUN_FILES):
             for name in (*RUN_FILES, CARD):
                 (folder / name).unlink(missing_ok=True)

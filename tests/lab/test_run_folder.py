@@ -80,6 +80,17 @@ def test_a_folder_that_another_process_uses_is_refused(tmp_path):
     start(tmp_path)
 
 
+def test_a_run_that_finished_in_the_folder_since_it_was_claimed_is_not_overwritten(tmp_path):
+    assert claim(tmp_path, IDENTITY) is None
+    other = {**IDENTITY, "seed": 2}
+    with hold(tmp_path, other):
+        write_result(tmp_path, RESULT)
+    for identity, cause in ((IDENTITY, "another run"), (other, "this run")):
+        with pytest.raises(ValueError, match=cause):
+            start(tmp_path, identity)
+    assert claim(tmp_path, other) is not None and not (tmp_path / ".lock").exists()
+
+
 def test_a_run_that_fails_unlocks_its_folder(tmp_path):
     with pytest.raises(RuntimeError), hold(tmp_path, IDENTITY):
         raise RuntimeError

@@ -15,6 +15,7 @@ from peft_mudpt.lab.methods import METHODS
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.run import run
+from peft_mudpt.lab.run_folder import hold
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import CLASSES, files, save_pictures
@@ -123,6 +124,15 @@ def test_a_folder_that_holds_a_result_is_not_overwritten(folder, tmp_path):
     with pytest.raises(ValueError, match=f"{tmp_path / 'run'} .*this run"):
         record(execute(prepare(experiment(folder))), tmp_path / "run")
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_a_folder_in_which_another_run_is_training_is_not_recorded_to(folder, tmp_path):
+    outcome = execute(prepare(experiment(folder, "zero_shot")))
+    with hold(tmp_path, experiment(folder).asked):  # it has written no checkpoint yet
+        before = (tmp_path / "run.json").read_bytes()
+        with pytest.raises(ValueError, match="process"):
+            record(outcome, tmp_path)
+        assert files(tmp_path) == {".lock", "run.json"} and (tmp_path / "run.json").read_bytes() == before
 
 
 def test_a_method_may_initialize_its_parameters_from_the_training_pictures(folder, monkeypatch, tmp_path):
