@@ -5,7 +5,8 @@ See docs/reproduce_a_table.md.
 
 from .data.sampling import base_new_split, sample_few_shot
 from .data.sources import DataOptions, FewShotData, load_data, load_folders
-from .experiment import Experiment, Outcome, Plan, execute, prepare, record
+from .experiment import execute, prepare, record
+from .plan import Experiment, Outcome, Plan
 from .protocols import ProtocolOptions
 from .recipe import TrainingOptions
 

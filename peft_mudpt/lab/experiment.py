@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
-from .backbone import EMBEDDED, Backbone, BackboneOptions
-from .data.draws import Drawn, draw
+from .backbone import Backbone, BackboneOptions
+from .data.draws import draw
 from .data.loading import PixelCollator, picture
-from .data.sources import DataOptions, FewShotData, load_data
+from .data.sources import DataOptions, load_data
 from .environment import (
-    RandomState,
     hardware,
     peak_memory_bytes,
     random_state,
@@ -30,11 +26,12 @@ from .environment import (
     versions,
 )
 from .evaluation import evaluate_task
-from .identity import to_share, what_was_asked
-from .learner import Ground, Learner
-from .methods import Method, MethodOptions, find_method
-from .protocols import ProtocolOptions, Task, lay_out, summarize
-from .recipe import Recipe, TrainingOptions, choose_recipe
+from .identity import to_share
+from .learner import Ground
+from .methods import find_method
+from .plan import Experiment, Outcome, Plan
+from .protocols import lay_out
+from .recipe import TrainingOptions, choose_recipe
 from .report.card import model_card
 from .report.words import nearest_words
 from .run_folder import CARD, hold
@@ -42,119 +39,6 @@ from .saving import check_it_reloads, save_learned
 from .schema import write_result
 from .training.checkpoints import Checkpoints
 from .training.loop import Progress, train, training_loader
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """
-    The description of a run.
-
-    Args:
-        data: a data set, such as `load_folders("my_pictures")`, or the options that name one.
-        method: name of a record of `methods.METHODS`, or of a preset.
-        model_name_or_path: the CLIP: a Hub id, a folder, or "embedded".
-        method_kwargs: fields of the method's config that replace its defaults.
-        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
-        protocol: which classes and data sets are used for training and testing; by default few-shot with 16 pictures
-            of each class.
-        training: options of training and testing; by default those of the method.
-    """
-
-    data: Union[FewShotData, DataOptions]
-    method: str = "mudpt"
-    model_name_or_path: str = EMBEDDED
-    method_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    template: Optional[str] = None
-    protocol: ProtocolOptions = ProtocolOptions()
-    training: TrainingOptions = TrainingOptions()
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The options that determine the result, by flag (see `identity.what_was_asked`)."""
-        method_kwargs = json.dumps(dict(self.method_kwargs), ensure_ascii=False) if self.method_kwargs else None
-        return what_was_asked(
-            BackboneOptions(self.model_name_or_path),
-            MethodOptions(self.method, method_kwargs, self.template),
-            self.data if isinstance(self.data, DataOptions) else self.data.origin,
-            self.protocol,
-            self.training,
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """
-    A run that was checked and can be executed once. It has written no file yet.
-
-    Args:
-        experiment: the description of the run.
-        data: the data set.
-        drawn: the pictures drawn from it.
-        task: the training and test sets of the protocol.
-        method: the method that adapts the CLIP.
-        backbone: the CLIP.
-        learner: the CLIP to which the method was applied, not yet trained.
-        recipe: how the learner is trained; None if it is not trained.
-        zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
-        accelerator: the accelerator of the run.
-        random_state: state of the global random number generators, with which training begins.
-        started: start time, of `time.perf_counter`.
-    """
-
-    experiment: Experiment
-    data: FewShotData
-    drawn: Drawn
-    task: Task
-    method: Method
-    backbone: Backbone
-    learner: Learner
-    recipe: Optional[Recipe]
-    zero_shot: dict[str, Any]
-    accelerator: Accelerator
-    random_state: RandomState
-    started: float
-
-    @property
-    def template_after_prompts(self) -> str:
-        """Text of a class that follows the text prompts; the whole text if there are none."""
-        return self.learner.template_after_prompts or self.data.template
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Number of parameters that are learned."""
-        return sum(p.numel() for p in self.learner.model.parameters() if p.requires_grad)
-
-    def summary(self, metrics: dict[str, Any]) -> dict[str, Optional[float]]:
-        """
-        Compute the summary of the protocol, in percent (see `protocols.summarize`).
-
-        Args:
-            metrics: metrics by test set.
-        """
-        return summarize(self.experiment.protocol, metrics, self.data.origin)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """
-    The outcome of a run. The model is not saved yet.
-
-    Args:
-        plan: the plan of the run; its learner is now trained.
-        metrics: metrics of the trained learner, by test set; None for a test set whose classes it cannot name.
-        progress: steps, loss and time of training.
-        peak_memory_bytes: peak memory of training, in bytes.
-    """
-
-    plan: Plan
-    metrics: dict[str, Any]
-    progress: Progress
-    peak_memory_bytes: int
-
-    @property
-    def summary(self) -> dict[str, Optional[float]]:
-        """The summary of the protocol, in percent (see `protocols.summarize`)."""
-        return self.plan.summary(self.metrics)
 
 
 def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -> Plan:

@@ -10,8 +10,9 @@ from accelerate import Accelerator
 
 from .arguments import Arguments
 from .data.sources import DataOptions
-from .experiment import Experiment, Plan, execute, prepare, record
+from .experiment import execute, prepare, record
 from .hub import create_hub_repo, push_to_hub
+from .plan import Experiment, Plan
 from .protocols import ProtocolOptions
 from .recipe import TrainingOptions
 from .report.card import model_card

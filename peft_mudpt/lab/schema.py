@@ -50,8 +50,11 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The same options in today's form.
     """
-    protocol = asked["protocol"].replace("generalisation", "generalization")
-    return {"objective": "cross_entropy", **asked, "protocol": protocol}
+    current = {"objective": "cross_entropy", **asked}
+    current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
+    if asked.get("method_kwargs") is not None:  # as they were typed
+        current["method_kwargs"] = json.dumps(json.loads(asked["method_kwargs"]), ensure_ascii=False)
+    return current
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

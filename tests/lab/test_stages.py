@@ -9,9 +9,10 @@ from accelerate import Accelerator
 
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
-from peft_mudpt.lab.experiment import Experiment, execute, prepare, record
+from peft_mudpt.lab.experiment import execute, prepare, record
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.methods import METHODS
+from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.run import run
