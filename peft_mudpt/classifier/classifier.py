@@ -16,12 +16,13 @@ from transformers.image_utils import load_image
 from transformers.utils import ModelOutput
 
 from ..layer import layer_of
+from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
 from .packing import PackedClasses
 from .staleness import TextState, text_state
-from .texts import checked_names, tokenize_classes
+from .texts import tokenize_classes
 
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class MuDPTClassifier(torch.nn.Module):
         ignored = getattr(config, "keys_to_ignore_at_inference", None) or []
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
-        self.class_names = checked_names(
+        self.class_names = check_class_names(
             _remembered(self.model, "class_names") if class_names is None else class_names
         )
         self.template = _remembered(self.model, "class_template") if template is None else template

@@ -9,8 +9,7 @@ from typing import Optional
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..rules import check_class_names as checked_names
-from ..rules import check_template
+from ..rules import check_class_names, check_template
 
 
 def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> tuple[Optional[str], str]:
@@ -59,5 +58,5 @@ def tokenize_classes(
         ValueError: if the template does not hold `{}` exactly once, or what should be a name is none.
     """
     check_template(template)
-    texts = [template.replace("{}", name) for name in checked_names(class_names)]
+    texts = [template.replace("{}", name) for name in check_class_names(class_names)]
     return dict(tokenizer(texts, padding=True, pad_to_multiple_of=multiple, return_tensors="pt"))
