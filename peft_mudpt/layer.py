@@ -148,5 +148,5 @@ def layer_of(model: nn.Module) -> Optional[MuDPTLayer]:
 
 
 def _marks(prompts: nn.Module) -> list[tuple[int, int]]:
-    """Identity and version of its tensors: they change if a tensor is replaced or written to."""
+    """Identity and version of each tensor in its state dict; they change if a tensor is replaced or written to."""
     return [(id(tensor), tensor._version) for tensor in prompts.state_dict(keep_vars=True).values()]

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 @dataclass
 class MuDPTClassifierOutput(ModelOutput):
     """
-    What [`MuDPTClassifier`] returns, as transformers' models do: by attribute, by key, or as a tuple of what is there.
+    The output of [`MuDPTClassifier`], a `ModelOutput` of transformers: read a field by attribute or by key; as a tuple,
+    it leaves out the fields that are None.
 
     Args:
-        loss: cross-entropy of the logits with the labels, without axes; None if no labels were given.
+        loss: cross-entropy of the logits with the labels, a scalar tensor; None if no labels were given.
         logits: (B, C).
         image_features: (B, D), each of length 1.
         class_features: the text features (C, D) of the classes, each of length 1.

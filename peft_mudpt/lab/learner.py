@@ -86,7 +86,7 @@ def leave_plain(ground: Ground) -> Learner:
         ground: the CLIP and the classes.
 
     Returns:
-        The frozen CLIP.
+        The frozen CLIP, with the template of `ground`.
     """
     return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
 

@@ -123,8 +123,9 @@ class Sweep:
         """
         List the runs of the search for learning rates.
 
-        Each trained method is run at each rate with the first seed and the most shots, and evaluated on the validation
-        pictures of its training classes. With one factor there is no search, and the list is empty.
+        For each protocol and data set, each trained method is run at each rate with the first seed and the most shots,
+        and evaluated on the validation pictures of its training classes. If `learning_rate_factors` holds one value,
+        there is no search, and the list is empty.
         """
         if len(self.learning_rate_factors) == 1:
             return []
@@ -194,7 +195,7 @@ class Sweep:
 
     @cached_property
     def _default_data(self) -> str:
-        """The name of the data that `flags` name, as a valid folder name."""
+        """The folder name for the data that `flags` ask for; it is used if `datasets` is empty."""
         asked = Run(self.output_dir, self.flags).arguments()
         folder = asked.train_dir and folder_name(Path(asked.train_dir))
         return (folder or asked.dataset_name or asked.dataset).replace("/", "--").replace("..", "--")
@@ -221,7 +222,8 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         tolerated: name of an exception. A run that ends with it has no result, but does not count as failed.
 
     Raises:
-        ValueError: if `jobs` is less than 1, or a folder holds another run. Nothing is run then.
+        ValueError: if `jobs` is less than 1, or if the folder of a run holds files of a run with other options, or
+            files without a record of their run. Nothing is run then.
         RuntimeError: if runs failed. It is raised after the others have finished.
     """
     if jobs < 1:

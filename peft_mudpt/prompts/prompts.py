@@ -101,6 +101,6 @@ class MultiModalPrompts(nn.Module):
 
 
 def _slice(prompts: Optional[torch.Tensor], layers: range) -> torch.Tensor:
-    """The raw prompts (len(layers), n, d) of these layers."""
+    """The tower's own prompts (len(layers), n, d) of these layers, before fusion with the other tower."""
     assert prompts is not None, "only layers that own prompts are asked for"
     return prompts[layers.start : layers.stop]

@@ -12,7 +12,7 @@ from .vision import PromptedVision
 
 
 class PromptedCLIPText(PromptedCausalText):
-    """[BOS, prompts, words, EOS, padding], causal. The tower pools at EOS."""
+    """Sequence: [BOS, prompts, words, EOS, padding], causal. The tower pools at EOS."""
 
     tower_class = CLIPTextModel
 
@@ -24,7 +24,7 @@ class PromptedCLIPText(PromptedCausalText):
 
 
 class PromptedCLIPVision(PromptedVision):
-    """[CLS, patches, prompts]. The tower pools at CLS."""
+    """Sequence: [CLS, patches, prompts]. The tower pools at CLS."""
 
     tower_class = CLIPVisionModel
 

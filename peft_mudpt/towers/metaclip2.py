@@ -16,7 +16,7 @@ class PromptedMetaClip2Text(PromptedCausalText):
 
 
 class PromptedMetaClip2Vision(PromptedVision):
-    """[CLS, patches, prompts]. The tower pools at CLS."""
+    """Sequence: [CLS, patches, prompts]. The tower pools at CLS."""
 
     tower_class = MetaClip2VisionModel
 

@@ -36,7 +36,7 @@ class Tower(NamedTuple):
 
 def family_of(model: nn.Module) -> Family:
     """
-    The family of a whole model, plain, in a `PeftModel` or several, or as `torch.compile` returns it.
+    The family of a whole model, which may be plain, inside nested `PeftModel`s, or compiled by `torch.compile`.
 
     Raises:
         ValueError: if it belongs to none.

@@ -14,7 +14,7 @@ from .vision import PromptedVision
 
 class PromptedSiglipText(PromptedText):
     """
-    [prompts, words, EOS, padding], every token seeing every other. The tower pools at the last token, so the sequence
+    Sequence: [prompts, words, EOS, padding], every token seeing every other. The tower pools at the last token, so the sequence
     keeps its length of `padding="max_length"`: the prompts for which the position table has no room replace as many
     tokens of padding, whose states the output omits. Prompts occupy the positions that prefix words would, so they
     compute the same result.
@@ -66,7 +66,7 @@ class PromptedSiglipText(PromptedText):
 
 
 class PromptedSiglipVision(PromptedVision):
-    """[patches, prompts]. The tower's head pools the patches by attention and does not see the prompts."""
+    """Sequence: [patches, prompts]. The tower's attention head pools the patches only, because prompts are removed."""
 
     tower_class = SiglipVisionModel
     projection = None  # the tower has a head

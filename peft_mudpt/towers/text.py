@@ -139,7 +139,7 @@ class PromptedText(PromptedTower):
 
 
 class PromptedCausalText(PromptedText):
-    """[BOS, prompts, words, EOS, padding], causal. The tower pools at EOS."""
+    """Sequence: [BOS, prompts, words, EOS, padding], causal. The tower pools at EOS."""
 
     tokens_before = 1
     is_causal = True

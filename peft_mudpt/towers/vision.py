@@ -11,8 +11,8 @@ from .base import PromptedTower
 
 class PromptedVision(PromptedTower):
     """
-    [CLS, patches, prompts], or [patches, prompts] where there is no CLS. The prompts have no position; they pass the
-    norm before the encoder, where there is one, with the other tokens. A head that pools over tokens does not see
+    Sequence: [CLS, patches, prompts], or [patches, prompts] if there is no CLS. The prompts have no position; they pass
+    the norm before the encoder, if there is one, with the other tokens. A head that pools over tokens does not get
     them.
     """
 

@@ -32,7 +32,7 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
         seconds_per_way: each step is repeated until it has taken this many seconds, and at least twice.
 
     Returns:
-        The seconds of each step in order, by way.
+        For each way, the seconds of its steps in order.
     """
     # The first turn is warm-up (allocation, compilation, caches) and discarded, unless a step is so slow that warm-up
     # is negligible.

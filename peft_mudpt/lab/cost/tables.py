@@ -22,7 +22,7 @@ def median_seconds(row: Row) -> dict[str, float]:
         row: a row of `times`.
 
     Returns:
-        The seconds by way; the extrapolated value if a way was not measured.
+        The seconds of each way (see `cases.WAYS`); an extrapolated value for a way that was not measured.
     """
     return {**{way: median(turns) for way, turns in row["seconds"].items()}, **row["extrapolated"]}
 
@@ -35,7 +35,7 @@ def peak_bytes(row: Row) -> dict[str, float]:
         row: a row of `memory`.
 
     Returns:
-        The bytes by way; the extrapolated value if a way was not measured.
+        The bytes of each way (see `cases.WAYS`); an extrapolated value for a way that was not measured.
     """
     return {**row["bytes"], **row["extrapolated"]}
 

@@ -100,14 +100,14 @@ class TestPictures(torch.utils.data.Dataset):
 
 class TrainingPictures(torch.utils.data.Dataset):
     """
-    All samples of a training run, as one fixed sequence: epochs over the drawn pictures, each in another random order
-    and with other random augmentations.
+    All samples of a training run, as one fixed sequence: epochs over the training pictures, each in another random
+    order and with other random augmentations.
 
     A sample depends on the seed and its index only. It therefore does not matter which process reads it, or whether
     training was interrupted before.
 
     Args:
-        pictures: the drawn pictures.
+        pictures: the training pictures that were drawn for the run.
         length: number of samples in the run.
         seed: seed of the orders and the augmentations.
         crop_size: side of the random crops, in pixels; None: no augmentation.
