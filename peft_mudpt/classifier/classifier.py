@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @dataclass
 class MuDPTClassifierOutput(ModelOutput):
     """
-    The output of [`MuDPTClassifier`], a `ModelOutput` of transformers: read a field by attribute or by key; as a tuple,
-    it leaves out the fields that are None.
+    The output of [`MuDPTClassifier`], a `ModelOutput` of transformers: read a field by attribute or by key; as a
+    tuple, it leaves out the fields that are None.
 
     Args:
         loss: cross-entropy of the logits with the labels, a scalar tensor; None if no labels were given.

@@ -14,10 +14,10 @@ from .vision import PromptedVision
 
 class PromptedSiglipText(PromptedText):
     """
-    Sequence: [prompts, words, EOS, padding], every token seeing every other. The tower pools at the last token, so the sequence
-    keeps its length of `padding="max_length"`: the prompts for which the position table has no room replace as many
-    tokens of padding, whose states the output omits. Prompts occupy the positions that prefix words would, so they
-    compute the same result.
+    Sequence: [prompts, words, EOS, padding], every token seeing every other. The tower pools at the last token, so the
+    sequence keeps its length of `padding="max_length"`: the prompts for which the position table has no room replace
+    as many tokens of padding, whose states the output omits. Prompts occupy the positions that prefix words would, so
+    they compute the same result.
     """
 
     tower_class = SiglipTextModel

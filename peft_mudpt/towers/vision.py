@@ -11,9 +11,9 @@ from .base import PromptedTower
 
 class PromptedVision(PromptedTower):
     """
-    Sequence: [CLS, patches, prompts], or [patches, prompts] if there is no CLS. The prompts have no position; they pass
-    the norm before the encoder, if there is one, with the other tokens. A head that pools over tokens does not get
-    them.
+    Sequence: [CLS, patches, prompts], or [patches, prompts] if there is no CLS. The prompts have no position; they
+    pass the norm before the encoder, if there is one, with the other tokens. A head that pools over tokens does not
+    get them.
     """
 
     modality = "vision"
