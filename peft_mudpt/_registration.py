@@ -1,4 +1,4 @@
-"""Registers the method with PEFT, whose own `register_peft_method` accepts only names in its enum."""
+"""Registers MuDPT with PEFT directly, because `peft.utils.register_peft_method` accepts only names in `PeftType`."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from .model import MuDPTModel
 
 def register() -> None:
     """
-    Write the method into PEFT's mappings; what an earlier import of this package wrote is replaced.
+    Enter MuDPT in PEFT's mappings. This replaces the entries of an earlier import of this package.
 
     Raises:
         ImportError: if another package has registered the type `MUDPT`.

@@ -1,4 +1,4 @@
-"""Refuses, before anything is changed, what PEFT would accept and silently get wrong."""
+"""Checks adapter names, `modules_to_save` and weights, and refuses those that PEFT would silently get wrong."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FAULTS_NAMED = 5  # how many faults an error names
 
 def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:
     """
-    Refuse names of adapters that another part of a key in the state dict also has. PEFT tells adapters apart by
-    searching the keys for `.<name>.`, so tensors would be missing from the saved file. PEFT also saves into a folder
-    of that name, and transformers loads by patterns that contain it.
+    Refuse an adapter name that also occurs elsewhere in the keys of the state dict, such as the name of a module. PEFT
+    finds an adapter's tensors by searching the keys for `.<name>.`, so tensors would be missing from the saved file.
+    The name must also suit a folder, into which PEFT saves, and the patterns by which transformers loads.
 
     Args:
-        names: of the MuDPT adapters on `model`, including the new one.
+        names: names of the MuDPT adapters on `model`, including the new one.
         model: the base model.
         adapters: the modules of these adapters.
 
@@ -51,7 +51,7 @@ def _fits_into_keys_and_files(name) -> bool:
 
 
 def _own_segments(module: nn.Module) -> Iterator[str]:
-    """The names of all modules below this one, without those that adapters have added."""
+    """The names of all modules below `module`, each without its path, except the modules that adapters have added."""
     for name, child in module.named_children():
         yield name
         if not isinstance(child, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
@@ -62,14 +62,14 @@ def check_modules_to_save(
     config: MuDPTConfig, model: nn.Module, towers: dict[Modality, Tower], prompts: MultiModalPrompts
 ) -> None:
     """
-    Refuse `modules_to_save` that PEFT cannot train. PEFT trains a copy of each of these modules: a copied hook would
-    read a copy of the prompts, so the real ones would never be trained. A parameter that is no module (such as the
-    logit scale) PEFT ignores without a warning.
+    Refuse `modules_to_save` that PEFT cannot train. PEFT trains a copy of each of these modules. In a copy of a module
+    with a hook, the hook would read a copy of the prompts, so the adapter's own prompts would never be trained. PEFT
+    ignores the name of a parameter (such as the logit scale) without a warning.
 
     Args:
-        config: of the new adapter.
+        config: the config of the new adapter.
         model: the base model.
-        towers: its towers by modality.
+        towers: the model's towers by modality.
         prompts: the new adapter.
 
     Raises:
@@ -116,19 +116,19 @@ def check_weights(
     weights: dict[str, torch.Tensor], adapter_name: str, model: nn.Module, towers: dict[Modality, Tower]
 ) -> None:
     """
-    Refuse weights that are not exactly those of the adapter. PEFT only warns about missing tensors (they stay random),
-    and loads any key that matches a model parameter. It checks the shapes of `modules_to_save` itself, as
-    `ignore_mismatched_sizes` asks.
+    Refuse weights that do not match the adapter's tensors exactly. PEFT only warns about missing tensors (they stay
+    random), and loads any key that matches a model parameter. This function does not check the shapes of
+    `modules_to_save`: PEFT does, according to `ignore_mismatched_sizes`.
 
     Args:
-        weights: what is to be loaded, by the names of the model's state dict.
+        weights: the tensors to be loaded, under the names of the model's state dict.
         adapter_name: the adapter's name.
         model: the model with the adapter, whose weights are not loaded yet.
-        towers: its towers by modality.
+        towers: the model's towers by modality.
 
     Raises:
-        ValueError: if a weight of the adapter is missing, is not one of the adapter's, has another shape, or holds
-            NaN or infinity.
+        ValueError: if a tensor of the adapter is missing, or a given weight does not belong to the adapter, has
+            another shape or kind of dtype (floating point or not), or holds NaN or infinity.
     """
     (container,) = MuDPTLayer.adapter_layer_names
     places = (f".{container}.{adapter_name}.", f".modules_to_save.{adapter_name}.")

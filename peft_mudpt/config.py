@@ -1,4 +1,4 @@
-"""`MuDPTConfig`: what can be asked for, and which combinations mean nothing."""
+"""`MuDPTConfig`: the settings of an adapter, and the checks that refuse invalid values and combinations."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .rules import (
 
 
 class MuDPTType(str, Enum):
-    """The type in `adapter_config.json`. PEFT looks methods up by this string, so its own enum needs no new member."""
+    """The `peft_type` in `adapter_config.json`. PEFT finds a method by this string; `PeftType` need not have it."""
 
     MUDPT = "MUDPT"
 
 
 class TowerShape(NamedTuple):
-    """The sizes of a tower of CLIP that an adapter depends on."""
+    """The sizes of one CLIP tower (the text or the vision encoder) that an adapter must fit."""
 
     hidden_size: int
     num_layers: int
@@ -56,26 +56,28 @@ DEPTH = either(whole_number(0), "all", None)
 
 
 def setting(default: Any, help: str, rule: Rule) -> Any:
-    """A field of the config, the rule for its values beside it."""
+    """Make a dataclass field of the config. Its metadata hold the help text and the rule that its values must obey."""
     return field(default=default, metadata={"help": help, "rule": rule})
 
 
 @dataclass
 class MuDPTConfig(PeftConfig):
     """
-    Configuration of a MuDPT adapter: learned prompt tokens in both towers of a frozen CLIP, tied together by an
-    injection model (MuDPT, arXiv 2306.11400). CoOp, VPT, IVLP and MaPLe are points of the same space; see
-    [`MuDPTConfig.from_preset`].
+    Configuration of a MuDPT adapter: learned prompt tokens in both towers of a frozen CLIP, coupled by injection
+    models, small networks that map the prompts of one tower to the width of the other (MuDPT, arXiv 2306.11400). Other
+    settings give CoOp, VPT, IVLP and MaPLe; see [`MuDPTConfig.from_preset`].
 
-    With n prompt tokens in each of J layers (the depth), a tower of width d has prompts of shape (J, n, d). They are
-    fused by the formulas of `prompts.MultiModalPrompts`. `PRESETS` names the paper of each method.
+    With n prompt tokens in each of J layers (the depth), a tower of width d has prompts of shape (J, n, d).
+    `prompts.MultiModalPrompts` gives the formulas that fuse the prompts of both towers. `presets.py` names the paper
+    of each method.
 
-    Creating the adapter fills in what depends on the base model (`text_hidden_size`, `vision_hidden_size`, the depths,
-    `text_prompt_init_ids`), so that the saved file describes the adapter by itself. Use a new config for another base.
+    When the adapter is created, the fields that depend on the base model are filled in (`text_hidden_size`,
+    `vision_hidden_size`, the depths, `text_prompt_init_ids`), so that the saved config describes the adapter
+    completely. Use a new config for another base model.
 
     Raises:
-        ValueError: for a value that breaks the rule beside its field, or a combination that means nothing; the message
-            names the fields, their values and the way out.
+        ValueError: if a value breaks the rule of its field, or if fields contradict each other. The message names the
+            fields and their values, and tells what to change.
     """
 
     num_virtual_tokens: int = setting(
@@ -183,14 +185,14 @@ class MuDPTConfig(PeftConfig):
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:
         """
-        The configuration of a published method, with any field overridden.
+        Create the configuration of a published method.
 
         Args:
             preset: a name in `PRESETS`, such as `maple`.
-            **overrides: fields of [`MuDPTConfig`].
+            **overrides: fields of [`MuDPTConfig`] whose values replace those of the preset.
 
         Raises:
-            ValueError: if there is no such preset, or an override does not go with it.
+            ValueError: if there is no such preset, or if an override is invalid or contradicts the preset.
         """
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"Unknown preset {preset!r}; the presets are {', '.join(PRESETS)}.")
@@ -204,23 +206,26 @@ class MuDPTConfig(PeftConfig):
         return self.num_virtual_tokens if own is None else own
 
     def depth(self, modality: Modality) -> int:
-        """Number of layers of one tower with prompts, once `resolve` has filled it in; 0 if it has no prompts."""
+        """Number of layers of one tower that have prompts, 0 if none. Before `resolve`, it may be "all" or None."""
         return cast(int, self._asked_depth(modality)) if self.num_tokens(modality) else 0
 
     @property
     def fused_depth(self) -> int:
-        """Number of layers whose prompts are tied to the other tower's; deeper ones keep their own."""
+        """Layers from this index on are not fused: the smaller depth of the two towers, or 0 without fusion."""
         return 0 if self.fusion_direction == "none" else min(map(self.depth, MODALITIES))
 
     def fused_layers(self, source: Modality) -> range:
-        """The layers where prompts of `source` inform the other tower; the text input is never informed."""
+        """The layers whose `source` prompts are fused into the other tower. The text input (layer 0) receives none."""
         direction = {"text": "text_to_vision", "vision": "vision_to_text"}[source]
         if self.fusion_direction not in (direction, "bidirectional"):
             return range(0)
         return range(0 if source == "text" else 1, self.fused_depth)
 
     def owned_depth(self, modality: Modality) -> int:
-        """Number of layers for which one tower owns prompts: under `replace` the generated ones are no parameters."""
+        """
+        Number of layers for which one tower stores prompts of its own. With `fusion_combine="replace"`, layers whose
+        prompts are generated from the other tower do not count.
+        """
         if self.fusion_combine == "add" or self.fusion_direction == "none":
             return self.depth(modality)
         source: Modality = "vision" if modality == "text" else "text"
@@ -228,14 +233,14 @@ class MuDPTConfig(PeftConfig):
 
     def resolve(self, towers: dict[Modality, TowerShape]) -> None:
         """
-        Fill in what depends on the base model. Nothing is changed if the base is refused.
+        Fill in the widths and depths, which depend on the base model. If this fails, the config stays unchanged.
 
         Args:
-            towers: the towers the base model has; one may be missing if the config already knows its side (a saved
-                adapter) or gives it no prompts.
+            towers: the sizes of each tower that the base model has. A tower may be missing if the config gives it no
+                prompts, or already holds its width and depth, as that of a saved adapter does.
 
         Raises:
-            ValueError: if the config does not fit these towers.
+            ValueError: if the config is invalid or does not fit these towers.
         """
         self.validate()
         prompted = [modality for modality in MODALITIES if self.num_tokens(modality)]
@@ -257,7 +262,7 @@ class MuDPTConfig(PeftConfig):
             setattr(self, name, value)
 
     def _fitted(self, modality: Modality, tower: TowerShape, default_depth: int) -> dict[str, int]:
-        """The fields of one tower, filled in; an error if its prompts do not fit it."""
+        """The width and depth of one tower, by field name. Raises a ValueError if the config does not fit."""
         width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
         width, depth, n = getattr(self, width_field), self._asked_depth(modality), self.num_tokens(modality)
         if width not in (None, tower.hidden_size):
@@ -281,7 +286,7 @@ class MuDPTConfig(PeftConfig):
         return {width_field: tower.hidden_size, depth_field: depth}
 
     def validate(self) -> None:
-        """Refuse what means nothing whatever the base model is; see the class for the error."""
+        """Check everything that does not depend on the base model; raise the ValueError that the class describes."""
         if self.task_type is not None:
             raise ValueError(
                 f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not "

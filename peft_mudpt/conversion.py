@@ -26,7 +26,7 @@ NOT_LEARNED = re.compile(
 
 
 class Depths(NamedTuple):
-    """Number of layers with prompts in each tower, including the input layer."""
+    """Number of layers with their own prompts in the text and the vision tower, including the input layer."""
 
     text: int
     vision: int
@@ -143,7 +143,7 @@ def convert_checkpoint(
     Convert the weights of a published implementation.
 
     CoOp can place the class name at the end, in the middle or at the front of its context. This package supports the
-    end only. The caller must know that the checkpoint was trained with it, because the file does not say.
+    end only. The caller must know that the checkpoint was trained that way, because the file does not say.
 
     Args:
         state_dict: the parameters under their published names. The embedded class names (`token_prefix`,
@@ -153,12 +153,12 @@ def convert_checkpoint(
             (preset `mudpt`).
 
     Returns:
-        The config of the adapter, and its float32 weights under the names of a saved adapter, which
-        `peft.set_peft_model_state_dict` loads: prompts (layers, n, width) per tower, and the networks that fuse them.
+        The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:
+        prompts (layers, n, width) of n tokens per tower, and the networks that fuse the prompts of both towers.
 
     Raises:
         ValueError: if the method is unknown, if parameters are missing or unknown, or if their shapes contradict each
-            other. The message lists each of them.
+            other. The message lists each such parameter.
 
     Example (`examples/convert_checkpoint.py` also reads files that hold more than tensors):
 
@@ -195,7 +195,7 @@ def convert_checkpoint(
 
 
 def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
-    """Refuse values that are not dense tensors of finite floats. Only a stack of deep prompts may be empty."""
+    """Refuse values that are not dense, non-empty tensors of finite floats. Deep prompts may have 0 layers."""
     wrong = []
     for name, tensor in learned.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
@@ -213,7 +213,7 @@ def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
 
 
 def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
-    """The depths of the prompts in a file, from the layer numbers in its names and the lengths of its stacks."""
+    """Infer the prompt depths from the layer numbers in parameter names and the lengths of stacked deep prompts."""
 
     def deepest(numbered: str, offset: int) -> int:
         found = (re.match(numbered, name) for name in learned)
@@ -229,7 +229,7 @@ def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
 
 
 def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPTConfig:
-    """The preset with the tokens, depths and widths of a file. `shapes` has our parameter names as keys."""
+    """The preset with a checkpoint's token numbers, depths and widths. `shapes` is keyed by this package's names."""
     fused = MuDPTConfig.from_preset(preset).fusion_direction != "none"
     prompts = {m: shapes[f"{m}_prompts.0"] for m in MODALITIES if f"{m}_prompts.0" in shapes}  # (n, d)
     if fused and "vision" not in prompts:  # generated from the text prompts: same number, width of the projection
@@ -267,7 +267,7 @@ def _check_shapes(config: MuDPTConfig, found: dict[str, tuple[str, torch.Size]])
 
 
 def _stacked(renamed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Join the layers of each prompt stack: (n, d), ... or (n, d), (J - 1, n, d) -> (J, n, d)."""
+    """Join the J layers of n prompts of width d per tower: (n, d), ... or (n, d), (J - 1, n, d) -> (J, n, d)."""
     weights = {}
     for name, tensor in renamed.items():
         stack, _, layer = name.rpartition(".")

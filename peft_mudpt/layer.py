@@ -26,11 +26,12 @@ NO_MERGE = (
 
 class MuDPTLayer(nn.Module, BaseTunerLayer):
     """
-    A new child of the module that owns the towers. It wraps and replaces nothing: the hooks that it registers on the
-    towers ask it for the active adapter's prompts (see `towers.base.PromptSource`).
+    Holds all MuDPT adapters of a model, as a new child of the module that contains the towers (the text and vision
+    encoders). It wraps and replaces no module: it registers hooks on the towers, and these hooks ask it for the
+    active adapter's prompts (see `towers.base.PromptSource`).
 
     Args:
-        towers: of the model, by modality.
+        towers: the towers of the model, by modality.
     """
 
     # Keys in the state dict: <this layer>.mudpt_adapters.<adapter name>.<parameter>. transformers inserts the adapter
@@ -47,7 +48,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self._hooks: list[RemovableHandle] = []
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
-        """Add an adapter; the first one brings the hooks."""
+        """Add an adapter; with the first one, also register the hooks on the towers."""
         self.mudpt_adapters[adapter_name] = prompts
         if config.inference_mode:
             self._as_made[adapter_name] = _marks(prompts)
@@ -148,5 +149,5 @@ def layer_of(model: nn.Module) -> Optional[MuDPTLayer]:
 
 
 def _marks(prompts: nn.Module) -> list[tuple[int, int]]:
-    """Identity and version of each tensor in its state dict; they change if a tensor is replaced or written to."""
+    """Id and version of each tensor in an adapter's state dict; they change when it is replaced or written to."""
     return [(id(tensor), tensor._version) for tensor in prompts.state_dict(keep_vars=True).values()]

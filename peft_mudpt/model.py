@@ -40,8 +40,8 @@ class MuDPTModel(BaseTuner):
         config ([`MuDPTConfig`]): the configuration of the adapter.
         adapter_name (`str`): the name of the adapter.
 
-    It is called like the model it adapts, and returns what that returns, in the same shapes: hooks insert the prompts
-    and remove them again. The formulas are those of `prompts.MultiModalPrompts`.
+    It takes the same inputs as the base model, and returns the same outputs in the same shapes: hooks insert the
+    prompts and remove them again. See `prompts.MultiModalPrompts` for the formulas.
 
     Raises:
         ValueError: if the model has no supported tower or the config does not fit it. The model stays as it was.
@@ -88,12 +88,12 @@ class MuDPTModel(BaseTuner):
         state_dict: Optional[dict[str, torch.Tensor]] = None,
     ) -> None:
         """
-        Add an adapter to the model. It replaces PEFT's method, which searches the model for modules to wrap: MuDPT
-        wraps none, and the places where prompts enter are known.
+        Add an adapter to the model. This overrides PEFT's method, which searches the model for modules to wrap: MuDPT
+        wraps no modules, and inserts the prompts at known places in the towers.
 
         Args:
             model: the base model.
-            adapter_name: of an entry of `self.peft_config`.
+            adapter_name: name of the adapter; `self.peft_config` has the config under this name.
             autocast_adapter_dtype, state_dict: not used, because PEFT casts the adapter and loads its weights
                 afterwards.
             low_cpu_mem_usage: create the parameters on the device "meta".
@@ -125,7 +125,7 @@ class MuDPTModel(BaseTuner):
     def _prepare_config(
         self, peft_config: MuDPTConfig, adapter_name: str, model: nn.Module, towers: dict[Modality, Tower]
     ) -> None:
-        """Refuse a config that does not fit the model; then fill in what depends on the model."""
+        """Refuse a config that does not fit the model; otherwise fill in the settings that depend on the model."""
         if peft_config.folded and not peft_config.inference_mode:
             raise ValueError(FOLDED)
         resolved = copy(peft_config)  # so that a refused config stays as it was
@@ -150,7 +150,7 @@ class MuDPTModel(BaseTuner):
     def _create_adapter(
         self, peft_config: MuDPTConfig, adapter_name: str, owner: nn.Module, towers: dict[Modality, Tower]
     ) -> None:
-        """Create the adapter in the layer of the module that owns the towers."""
+        """Create the adapter in the `MuDPTLayer` of `owner`, the module that contains the towers."""
         prompts = MultiModalPrompts(peft_config)
         text, words = _text_tower(towers), peft_config.text_prompt_init_text
         if text is not None and words is not None:
@@ -220,7 +220,7 @@ def _layer(model: nn.Module) -> MuDPTLayer:
 
 
 def _text_tower(towers: dict[Modality, Tower]) -> Optional[tuple[nn.Module, type[PromptedText]]]:
-    """The text tower and its kind; None if the model has none."""
+    """The text tower's module and the class that handles its architecture; None if the model has no text tower."""
     if "text" not in towers:
         return None
     return towers["text"].module, cast(type[PromptedText], towers["text"].kind)

@@ -1,4 +1,4 @@
-"""The published methods as points of the design space of `MuDPTConfig`."""
+"""The settings of `MuDPTConfig` that give each published method."""
 
 from __future__ import annotations
 

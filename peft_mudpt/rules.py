@@ -1,4 +1,4 @@
-"""What a value must be: the rules of the fields of `MuDPTConfig`, of class names, and of templates."""
+"""Rules that check values: fields of `MuDPTConfig`, class names, and templates such as "a photo of a {}"."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LARGEST_STD = 10_000
 @dataclass(frozen=True)
 class Rule:
     """
-    What a value must be.
+    A condition that a value must meet.
 
     Args:
-        expected: the same in words, such as "a whole number from 1 to 10,000".
-        accepts: whether a value, of any type, is that.
+        expected: the condition in words, such as "a whole number from 1 to 10,000".
+        accepts: returns True if a value, which may have any type, meets the condition.
     """
 
     expected: str
@@ -33,17 +33,17 @@ class Rule:
 
         Args:
             value: the value that was given.
-            name: what the user knows it by, such as a field of the config or a flag.
+            name: the name of the value in the message, such as a field of the config or a command-line flag.
 
         Raises:
-            ValueError: says the name, the value, and what was expected.
+            ValueError: if the value breaks the rule. The message gives the name, the value and the expectation.
         """
         if not self.accepts(value):
             raise ValueError(f"{name}={short_repr(value)} is not {self.expected}.")
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a string without surrogates (halves of characters), which no tokenizer accepts."""
+    """True if the value is a string without surrogates (halves of characters), which no tokenizer accepts."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
@@ -60,24 +60,24 @@ def _are_token_ids(value: Any) -> bool:
 
 
 def whole_number(least: int, most: int = LARGEST_COUNT, remark: str = "") -> Rule:
-    """An int within bounds, both included. The remark, in parentheses, tells what to do instead."""
+    """Rule: an int from `least` to `most`, both included. Error messages add `remark`, a hint for the user."""
     expected = f"a whole number from {least} to {most:,}" + (f" ({remark})" if remark else "")
     return Rule(expected, lambda value: _is_number(value, int) and least <= value <= most)
 
 
 def number(least: float, most: float) -> Rule:
-    """An int or a float within bounds, both included."""
+    """Rule: an int or a float from `least` to `most`, both included."""
     expected = f"a number from {least:,} to {most:,}"
     return Rule(expected, lambda value: _is_number(value, (int, float)) and least <= value <= most)
 
 
 def one_of(*choices: str) -> Rule:
-    """One of these strings."""
+    """Rule: one of the strings `choices`."""
     return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
 
 
 def either(rule: Rule, *values: str | None) -> Rule:
-    """What a rule accepts, or one of these values."""
+    """Rule: a value that `rule` accepts, or one of `values`."""
     *others, last = map(repr, values)
     expected = ", ".join([rule.expected, *others, f"or {last}"])
     return Rule(expected, lambda value: rule.accepts(value) or (isinstance(value, str | None) and value in values))
@@ -106,12 +106,12 @@ TEMPLATE = Rule(
 
 
 def check_template(template: str, name: str = "template") -> None:
-    """Refuse a text of a class that does not hold `{}` exactly once; see [`Rule.check`]."""
+    """Raise a ValueError unless the template holds `{}` (the class name) exactly once; see [`Rule.check`]."""
     TEMPLATE.check(template, name)
 
 
 def check_class_names(class_names: Sequence[str], name: str = "class_names") -> list[str]:
-    """Refuse names of classes of which one is empty, or that are none; see [`Rule.check`]. Returns them as a list."""
+    """Return the names as a list. Raise a ValueError if there are none, or if one is blank; see [`Rule.check`]."""
     names = class_names if isinstance(class_names, str) else list(class_names)
     CLASS_NAMES.check(names, name)
     return list(names)

@@ -1,1 +1,1 @@
-"""Class names and images to class probabilities."""
+"""Classifies images with a CLIP: from class names and images to class probabilities."""

@@ -1,4 +1,4 @@
-"""Class names -> text features, once; images -> class probabilities."""
+"""The classifier: it encodes the class names once, and computes class probabilities of images from them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 @dataclass
 class MuDPTClassifierOutput(ModelOutput):
     """
-    The output of [`MuDPTClassifier`], a `ModelOutput` of transformers: read a field by attribute or by key; as a
-    tuple, it leaves out the fields that are None.
+    The output of [`MuDPTClassifier`] for B images and C classes. It is a `ModelOutput` of transformers: read a field
+    by attribute or by key; `to_tuple` leaves out the fields that are None.
 
     Args:
         loss: cross-entropy of the logits with the labels, a scalar tensor; None if no labels were given.
-        logits: (B, C).
-        image_features: (B, D), each of length 1.
-        class_features: the text features (C, D) of the classes, each of length 1.
+        logits: similarities (B, C) of images and classes, scaled as in the model's own `logits_per_image`.
+        image_features: features (B, D) of the images, each with L2 norm 1.
+        class_features: text features (C, D) of the classes, each with L2 norm 1.
     """
 
     loss: Optional[torch.Tensor] = None
@@ -54,23 +54,24 @@ class MuDPTClassifier(torch.nn.Module):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
-    The classes are encoded many to a row (see `packing`). If gradients flow into their features, they are encoded in
-    each forward; otherwise the features are cached, and encoded again when something they depend on has changed:
-    another adapter is active, or none, or a parameter was trained or loaded. Writing through `parameter.data`, as
-    PEFT's `hotswap_adapter` does, cannot be detected: call `forget` afterwards. Nothing is cached under
-    `torch.compile`, or while text features depend on the image.
+    The text tower encodes many classes in one row (see `packing`). If the class features need gradients, each forward
+    encodes the classes. Otherwise the classifier caches the features, and encodes the classes again when something
+    that the features depend on has changed: another adapter is active, or none, or a parameter was trained or loaded.
+    It cannot detect writing through `parameter.data`, as PEFT's `hotswap_adapter` does: call `forget` afterwards. It
+    caches nothing under `torch.compile`, or while text features depend on the image.
 
     Args:
         model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): the model that
             classifies. It is shared, not copied.
-        class_names: in the order of the labels. None: those that the active adapter was trained on, if its config
-            names them.
-        template: text of a class as the model is fed it, with `{}` for the name: what stands after the text prompts.
-            None: the active adapter's.
-        tokenizer: None: that of the CLIP the model was loaded from.
-        image_processor: None: that of the CLIP the model was loaded from. Only needed for images that are no tensors.
-        class_batch_size: number of classes encoded at a time, in a group whose activations are kept; None chooses by
-            the size of the model. It bounds the memory, whatever the number of classes.
+        class_names: names of the classes, in the order of the labels. None: the names in the active adapter's config,
+            on which the adapter was trained.
+        template: the text of a class, with `{}` for the class name. It contains only the words that follow the text
+            prompts. None: the template in the active adapter's config.
+        tokenizer: tokenizer of the class texts. None: the tokenizer of the CLIP that the model was loaded from.
+        image_processor: needed only for images that are not tensors. None: the image processor of the CLIP that the
+            model was loaded from.
+        class_batch_size: number of classes that are encoded at a time. It bounds the memory for activations, whatever
+            the number of classes. None chooses it by the size of the model.
 
     Raises:
         ValueError: if the model is not supported, there are no classes, the template has no place for the name, or a
@@ -136,7 +137,7 @@ class MuDPTClassifier(torch.nn.Module):
             adapter: folder or Hub id.
             class_names, template, class_batch_size: see the class.
             base_model_name_or_path: the CLIP, if it is not where the adapter's config says.
-            **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (float32 unless said), ...
+            **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (default: float32), ...
 
         Raises:
             ValueError: if the adapter names no CLIP or does not fit the one given, or if neither the caller nor the
@@ -156,11 +157,11 @@ class MuDPTClassifier(torch.nn.Module):
 
         Args:
             pixel_values: images (B, 3, H, W), as the image processor makes them.
-            labels: of the images (B,).
+            labels: the class indices (B,) of the images.
 
         Returns:
-            The logits, as `logits_per_image` of the model's own forward, the features they are made from, and, if
-            labels are given, the loss.
+            The logits (equal to `logits_per_image` of the model's own forward), the image and class features that
+            they are computed from, and, if labels are given, the loss.
         """
         image_features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
         class_features = self.class_features()  # (C, D)
@@ -169,7 +170,7 @@ class MuDPTClassifier(torch.nn.Module):
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
     def class_features(self) -> torch.Tensor:
-        """The text features (C, D) of the classes, each of length 1. With a gradient if one flows into them."""
+        """The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one."""
         layer = layer_of(self.model)
         if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
             return self._encode()
@@ -192,15 +193,15 @@ class MuDPTClassifier(torch.nn.Module):
         Class probabilities of images.
 
         Args:
-            images: pictures (PIL), their files or URLs; or pixel values (N, 3, H, W), as the image processor makes
-                them.
+            images: a list of PIL images, file names or URLs; or a tensor of pixel values (N, 3, H, W), as the image
+                processor makes them.
             batch_size: number of images at a time.
 
         Returns:
-            Probabilities (N, C) in float32; those of each image add up to 1.
+            Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1.
 
         Raises:
-            ValueError: if the images are none of these, or `batch_size` is less than 1.
+            ValueError: if `images` has another type or shape, or `batch_size` is less than 1.
         """
         if isinstance(images, torch.Tensor) and (images.dim() != 4 or not images.is_floating_point()):
             raise ValueError(
@@ -225,9 +226,9 @@ class MuDPTClassifier(torch.nn.Module):
 
     def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
         """
-        The k most probable classes of each image with their probabilities (0 to 1), the most probable first, and of
-        equally probable ones the first by label; all classes if there are fewer. See `predict_proba` for the other
-        arguments.
+        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
+        probable classes are in the order of the labels. If there are fewer than k classes, it returns all of them. See
+        `predict_proba` for the other arguments.
 
         Raises:
             ValueError: if `k` is less than 1.
@@ -244,10 +245,11 @@ class MuDPTClassifier(torch.nn.Module):
     @property
     def image_processor(self) -> BaseImageProcessor:
         """
-        Makes pixel values (N, 3, H, W) from pictures: the one given, or that of the CLIP the model was loaded from.
+        The image processor, which makes pixel values (N, 3, H, W) from pictures: the one given to the classifier, or
+        that of the CLIP that the model was loaded from.
 
         Raises:
-            ValueError: if none was given and the CLIP was not loaded from a folder or the Hub.
+            ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
         """
         if self._image_processor is None:
             origin = _origin(self.model, "image_processor")
@@ -276,14 +278,14 @@ class MuDPTClassifier(torch.nn.Module):
 
 
 def _origin(model: Any, argument: str) -> str:
-    """The folder or Hub id that the CLIP was loaded from."""
+    """The folder or Hub id that the CLIP was loaded from. If there is none, the error asks for `argument`."""
     if not model.name_or_path:
         raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
     return model.name_or_path
 
 
 def _remembered(model: Any, field: str) -> Any:
-    """A field of the active adapter's config about the classes that it was trained on."""
+    """The value of `field` ("class_names" or "class_template") in the active adapter's config."""
     layer = layer_of(model)
     active = None if layer is None else layer.active_name
     value = None if active is None else getattr(model.peft_config[active], field)

@@ -1,4 +1,4 @@
-"""Class texts -> text features, many classes in a row, in groups that bound the memory."""
+"""Encodes class texts to text features: many classes per row of the batch, in groups that bound the memory."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def lay_out_classes(
     model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
 ) -> list[PackedClasses]:
     """
-    Lay class texts out for the text tower of a model. The layout is valid until `num_text_tokens` or `takes_masks`
-    changes.
+    Arrange class texts as inputs of the text tower, in groups that are encoded one after another. The layout is valid
+    until `num_text_tokens(model)` or `takes_masks(model)` changes.
 
     Args:
         model: a CLIP, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L), padded on the right (to
-            any length, if the tower is causal).
+        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C classes, padded on
+            the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
 
     Returns:
@@ -73,10 +73,10 @@ def lay_out_classes(
 
 def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
     """
-    The text features (C, D), not normalized, of classes in a layout that is valid for this model.
+    Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
 
-    With gradients, all groups but the last are computed a second time in the backward pass (which begins with the last
-    group), so the activations of one group are kept, whatever the number of classes.
+    With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
+    begins with the last group, and computes the activations of each other group a second time.
     """
     *recomputed, last = groups
     features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
@@ -84,13 +84,13 @@ def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.
 
 
 def num_text_tokens(model: torch.nn.Module) -> int:
-    """Number of prompt tokens that are inserted in the text tower of this model now."""
+    """Number of prompt tokens that the active adapter inserts in the text tower; 0 if none is active."""
     layer = layer_of(model)
     return 0 if layer is None else layer.num_tokens("text")
 
 
 def takes_masks(model: torch.nn.Module) -> bool:
-    """Whether classes can share a row: attention is causal, and takes a mask that says which token sees which."""
+    """Whether classes can share a row: the text tower is causal, and its attention accepts a mask of four axes."""
     family = family_of(model)
     return family.text.is_causal and family.text_tower(model).config._attn_implementation in MASKED_ATTENTION
 

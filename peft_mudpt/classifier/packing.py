@@ -17,14 +17,15 @@ import torch
 @dataclass(frozen=True)
 class PackedClasses:
     """
-    Classes in rows, for a text tower whose hooks insert n prompt tokens.
+    C classes in R rows of L tokens, for a text tower whose hooks insert n prompt tokens in each row.
 
     Attributes:
-        input_ids: (R, L), without the prompts.
-        eos: (C,), the index of each class's EOS among the R * L tokens; None where the tower pools each row itself.
-        position_ids: (R, L) of these tokens, which leave room for the n prompts; None for the usual ones.
-        attention_mask: (R, 1, n + L, n + L), true where a row's token (third axis) sees another (fourth); None if
-            each token sees all tokens before it.
+        input_ids: token ids (R, L), without the prompts.
+        eos: (C,), the index of each class's EOS among the R * L tokens; None if the tower pools each row itself.
+        position_ids: positions (R, L) of the tokens in `input_ids`, which leave room for the n prompts; None for the
+            tower's default positions.
+        attention_mask: (R, 1, n + L, n + L), true where the token of the third axis attends to the token of the
+            fourth; None for the tower's default attention.
     """
 
     input_ids: torch.Tensor
@@ -46,8 +47,9 @@ def class_words(
     The token ids of each class text, from BOS to its EOS.
 
     Args:
-        class_tokens: `input_ids` (C, L), and `attention_mask` if padding could stand before EOS.
-        is_eos: which of the tokens (C, L) the text tower takes for EOS.
+        class_tokens: `input_ids` (C, L) of C classes. Also `attention_mask` (C, L), if padding before EOS is to be
+            detected.
+        is_eos: maps token ids (C, L) to booleans (C, L): true where the text tower takes the token for EOS.
 
     Raises:
         ValueError: if a text begins with another token than the first text, has no EOS, or has padding before it.
@@ -79,7 +81,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
     Args:
         words: token ids of each class from BOS to EOS, as `class_words` returns them.
         num_tokens: number of prompt tokens (n) that are inserted after BOS.
-        max_length: largest number of tokens in a row (L); no class is longer.
+        max_length: largest number of tokens in a row, without the prompts; no class may be longer.
     """
     prefix = _common_prefix(words)
     shared = len(prefix)
@@ -115,7 +117,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
 
 
 def class_per_row(words: list[list[int]]) -> PackedClasses:
-    """One class per row, for attention that does not accept the mask (R, 1, L, L) that packing needs."""
+    """Put one class in each row, for attention that does not accept the four-axis mask that packing needs."""
     length = max(map(len, words))
     return PackedClasses(
         torch.tensor([text + [0] * (length - len(text)) for text in words]),
@@ -124,7 +126,7 @@ def class_per_row(words: list[list[int]]) -> PackedClasses:
 
 
 def _common_prefix(words: list[list[int]]) -> list[int]:
-    """Longest common prefix, shortened so that every text keeps at least one token."""
+    """The longest common prefix of the token ids, shortened so that every text keeps at least one token after it."""
     first = words[0]
     longest = min(map(len, words)) - 1
     shared = next((i for i in range(longest) if any(text[i] != first[i] for text in words)), longest)

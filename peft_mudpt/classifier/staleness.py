@@ -19,8 +19,8 @@ from .encoding import num_text_tokens
 @dataclass(frozen=True)
 class TextState:
     """
-    What the text features of a model depend on, at one moment. It holds references to the tensors, because a freed
-    tensor's address could be reused and look unchanged.
+    A snapshot of everything that the text features of a model depend on. It holds references to the tensors, because
+    a new tensor at the address of a freed one would look unchanged.
     """
 
     tensors: list[torch.Tensor]
@@ -29,7 +29,7 @@ class TextState:
     requires_grad: bool
 
     def equals(self, other: TextState) -> bool:
-        """Whether nothing changed between the two moments."""
+        """Whether nothing changed between the two snapshots."""
         return (
             len(self.tensors) == len(other.tensors)
             and all(mine is its for mine, its in zip(self.tensors, other.tensors))
@@ -39,7 +39,7 @@ class TextState:
 
 
 def text_state(model: torch.nn.Module) -> TextState:
-    """The current state of everything that the text features of a CLIP, plain or with an adapter, depend on."""
+    """Take a snapshot of everything that the text features of a CLIP, plain or with an adapter, depend on."""
     parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
     tower = parts[0]
     if layer is not None and num_text_tokens(model):
@@ -62,7 +62,7 @@ def text_state(model: torch.nn.Module) -> TextState:
 
 @cache
 def _optimizer_steps() -> list[int]:
-    """Global count of optimizer steps (a list of one number); fused optimizers do not bump `Tensor._version`."""
+    """A list of one number: the optimizer steps so far. Fused optimizers do not increase `Tensor._version`."""
     steps = [0]
 
     def count(*_) -> None:

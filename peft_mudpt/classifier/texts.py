@@ -1,4 +1,4 @@
-"""Class names and a template -> the texts of the classes."""
+"""Makes the texts of the classes from class names and a template."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ..rules import check_class_names, check_template
 
 def split_template(template: str, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> tuple[Optional[str], str]:
     """
-    What text prompts take over of a CLIP template, and what stands after them.
+    Split a CLIP template into the words that text prompts replace, and the rest.
 
-    The prompts stand in the place of the template's first words and can start from them; words beyond their number
-    stay (as in MaPLe, arXiv 2210.03117). Two prompt tokens and "a photo of a {}." give ("a photo", "of a {}.").
+    The prompts replace the template's first words, and can be initialized from them. The words that do not fit into
+    the prompt tokens stay in the template (as in MaPLe, arXiv 2210.03117). Example: two prompt tokens and "a photo of
+    a {}." give ("a photo", "of a {}.").
 
     Args:
-        template: the text of a class, with `{}` for its name.
-        tokenizer: counts the tokens of the words.
+        template: the text of a class, with `{}` for the class name.
+        tokenizer: the CLIP's tokenizer, which counts the tokens of the words.
         num_tokens: number of text prompt tokens; 0 leaves the template whole.
 
     Returns:
@@ -45,17 +46,17 @@ def tokenize_classes(
     tokenizer: PreTrainedTokenizerBase, class_names: Sequence[str], template: str, multiple: Optional[int] = None
 ) -> dict[str, torch.Tensor]:
     """
-    The texts of the classes, in order: `input_ids` and `attention_mask` (C, L).
+    Tokenize the texts of C classes, in order, to `input_ids` and `attention_mask` (C, L).
 
     Args:
-        tokenizer: the CLIP's own.
-        class_names: in the order of the labels.
-        template: text of a class, with `{}` for its name.
-        multiple: of which L is one; None for the length of the longest text. A tower that pools at the last token
-            needs its whole length (SigLIP's 64).
+        tokenizer: the CLIP's own tokenizer.
+        class_names: names of the classes, in the order of the labels.
+        template: the text of a class, with `{}` for the class name.
+        multiple: pad the texts to a length L that is a multiple of this number; None pads to the longest text. A text
+            tower that pools at the last token needs its full length (64 for SigLIP).
 
     Raises:
-        ValueError: if the template does not hold `{}` exactly once, or what should be a name is none.
+        ValueError: if the template does not hold `{}` exactly once, or `class_names` is not a list of non-empty names.
     """
     check_template(template)
     texts = [template.replace("{}", name) for name in check_class_names(class_names)]

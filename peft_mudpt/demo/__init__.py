@@ -1,6 +1,6 @@
-"""The embedded world: a tiny CLIP and pictures of drawn shapes, which the package ships so that no network is needed.
+"""The embedded world: a tiny CLIP and drawn pictures of shapes. The package contains both, so no download is needed.
 
-It shows that learning works. Accuracies on it say nothing about CLIP on photographs.
+Training on the embedded world shows that learning works. Its accuracies say nothing about CLIP on photographs.
 """
 
 from __future__ import annotations

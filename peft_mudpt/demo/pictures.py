@@ -1,4 +1,4 @@
-"""Draws the pictures of the embedded world: each shows one shape with a color and a fill, in a style."""
+"""Draws the demo pictures. The class is a fill, a color and a shape; the style sets background, noise and the like."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERSAMPLING = 4  # pictures are drawn larger and then reduced, for smooth edges
 
 
 def _ring_of_points(radii: list[float], count: int, start: float = -0.25) -> list[tuple[float, float]]:
-    """`count` corners around the origin. Their distances cycle through `radii`; `start` is in full turns."""
+    """`count` points (x, y) around the origin. Their distances cycle through `radii`; `start` is in full turns."""
     angles = [2 * np.pi * (start + i / count) for i in range(count)]
     return [(radii[i % len(radii)] * np.cos(a), radii[i % len(radii)] * np.sin(a)) for i, a in enumerate(angles)]
 
@@ -83,7 +83,7 @@ def paint(class_name: str, style: str, rng: np.random.Generator) -> Image:
         rng: random numbers for position, size, rotation and shades.
 
     Returns:
-        The picture: an image of Pillow.
+        The picture, a Pillow image.
 
     Raises:
         ValueError: if the class or the style is unknown.

@@ -35,14 +35,14 @@ class BackboneOptions(Options):
 @dataclass(frozen=True)
 class Backbone:
     """
-    The name of a CLIP, its tokenizer and its image processor. The weights are loaded on demand.
+    A CLIP by name, with its tokenizer and its image processor. `load_clip` loads the weights.
 
     Args:
         model_name_or_path: Hub id or folder of the CLIP.
         device: device of the models that `load_clip` returns.
-        tokenizer: that of the CLIP.
-        image_processor: that of the CLIP.
-        class_batch_size: classes encoded at a time (see `MuDPTClassifier`).
+        tokenizer: tokenizer of the CLIP.
+        image_processor: image processor of the CLIP.
+        class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
     """
 
     model_name_or_path: str
@@ -59,7 +59,7 @@ class Backbone:
         Args:
             model_name_or_path: Hub id or folder of the CLIP.
             device: device of the models that `load_clip` returns.
-            class_batch_size: classes encoded at a time (see `MuDPTClassifier`).
+            class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
         """
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
         image_processor = AutoProcessor.from_pretrained(model_name_or_path, backend="pil").image_processor
@@ -72,7 +72,7 @@ class Backbone:
 
     def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> torch.nn.Module:
         """
-        Make a classifier of images (B, 3, H, W) that returns `logits` (B, C).
+        Make a classifier that maps B images (B, 3, H, W) to `logits` (B, C) over C classes.
 
         Args:
             model: a CLIP, plain or adapted, or a linear probe. A linear probe is returned as it is.

@@ -33,7 +33,7 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
     Describe the hardware of a run.
 
     Args:
-        accelerator: that of the run.
+        accelerator: the accelerator of the run.
 
     Returns:
         `device`, `threads` (per process), `processes` and `mixed_precision`.
@@ -49,10 +49,10 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
 
 def reset_peak_memory(accelerator: Accelerator) -> None:
     """
-    Reset the peak memory of a GPU. The peak of a CPU process cannot be reset.
+    Reset the peak memory of the GPU. On a CPU, do nothing, because the peak of a process cannot be reset.
 
     Args:
-        accelerator: that of the run.
+        accelerator: the accelerator of the run.
     """
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
@@ -60,13 +60,14 @@ def reset_peak_memory(accelerator: Accelerator) -> None:
 
 def peak_memory_bytes(accelerator: Accelerator) -> int:
     """
-    Measure the peak memory so far.
+    Read the peak memory so far: on a GPU, since `reset_peak_memory`; on a CPU, since the process started.
 
     Args:
-        accelerator: that of the run.
+        accelerator: the accelerator of the run.
 
     Returns:
-        The peak in bytes: of memory allocated on the GPU, or of resident memory of this process on a CPU.
+        The peak in bytes: of the memory that PyTorch allocated on the GPU, or, on a CPU, of the resident memory of
+        this process.
     """
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device)
@@ -95,7 +96,7 @@ def random_state() -> RandomState:
     Read the state of the global random number generators.
 
     Returns:
-        The state, which `set_random_state` takes.
+        The state, to be given to `set_random_state`.
     """
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return RandomState(random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus)

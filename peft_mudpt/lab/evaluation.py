@@ -27,11 +27,12 @@ def evaluate_task(
     Test a model on every test set of a task.
 
     Args:
-        accelerator: each of its processes tests a part of the pictures.
+        accelerator: the accelerator of the run; each process tests a part of the pictures.
         backbone: the CLIP that the model adapts.
         model: a CLIP, plain or with an adapter, or a linear probe.
-        task: its test sets are used.
-        template: text of a class, as the model encodes it; None: the template of each test set.
+        task: the task that holds the test sets.
+        template: text of a class, with `{}` for its name; if the model has text prompts, only the part that follows
+            them. None: the template of each test set.
         names_new_classes: True if the model can name classes that it was not trained on.
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures.
@@ -64,11 +65,11 @@ def evaluate(
         accelerator: the accelerator that prepared the loader.
         classifier: maps images (B, 3, H, W) to `logits` (B, C).
         loader: batches of `pixel_values` (B, 3, H, W) and `labels` (B,).
-        class_names: C names; the position of a name is its label.
+        class_names: names of the C classes; the position of a name is its label.
 
     Returns:
-        `accuracy` over all pictures and `mean_class_accuracy`, both in percent, and `classes`, which maps each class
-        name to [correct pictures, all pictures].
+        `accuracy` over all pictures and `mean_class_accuracy` (the mean over the classes that have pictures), both in
+        percent, and `classes`, which maps each class name to [number of correct pictures, number of pictures].
     """
     classifier.eval()
     right = torch.zeros(len(class_names), dtype=torch.long)
@@ -88,5 +89,5 @@ def evaluate(
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """`names`, in which each name that several classes share is followed by its label (ImageNet has such names)."""
+    """Append the label to each name that several classes share (ImageNet has such names), and return all names."""
     return [f"{name} [{label}]" if names.count(name) > 1 else name for label, name in enumerate(names)]

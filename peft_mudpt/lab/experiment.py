@@ -45,20 +45,20 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     """
     Draw the pictures, apply the method to a CLIP, and test the plain CLIP.
 
-    Mistakes are found here, because every option is checked and every picture of the run is read once. No file is
-    written. The global random number generators are seeded.
+    This stage checks every option and reads every picture of the run once, so that a mistake stops the run before
+    training. It seeds the global random number generators. It writes no file.
 
     Args:
         experiment: the description of the run.
-        accelerator: an accelerator that was not used for another run, with the precision and the accumulation of
-            `experiment.training`; None: a new one is made.
+        accelerator: an accelerator that was not used for another run, with the `mixed_precision` and the
+            `gradient_accumulation_steps` of `experiment.training`; None: make a new one.
 
     Returns:
-        The plan, which `execute` takes.
+        The plan, to be given to `execute`.
 
     Raises:
-        ValueError: if an option is wrong, if the accelerator has other options, or if the data or the CLIP cannot be
-            used.
+        ValueError: if an option is wrong, if the accelerator contradicts `experiment.training`, or if the data or the
+            CLIP cannot be used.
     """
     started = time.perf_counter()
     protocol, training = experiment.protocol, experiment.training
@@ -112,7 +112,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
 
 
 def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> None:
-    """Refuse an accelerator that would step or compute otherwise than the options say."""
+    """Raise a ValueError if the accelerator has other gradient accumulation steps or precision than the options."""
     asked = {"gradient_accumulation_steps": training.gradient_accumulation_steps}
     if training.mixed_precision is not None:
         asked["mixed_precision"] = training.mixed_precision
@@ -126,14 +126,14 @@ def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> N
 
 def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     """
-    Train the learner in place, and test it.
+    Train the plan's learner in place, and test it.
 
     Args:
-        plan: a plan of `prepare`.
-        checkpoints: where and how often to save, and from which checkpoint to resume; None: no file is written.
+        plan: what `prepare` returned.
+        checkpoints: where and how often to save checkpoints, and from which one to resume; None: write no file.
 
     Returns:
-        The outcome, which `record` takes.
+        The outcome, to be given to `record`.
 
     Raises:
         FloatingPointError: if the loss is NaN or infinite.
@@ -166,20 +166,21 @@ def record(
     outcome: Outcome, folder: str | os.PathLike, hub_model_id: Optional[str] = None, held: bool = False
 ) -> dict[str, Any]:
     """
-    Save the adapter, its model card and, last, `result.json` in a folder. Only the main process writes.
+    Save the learned weights, the model card of an adapter and, last, `result.json`. Only the main process writes.
 
     Args:
-        outcome: an outcome of `execute`.
-        folder: a new folder, or the one that belongs to this run.
+        outcome: what `execute` returned.
+        folder: the folder to write to: a new one, or one that already belongs to this run but holds no result.
         hub_model_id: the id on the Hub from which the card loads the adapter; None: the card loads it from a path.
         held: True if the caller holds the folder for this run (see `run_folder.hold`).
 
     Returns:
-        The result, with the fields of `schema.FIELDS` except the version.
+        The result, with the fields of `schema.FIELDS` except `schema_version`. On a process other than the main one,
+        it also lacks `adapter_bytes` and `seconds`.
 
     Raises:
         ValueError: if the folder holds the result of this or another run, or if another process is using it.
-        RuntimeError: if the reloaded adapter gives other logits.
+        RuntimeError: if the adapter, loaded again from the folder, gives other logits than the trained model.
     """
     plan, folder = outcome.plan, Path(folder)
     asked, learner, task, recipe = plan.experiment.asked, plan.learner, plan.task, plan.recipe

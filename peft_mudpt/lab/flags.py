@@ -1,4 +1,4 @@
-"""Declares the flags of the scripts: each has a default, a help text, and a rule for its values beside its type."""
+"""Declares the flags of the scripts. Each has a default and a help text; its type annotation may hold a rule."""
 
 from __future__ import annotations
 
@@ -70,13 +70,14 @@ OptionalCount = Annotated[Optional[int], at_least(1)]
 @dataclass(frozen=True)
 class Options:
     """
-    A group of flags. Each is a field made by `flag`. Every module of the lab declares the group that it reads.
+    Base class for a group of flags. Each flag is a dataclass field made by `flag`. Every module of the lab declares
+    the group that it reads.
 
     The value None satisfies every rule.
 
     Raises:
-        ValueError: if a value is not among the `choices` of its field, or breaks the rule in its type. The message
-            names the flag.
+        ValueError: if a value is not among the `choices` of its field, or breaks a rule in the field's type
+            annotation. The message names the flag.
     """
 
     def __post_init__(self):
@@ -91,7 +92,7 @@ class Options:
                 rule.check(value, f"--{option.name}")
 
     def part(self, kind: type[OptionsType]) -> OptionsType:
-        """Select the options that `kind`, a base class of this class, declares."""
+        """Copy the options that belong to `kind`, a base class of this class, into a new `kind`."""
         return kind(**{option.name: getattr(self, option.name) for option in fields(kind)})
 
 

@@ -41,7 +41,7 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
 
     Args:
         folder: the folder that holds these four files.
-        hub_model_id: as for `create_hub_repo`.
+        hub_model_id: "user/name", or "name" (see `create_hub_repo`).
         private: True to make a new repository private.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The identity of a run: two runs with the same options that determine the result are the same experiment."""
+"""The identity of a run: two runs are the same experiment if all options that determine the result are equal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
         groups: groups of options. Options that do not determine the result, such as --output_dir, are dropped.
 
     Returns:
-        The values by flag name, and the objective of the method.
+        The values by flag name, and the loss of the method under "objective" if `groups` name a method.
     """
     names = [option.name for kind in DECIDING for option in fields(kind) if option.name not in NOT_DECIDING]
     given = {name: value for group in groups for name, value in asdict(group).items()}
@@ -44,14 +44,14 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Normalize the options of a run, so that runs can be compared.
 
-    A file of an earlier version lacks flags that were added later. They get their defaults, because the default of a
-    new flag is the behavior of the earlier version.
+    A file that an earlier version of this package wrote lacks flags that were added later. These get their defaults,
+    because the default of a new flag is the behavior of the earlier version.
 
     Args:
         asked: options by flag name.
 
     Returns:
-        All options that determine a result; `method_kwargs` is parsed, and None if it is empty.
+        All options that determine a result, by flag name. `method_kwargs` is a dict, or None instead of an empty one.
     """
     identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
     if identity["method_kwargs"] is not None:

@@ -1,4 +1,4 @@
-"""How a method is applied to a CLIP: the result is a model that is ready to be trained."""
+"""Functions that apply a method to a CLIP. Each returns a `Learner`: a model that is ready to be trained."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Learner:
     Args:
         model: a CLIP, plain or with an adapter, or a linear probe. Only the parameters that the method learns require
             a gradient.
-        template: text of a class as the user writes it; None: the template of the data set.
-        template_after_prompts: the part of `template` that follows the text prompts, which the model encodes; None:
-            the template of the data set.
+        template: full text of a class, with `{}` for its name; None: the template of the data set.
+        template_after_prompts: the part of `template` that the model encodes after its text prompts, or all of
+            `template` if there are none; None: the template of the data set.
     """
 
     model: torch.nn.Module
@@ -41,7 +41,7 @@ class Ground:
 
     Args:
         clip: the CLIP. It is changed in place: it is frozen, and gets the adapter.
-        tokenizer: that of the CLIP.
+        tokenizer: tokenizer of the CLIP.
         class_names: the training classes.
         template: text of a class, with `{}` for its name; None: the default of the method or the data set.
         fields: fields of the adapter's config that replace the method's defaults.
@@ -64,7 +64,7 @@ def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = Tr
         starts_from_words: True if text prompts are initialized from the words that they replace.
 
     Returns:
-        The adapted CLIP.
+        The learner, whose model is the adapted CLIP.
 
     Raises:
         ValueError: if the config does not fit the CLIP.
@@ -86,7 +86,7 @@ def leave_plain(ground: Ground) -> Learner:
         ground: the CLIP and the classes.
 
     Returns:
-        The frozen CLIP, with the template of `ground`.
+        The learner, whose model is the frozen CLIP.
     """
     return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
 
@@ -99,6 +99,6 @@ def add_probe(ground: Ground) -> Learner:
         ground: the CLIP and the classes.
 
     Returns:
-        The linear probe.
+        The learner, whose model is the linear probe.
     """
     return Learner(LinearProbe(ground.clip, len(ground.class_names)), ground.template, ground.template)

@@ -1,4 +1,4 @@
-"""The methods that the lab compares. Each is one record, from which all other modules read its properties."""
+"""The methods that the lab compares. Each is one `Method` record; all other modules read its properties there."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Method:
         title: name in running text.
         paper: arXiv number of the paper.
         adapter: class of the adapter's PEFT config; None: the method has no adapter.
-        fields: fields of that config that differ from its defaults.
-        put_on: applies a method without an adapter to a CLIP.
+        fields: values of those fields of the PEFT config that differ from the defaults of its class.
+        put_on: function that applies the method to a CLIP; only used if `adapter` is None.
         optimizer: default optimizer, "sgd" or "adamw"; None: nothing is trained.
         learning_rate: default peak learning rate, as published; None: nothing is trained.
         objective: the loss, one of `training.objectives.OBJECTIVES`.
-        initialize: called once before training with the adapted model and a loader of the training pictures (batches
-            of `pixel_values` (B, 3, H, W) and `labels` (B,)). It is for methods that initialize parameters from data.
+        initialize: function that initializes parameters from data; None: the method needs none. It is called once
+            before training, with the adapted model and a loader of the training pictures (batches of `pixel_values`
+            (B, 3, H, W) and `labels` (B,)).
         starts_from_words: True if text prompts are initialized from the words that they replace, False if at random.
         names_new_classes: True if the method can name classes that it was not trained on.
         look: options of `matplotlib.axes.Axes.plot` for its plots. Without `color`, the plot chooses.
-        emphasized: True if plots show the method in front, and show its classes.
+        emphasized: True if bar plots outline the method in black, and the plot of single classes shows it.
     """
 
     name: str
@@ -70,10 +71,11 @@ class Method:
             ground: the CLIP and the classes.
 
         Returns:
-            The model, ready to be trained.
+            The learner, ready to be trained.
 
         Raises:
-            ValueError: if the adapter's config does not know `ground.fields`, or does not fit the CLIP.
+            ValueError: if `ground.fields` names a field that the adapter's config lacks, or any field for a method
+                without an adapter, or if the config does not fit the CLIP.
         """
         if self.adapter is None:
             if ground.fields:
@@ -113,7 +115,7 @@ class Method:
 
 def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str] = None, **facts) -> Method:
     """
-    Make the record of a preset of [`MuDPTConfig`].
+    Make the `Method` record of a preset of [`MuDPTConfig`].
 
     Args:
         preset: name of the preset, which becomes the name of the method.
@@ -206,7 +208,7 @@ def all_methods() -> dict[str, Method]:
     List every method: the records of `METHODS`, then the presets without a record.
 
     Returns:
-        The methods by name, in the order of tables.
+        The methods by name, in the order in which tables list them.
     """
     return {**METHODS, **{preset: preset_method(preset) for preset in PRESETS if preset not in METHODS}}
 
@@ -252,7 +254,7 @@ class MethodOptions(Options):
         self.config_fields()
 
     def config_fields(self) -> dict[str, Any]:
-        """`method_kwargs`, parsed."""
+        """Parse `method_kwargs` (JSON) into a dict; empty if it is None."""
         if self.method_kwargs is None:
             return {}
         try:

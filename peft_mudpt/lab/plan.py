@@ -1,4 +1,4 @@
-"""What passes between the stages of an experiment: its description, its plan and its outcome."""
+"""What the stages of an experiment take and return: an `Experiment`, a `Plan` and an `Outcome`."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ class Plan:
     Args:
         experiment: the description of the run.
         data: the data set.
-        drawn: the pictures drawn from it.
+        drawn: the pictures drawn from the data set.
         task: the training and test sets of the protocol.
         method: the method that adapts the CLIP.
         backbone: the CLIP.
         learner: the CLIP to which the method was applied, not yet trained.
-        recipe: how the learner is trained; None if it is not trained.
+        recipe: how the learner is trained; None: the method trains nothing.
         zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
         accelerator: the accelerator of the run.
-        random_state: state of the global random number generators, with which training begins.
-        started: start time, of `time.perf_counter`.
+        random_state: state of the global random number generators when training begins.
+        started: time at which `prepare` started, in seconds of `time.perf_counter`.
     """
 
     experiment: Experiment
@@ -93,7 +93,7 @@ class Plan:
 
     @property
     def template_after_prompts(self) -> str:
-        """Text of a class that follows the text prompts; the whole text if there are none."""
+        """The part of the class template that follows the text prompts; the whole template if there are none."""
         return self.learner.template_after_prompts or self.data.template
 
     @property
@@ -118,7 +118,7 @@ class Outcome:
 
     Args:
         plan: the plan of the run; its learner is now trained.
-        metrics: metrics of the trained learner, by test set; None for a test set whose classes it cannot name.
+        metrics: metrics of the trained learner, by test set; None for a test set whose classes the method cannot name.
         progress: steps, loss and time of training.
         peak_memory_bytes: peak memory of training, in bytes.
     """

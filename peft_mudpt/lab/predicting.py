@@ -27,14 +27,15 @@ def load_classifier(
     model_name_or_path: Optional[str] = None,
 ) -> MuDPTClassifier:
     """
-    Load the classifier of a saved adapter of this package or of LoRA.
+    Load a classifier with a saved adapter: one of this package, or a LoRA adapter of PEFT.
 
-    Mistakes are found before a model is loaded.
+    The arguments are checked before a model is loaded.
 
     Args:
         adapter: a folder with `adapter_config.json`, or a Hub id.
         class_names: the classes; None: those the adapter was trained on, from its config or its `result.json`.
-        template: text of a class that follows the text prompts, with `{}` for the name; None: that of the training.
+        template: text of a class that follows the text prompts, with `{}` for the name; None: the text used in
+            training.
         model_name_or_path: the CLIP; None: the one that the adapter names.
 
     Returns:
@@ -97,7 +98,7 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
 
 def check_picture(file: str | os.PathLike) -> None:
     """
-    Check that a file is a picture. Only its header is read, so that this is fast.
+    Check that a file is a picture. This is fast, because the pixels are not decoded.
 
     Args:
         file: the path of the file.
@@ -118,7 +119,7 @@ def check_picture(file: str | os.PathLike) -> None:
 
 def read_picture(file: str | os.PathLike) -> Image:
     """
-    Read a picture. It is rotated as its metadata says.
+    Read a picture, and rotate it as its EXIF orientation says.
 
     Args:
         file: the path of the file.
@@ -151,7 +152,7 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
 
 
 def _stored_classes(config: PeftConfig, adapter: str | os.PathLike) -> tuple[Optional[list[str]], Optional[str]]:
-    """The training classes and their template; None for a value that the adapter does not store."""
+    """Find the training classes and the text after the prompts, in the config or `result.json`; None if not stored."""
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is not None or template is not None:
         return class_names, template

@@ -14,8 +14,8 @@ class LinearProbe(torch.nn.Module):
     """
     One linear layer on the frozen, normalized image features (CLIP, arXiv 2103.00020, section 3.2).
 
-    It can only name the classes it was trained on. Its logits are scaled like those of CLIP, so that both have a
-    similar range.
+    The probe can only name the classes it was trained on. Its logits are multiplied by the logit scale of the CLIP,
+    so that their range is similar to that of the CLIP's logits.
 
     Args:
         clip: the CLIP, which is frozen in place.
@@ -32,7 +32,7 @@ class LinearProbe(torch.nn.Module):
         torch.nn.init.zeros_(self.head.bias)
 
     def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutputWithNoAttention:
-        """Compute the `logits` (B, C) of images (B, 3, H, W)."""
+        """Compute the `logits` (B, C) of B images (B, 3, H, W)."""
         with torch.no_grad():
             features = normalize(self.family.image_features(self.clip, pixel_values), dim=-1)  # (B, D)
         return ImageClassifierOutputWithNoAttention(logits=self.family.logit_scale(self.clip) * self.head(features))

@@ -57,12 +57,12 @@ class ProtocolOptions(Options):
 @dataclass(frozen=True)
 class TestSet:
     """
-    A test set.
+    The pictures and the classes of one test.
 
     Args:
         pictures: examples with labels 0..C-1.
         class_names: the C classes; the position of a name is its label.
-        template: the data set's text of a class, with `{}` for its name.
+        template: the text of a class that the data set provides, with `{}` for its name.
     """
 
     __test__ = False  # pytest would collect the class because of its name
@@ -75,7 +75,7 @@ class TestSet:
 @dataclass(frozen=True)
 class Task:
     """
-    The pictures of a protocol.
+    The training, validation and test sets that a protocol makes of the data.
 
     Args:
         train: training pictures.
@@ -99,10 +99,10 @@ def target_names(options: ProtocolOptions, origin: DataOptions) -> list[str]:
         origin: the options that name the training data.
 
     Returns:
-        Their names; none for the protocols few-shot and base-to-new.
+        The names of these data sets; empty for the protocols few-shot and base-to-new.
 
     Raises:
-        ValueError: if a transfer protocol has no targets.
+        ValueError: if the protocol needs `options.targets`, but they are missing or empty.
     """
     if options.protocol not in TRANSFER_PROTOCOLS:
         return []
@@ -132,13 +132,14 @@ def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
     Args:
         options: the protocol.
         data: the data set.
-        drawn: the pictures drawn from it.
+        drawn: the pictures drawn from the data set.
 
     Returns:
         The task. Test sets without pictures are left out.
 
     Raises:
-        ValueError: if a target cannot be loaded, or if there are no validation pictures to evaluate on.
+        ValueError: if a data set of `target_names` cannot be loaded, occurs twice or is the training data set, or if
+            there are no validation pictures to evaluate on.
     """
     names, train, validation = data.class_names, drawn.train, drawn.validation
     tests = {}
@@ -171,12 +172,13 @@ def summarize(
 
     Args:
         options: the protocol.
-        metrics: metrics by test set; that of the training data comes first. None for a test set whose classes the
-            method cannot name.
+        metrics: metrics by test set; the test set of the training data comes first. None for a test set whose classes
+            the method cannot name.
         origin: the options that name the training data.
 
     Returns:
-        The numbers in percent, by name; None for a number that cannot be computed from the metrics.
+        The numbers in percent, by name: `accuracy`; or `base`, `new` and `harmonic_mean`; or `source` and
+        `mean_of_targets`. None for a number that cannot be computed from the metrics.
     """
     accuracies = {name: None if metric is None else metric["accuracy"] for name, metric in metrics.items()}
     if options.evaluate_on == "validation" or options.protocol == "few-shot":

@@ -1,4 +1,4 @@
-"""How a run is trained: the user's options, and the method's defaults for all others."""
+"""How a run is trained: the options that the user gives, and the method's defaults for the options left out."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Recipe:
         learning_rate: peak learning rate.
         weight_decay: weight decay of the optimizer.
         steps: number of optimizer steps.
-        warmup_steps: number of the first steps that use a small constant learning rate.
-        batch_size: pictures per device and forward pass.
+        warmup_steps: number of steps at the start with a small constant learning rate.
+        batch_size: training pictures per device and forward pass.
         gradient_accumulation_steps: forward passes per optimizer step.
         crop: True if training pictures are augmented by random resized crops.
         seed: seed of the order and the augmentation of the pictures.
@@ -94,7 +94,7 @@ def choose_recipe(
         pictures: number of training pictures.
         processes: number of processes that share each optimizer step.
         may_be_cropped: True if a part of a picture still shows its class.
-        seed: seed of the batches.
+        seed: seed of the order and the augmentation of the pictures.
 
     Returns:
         The recipe; None for a method that is not trained.

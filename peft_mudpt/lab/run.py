@@ -22,9 +22,9 @@ from .training.checkpoints import Checkpoints, drop_checkpoints, find_checkpoint
 
 def run(arguments: Arguments) -> dict[str, Any]:
     """
-    Train and test, and save the adapter and `result.json` in `output_dir`.
+    Train and test a method, and save the learned weights and `result.json` in `arguments.output_dir`.
 
-    If the folder already holds the result of this experiment, it is returned, and nothing is trained.
+    If this folder already holds the result of the same experiment, return that result without training.
 
     Args:
         arguments: the flags.
@@ -102,10 +102,10 @@ def run(arguments: Arguments) -> dict[str, Any]:
 
 def say(accelerator: Accelerator, name: str, value: Any) -> None:
     """
-    Print one line; with several processes only once.
+    Print one line. Of several processes, only one per machine prints.
 
     Args:
-        accelerator: that of the run.
+        accelerator: the accelerator of the run.
         name: label of the line.
         value: what follows the label.
     """

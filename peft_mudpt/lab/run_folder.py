@@ -35,10 +35,10 @@ def claim(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Optio
         overwrite: True if the run may replace the files of another run, or its own.
 
     Returns:
-        The result, if this run has already finished in the folder; else None.
+        The result, if this run has already finished in the folder and `overwrite` is False; else None.
 
     Raises:
-        ValueError: if the folder holds another run, or an adapter without a record of its run.
+        ValueError: if `overwrite` is False and the folder holds another run, or files of a run without its `run.json`.
     """
     found = sorted(name for name in RUN_FILES if (folder / name).exists())
     if overwrite or not found:
@@ -57,7 +57,7 @@ def claim(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Optio
 @contextmanager
 def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
     """
-    Lock a folder against other processes while the context is open, and record in it which run it belongs to.
+    Lock a folder against other processes while the context is open, and write the options of its run to `run.json`.
 
     Args:
         folder: the folder of the run; it is created if needed.
@@ -65,7 +65,8 @@ def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterat
         overwrite: True to delete the files of a previous run first. Other files are kept.
 
     Raises:
-        ValueError: if another process has locked the folder, or if it holds a result or another run by now.
+        ValueError: if another process has locked the folder, or if `overwrite` is False and the folder holds the
+            result of this run or files of another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)

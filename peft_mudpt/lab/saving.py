@@ -19,17 +19,18 @@ from .run_folder import ADAPTER_WEIGHTS, CARD, PROBE_WEIGHTS
 
 def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
     """
-    Save the learned weights. Each file appears only when it is complete.
+    Save the learned weights. Each file is completed in a temporary folder, and then moved to `folder`.
 
     Args:
-        learner: a PEFT model, whose adapter is saved in PEFT's format; a linear probe, whose layer is saved; or a
-            plain CLIP, of which nothing is saved.
-        class_names: C names; the position of a name is its label. A MuDPT adapter stores them in its config.
+        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a linear probe, its
+            layer; of a plain CLIP, nothing.
+        class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
+            config.
         class_template: text of a class that follows the text prompts. A MuDPT adapter stores it in its config.
         folder: the folder to write to; it is created if needed.
 
     Returns:
-        Size of the weights, in bytes.
+        Size of the file of weights, in bytes; 0 if nothing is saved.
     """
     if isinstance(learner.model, PreTrainedModel):
         return 0
@@ -59,7 +60,7 @@ def check_it_reloads(
 
     Args:
         model: the trained model.
-        clip: a new copy of its CLIP.
+        clip: a new copy of the CLIP that the model adapts.
         folder: the folder of the adapter.
         logits_of: computes the logits of a model for fixed inputs.
 

@@ -42,13 +42,16 @@ FIELDS = {
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Convert the options of a run to today's form. Earlier versions wrote "domain-generalisation", and had one loss.
+    Convert the options of a run to the form of this version.
+
+    Earlier versions wrote "domain-generalisation", named no loss because all used cross-entropy, and stored
+    `method_kwargs` as the user typed it.
 
     Args:
         asked: options by flag name.
 
     Returns:
-        The same options in today's form.
+        The same options in the form of this version.
     """
     current = {"objective": "cross_entropy", **asked}
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
@@ -59,7 +62,7 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """
-    Write a JSON file. It appears only when it is complete.
+    Write a JSON file. `path` never holds an incomplete file.
 
     Args:
         path: path of the file; its folder is created if needed.
@@ -77,7 +80,7 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
     Args:
         folder: the folder of the run.
-        result: all fields of `FIELDS` except the version.
+        result: all fields of `FIELDS` except `schema_version`.
 
     Raises:
         ValueError: if a field is missing or unknown.
@@ -99,7 +102,7 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
         folder: the folder of the run.
 
     Returns:
-        The result, with the fields of `FIELDS`; None if there is none.
+        The result, with the fields of `FIELDS`; None if the folder has no `result.json`.
 
     Raises:
         ValueError: if the file is not JSON, or has another version of the schema.
@@ -131,7 +134,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         The results, sorted by path.
 
     Raises:
-        ValueError: if there is none, or one cannot be read.
+        ValueError: if the folder holds no result, or if a result cannot be read.
     """
     results = [read_result(path.parent) for path in sorted(Path(folder).rglob(RESULT))]
     if not results:

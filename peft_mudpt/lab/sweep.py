@@ -48,14 +48,14 @@ class Run:
 
     Args:
         folder: the folder of the run.
-        flags: the flags of fewshot.py.
+        flags: the command-line arguments of fewshot.py for this run.
     """
 
     folder: Path
     flags: list[str]
 
     def arguments(self) -> Arguments:
-        """Parse and check the flags."""
+        """Parse and check the flags of the run."""
         return HfArgumentParser(Arguments, allow_abbrev=False).parse_args_into_dataclasses(self.flags)[0]
 
     def is_finished(self) -> bool:
@@ -63,7 +63,7 @@ class Run:
         Check whether the run has a result.
 
         Raises:
-            ValueError: if its folder holds another run.
+            ValueError: if the folder of the run holds another run.
         """
         return claim(self.folder, what_was_asked(self.arguments())) is not None
 
@@ -79,9 +79,9 @@ class Sweep:
         datasets: names as for `Arguments.dataset`; if it is empty, `flags` name the data.
         methods: names of methods.
         shots: numbers of training pictures per class.
-        seeds: seeds of the draw, the initial weights and the batches.
-        learning_rate_factors: factors of each method's default learning rate that are tried (see `search_runs`).
-        flags: flags of fewshot.py that are used for every run.
+        seeds: each seeds the draw of the pictures, the initial weights and the batches of a run.
+        learning_rate_factors: each factor times a method's default learning rate is a rate to try (see `search_runs`).
+        flags: further command-line arguments of fewshot.py, the same for every run.
 
     Raises:
         ValueError: if a list other than `datasets` is empty, a value occurs twice, a method is unknown, the name of a
@@ -123,9 +123,9 @@ class Sweep:
         """
         List the runs of the search for learning rates.
 
-        For each protocol and data set, each trained method is run at each rate with the first seed and the most shots,
-        and evaluated on the validation pictures of its training classes. If `learning_rate_factors` holds one value,
-        there is no search, and the list is empty.
+        For each protocol and data set, each trained method is run at each rate (its default rate times each factor)
+        with the first seed and the most shots, and evaluated on the validation pictures of its training classes. If
+        `learning_rate_factors` holds one value, there is no search, and the list is empty.
         """
         if len(self.learning_rate_factors) == 1:
             return []
@@ -140,7 +140,8 @@ class Sweep:
         List the runs of the comparison.
 
         Args:
-            learning_rates: as from `chosen_learning_rates`; a missing one is the method's first.
+            learning_rates: what `chosen_learning_rates` returned. A combination that is missing gets the method's
+                default learning rate times the first factor.
         """
         runs = []
         for group in self._groups():
@@ -160,7 +161,7 @@ class Sweep:
             Learning rates by (protocol, data set, method); empty without a search.
 
         Raises:
-            RuntimeError: if a method has no search result.
+            RuntimeError: if no search run of a trained method has a result, for a protocol and a data set.
         """
         chosen = {}
         if len(self.learning_rate_factors) == 1:
@@ -178,7 +179,7 @@ class Sweep:
         return chosen
 
     def _groups(self) -> list[tuple[str, Optional[str], str]]:
-        """The combinations (protocol, data set, method); the runs of each share a learning rate."""
+        """List the combinations (protocol, data set, method). All runs of a combination share one learning rate."""
         datasets = self.datasets or [None]
         return [(p, d, m) for p in self.protocols for d in datasets for m in self.methods]
 
@@ -195,7 +196,7 @@ class Sweep:
 
     @cached_property
     def _default_data(self) -> str:
-        """The folder name for the data that `flags` ask for; it is used if `datasets` is empty."""
+        """The folder name of the data set that `flags` name; it is used if `datasets` is empty."""
         asked = Run(self.output_dir, self.flags).arguments()
         folder = asked.train_dir and folder_name(Path(asked.train_dir))
         return (folder or asked.dataset_name or asked.dataset).replace("/", "--").replace("..", "--")
@@ -224,7 +225,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
     Raises:
         ValueError: if `jobs` is less than 1, or if the folder of a run holds files of a run with other options, or
             files without a record of their run. Nothing is run then.
-        RuntimeError: if runs failed. It is raised after the others have finished.
+        RuntimeError: if a run failed. It is raised after all runs have ended.
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs} must be at least 1.")

@@ -1,4 +1,4 @@
-"""The injection model (MuDPT, arXiv 2306.11400): raw prompts of one tower -> shift of the other tower's prompts."""
+"""The injection model (MuDPT, arXiv 2306.11400): computes from one tower's prompts a shift of the other tower's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ HEAD_DIM = 64  # CLIP's own
 
 class SelfAttention(nn.Module):
     """
-    Multi-head self-attention over the n prompt tokens of one layer, without a mask.
+    Multi-head self-attention over the n prompt tokens of each layer, without a mask.
 
-    `nn.MultiheadAttention` computes the same, but takes another code path without gradients, so a trained adapter and
-    its reloaded copy would differ in the last bits.
+    `nn.MultiheadAttention` computes the same, but switches to another code path when gradients are off, so the outputs
+    of a trained adapter and of its reloaded copy would differ in the last bits.
     """
 
     def __init__(self, width: int):
@@ -49,8 +49,8 @@ class LightTransformer(nn.Module):
         source_width: width of the tower whose prompts are read.
         target_width: width of the tower whose prompts are shifted.
 
-    `forward` maps (layers, n, source_width) to (layers, n, target_width). The parts have other names than CLIP's,
-    because PEFT finds `modules_to_save` and other adapters' targets by the end of a name.
+    `forward` maps (layers, n, source_width) to (layers, n, target_width). The submodules have other names than CLIP's,
+    because PEFT matches `modules_to_save` and the target modules of other adapters by the end of a module's name.
     """
 
     def __init__(self, source_width: int, target_width: int):
@@ -74,12 +74,13 @@ class LightTransformer(nn.Module):
 
 class InjectionModel(nn.Module):
     """
-    Maps the prompts of one tower to the shift of the other tower's, at all layers: F or H of the paper.
+    Maps the raw prompts of one tower to a shift of the other tower's prompts, for all layers. In the paper, F maps
+    text to vision, and H maps vision to text.
 
     Args:
         source_width: width of the tower whose prompts are read.
         target_width: width of the tower whose prompts are shifted.
-        layers: the layers at which this direction acts.
+        layers: the indices of the layers whose prompts are shifted; layer 0 is the input.
         network: `linear` (the released trainer's) or `transformer` (the paper's).
         sharing: `all` (one network), `input_and_deep` (one for layer 0, one for the others) or `per_layer`.
     """
@@ -100,8 +101,8 @@ class InjectionModel(nn.Module):
 
     def forward(self, layers: range, prompts: torch.Tensor) -> torch.Tensor:
         """
-        Raw prompts (len(layers), n, source_width) -> the shift of the other tower's (len(layers), n, target_width).
-        Each network is run once, over all the layers that share it.
+        Map the raw prompts (len(layers), n, source_width) of one tower to the shift (len(layers), n, target_width) of
+        the other tower's prompts. Each network runs once, over all the layers that share it.
         """
         counts: dict[str, int] = {}  # layers that share a network follow one another
         for name in map(self._network_name, layers):

@@ -1,4 +1,4 @@
-"""Text prompts that start from words."""
+"""Initializes text prompts from the token embeddings of words."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def init_token_ids(
     config: MuDPTConfig, name_or_path: Optional[str], vocabulary: int
 ) -> Optional[dict[str, list[int]]]:
     """
-    The token ids of `config.text_prompt_init_text`, keyed by these words.
+    Return {words: token ids} for the words in `config.text_prompt_init_text`.
 
-    A config that has them already (a saved adapter's) keeps them; otherwise the tokenizer named by the config, or the
-    base model's own, makes them.
+    If the config already holds these ids (as a saved adapter's does), they are kept. Otherwise the tokenizer that the
+    config names, or else the base model's own, computes them. Without words, return `config.text_prompt_init_ids`.
 
     Args:
-        config: of the adapter.
-        name_or_path: where the base model was loaded from, if the config does not say it.
+        config: the adapter's config.
+        name_or_path: folder or Hub id of the base model, used if the config names none.
         vocabulary: number of tokens that the base model knows.
 
     Raises:
-        ValueError: if there is no tokenizer, or it does not belong to the base model.
+        ValueError: if there is no tokenizer, it finds no token in the words, or an id is outside the vocabulary.
     """
     words = config.text_prompt_init_text
     if words is None:
@@ -65,8 +65,8 @@ def _tokenize(words: str, tokenizer_name_or_path: Optional[str]) -> list[int]:
 @torch.no_grad()
 def start_from_words(prompts: MultiModalPrompts, embedded: torch.Tensor) -> None:
     """
-    Start the text prompts of the input layer from the embeddings (m, d_t) of words: the first n of them; if there are
-    fewer, the other prompts stay random.
+    Set the n text prompts of the input layer, in place, to the first n of the word embeddings `embedded` (m, d_t). If
+    m < n, the last n - m prompts stay random.
     """
     assert prompts.text_prompts is not None, "MuDPTConfig refuses words for no text prompts"
     first = prompts.text_prompts[0]  # (n, d_t)

@@ -1,4 +1,4 @@
-"""One adapter's parameters -> the effective prompts of each tower, layer by layer."""
+"""The parameters of one adapter, and how the effective prompts of each tower and layer are computed from them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from .fusion import InjectionModel
 
 class MultiModalPrompts(nn.Module):
     """
-    The parameters of one adapter (MuDPT, arXiv 2306.11400). With T_i, V_i the raw prompts of layer i, F the
-    text-to-vision and H the vision-to-text injection model, the towers see
+    The parameters of one adapter (MuDPT, arXiv 2306.11400). T_i and V_i are the raw (learned) text and vision prompts
+    of layer i, F is the text-to-vision and H the vision-to-text injection model. The towers see the effective prompts
 
         text    T^_0 = T_0          T^_i = T_i + H(V_i)    i >= 1
         vision  V^_i = V_i + F(T_i)                        i >= 0
 
-    Both directions read the raw prompts. Under `fusion_combine="replace"` the shift stands alone.
+    Both directions read the raw prompts. In layers without fusion, the effective prompts are the raw ones. With
+    `fusion_combine="replace"`, the shift H(V_i) or F(T_i) replaces the raw prompts instead of being added to them.
 
     Args:
         config: a config that `MuDPTConfig.resolve` has filled in.
 
     Attributes:
-        text_prompts: (layers, n, d_t), or None where the text tower owns no prompts.
-        vision_prompts: (layers, n, d_v), likewise.
-        text_to_vision, vision_to_text: the injection models, or None.
-        num_tokens, depth: by modality, prompt tokens per layer (n) and layers with prompts; 0 where there are none.
-        text_depends_on_image: whether the text prompts depend on a condition, such as an image's feature. Then text
-            features can be neither cached nor folded nor exported. False here; for a subclass that overrides
-            `for_batch`.
+        text_prompts: raw text prompts (layers, n, d_t), d_t being the text width; None if there are none.
+        vision_prompts: raw vision prompts (layers, n, d_v), d_v being the vision width; None if there are none.
+        text_to_vision, vision_to_text: the injection models F and H; None for a direction without fusion.
+        num_tokens: modality -> number n of prompt tokens per layer; 0 for a tower without prompts.
+        depth: modality -> number of layers with prompts; 0 for a tower without prompts.
+        text_depends_on_image: whether the text prompts depend on a condition, such as an image's feature. If so, text
+            features can be neither cached nor folded nor exported. False in this class; a subclass can set it to True
+            if it overrides `for_batch`.
     """
 
     text_depends_on_image: ClassVar[bool] = False
@@ -74,7 +76,7 @@ class MultiModalPrompts(nn.Module):
         self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
-        """The effective prompts (len(layers), n, d) that one tower sees before these layers; layer 0 is the input."""
+        """The effective prompts (len(layers), n, d) that one tower gets at these layers; layer 0 is the input."""
         if modality == "text":
             own, source, injection_model = self.text_prompts, self.vision_prompts, self.vision_to_text
         else:
@@ -94,13 +96,13 @@ class MultiModalPrompts(nn.Module):
 
     def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
         """
-        The effective prompts (1, len(layers), n, d), which all samples of a batch share. A subclass whose prompts
-        depend on `condition` (B, ...) returns (B, len(layers), n, d) if it is given one.
+        The effective prompts (1, len(layers), n, d), which all samples of a batch share; `condition` is ignored. A
+        subclass whose prompts depend on `condition` (B, ...) returns (B, len(layers), n, d) if a condition is given.
         """
         return self(modality, layers)[None]
 
 
 def _slice(prompts: Optional[torch.Tensor], layers: range) -> torch.Tensor:
-    """The tower's own prompts (len(layers), n, d) of these layers, before fusion with the other tower."""
+    """The rows (len(layers), n, d) of one tower's raw `prompts` that belong to these layers."""
     assert prompts is not None, "only layers that own prompts are asked for"
     return prompts[layers.start : layers.stop]

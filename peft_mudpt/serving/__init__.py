@@ -1,1 +1,1 @@
-"""What a server needs of a trained adapter: folded prompts, or one file that classifies by itself."""
+"""Prepares a trained adapter for serving: folds its prompts, or exports the classifier as one file."""

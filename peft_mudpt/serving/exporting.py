@@ -22,7 +22,7 @@ ExportFormat = Literal["onnx", "torch_export"]
 
 
 class _ImageClassifier(torch.nn.Module):
-    """A classifier with fixed classes: the vision tower, and one row of numbers per class."""
+    """A classifier with fixed classes: the vision tower, and per class its text feature times the logit scale."""
 
     class_weights: torch.Tensor
 
@@ -54,17 +54,17 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
 
     The exported program takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and
     returns `probabilities` (B, C). The file also contains `class_names` (JSON, in the order of the probabilities),
-    `class_template` and `preprocessor_config` (JSON: the image processor's settings): ONNX in its metadata, a
-    `torch.export` archive as extra files.
+    `class_template` and `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its
+    metadata, a `torch.export` archive as extra files.
 
     Args:
-        classifier: the classifier, with the adapter that is active now.
-        file: where to write it, such as `classifier.onnx` or `classifier.pt2`.
+        classifier: the classifier; the file contains the adapter that is active now.
+        file: path of the new file, such as `classifier.onnx` or `classifier.pt2`.
         format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`; at most 2 GB), or
             `torch_export`, for `torch.export.load` and AOTInductor.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         ValueError: if there is no such format, `file` is a folder, or the adapter's text features depend on the image.

@@ -1,4 +1,4 @@
-"""Folds a trained adapter: keeps its fused prompts as constants, and drops the network that fused them."""
+"""Folds a trained adapter: keeps the fused prompts as constants, and drops the network that computed them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ..towers.base import part
 @torch.no_grad()
 def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> None:
     """
-    Replace an adapter, in place, by one of the same type that contains its fused prompts and no fusion network.
+    Replace a MuDPT adapter, in place, by one that holds the fused prompts as constants and has no fusion network.
 
-    The model computes the same, with less work. The adapter is saved and loaded as before, in a file of
-    `layers * n * (text width + vision width)` numbers (0.2 MB for MuDPT at ViT-B/16, where the trained adapter has
-    44 MB), but it can no longer be trained. Modules that were trained by `modules_to_save` stay as they are.
+    The model's outputs stay the same, with less computation. The folded adapter is saved and loaded like any other,
+    but can no longer be trained. With n prompt tokens per layer, its file has `layers * n * (text width + vision
+    width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. Modules that were trained by `modules_to_save`
+    stay as they are.
 
     Args:
         model: a [`~peft.PeftModel`], or a CLIP of transformers with adapters.

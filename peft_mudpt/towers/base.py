@@ -1,9 +1,10 @@
-"""The forward hooks by which prompts enter, cross and leave one tower; every model family shares them.
+"""The forward hooks that insert prompts into a tower, overwrite them in each deep layer, and remove them at the end.
 
-The hooks are registered once and hold no tensor and no module, only the `PromptSource`. They ask it again in each
-forward, so switching an adapter on, off or over is a flag that they read (which `torch.compile` follows). The prompts
-of the deep layers are computed in one call and travel from the encoder to its layers as an argument. Threads,
-exceptions and gradient checkpointing cannot mix them up, because an argument belongs to one call.
+All model families share these hooks. They are registered once and hold no tensor and no module, only a `PromptSource`,
+which they ask for prompts in every forward call. Enabling, disabling or switching an adapter therefore only changes
+what the source returns, and `torch.compile` follows the change. Deep layers are all layers but the first. One call
+computes the prompts of all deep layers, and the encoder passes them to its layers as an argument. Because an argument
+belongs to one call, threads, exceptions and gradient checkpointing cannot mix up the prompts of different calls.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers
 
 
 class PromptSource(Protocol):
-    """What the hooks ask for prompts."""
+    """The object that the hooks ask for the prompts of the active adapter."""
 
     def num_tokens(self, modality: Modality) -> int:
-        """Number of prompt tokens in this tower now; 0 if it runs without prompts."""
+        """Number of prompt tokens that this tower uses at present; 0 if it runs without prompts."""
 
     def prompts(
         self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
     ) -> Optional[torch.Tensor]:
         """
-        The prompts (b, k, n, d) of k layers, from `start` to before `stop` (None: to the last); layer 0 is the input.
-        None if these layers have none. b is 1 if all samples share the prompts, or B if they depend on `condition`
-        (B, ...).
+        The prompts (b, k, n, d) of the k layers from `start` up to but without `stop` (None: up to the last layer with
+        prompts); layer 0 is the input. None if these layers have no prompts. b is 1 if all samples share the prompts,
+        or the batch size B if the prompts depend on `condition` (B, ...).
         """
 
 
 def part(module: nn.Module, path: str) -> Any:
-    """What a module (or a wrapper that forwards attributes to it) has at a dotted path."""
+    """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to a module."""
     found: Any = module
     for name in path.split("."):
         found = getattr(found, name)
@@ -56,20 +57,23 @@ def part(module: nn.Module, path: str) -> Any:
 
 class PromptedTower:
     """
-    A kind of tower: where it keeps its parts (class attributes), and the hooks that prompts need (methods).
+    Base class for one kind of tower. Its class attributes say where the tower keeps its parts (as dotted paths), its
+    methods are the hooks.
 
-    Prompts are inserted after the embeddings, overwritten before each deep layer, and removed after the last one. What
-    the base model returns therefore has the shapes it has without prompts; only `attentions`, which relate all tokens,
-    contain them. Calling `embeddings` or `encoder` directly exposes the prompts.
+    The hooks insert prompts after the embeddings, overwrite them before each deep layer, and remove them after the
+    last layer. The base model's outputs therefore have the same shapes as without prompts; only `attentions`, which
+    relate all tokens, include the prompts. If called directly, `embeddings` returns the prompts too, and `encoder`
+    expects them in its input.
 
     Args:
-        source: what the hooks ask for prompts.
+        source: the object that the hooks ask for prompts.
 
     Attributes:
         modality: `text` or `vision`.
         tower_class: the class of the tower in transformers.
-        tower, projection: where a whole model keeps the tower, and the module that projects its pooled output to the
-            feature; None if the tower projects by itself.
+        tower: where a whole model keeps the tower.
+        projection: where a whole model keeps the module that projects the tower's pooled output to the feature; None
+            if the tower projects by itself.
         embeddings, encoder: where the tower keeps these modules.
         layers: where the encoder keeps its layers.
         position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d).
@@ -141,24 +145,24 @@ class PromptedTower:
         ]
 
     def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Adjust the tower's arguments for the inserted prompts. A condition is dropped unless a subclass uses it."""
+        """Adjust the tower's arguments for the inserted prompts; drop `CONDITION`, which only a subclass may use."""
         if self.source.num_tokens(self.modality) and kwargs.get("adapter_names") is not None:
             raise ValueError(NO_ADAPTER_PER_SAMPLE)
         return args, {name: value for name, value in kwargs.items() if name != CONDITION}
 
     def as_embedded(self, embeddings: nn.Module, prompts: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """The input prompts (b, n, d) as they stand beside the embedded tokens, on that device."""
+        """The input prompts (b, n, d) in the form in which they join the embedded tokens, which are on `device`."""
         return prompts
 
     def insert(self, embeddings: nn.Module, args: tuple, hidden: torch.Tensor) -> Optional[torch.Tensor]:
-        """Insert the input prompts. Where they depend on a condition, these hold their places until `hand_down`."""
+        """Insert input prompts computed without a condition; if there is one, `hand_down` replaces these prompts."""
         prompts = self.source.prompts(self.modality, 0, 1)  # (1, 1, n, d)
         if prompts is None:
             return None
         return self._replace(hidden, 0, self.as_embedded(embeddings, prompts[:, 0], hidden.device))  # -> (B, L + n, d)
 
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        """Compute the prompts of the deep layers, all in one call, and pass them on to the layers."""
+        """Compute the prompts of all deep layers in one call, and pass them to the layers as an argument."""
         condition, own = kwargs.get(CONDITION), kwargs.pop(INPUT_PROMPTS, None)
         if own is not None:  # (b, n, d), which the embeddings could not know
             hidden, *rest = args or (kwargs.pop("inputs_embeds"),)
@@ -173,7 +177,7 @@ class PromptedTower:
         return args, kwargs if prompts is None else {**kwargs, DEEP_PROMPTS: prompts}
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        """Put the prompts of one deep layer in the place of those that the layer before returned."""
+        """Overwrite the prompt tokens that the previous layer returned with the prompts of deep layer `index`."""
         # taken out of the arguments, because no layer knows them
         prompts, condition = kwargs.pop(DEEP_PROMPTS, None), kwargs.pop(CONDITION, None)
         if prompts is not None:  # (b, k, n, d), of the layers 1 to k
@@ -186,14 +190,14 @@ class PromptedTower:
         return args, kwargs
 
     def remove(self, encoder: nn.Module, args: tuple, output):
-        """Take the prompt tokens out of the last states."""
+        """Remove the prompt tokens from the encoder's last hidden state."""
         n = self.source.num_tokens(self.modality)
         if n:
             output.last_hidden_state = self._replace(output.last_hidden_state, n)  # (B, L + n, d) -> (B, L, d)
         return output
 
     def remove_from_hidden_states(self, tower: nn.Module, args: tuple, output):
-        """Take the prompt tokens out of the states of all layers, if the caller has asked for these."""
+        """Remove the prompt tokens from the hidden states of all layers, if the caller has asked for hidden states."""
         n = self.source.num_tokens(self.modality)
         if not n:
             return None
@@ -210,7 +214,7 @@ class PromptedTower:
         return output
 
     def _replace(self, hidden: torch.Tensor, n: int, prompts: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """Put `prompts` (1 or B, m, d) in the place of the n prompt tokens of `hidden`; None takes these out."""
+        """Replace the n prompt tokens of `hidden` by `prompts` (1 or B, m, d), or remove them if `prompts` is None."""
         before, after = self.split(hidden, n)
         parts = [before, after]
         if prompts is not None:

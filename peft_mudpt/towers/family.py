@@ -1,4 +1,4 @@
-"""A model family: its two towers, and how the whole model makes logits of their features."""
+"""A model family: its two kinds of tower, and how the whole model computes logits from their features."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .vision import PromptedVision
 
 class Family:
     """
-    A family of dual encoders, of which two features are compared by their cosine. It holds no tensor and no module.
+    A family of dual encoders, which compare an image feature and a text feature by their cosine. The object holds no
+    tensor and no module; its methods take the whole model as an argument.
 
     Attributes:
         model_class: the class of the whole model in transformers.
-        text, vision: the kinds of its towers.
+        text, vision: the `PromptedTower` subclasses of the two towers.
     """
 
     model_class: ClassVar[type[nn.Module]]
@@ -29,7 +30,7 @@ class Family:
 
     @property
     def towers(self) -> dict[Modality, type[PromptedTower]]:
-        """The kinds of its towers by modality."""
+        """The `PromptedTower` subclasses of the two towers, by modality."""
         return {"text": self.text, "vision": self.vision}
 
     def text_tower(self, model: nn.Module) -> Any:
@@ -46,11 +47,11 @@ class Family:
         return self.vision.project(model, pooled)
 
     def logit_scale(self, model: nn.Module) -> torch.Tensor:
-        """The number (a tensor without axes) that multiplies the cosine."""
+        """The factor (a 0-d tensor, already exponentiated) that multiplies the cosine."""
         return part(model, "logit_scale").exp()
 
     def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
-        """The logits, of any shape, of the cosines of image and text features."""
+        """The logits for the cosines of image and text features; same shape as `cosine`, which may be any."""
         return cosine * self.logit_scale(model)
 
     def feature_size(self, config: PretrainedConfig) -> int:

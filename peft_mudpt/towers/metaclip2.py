@@ -10,7 +10,7 @@ from .vision import PromptedVision
 
 
 class PromptedMetaClip2Text(PromptedCausalText):
-    """As CLIP's, but EOS is always the token of that id, also if the id is 2."""
+    """Like `PromptedCLIPText`, but EOS is always the token with id `eos_token_id`, even if that id is 2."""
 
     tower_class = MetaClip2TextModel
 

@@ -27,7 +27,7 @@ REFUSED = {
 
 
 class Tower(NamedTuple):
-    """A tower found in a model: its name there ("" is the model itself), the module, and its kind."""
+    """A tower found in a model: its name there ("" is the model itself), the module, and its `PromptedTower` class."""
 
     name: str
     module: nn.Module
@@ -39,7 +39,7 @@ def family_of(model: nn.Module) -> Family:
     The family of a whole model, which may be plain, inside nested `PeftModel`s, or compiled by `torch.compile`.
 
     Raises:
-        ValueError: if it belongs to none.
+        ValueError: if the model belongs to no supported family.
     """
     base = model
     while True:  # a PeftModel may be in another one: an adapter of another method beside MuDPT's
@@ -65,7 +65,7 @@ def find_towers(model: nn.Module) -> dict[Modality, Tower]:
     The supported towers in `model` by modality.
 
     Raises:
-        ValueError: if there is none, or more than one of a modality.
+        ValueError: if the model has no supported tower, or more than one of the same modality.
     """
     kinds = {kind.tower_class: kind for family in FAMILIES for kind in family.towers.values()}
     found: dict[Modality, Tower] = {}
@@ -90,7 +90,7 @@ def find_towers(model: nn.Module) -> dict[Modality, Tower]:
 
 
 def parts_elsewhere(towers: dict[Modality, Tower]) -> set[str]:
-    """Where whole models of the family of `towers` keep the tower that is missing here, and its projection."""
+    """Paths, in a whole model of the same family, of the tower missing from `towers` and of its projection."""
     found = {tower.kind for tower in towers.values()}
     families = [family.towers for family in FAMILIES if found & set(family.towers.values())]
     missing = [kinds[modality] for kinds in families for modality in MODALITIES if modality not in towers]

@@ -14,10 +14,11 @@ from .vision import PromptedVision
 
 class PromptedSiglipText(PromptedText):
     """
-    Sequence: [prompts, words, EOS, padding], every token seeing every other. The tower pools at the last token, so the
-    sequence keeps its length of `padding="max_length"`: the prompts for which the position table has no room replace
-    as many tokens of padding, whose states the output omits. Prompts occupy the positions that prefix words would, so
-    they compute the same result.
+    Sequence: [prompts, words, EOS, padding], where every token sees every other. The tower pools at the last token, so
+    texts must be padded with `padding="max_length"`, and the sequence keeps that length: if the position table has no
+    room for all prompts, padding tokens at the end are dropped instead, and the output lacks their states. Prompts
+    take the positions of prefix words, so prompts equal to the embeddings of such words give the same result as the
+    words.
     """
 
     tower_class = SiglipTextModel
@@ -58,8 +59,8 @@ class PromptedSiglipText(PromptedText):
     @classmethod
     def text_lengths(cls, ids: torch.Tensor) -> torch.Tensor:
         """
-        Number of tokens (B,) of each text (B, L) that must stay in it. A trailing run of one repeated token is
-        padding, except its first token (some tokenizers pad with EOS).
+        For each text (B, L), the number (B,) of leading tokens that must not be cut off. In a trailing run of one
+        repeated token, all but the first count as padding (the first may be EOS, as some tokenizers pad with EOS).
         """
         places = torch.arange(1, 1 + ids.shape[-1], device=ids.device)  # (L,)
         return ((ids != ids[..., -1:]) * places).amax(dim=-1) + 1

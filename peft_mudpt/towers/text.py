@@ -1,4 +1,4 @@
-"""What the text towers of all families share."""
+"""Base classes with what the text towers of all families share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from .base import CONDITION, INPUT_PROMPTS, PromptedTower, part
 
 class PromptedText(PromptedTower):
     """
-    Prompts before the words, with the position embeddings of where they stand, so the words move n positions on.
+    A text tower whose n prompts stand before the words. The prompts get the embeddings of their positions, and the
+    words move n positions to the right.
 
-    The prompts are inserted after the embedding and removed before the tower pools. So every family's rule for pooling
-    holds, and no placeholder token is needed.
+    The prompts are inserted after the embeddings and removed before the tower pools. The pooling rule of each family
+    therefore still holds, and the token ids need no placeholders.
 
     Attributes:
-        argument_names: of the tower's first arguments, in the order in which it takes them by position.
+        argument_names: names of the tower's first positional arguments, in order.
         token_embedding: where the embeddings keep the module that maps token ids to embeddings.
         tokens_before: how many tokens stand before the prompts (BOS, or none).
-        is_causal: whether a token sees only those before it, so that classes can share a row (see `packing`). A causal
-            family has BOS before its prompts, and overrides `is_eos`; another overrides `text_lengths`.
+        is_causal: whether attention is causal, so that the texts of several classes can share a row of the batch (see
+            `classifier.packing`). A causal family has BOS before its prompts and must override `is_eos`; a family that
+            is not causal must override `text_lengths`.
     """
 
     modality = "text"
@@ -44,7 +46,7 @@ class PromptedText(PromptedTower):
 
     @classmethod
     def num_positions(cls, tower: nn.Module) -> int:
-        """How many tokens the tower takes, prompts included."""
+        """Maximum number of tokens in the tower's sequence, prompts included."""
         return cls.like(tower).shape[0]
 
     @classmethod
@@ -54,12 +56,12 @@ class PromptedText(PromptedTower):
 
     @classmethod
     def token_table(cls, tower: nn.Module) -> torch.Tensor:
-        """The embeddings (V, d) of all tokens."""
+        """The embeddings (V, d) of all V tokens of the vocabulary."""
         return part(tower, f"{cls.embeddings}.{cls.token_embedding}").weight
 
     @classmethod
     def embed_tokens(cls, tower: nn.Module, ids: list[int]) -> torch.Tensor:
-        """The embeddings (m, d) of these tokens as the tower's embeddings compute them, without positions."""
+        """The token embeddings (m, d) of m token ids, without position embeddings."""
         weight = cls.token_table(tower)
         # an offloaded weight is on "meta" until its module runs; the ids then go where it will be
         device = "cpu" if weight.is_meta else weight.device
@@ -67,12 +69,12 @@ class PromptedText(PromptedTower):
 
     @classmethod
     def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        """Which of the tokens (B, L) the tower takes for EOS; it pools each text at the first one."""
+        """Mask (B, L) of the token ids (B, L) that the tower treats as EOS; it pools each text at its first EOS."""
         raise NotImplementedError
 
     @classmethod
     def text_lengths(cls, ids: torch.Tensor) -> torch.Tensor:
-        """Number of tokens (B,) of each text (B, L) that must stay in it."""
+        """For each text (B, L), the number (B,) of leading tokens that must not be cut off."""
         raise NotImplementedError
 
     def as_embedded(self, embeddings: nn.Module, prompts: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -84,9 +86,9 @@ class PromptedText(PromptedTower):
 
     def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """
-        Move the positions and the attention mask of the words n tokens on, and compute input prompts that depend on a
-        condition. A mask of four axes is that of a caller who has laid the sequence out, prompts included (see
-        `packing`): then positions and mask stay as they are.
+        Move the words' positions by n, and add n columns for the prompts to the attention mask. If a condition is
+        given, also compute the input prompts from it. If the mask has four axes, the caller has already laid out the
+        sequence, prompts included (see `classifier.packing`), and positions and mask stay as they are.
         """
         condition = kwargs.get(CONDITION)
         args, kwargs = super().prepare(tower, args, kwargs)
@@ -121,7 +123,7 @@ class PromptedText(PromptedTower):
         return args[len(self.argument_names) :], self._make_room(tower, given, n)
 
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
-        """The tower's arguments with positions that leave room for n prompts; the mask has their columns already."""
+        """The tower's arguments, with positions that leave room for n prompts; the mask already covers the prompts."""
         raise NotImplementedError
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What the vision towers of all families share."""
+"""Base class with what the vision towers of all families share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .base import PromptedTower
 
 class PromptedVision(PromptedTower):
     """
-    Sequence: [CLS, patches, prompts], or [patches, prompts] if there is no CLS. The prompts have no position; they
-    pass the norm before the encoder, if there is one, with the other tokens. A head that pools over tokens does not
-    get them.
+    Sequence: [CLS, patches, prompts], or [patches, prompts] if there is no CLS. The prompts get no position embedding.
+    If the tower has a LayerNorm before the encoder, it normalizes the input prompts too. A head that pools over tokens
+    does not see the prompts, because they are removed before it.
     """
 
     modality = "vision"

@@ -1,1 +1,1 @@
-"""Measures what the adapter costs, compared with padded texts and with plain CLIP: examples/benchmark.py."""
+"""The benchmark of examples/benchmark.py: costs of the adapter, the adapter with padded texts, and plain CLIP."""

@@ -1,4 +1,4 @@
-"""The cases of the benchmark: three ways to run the same training step and the same inference."""
+"""The cases of the benchmark, and the three ways (`WAYS`) to run the training step or the inference of a case."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)
 @dataclass(frozen=True)
 class Case:
     """
-    One cell of the benchmark.
+    One setting of the benchmark, in which all ways (`WAYS`) are compared.
 
     Args:
         model: one of `MODELS`; the weights are random.
-        task: training or inference.
+        task: one of `TASKS`.
         classes: number of classes (C).
         batch_size: images per batch (B).
         autocast: True for bfloat16 autocast, False for float32.
@@ -78,7 +78,7 @@ def build_model(name: str, way: str, device: str) -> torch.nn.Module:
 
 def class_names(classes: int) -> list[str]:
     """
-    Make up class names of one to four words, each of which is one token.
+    Make up class names of one to four words. Each word is one token.
 
     Args:
         classes: number of names.
@@ -93,7 +93,7 @@ def class_names(classes: int) -> list[str]:
 
 def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], torch.Tensor]:
     """
-    Prepare one step of a case.
+    Prepare one step of a case: a forward pass and, in training, a backward pass.
 
     Args:
         way: one of `WAYS`.
@@ -101,8 +101,8 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
         model: a model that `build_model` built for this way.
 
     Returns:
-        A function without arguments that runs the step and returns the logits (B, C), or for plain inference the image
-        features. It can be called repeatedly.
+        A function without arguments that runs the step and returns the logits (B, C). For inference in the way "plain"
+        it returns the image features instead. It can be called repeatedly.
     """
     training, device, image_shape = case.task == TRAINING, model.device, family_of(model).image_shape(model.config)
     model.train(training)

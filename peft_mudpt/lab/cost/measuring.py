@@ -1,4 +1,4 @@
-"""Measures time and memory: times in turns in one process, peak memory in a separate process."""
+"""Measures time (all ways take turns in one process) and peak memory (on a CPU, in a separate process)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
     Time several ways in turns, so that other load on the machine affects all of them equally.
 
     Args:
-        steps: the step of each way.
+        steps: for each way, a function that runs one step.
         seconds_per_way: each step is repeated until it has taken this many seconds, and at least twice.
 
     Returns:
-        For each way, the seconds of its steps in order.
+        For each way, the seconds of each step in order, without the first step (warm-up) unless that alone takes more
+        than `seconds_per_way`.
     """
     # The first turn is warm-up (allocation, compilation, caches) and discarded, unless a step is so slow that warm-up
     # is negligible.
@@ -48,7 +49,7 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
 
 def peak_memory_of(way: str, case: Case, device: str) -> int:
     """
-    Measure the peak memory of a step.
+    Measure the peak memory of one step, including the model.
 
     Args:
         way: one of `WAYS`.

@@ -43,10 +43,10 @@ def run(
         say: called with each line of progress.
 
     Returns:
-        `times`: one row per case, with the seconds of each turn by way. `memory`: one row per model and number of
-        classes at the smallest batch, with the peak in bytes by way. If the way "padded" does not fit into memory, the
-        `extrapolated` field of a row holds its value on the line through its two largest measurements. The other
-        fields name the device, the threads, the precision and the version of torch.
+        `times`: one row per case, with the seconds of each timed step, by way. `memory`: one row per model and number
+        of classes at the smallest batch, with the peak in bytes, by way. If the way "padded" does not fit into memory,
+        the `extrapolated` field of a row holds its value on the line through the two measurements of "padded" with the
+        most classes. The other fields name the device, the number of threads, the precision and the version of torch.
 
     Raises:
         ValueError: if a model or a task is unknown, or a number is less than 1.
@@ -104,7 +104,10 @@ def _fits(model: str, classes: int, memory: list[dict[str, Any]]) -> bool:
 
 
 def _line(measured: dict[int, float], at: int) -> dict[str, float]:
-    """Extrapolate the way "padded" from its two largest measured numbers of classes; empty if there are fewer."""
+    """
+    Extrapolate the value of the way "padded" to `at` classes, on the line through the two measurements with the most
+    classes. `measured` holds the values by number of classes; with fewer than two, the result is empty.
+    """
     if len(measured) < 2:
         return {}
     (x0, y0), (x1, y1) = sorted(measured.items())[-2:]

@@ -1,4 +1,4 @@
-"""Shows the measurements of the benchmark: tables of ratios, and a plot."""
+"""Shows the measurements of the benchmark: tables of the ratios between the ways (`cases.WAYS`), and a plot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def median_seconds(row: Row) -> dict[str, float]:
     Compute the median times of a row.
 
     Args:
-        row: a row of `times`.
+        row: a row of `times` from `running.run`.
 
     Returns:
         The seconds of each way (see `cases.WAYS`); an extrapolated value for a way that was not measured.
@@ -32,7 +32,7 @@ def peak_bytes(row: Row) -> dict[str, float]:
     Look up the peak memory of a row.
 
     Args:
-        row: a row of `memory`.
+        row: a row of `memory` from `running.run`.
 
     Returns:
         The bytes of each way (see `cases.WAYS`); an extrapolated value for a way that was not measured.
@@ -42,7 +42,7 @@ def peak_bytes(row: Row) -> dict[str, float]:
 
 def markdown(result: dict[str, Any]) -> str:
     """
-    Format the tables of ratios.
+    Format tables of the ratios of time and of peak memory between the ways.
 
     Args:
         result: the measurements, as from `running.run`.
@@ -106,13 +106,13 @@ def _spread(row: Row, above: str, below: str) -> str:
 
 
 def _turns(row: Row, above: str, below: str) -> list[float]:
-    """The ratio in each turn in which both ways were run."""
+    """The ratio of the seconds of `above` to those of `below`, in each turn that timed both; empty for memory."""
     seconds = row.get("seconds", {})
     return [a / b for a, b in zip(seconds.get(above, []), seconds.get(below, []))]
 
 
 def _growth(rows: list[Row], values: Values) -> str:
-    """By what factor a cost grows from the fewest to the most classes, for the last model and its smallest batch."""
+    """By what factor a cost grows from the fewest to the most classes, for the last model and the smallest batch."""
     model, batch = rows[-1]["model"], min(row["batch_size"] for row in rows)
     shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
     if len(shown) < 2:
@@ -125,7 +125,8 @@ def _growth(rows: list[Row], values: Values) -> str:
 
 def plot(result: dict[str, Any], file: Path) -> None:
     """
-    Plot times and memory by number of classes, relative to plain CLIP, with logarithmic axes.
+    Plot times and memory by number of classes, relative to the way "plain", with logarithmic axes. The plot shows the
+    last model at the smallest batch size.
 
     Args:
         result: the measurements, as from `running.run`.

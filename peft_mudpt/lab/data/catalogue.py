@@ -1,4 +1,4 @@
-"""The data sets of CoOp and their folder layout (arXiv 2109.01134, its DATASETS.md)."""
+"""The data sets of CoOp (arXiv 2109.01134) and their folder layout (DATASETS.md in CoOp's repository)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class DataSet:
     Args:
         folder: folder of the data set, relative to the root.
         images: folder of the pictures, relative to `folder`.
-        template: text of a class, with `{}` for its name (CoOp, table of hand-crafted prompts).
+        template: text of a class, with `{}` for the class name (CoOp, table of hand-crafted prompts).
         layout: how the splits are stored: in one JSON file ("split"), in one list per split ("variants"), or as one
             folder per class ("class_folders").
         split: name of the JSON file, for layout "split".

@@ -1,4 +1,4 @@
-"""Reads data sets in CoOp's folder layout, with its published splits."""
+"""Reads data sets in CoOp's folder layout, with the splits that CoOp published."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def read_coop(root: Path, name: str) -> tuple[Path, dict[str, list[Item]]]:
         name: one of `CATALOGUE`.
 
     Returns:
-        The folder of the pictures, and the items of the splits "train", "val" and "test" in the published order. A
-        split may be empty. Underscores in class names are replaced by spaces.
+        The folder of the pictures, and the items of the splits "train", "val" and "test" in the published order. An
+        item is (path relative to that folder, label, class name). A split may be empty. Underscores in class names
+        are replaced by spaces.
 
     Raises:
         ValueError: if the data set is unknown, a file is missing or malformed, or pictures are missing.
@@ -145,7 +146,7 @@ def class_names_by_label(items: Sequence[Item]) -> list[str]:
     Collect the class names of a data set.
 
     Args:
-        items: the items of all its splits.
+        items: (path, label, class name) of every picture in all splits.
 
     Returns:
         C class names; the position of a name is its label.

@@ -27,7 +27,7 @@ class Drawn:
         train: training pictures.
         validation: validation pictures; may be empty.
         test: test pictures; may be empty.
-        remarks: what the user should know about them, one sentence each.
+        remarks: notes for the user about these pictures, such as classes with too few of them; may be empty.
     """
 
     train: Dataset
@@ -55,10 +55,11 @@ def subset(pictures: Dataset, classes: Sequence[int]) -> Dataset:
 
 def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
     """
-    Draw the pictures of a run (see `sample_few_shot`).
+    Draw the training and validation pictures of a run (see `sample_few_shot`), and choose the test pictures.
 
-    If there is no test split, `HELD_OUT` of each class is held out for testing. These pictures depend on neither
-    `shots` nor `seed`. If there is no validation split, validation pictures are drawn from the remaining ones.
+    If there is no test split, the share `HELD_OUT` of each class of the training split is held out for testing. The
+    held-out pictures depend on neither `shots` nor `seed`. If there is no validation split, validation pictures are
+    drawn from the training split, without those held out or drawn for training.
 
     Args:
         data: the data set.
@@ -86,7 +87,7 @@ def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
 
 
 def _held_out(labels: list[int]) -> list[int]:
-    """Indices of the held-out pictures. They depend on the labels only, because the seed is fixed."""
+    """Indices of the pictures held out for testing. They depend on `labels` only, because the seed is fixed."""
     number = {label: int(HELD_OUT * n) for label, n in Counter(labels).items()}
     order = random.Random(0).sample(range(len(labels)), len(labels))
     held_out = []

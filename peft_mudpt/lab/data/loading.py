@@ -67,7 +67,7 @@ def picture(example: dict) -> Image:
         The picture, in RGB.
 
     Raises:
-        ValueError: if it cannot be decoded.
+        ValueError: if the picture cannot be decoded.
     """
     from datasets import Image
 
@@ -79,7 +79,7 @@ def picture(example: dict) -> Image:
 
 class TestPictures(torch.utils.data.Dataset):
     """
-    Every picture and its label once, in order.
+    Each picture of a split with its label, once, in the order of the split.
 
     Args:
         pictures: a split of `FewShotData`.
@@ -134,11 +134,12 @@ class TrainingPictures(torch.utils.data.Dataset):
 
 class PixelCollator:
     """
-    Joins B samples (a picture and its label) to a batch: `pixel_values` (B, 3, H, W) and `labels` (B,).
+    Joins B samples (picture, label) into a batch: `pixel_values` (B, 3, H, W) and `labels` (B,).
 
     Args:
-        image_processor: that of the CLIP.
-        ready: True if the pictures already have the size that the CLIP needs; they are then only normalized.
+        image_processor: the image processor of the CLIP model.
+        ready: True if the pictures already have the size that the CLIP model needs. They are then neither resized nor
+            cropped.
     """
 
     def __init__(self, image_processor: BaseImageProcessor, ready: bool = False):

@@ -49,15 +49,15 @@ def _draw(labels: Sequence[int], shots: int, stream: random.Random) -> list[int]
 
 def base_new_split(labels: Sequence[int]) -> tuple[list[int], list[int]]:
     """
-    Split the classes of the base-to-new protocol (CoCoOp, arXiv 2203.05557, section 4.1, as in its published code).
+    Split the classes for the base-to-new protocol (CoCoOp, arXiv 2203.05557, section 4.1, as in its published code).
 
     Args:
         labels: label of every item, or every label once.
 
     Returns:
         The labels of the base classes and those of the new classes: the first and the second half of the sorted
-        labels. If the number is odd, the base classes are one more. The position of a class in its list is its new
-        label.
+        labels. If the number of classes is odd, there is one more base class. The position of a class in its list is
+        its new label.
 
     Raises:
         ValueError: if there are fewer than four classes, because each half needs at least two.

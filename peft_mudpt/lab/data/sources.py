@@ -1,4 +1,4 @@
-"""Loads labeled pictures from the embedded world, from folders, from the Hub, or from CoOp's data sets."""
+"""Loads labeled pictures: the embedded world (drawn pictures, see `demo`), folders, the Hub, or CoOp's data sets."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class DataOptions(Options):
 class FewShotData:
     """
     A data set with its splits. Each split has the columns `image` (path or bytes, not decoded), `label` (int) and
-    `item` (the name of the picture in a result).
+    `item` (a string that identifies the picture in result files).
 
     Args:
         name: name of the data set.
         class_names: C names; the position of a name is its label.
-        template: text of a class, with `{}` for its name.
+        template: text of a class, with `{}` for the class name.
         train: the split from which training pictures are drawn.
         validation: the split from which validation pictures are drawn; None if there is none.
         test: the test pictures; None if a part of `train` must be held out.
-        may_be_cropped: True if a part of a picture still shows its class.
-        origin: the options that name this data set; None: they name it by `name`.
+        may_be_cropped: True if a part of a picture still shows its class, so that training may use random crops.
+        origin: the options from which this data set was loaded. None is replaced by `DataOptions(dataset=name)`.
     """
 
     name: str
@@ -154,7 +154,7 @@ def load_embedded(style: str) -> FewShotData:
 
 def load_folders(train_dir: str | os.PathLike, test_dir: Optional[str | os.PathLike] = None) -> FewShotData:
     """
-    Load pictures from class folders. Each is named after its class, with "_" for a space.
+    Load pictures from class folders. The name of each folder is the name of its class, with "_" for a space.
 
     Args:
         train_dir: the folder that holds the class folders.
@@ -195,10 +195,10 @@ def load_folders(train_dir: str | os.PathLike, test_dir: Optional[str | os.PathL
 
 def folder_name(train_dir: Path) -> str:
     """
-    The name of the data set in a folder.
+    Name a data set after its folder.
 
     Args:
-        train_dir: the folder.
+        train_dir: the folder of the training pictures.
 
     Returns:
         The name of the folder; for a folder "train" or "training", the name of its parent.
@@ -231,7 +231,7 @@ def load_coop(root: Path, name: str) -> FewShotData:
         The data set.
 
     Raises:
-        ValueError: if it cannot be read (see `read_coop`), or its labels are inconsistent.
+        ValueError: if the data set cannot be read (see `read_coop`), or its labels are inconsistent.
     """
     images, splits = read_coop(root, name)
     class_names = class_names_by_label([item for items in splits.values() for item in items])

@@ -31,7 +31,7 @@ CITATION = """\
 
 def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[str]) -> ModelCard:
     """
-    Write the model card of an adapter, for README.md in its folder.
+    Write the model card of an adapter. It is the content of README.md in the adapter's folder.
 
     Args:
         result: a result with the fields of `schema.FIELDS`; its method must have an adapter.
@@ -76,7 +76,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
 
 
 def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
-    """The id of the CLIP for the metadata, its description, and the line of Python that defines `base`."""
+    """Return the CLIP's id for the metadata (or None), a phrase that describes it, and Python that defines `base`."""
     if Path(base_model).resolve() == Path(demo.MODEL_PATH).resolve():
         return None, "the tiny CLIP embedded in peft_mudpt", "from peft_mudpt.demo import MODEL_PATH as base"
     if not Path(base_model).is_dir() and _is_hub_id(base_model):
@@ -87,7 +87,7 @@ def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
 
 
 def _is_hub_id(name: str) -> bool:
-    """True if the Hub accepts `name` as an id. It refuses cards whose metadata hold a malformed id."""
+    """True if the Hub accepts `name` as an id. The Hub refuses a card with a malformed id in its metadata."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -153,7 +153,11 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
 
 
 def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str]) -> str:
-    """Python code that loads the adapter and prints the most probable classes of a picture."""
+    """
+    Python code that loads the adapter and prints the most probable classes of a picture.
+
+    If `remembers_classes` is False, the code reads the class names and the template from the file `RESULT`.
+    """
     imports, stored, classes = "", "", ""
     if not remembers_classes:
         imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)

@@ -39,11 +39,11 @@ def accuracy_table(rows: Rows) -> str:
     Format accuracies as mean ± standard deviation over seeds, in percent. A line above the table names the number of
     seeds.
 
-    If a row has fewer seeds than the table, its name says so, unless its method is untrained and does not depend on
-    seeds.
+    If a row has fewer seeds than the whole table, the row name says so, except for an untrained method, which does
+    not depend on seeds.
 
     Args:
-        rows: rows of `report.rows`.
+        rows: rows from a function of `report.rows`, such as `few_shot_rows`.
 
     Returns:
         The line and the table, as Markdown.
@@ -78,10 +78,11 @@ def accuracy_table(rows: Rows) -> str:
 
 def cost_table(results: Iterable[Result]) -> str:
     """
-    Format the cost of each method: loss, seconds and memory are medians over its results.
+    Format the cost of each method. Training loss, training seconds and peak memory (MB) are medians over the method's
+    results.
 
     Args:
-        results: results of one protocol with equal shots.
+        results: results of one protocol, all with the same number of shots.
 
     Returns:
         The table, as Markdown.

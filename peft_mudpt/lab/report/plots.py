@@ -40,7 +40,7 @@ OTHER_LOOKS = [
 
 
 def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The style of each row: that of its method's record; rows without one cycle through `OTHER_LOOKS`."""
+    """The style of each row: its method's `look` if that has a color; the other rows cycle through `OTHER_LOOKS`."""
     own = {name: method.look for name, method in all_methods().items() if "color" in method.look}
     others = [name for name in names if name not in own]
     cycled = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
@@ -66,7 +66,7 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    """Add a legend with one entry per method, which shows its style in each panel."""
+    """Add a legend below the panels. Each method has one entry, which shows the method's style in every panel."""
     from matplotlib.legend_handler import HandlerTuple
 
     entries: dict[str, tuple] = {}
@@ -141,7 +141,10 @@ def _single(rows: Rows, plot: Callable[[Axes, Rows], None]) -> Optional[Figure]:
 
 
 def _points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int], list[float], list[float]]:
-    """Indices of the columns that have a number, the means, and the deviations (nan, not drawn, for one seed)."""
+    """
+    For the columns in which the row has an accuracy, return their indices, the means over seeds, and the standard
+    deviations (nan for one seed, so that no error bar is drawn).
+    """
     found = [(i, mean_and_deviation(row.get(column, {}))) for i, column in enumerate(columns)]
     found = [(i, statistics) for i, statistics in found if statistics]
     return (
@@ -184,7 +187,8 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
 
 def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
     """
-    Plot few-shot accuracy at the most shots by trainable parameters. Zero-shot CLIP has none and is a horizontal line.
+    Plot few-shot accuracy at the most shots by number of trainable parameters. Zero-shot CLIP, which has none, is a
+    horizontal line.
 
     Args:
         results: results of one data set and model.
@@ -222,7 +226,8 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
 
     Args:
         results: results of one data set and model.
-        method: name of a row; None: the emphasized method, or without it the most accurate one.
+        method: row name of the method to show; None: the emphasized method (see `Method`), or if that has no results
+            the most accurate one.
 
     Returns:
         The figure; None if the results hold nothing to plot.
@@ -287,7 +292,7 @@ def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if two results belong to the same cell of a table.
+        ValueError: if two results have the same row, column and seed in a table.
     """
     try:
         import matplotlib  # noqa: F401

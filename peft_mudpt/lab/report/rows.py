@@ -22,7 +22,7 @@ BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
 
 class Section(NamedTuple):
-    """The results of one model on one data set. `embedded` is True if the data are drawn shapes."""
+    """The results of one model on one data set. `embedded`: the package itself draws the pictures."""
 
     title: str
     dataset: str
@@ -40,7 +40,7 @@ def sections(results: Sequence[Result]) -> list[Section]:
 
     Returns:
         The groups, in the order in which they first occur. A title names the model if there are several models, and
-        the folder if several data sets share a name.
+        the data folder if several data sets share a name.
     """
     by_key: dict[tuple[str, str, Optional[str]], list[Result]] = {}
     for result in results:
@@ -60,15 +60,15 @@ def sections(results: Sequence[Result]) -> list[Section]:
 
 def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test") -> dict[int, list[Result]]:
     """
-    Select the results of a protocol.
+    Select the results of a protocol, and group them by the number of shots.
 
     Args:
         results: results of any runs.
         protocol: name of the protocol.
-        evaluated_on: "test" or "validation".
+        evaluated_on: the pictures on which the runs were evaluated, "test" or "validation".
 
     Returns:
-        The results by shots, fewest first.
+        The results by number of shots, fewest first.
     """
     by_shots: dict[int, list[Result]] = {}
     for result in results:
@@ -80,13 +80,13 @@ def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test"
 
 def row_name(result: Result) -> str:
     """
-    Name the row of a result.
+    Name the table row to which a result belongs.
 
     Args:
         result: the result of a run.
 
     Returns:
-        Method name plus its non-default options.
+        The method name, followed by the method's options and the optimizer if the run set them.
     """
     options = [result["arguments"][name] for name in ("method_kwargs", "optimizer")]
     return " ".join([result["method"], *(option for option in options if option is not None)])
@@ -108,13 +108,13 @@ def is_untrained(name: str) -> bool:
 
 def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
     """
-    Group results by row.
+    Group results by table row.
 
     Args:
         results: results of any runs.
 
     Returns:
-        The results by row name, in the order of `all_methods`; unknown methods come last.
+        The results by row name (see `row_name`), in the order of `all_methods`; unknown methods come last.
     """
     found: dict[str, list[Result]] = {}
     for result in sorted(results, key=_order):
@@ -162,7 +162,7 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
         Rows whose columns are numbers of shots.
 
     Raises:
-        ValueError: if two results belong to the same cell.
+        ValueError: if two results have the same row, column and seed.
     """
     by_shots = runs_of(results, "few-shot")
     runs = [result for members in by_shots.values() for result in members]
@@ -208,13 +208,13 @@ def base_to_new_rows(results: Iterable[Result]) -> Rows:
     Collect base accuracy, new accuracy and the harmonic mean of both in each run.
 
     Args:
-        results: results of the base-to-new protocol with equal shots.
+        results: results of the base-to-new protocol, all with the same number of shots.
 
     Returns:
         Rows with the columns `BASE_TO_NEW_COLUMNS`.
 
     Raises:
-        ValueError: if two results belong to the same cell.
+        ValueError: if two results have the same row, column and seed.
     """
 
     def values(result: Result) -> dict[Column, Optional[float]]:
@@ -225,16 +225,16 @@ def base_to_new_rows(results: Iterable[Result]) -> Rows:
 
 def transfer_rows(results: Iterable[Result]) -> Rows:
     """
-    Collect the accuracies on the source, on the targets, and the mean over the targets.
+    Collect the accuracies on the source data set and on each target data set, and the mean over the targets.
 
     Args:
-        results: results of one transfer protocol with equal shots.
+        results: results of one protocol, cross-dataset or domain generalization, all with the same number of shots.
 
     Returns:
         Rows with the columns "source", the names of the targets, and "mean of targets".
 
     Raises:
-        ValueError: if two results belong to the same cell.
+        ValueError: if two results have the same row, column and seed.
     """
 
     def values(result: Result) -> dict[Column, Optional[float]]:
@@ -251,13 +251,13 @@ def learning_rate_rows(results: Iterable[Result]) -> Rows:
     Collect the validation accuracies by learning rate.
 
     Args:
-        results: results of one protocol on validation pictures, with equal shots.
+        results: results of one protocol on validation pictures, all with the same number of shots.
 
     Returns:
         Rows whose columns are learning rates.
 
     Raises:
-        ValueError: if two results belong to the same cell.
+        ValueError: if two results have the same row, column and seed.
     """
     trained = [result for result in results if result["learning_rate"] is not None]
     return _rows(trained, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
@@ -278,7 +278,8 @@ def best_learning_rate(accuracies: Mapping[float, float]) -> float:
 
 def asked_otherwise(results: Iterable[Result]) -> dict[str, list[Any]]:
     """
-    Find options in which trained runs of a table differ, except those that name its rows and columns.
+    Find the options in which the trained runs of a table differ, except the options in `TOLD_APART`, which determine
+    the table, row, column and seed of a run.
 
     Args:
         results: the results in a table.
@@ -314,7 +315,8 @@ def mean_and_deviation(runs: Runs) -> Optional[tuple[float, Optional[float]]]:
         runs: accuracies by seed.
 
     Returns:
-        Mean and deviation, which is None for one seed; None if there is no accuracy.
+        The pair of mean and deviation; the deviation is None if only one seed has an accuracy. If no seed has one,
+        None instead of the pair.
     """
     values = [value for value in runs.values() if value is not None]
     if not values:

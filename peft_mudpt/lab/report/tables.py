@@ -39,7 +39,7 @@ def few_shot_tables(section: Section) -> dict[str, str]:
         section: the results of one model on one data set.
 
     Returns:
-        Tables by title; none without results.
+        The tables by title; an empty dict if there are no results.
     """
     rows = few_shot_rows(section.results)
     if not rows:
@@ -49,20 +49,21 @@ def few_shot_tables(section: Section) -> dict[str, str]:
 
 
 def _unlike(results: Iterable[Result]) -> str:
-    """A warning below a table whose runs differ in options that the table does not show."""
+    """A warning to append to a table if its runs differ in options that the table does not show; otherwise empty."""
     options = [f"{name} ({', '.join(map(str, values))})" for name, values in asked_otherwise(results).items()]
     return f"\n\nThe rows differ in other options: {'; '.join(options)}." if options else ""
 
 
 def class_and_domain_tables(section: Section) -> dict[str, str]:
     """
-    Make the tables of base-to-new, cross-dataset and domain generalization, one for each number of shots.
+    Make the tables of base-to-new, cross-dataset and domain generalization, one for each protocol and number of
+    shots.
 
     Args:
         section: the results of one model on one data set.
 
     Returns:
-        Tables by title; none without results.
+        The tables by title; an empty dict if there are no results.
     """
     tables = {}
     for protocol in PROTOCOLS[1:]:
@@ -74,13 +75,14 @@ def class_and_domain_tables(section: Section) -> dict[str, str]:
 
 def cost_tables(section: Section) -> dict[str, str]:
     """
-    Make the cost table of the first protocol at the most shots, because the number of steps depends on the shots.
+    Make one cost table, for the first of `PROTOCOLS` that has results. The table covers only the runs with the most
+    shots, because the number of training steps depends on the shots.
 
     Args:
         section: the results of one model on one data set.
 
     Returns:
-        Tables by title; none without results.
+        The tables by title; an empty dict if there are no results.
     """
     for protocol in PROTOCOLS:
         by_shots = runs_of(section.results, protocol)
@@ -98,7 +100,7 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
         section: the results of one model on one data set.
 
     Returns:
-        Tables by title; none without results.
+        The tables by title; an empty dict if there are no results.
     """
     tables = {}
     for protocol in PROTOCOLS:
@@ -119,7 +121,7 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
         section: the results of one model on one data set.
 
     Returns:
-        Tables by title; none without results.
+        The tables by title; an empty dict if there are no results.
     """
     table = nearest_words_table(r for members in runs_of(section.results, "few-shot").values() for r in members)
     return {"Nearest words of learned text prompts (distance)": table} if table else {}
@@ -132,13 +134,14 @@ OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
 
 def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
     """
-    Make the tables of few-shot and base-to-new accuracy averaged over data sets, for models that have several.
+    Make the tables of few-shot and base-to-new accuracy averaged over data sets, for each model with results on
+    several data sets.
 
     Args:
         parts: the results of each model on each data set.
 
     Returns:
-        Tables by title.
+        The tables by title.
     """
     tables = {}
     models = list(dict.fromkeys(part.model for part in parts))
@@ -162,7 +165,7 @@ def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
 
 def data_lines(parts: Sequence[Section]) -> str:
     """
-    Name the data sets, and say what the embedded world does not show.
+    Name the data sets. If the package itself draws the pictures of a data set, add the caveat `EMBEDDED_WORLD`.
 
     Args:
         parts: the results of each model on each data set.
@@ -189,7 +192,7 @@ def markdown_report(
         The report, as Markdown.
 
     Raises:
-        ValueError: if two results belong to the same cell of a table.
+        ValueError: if two results have the same row, column and seed in a table.
     """
     parts = sections(results)
     blocks = [data_lines(parts), LEGEND]

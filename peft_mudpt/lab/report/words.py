@@ -19,10 +19,10 @@ def nearest_words(
     table 4).
 
     Args:
-        prompts: (n, d_t), the text prompts of the input layer.
+        prompts: (n, d_t), the n learned text prompt tokens of the input layer; d_t is the width of the text tower.
         clip: the CLIP that has the token embeddings.
-        tokenizer: that of the CLIP.
-        number: words per prompt.
+        tokenizer: the tokenizer of the CLIP.
+        number: number of words per prompt.
 
     Returns:
         For each prompt a list, nearest first, of `word` and `distance` (Euclidean).

@@ -27,7 +27,7 @@ LATEST = "latest"  # the last checkpoint of a run
 
 def trainable_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """
-    Collect the parameters that are learned.
+    Collect the parameters that are trained.
 
     Args:
         model: any module.
@@ -93,8 +93,8 @@ class Checkpoints:
         """
         Save the state after `step` optimizer steps, then delete the previous checkpoint.
 
-        A process that is killed at any moment leaves one complete checkpoint, because a new one is written under
-        another name and renamed when it is complete.
+        The new checkpoint is written under a temporary name and renamed when it is complete. If the process is killed
+        while it writes, a previous checkpoint is still there.
 
         Args:
             accelerator: the accelerator of the training loop.
@@ -124,8 +124,8 @@ def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, 
 
     Args:
         run_folder: the folder of the run.
-        asked: a checkpoint folder; "latest" for the last checkpoint of the run; or None.
-        identity: identifies the run; the checkpoint must belong to it.
+        asked: a checkpoint folder; "latest" for the last checkpoint of the run; None: do not resume.
+        identity: identifies the run (see `identity.what_was_asked`); the checkpoint must belong to this run.
 
     Returns:
         The folder of the checkpoint. None if the run starts at the beginning, because `asked` is None or there is no

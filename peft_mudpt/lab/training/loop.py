@@ -68,7 +68,7 @@ def train(
         classifier: maps `pixel_values` (B, 3, H, W) to the output that the recipe's objective needs (see
             `Objective.loss`).
         pictures: the training pictures (see `FewShotData`).
-        image_processor: that of the CLIP.
+        image_processor: the image processor of the CLIP model.
         recipe: how to train.
         checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
 
@@ -139,9 +139,9 @@ def training_loader(
 
     Args:
         accelerator: each of its processes gets a part of the batches.
-        classifier: the classifier that is trained; it knows the size of its images.
+        classifier: the classifier that is trained. Its config gives the side of the random crops.
         pictures: the training pictures (see `FewShotData`).
-        image_processor: that of the CLIP.
+        image_processor: the image processor of the CLIP model.
         recipe: how to train.
 
     Returns:
@@ -166,7 +166,7 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
         recipe: names the optimizer, the learning rate and the weight decay.
 
     Returns:
-        The optimizer, with the peak learning rate.
+        The optimizer, set to the peak learning rate.
     """
     parameters = list(trainable_tensors(model).values())
     options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
@@ -182,7 +182,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
 
     Args:
         optimizer: an optimizer of `build_optimizer`.
-        recipe: gives the peak and the numbers of steps.
+        recipe: gives the peak learning rate, the number of warmup steps and the total number of steps.
 
     Returns:
         The schedule, to be advanced after each optimizer step.
