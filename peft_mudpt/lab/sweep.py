@@ -220,7 +220,8 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         command: the command that runs an experiment; the flags of the run are appended.
         jobs: number of processes at a time. They share the processor's cores.
         title: title of the progress bar.
-        tolerated: name of an exception. A run that ends with it has no result, but does not count as failed.
+        tolerated: name of an exception as a traceback prints it. A run whose log ends with it has no result, but does
+            not count as failed.
 
     Raises:
         ValueError: if `jobs` is less than 1, or if the folder of a run holds files of a run with other options, or

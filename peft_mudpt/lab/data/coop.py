@@ -109,7 +109,8 @@ def _read_class_folders(data_set: DataSet, folder: Path, images: Path) -> dict[s
 
 def list_pictures(folder: Path) -> list[Path]:
     """
-    List the picture files of a folder. Their suffix decides; hidden files are skipped.
+    List the picture files of a folder: those whose suffix, in upper or lower case, Pillow knows as a format. Hidden
+    files are skipped. No file is opened.
 
     Args:
         folder: an existing folder. Its subfolders are not searched.

@@ -79,7 +79,8 @@ def picture(example: dict) -> Image:
 
 class TestPictures(torch.utils.data.Dataset):
     """
-    Each picture of a split with its label, once, in the order of the split.
+    Each picture of a split, once, in the order of the split. A sample is a tuple of a Pillow image in RGB, not yet
+    preprocessed, and its label.
 
     Args:
         pictures: a split of `FewShotData`.
