@@ -90,7 +90,7 @@ class TestAdding:
             get_peft_model(clip, config(), adapter_name=name)
         assert hooks_on(clip) == 0 and not hasattr(clip, "prompt_learner")
 
-    @pytest.mark.parametrize("name", ["..", "../x", "a/b", "/tmp/x", "a\\b", "a\0b"])
+    @pytest.mark.parametrize("name", ["..", "../x", "a/b", "/a/x", "a\\b", "a\0b"])
     def test_a_name_that_leads_out_of_the_folder_it_is_saved_in_is_refused(self, clip, name):
         with pytest.raises(ValueError, match="cannot be the name of an adapter"):
             get_peft_model(clip, config(), adapter_name=name)

@@ -124,7 +124,7 @@ class TestNames:
 
     @pytest.mark.parametrize(
         "name",
-        ["..", ".", "a/b", "/tmp/a", "a\\b", "(a)", "a$", "a\nb", "a\0", "\ud800", "é" * 128, "modules_to_save"],
+        ["..", ".", "a/b", "/a", "a\\b", "(a)", "a$", "a\nb", "a\0", "\ud800", "é" * 128, "modules_to_save"],
     )
     def test_a_name_that_would_be_lost_on_the_way_is_refused(self, clip, name):
         with pytest.raises(ValueError, match="cannot be the name of an adapter.*printable, of at most 255 bytes"):

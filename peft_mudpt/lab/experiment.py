@@ -86,15 +86,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
         may_be_cropped=data.may_be_cropped,
         seed=protocol.seed,
     )
-    zero_shot = evaluate_task(
-        accelerator,
-        backbone,
-        backbone.load_clip(),
-        task,
-        template,
-        batch_size=training.per_device_eval_batch_size,
-        num_workers=training.dataloader_num_workers,
-    )
+    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, template, **_loading(training))
     return Plan(
         experiment,
         data,
@@ -109,6 +101,11 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
         random_state(),
         started,
     )
+
+
+def _loading(training: TrainingOptions) -> dict[str, int]:
+    """How test pictures are loaded, as arguments of `evaluate_task`."""
+    return {"batch_size": training.per_device_eval_batch_size, "num_workers": training.dataloader_num_workers}
 
 
 def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> None:
@@ -156,8 +153,7 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
         plan.task,
         learner.template_after_prompts,
         plan.method.names_new_classes,
-        batch_size=plan.experiment.training.per_device_eval_batch_size,
-        num_workers=plan.experiment.training.dataloader_num_workers,
+        **_loading(plan.experiment.training),
     )
     return Outcome(plan, metrics, progress, memory)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
+from ..classifier.classifier import MuDPTClassifierOutput
 from ..towers.registry import family_of
 
 
@@ -31,8 +31,9 @@ class LinearProbe(torch.nn.Module):
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
-    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutputWithNoAttention:
-        """Compute the `logits` (B, C) of B images (B, 3, H, W)."""
+    def forward(self, pixel_values: torch.Tensor) -> MuDPTClassifierOutput:
+        """Compute the `logits` (B, C) and the normalized `image_features` (B, D) of B images (B, 3, H, W)."""
         with torch.no_grad():
             features = normalize(self.family.image_features(self.clip, pixel_values), dim=-1)  # (B, D)
-        return ImageClassifierOutputWithNoAttention(logits=self.family.logit_scale(self.clip) * self.head(features))
+        logits = self.family.logit_scale(self.clip) * self.head(features)  # (B, C)
+        return MuDPTClassifierOutput(logits=logits, image_features=features)
