@@ -96,7 +96,7 @@ def train(
         losses = torch.zeros(2, device=accelerator.device)  # sum and count of the losses since the previous report
         quiet = not accelerator.is_local_main_process
         with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
-            # a run may resume at its end; accelerate 1.3 gives one batch, None, if it is to skip all
+            # a run may resume at its last step, where accelerate 1.3 yields None instead of no batch
             for batch in loader if progress.step < recipe.steps else ():
                 with accelerator.accumulate(prepared):
                     loss = objective.loss(prepared, batch)
@@ -108,7 +108,7 @@ def train(
                     continue
                 schedule.step()
                 progress.step += 1
-                objective.after_step(accelerator.unwrap_model(prepared), progress.step, recipe.steps)
+                objective.after_step(classifier, progress.step, recipe.steps)
                 bar.update()
                 due = checkpoints is not None and checkpoints.is_due(progress.step)
                 if due or progress.step % LOGGING_STEPS == 0 or progress.step == recipe.steps:
