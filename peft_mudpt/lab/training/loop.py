@@ -76,8 +76,9 @@ def train(
         The progress at the end.
 
     Raises:
-        FloatingPointError: if the loss is NaN or infinite. The state is then not saved, so that the last checkpoint
-            has a finite loss.
+        FloatingPointError: if the loss or a weight becomes too large or NaN. The state is then not saved, so that the
+            last checkpoint is sound.
+        RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
     objective = OBJECTIVES[recipe.objective]()
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
@@ -116,7 +117,7 @@ def train(
                     progress.loss = total / number
                     losses.zero_()
                     progress.seconds = time.perf_counter() - started
-                    _check_loss(progress, recipe, accelerator.mixed_precision)
+                    _check_finite(progress, classifier, recipe, accelerator.mixed_precision)
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
                     rate = schedule.get_last_lr()[0]
                     accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
@@ -124,6 +125,10 @@ def train(
                     checkpoints.save(accelerator, progress.step)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # evaluation runs without autocast
     accelerator.free_memory()  # otherwise the accelerator would keep references to the model
+    if progress.step != recipe.steps:
+        raise RuntimeError(
+            f"Training ended after {progress.step} of {recipe.steps} steps. Check the settings of `accelerate config`."
+        )
     return progress
 
 
@@ -154,6 +159,7 @@ def training_loader(
         recipe.batch_size,
         collate_fn=PixelCollator(image_processor, ready=recipe.crop),
         num_workers=recipe.num_workers,
+        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
     )
 
 
@@ -191,16 +197,19 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return min(1.0, WARMUP_LEARNING_RATE / recipe.learning_rate)
-        angle = math.pi * (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
+        angle = math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
         return (1 + math.cos(angle)) / 2
 
     return LambdaLR(optimizer, factor)
 
 
-def _check_loss(progress: Progress, recipe: Recipe, mixed_precision: str) -> None:
-    if not math.isfinite(progress.loss):
-        precision = "" if mixed_precision == "no" else f", or train without --mixed_precision {mixed_precision}"
-        raise FloatingPointError(
-            f"The loss became {progress.loss} by step {progress.step}. "
-            f"Lower --learning_rate, now {recipe.learning_rate:g}{precision}."
-        )
+def _check_finite(progress: Progress, classifier: torch.nn.Module, recipe: Recipe, mixed_precision: str) -> None:
+    # a step may spoil the weights after its loss was computed; the square shows it before they overflow themselves
+    squares = [tensor.detach().float().square().sum() for tensor in trainable_tensors(classifier).values()]
+    for what, value in (("loss", progress.loss), ("norm of the weights", torch.stack(squares).sum().sqrt().item())):
+        if not math.isfinite(value):
+            precision = "" if mixed_precision == "no" else f", or train without --mixed_precision {mixed_precision}"
+            raise FloatingPointError(
+                f"The {what} became {value} by step {progress.step}. "
+                f"Lower --learning_rate, now {recipe.learning_rate:g}{precision}."
+            )
