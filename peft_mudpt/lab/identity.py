@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .backbone import BackboneOptions
-from .data.sources import DataOptions
+from .data.options import DataOptions
 from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from accelerate import Accelerator
 
 from .arguments import Arguments
-from .data.sources import DataOptions
+from .data.options import DataOptions
 from .experiment import execute, prepare, record
 from .hub import create_hub_repo, push_to_hub
 from .plan import Experiment, Plan

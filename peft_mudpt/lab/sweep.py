@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from .arguments import Arguments
-from .data.sources import folder_name
+from .data.folders import folder_name
 from .identity import what_was_asked
 from .methods import find_method
 from .report.rows import best_learning_rate
