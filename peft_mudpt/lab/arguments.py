@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 from .. import demo
 from .backbone import BackboneOptions
-from .data.sources import DataOptions
+from .data.options import DataOptions
 from .flags import Options, at_least, flag
 from .methods import MethodOptions, find_method
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names

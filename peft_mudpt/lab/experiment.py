@@ -16,7 +16,8 @@ from peft import PeftModel
 from .backbone import Backbone, BackboneOptions
 from .data.draws import draw
 from .data.loading import PixelCollator, picture
-from .data.sources import DataOptions, load_data
+from .data.options import DataOptions
+from .data.sources import load_data
 from .environment import (
     hardware,
     peak_memory_bytes,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backbone import BackboneOptions
 from .data.fingerprints import fingerprint
-from .data.sources import DataOptions
+from .data.options import DataOptions
 from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.draws import Drawn
-from .data.sources import DataOptions, FewShotData
+from .data.few_shot_data import FewShotData
+from .data.options import DataOptions
 from .environment import RandomState
 from .identity import PICTURES, pictures_of, what_was_asked
 from .learner import Learner

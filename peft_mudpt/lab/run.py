@@ -9,7 +9,7 @@ from typing import Any, Optional
 from accelerate import Accelerator
 
 from .arguments import Arguments
-from .data.sources import DataOptions
+from .data.options import DataOptions
 from .experiment import check_accelerator, execute, prepare, record, select
 from .hub import create_hub_repo, push_to_hub
 from .plan import Experiment, Plan

@@ -14,7 +14,9 @@ from transformers import HfArgumentParser
 
 from .arguments import Arguments
 from .data.fingerprints import fingerprint
-from .data.sources import DataOptions, folder_name, load_data
+from .data.folders import folder_name
+from .data.options import DataOptions
+from .data.sources import load_data
 from .experiment import select
 from .identity import PICTURES, pictures_of
 from .methods import find_method

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WARMUP_LEARNING_RATE = 1e-5  # constant, as in the configurations of CoOp and of the methods that follow it
 LOGGING_STEPS = 10
+LARGEST_WEIGHT = 10_000  # larger ones come from a diverged training, and may overflow half precision (65,504)
 
 
 @dataclass
@@ -76,8 +77,8 @@ def train(
         The progress at the end.
 
     Raises:
-        FloatingPointError: if the loss or a weight becomes too large or NaN. The state is then not saved, so that the
-            last checkpoint is sound.
+        FloatingPointError: if the loss is NaN or infinite, or if a learned weight is beyond `LARGEST_WEIGHT`. The
+            state is then not saved, so that the last checkpoint has a finite loss.
         RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
     objective = OBJECTIVES[recipe.objective]()
@@ -117,7 +118,8 @@ def train(
                     progress.loss = total / number
                     losses.zero_()
                     progress.seconds = time.perf_counter() - started
-                    _check_finite(progress, classifier, recipe, accelerator.mixed_precision)
+                    _check_loss(progress, recipe, accelerator.mixed_precision)
+                    _check_weights(classifier, progress, recipe)
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
                     rate = schedule.get_last_lr()[0]
                     accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
@@ -203,13 +205,20 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
     return LambdaLR(optimizer, factor)
 
 
-def _check_finite(progress: Progress, classifier: torch.nn.Module, recipe: Recipe, mixed_precision: str) -> None:
-    # a step may spoil the weights after its loss was computed; the square shows it before they overflow themselves
-    squares = [tensor.detach().float().square().sum() for tensor in trainable_tensors(classifier).values()]
-    for what, value in (("loss", progress.loss), ("norm of the weights", torch.stack(squares).sum().sqrt().item())):
-        if not math.isfinite(value):
-            precision = "" if mixed_precision == "no" else f", or train without --mixed_precision {mixed_precision}"
-            raise FloatingPointError(
-                f"The {what} became {value} by step {progress.step}. "
-                f"Lower --learning_rate, now {recipe.learning_rate:g}{precision}."
-            )
+def _check_loss(progress: Progress, recipe: Recipe, mixed_precision: str) -> None:
+    if not math.isfinite(progress.loss):
+        precision = "" if mixed_precision == "no" else f", or train without --mixed_precision {mixed_precision}"
+        raise FloatingPointError(
+            f"The loss became {progress.loss} by step {progress.step}. "
+            f"Lower --learning_rate, now {recipe.learning_rate:g}{precision}."
+        )
+
+
+def _check_weights(model: torch.nn.Module, progress: Progress, recipe: Recipe) -> None:
+    """Refuse weights that diverged with a finite loss: the cross-entropy of a linear probe only grows like them."""
+    largest = torch.stack([weight.detach().abs().max().float() for weight in trainable_tensors(model).values()]).max()
+    if not largest <= LARGEST_WEIGHT:  # NaN is not less than anything
+        raise FloatingPointError(
+            f"A learned weight became {largest.item():g} by step {progress.step}, but healthy ones stay below "
+            f"{LARGEST_WEIGHT:,}. Lower --learning_rate, now {recipe.learning_rate:g}."
+        )
