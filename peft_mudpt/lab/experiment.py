@@ -70,7 +70,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     _check_accelerator(accelerator, training)
     set_seed(protocol.seed)
     data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
-    drawn = draw(data, protocol.shots, protocol.seed)
+    drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on)
     task = lay_out(protocol, data, drawn)
     for example in task.train:
         picture(example)  # an unreadable picture stops the run here, not in the middle of training
