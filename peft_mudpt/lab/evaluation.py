@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Optional
 
 import torch
@@ -90,4 +91,5 @@ def evaluate(
 
 def _distinct(names: list[str]) -> list[str]:
     """Append the label to each name that several classes share (ImageNet has such names), and return all names."""
-    return [f"{name} [{label}]" if names.count(name) > 1 else name for label, name in enumerate(names)]
+    times = Counter(names)
+    return [f"{name} [{label}]" if times[name] > 1 else name for label, name in enumerate(names)]
