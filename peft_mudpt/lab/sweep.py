@@ -38,7 +38,6 @@ DECIDED = {
     "overwrite_output_dir": None,
 }
 LOG = "log.txt"
-NO_NUMBER = FloatingPointError.__name__  # the error of a run whose learning rate is too high
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ class Sweep:
         return Run(folder, ["--checkpointing_steps", "500", *self.flags, *given])  # the last of equal flags counts
 
 
-def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[str] = None) -> None:
+def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:
     """
     Run the experiments that have no result yet, each in its own process.
 
@@ -220,8 +219,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         command: the command that runs an experiment; the flags of the run are appended.
         jobs: number of processes at a time. They share the processor's cores.
         title: title of the progress bar.
-        tolerated: name of an exception as a traceback prints it. A run whose log ends with it has no result, but does
-            not count as failed.
+        tolerated: an exit code. A run that ends with it has no result, but does not count as failed.
 
     Raises:
         ValueError: if `jobs` is less than 1, or if the folder of a run holds files of a run with other options, or
@@ -246,7 +244,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         try:
             for done in bar:
                 run = started[done]
-                if done.result() != 0 and not (tolerated and last_words(run).startswith(tolerated)):
+                if done.result() not in (0, tolerated):
                     failed.append(run)
         except BaseException:  # after an interruption, no further run must start
             pool.shutdown(wait=False, cancel_futures=True)
