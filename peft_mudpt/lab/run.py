@@ -13,10 +13,11 @@ from .data.sources import DataOptions
 from .experiment import execute, prepare, record
 from .hub import create_hub_repo, push_to_hub
 from .plan import Experiment, Plan
-from .protocols import ProtocolOptions
+from .protocols import ProtocolOptions, metrics_behind, number_of_pictures
 from .recipe import TrainingOptions
 from .report.card import model_card
 from .run_folder import CARD, claim, hold
+from .terminal import printable
 from .training.checkpoints import Checkpoints, drop_checkpoints, find_checkpoint
 
 
@@ -59,7 +60,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         )
     if finished is not None:
         say(accelerator, "already done", folder)
-        _say_summary(accelerator, "{} after", finished["summary"])
+        _say_summary(accelerator, "{} after", finished["summary"], finished["metrics"])
         if arguments.push_to_hub and accelerator.is_main_process:
             hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
             model_card(finished, arguments.clip(), hub_model_id).save(folder / CARD)  # it names the repository
@@ -82,7 +83,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         if resume_from is not None and plan.recipe is not None:
             say(accelerator, "goes on from", resume_from)
         outcome = execute(plan, checkpoints)
-        _say_summary(accelerator, "{} after", outcome.summary)
+        _say_summary(accelerator, "{} after", outcome.summary, outcome.metrics)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
         result = record(outcome, folder, hub_model_id, held=True)
@@ -109,7 +110,7 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
         name: label of the line.
         value: what follows the label.
     """
-    accelerator.print(f"{name:<26}{value}")
+    accelerator.print(f"{name:<26}{printable(str(value))}")
 
 
 def _say_plan(plan: Plan) -> None:
@@ -127,9 +128,15 @@ def _say_plan(plan: Plan) -> None:
         say(plan.accelerator, "note", remark)
     if not plan.task.tests:
         say(plan.accelerator, "note", "no picture is left to test on: lower --shots")
-    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot))
+    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot), plan.zero_shot)
 
 
-def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Optional[float]]) -> None:
+def _say_summary(
+    accelerator: Accelerator, title: str, summary: dict[str, Optional[float]], metrics: dict[str, Any]
+) -> None:
     for name, value in summary.items():
-        say(accelerator, title.format(name.replace("_", " ")), "n/a" if value is None else f"{value:.1f} %")
+        words = "n/a" if value is None else f"{value:.1f} %"
+        if measured := metrics_behind(name, metrics):
+            balanced = measured["mean_class_accuracy"]
+            words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
+        say(accelerator, title.format(name.replace("_", " ")), words)
