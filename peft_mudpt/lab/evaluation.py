@@ -81,10 +81,8 @@ def evaluate(
     classifier.eval()
     found = []
     quiet = not accelerator.is_local_main_process
-    with (
-        torch.no_grad(),
-        tqdm(loader, desc="testing", leave=False, disable=quiet) as batches,
-    ):  # no autocast, as in use
+    bar = tqdm(loader, desc="testing", leave=False, disable=quiet)
+    with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
         for batch in batches:
             predicted = classifier(batch["pixel_values"]).logits.argmax(dim=-1)  # (B,)
             found.append(accelerator.gather_for_metrics(torch.stack([batch["labels"], predicted], dim=-1)).cpu())

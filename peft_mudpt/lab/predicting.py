@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -90,7 +91,7 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
     names = [name.strip() for name in text.split(",")]
     if len(names) < 2 or not all(names):
         raise ValueError(f"--classes needs at least two comma-separated names; found {names}.")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise ValueError(f"--classes names {', '.join(map(repr, twice))} more than once. Give each class once.")
     return names

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Optional
 from .. import demo
 from .data.catalogue import CROSS_DATASET_TARGETS, DOMAIN_GENERALIZATION_TARGETS
 from .data.draws import Drawn, subset
+from .data.few_shot_data import FewShotData
+from .data.options import DataOptions
 from .data.sampling import base_new_split
-from .data.sources import DataOptions, FewShotData, load_named
+from .data.sources import load_named
 from .flags import Count, Options, flag
 
 

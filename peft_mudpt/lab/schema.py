@@ -13,6 +13,7 @@ from ..rules import is_text
 
 
 SCHEMA_VERSION = 1
+PARTIAL = ".partial"  # suffix of files and folders that are not complete yet
 RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
 
@@ -152,9 +153,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         path: path of the file; its folder is created if needed.
         content: what to write.
     """
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """
+    Write a text file. `path` never holds an incomplete file.
+
+    Args:
+        path: path of the file; its folder is created if needed.
+        text: what to write.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

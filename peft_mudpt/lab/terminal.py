@@ -64,7 +64,7 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     except (ValueError, OSError, ImportError, HTTPError, *more) as error:
         _end(f"error: {error}" if str(error) else f"error: {type(error).__name__}", USER_ERROR)
     except KeyboardInterrupt as interrupt:
-        _end(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", INTERRUPTED)
+        _end(str(interrupt) or "interrupted", INTERRUPTED)
 
 
 def _end(words: str, code: int) -> None:

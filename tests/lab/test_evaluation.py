@@ -50,3 +50,11 @@ def test_the_prediction_of_each_picture_is_kept_by_its_true_class():
 def test_a_bar_shows_the_progress_of_testing(capsys):
     accuracy_of([0, 1, 2], [0, 1, 2], batch_size=1)
     assert "testing" in capsys.readouterr().err
+
+
+def test_the_names_of_many_classes_are_counted_once():
+    class Names(list):
+        def count(self, value):
+            pytest.fail("a count for each class reads all names: minutes for 21,841 classes")
+
+    assert accuracy_of([0], [0], names=Names(NAMES))["classes"][NAMES[0]] == [1, 1]

@@ -41,7 +41,7 @@ def ended(monkeypatch, capsys):
         (ValueError("1 of 2:\nfirst\nsecond\n"), 2, "error: 1 of 2:\nfirst\nsecond"),
         (ValueError("class \x1b[31m\u202ered"), 2, r"error: class \\x1b\[31m\\u202ered"),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
-        (KeyboardInterrupt("give it again"), INTERRUPTED, "interrupted: give it again"),
+        (KeyboardInterrupt("interrupted; give it again"), INTERRUPTED, "interrupted; give it again"),
     ],
     ids=repr,
 )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .few_shot_data import FewShotData, with_labels
 from .sampling import MAX_VALIDATION_SHOTS, sample_few_shot
-from .sources import FewShotData, with_labels
 
 
 if TYPE_CHECKING:
