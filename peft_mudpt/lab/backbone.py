@@ -70,8 +70,8 @@ class Backbone:
         except OSError as error:
             cause = str(error).partition("\n")[0]
             raise OSError(
-                f"The CLIP {model_name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id, and connect to "
-                "the network for the first download (--model_name_or_path)."
+                f"The CLIP {model_name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
+                "(--model_name_or_path), and connect to the network for the first download."
             ) from error
         return cls(model_name_or_path, device, tokenizer, image_processor, class_batch_size)
 

@@ -31,18 +31,18 @@ from .terminal import DIVERGED
 from .training.checkpoints import LATEST
 
 
-# Flags of fewshot.py that a sweep sets for each run, and the flag of sweep.py to use instead.
+# Flags of fewshot.py that a sweep decides for each run, and what to do instead.
 DECIDED = {
-    "protocol": "--protocol",
-    "dataset": "--datasets",
-    "method": "--methods",
-    "shots": "--shots",
-    "seed": "--seeds",
-    "learning_rate": "--learning_rate_factors",
-    "output_dir": "--output_dir",
-    "evaluate_on": None,
-    "resume_from_checkpoint": None,
-    "overwrite_output_dir": None,
+    "protocol": "give --protocol",
+    "dataset": "give --datasets",
+    "method": "give --methods",
+    "shots": "give --shots",
+    "seed": "give --seeds",
+    "learning_rate": "give --learning_rate_factors",
+    "output_dir": "give --output_dir",
+    "evaluate_on": "leave it out",
+    "resume_from_checkpoint": "leave it out",
+    "overwrite_output_dir": "to run again, delete the folders of the runs, or give another --output_dir",
 }
 LOG = "log.txt"
 
@@ -128,8 +128,7 @@ class Sweep:
         for given in self.flags:
             name = given.split("=")[0].removeprefix("--").replace("-", "_")
             if given.startswith("--") and name in DECIDED:
-                instead = f"give {DECIDED[name]}" if DECIDED[name] else "leave it out"
-                raise ValueError(f"A sweep sets --{name} for each run; {instead}.")
+                raise ValueError(f"A sweep decides --{name} for each run; {DECIDED[name]}.")
         for run in [*self.search_runs(), *self.runs({})]:
             run.arguments()
 
