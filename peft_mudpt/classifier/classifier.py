@@ -309,7 +309,7 @@ class MuDPTClassifier(torch.nn.Module):
         kind, device = layout_kind(self.model), self.model.device
         known = groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, kind)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self._class_names, kind)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
         if groups is not known and has_memory(groups[0].input_ids):

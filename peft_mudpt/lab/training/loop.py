@@ -79,6 +79,7 @@ def train(
     Raises:
         FloatingPointError: if the loss is NaN or infinite, or if a learned weight is beyond `LARGEST_WEIGHT`. The
             state is then not saved, so that the last checkpoint has a finite loss.
+        RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
     objective = OBJECTIVES[recipe.objective]()
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
@@ -126,6 +127,10 @@ def train(
                     checkpoints.save(accelerator, progress.step)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # evaluation runs without autocast
     accelerator.free_memory()  # otherwise the accelerator would keep references to the model
+    if progress.step != recipe.steps:
+        raise RuntimeError(
+            f"Training ended after {progress.step} of {recipe.steps} steps. Check the settings of `accelerate config`."
+        )
     return progress
 
 
@@ -156,6 +161,7 @@ def training_loader(
         recipe.batch_size,
         collate_fn=PixelCollator(image_processor, ready=recipe.crop),
         num_workers=recipe.num_workers,
+        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
     )
 
 
@@ -193,7 +199,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return min(1.0, WARMUP_LEARNING_RATE / recipe.learning_rate)
-        angle = math.pi * (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
+        angle = math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
         return (1 + math.cos(angle)) / 2
 
     return LambdaLR(optimizer, factor)
