@@ -12,8 +12,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig
 
 from ..classifier.classifier import MuDPTClassifier
+from ..classifier.loading import find_adapter
 from ..rules import check_template
-from .run_folder import ADAPTER_CONFIG
 from .schema import RESULT, read_result
 
 
@@ -46,7 +46,7 @@ def load_classifier(
         ValueError: if the adapter or its CLIP is missing, or if an argument is None and the adapter does not provide
             its value.
     """
-    config = _read_config(adapter)
+    _, config = find_adapter(adapter)
     if class_names is None or template is None:
         stored_names, stored_template = _stored_classes(config, adapter)
         class_names = stored_names if class_names is None else class_names
@@ -138,18 +138,6 @@ def read_picture(file: str | os.PathLike) -> Image:
             return ImageOps.exif_transpose(picture).convert("RGB")  # like the training pictures
     except Exception as error:
         raise ValueError(f"{file} is truncated or damaged ({error}). Leave it out.") from error
-
-
-def _read_config(adapter: str | os.PathLike) -> PeftConfig:
-    """Read the adapter's config, from a folder or from the Hub."""
-    file = Path(adapter) / ADAPTER_CONFIG
-    if Path(adapter).exists() and not file.is_file():
-        raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
-    try:
-        return PeftConfig.from_pretrained(adapter)
-    except (ValueError, KeyError, TypeError) as error:
-        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id"
-        raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
 def _stored_classes(config: PeftConfig, adapter: str | os.PathLike) -> tuple[Optional[list[str]], Optional[str]]:

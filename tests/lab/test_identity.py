@@ -56,5 +56,6 @@ def test_method_kwargs_without_a_field_are_the_same_as_none():
 
 
 def test_shared_options_hold_folder_names_without_paths():
+    assert to_share(asked(dataset_name="/home/someone/birds"))["dataset_name"] == "birds"
     shared = to_share(asked(train_dir="/home/someone/birds", model_name_or_path="openai/clip"))
     assert (shared["train_dir"], shared["model_name_or_path"]) == ("birds", "openai/clip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from .few_shot_data import DEFAULT_TEMPLATE, FewShotData, with_labels
@@ -75,4 +76,6 @@ def load_from_hub(
         image_column=image_column,
         label_column=label_column,
     )
-    return FewShotData(dataset_name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)
+    # a folder by its name alone, because results and cards are shared
+    name = Path(dataset_name).name if Path(dataset_name).is_absolute() else dataset_name
+    return FewShotData(name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)

@@ -1,0 +1,35 @@
+"""The CLIP of a run."""
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file
+
+from peft_mudpt import demo
+from peft_mudpt.lab import Experiment, prepare
+from peft_mudpt.lab.backbone import BackboneOptions
+from peft_mudpt.lab.data.embedded import load_embedded
+from tests.classifier.test_loading import CLIP, publish, save_clip
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+
+
+@pytest.mark.parametrize("folder", ["embedded", demo.MODEL_PATH])
+def test_a_revision_of_a_folder_is_refused(folder):
+    with pytest.raises(ValueError, match="--model_revision v2 .*Hub"):
+        BackboneOptions(folder, "v2")
+
+
+@pytest.mark.parametrize("method", ["coop", "lora"])
+def test_a_run_uses_and_records_the_revision_of_its_clip(tmp_path, monkeypatch, method):
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("peft_mudpt.lab.experiment.evaluate_task", lambda *_, **__: {})  # the slow part
+    publish(cache, CLIP, "v2", save_clip(tmp_path / "clip", 2))  # there is no main branch to fall back to
+    experiment = Experiment(load_embedded("faded"), method, CLIP, model_revision="v2")
+    plan = prepare(experiment)
+    assert experiment.asked["model_revision"] == "v2"
+    assert plan.learner.model.peft_config["default"].revision == "v2"
+    expected = load_file(tmp_path / "clip" / "model.safetensors")["visual_projection.weight"]
+    assert torch.equal(plan.learner.model.visual_projection.weight, expected)
