@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
 
     Picture = Union[str, os.PathLike, bytes, Image, np.ndarray, Mapping[str, Any]]
 
+PICTURE_RULE = (
+    "Turn the picture upright as its EXIF orientation says. Of several frames, take the first. Scale gray values of "
+    "16 bits to 8 bits: the brightest pixel decides whether they have 8, 10, 12, 14 or 16 bits. Scale floating point "
+    "values from 0..1 to 0..255. Lay transparent parts on white. Convert the picture to RGB."
+)
 LARGEST_RATIO = (
     100  # image processors enlarge the shorter side before they crop, so a longer strip would fill the memory
 )
@@ -34,9 +38,9 @@ def open_picture(source: Picture, name: Optional[str] = None) -> Image:
     """
     Open a picture, in the one way that training, testing and prediction share.
 
-    The picture is turned upright as its EXIF orientation says. Of several frames, the first is taken. Transparent
-    parts are laid on white. Gray values of 16 bits are scaled to 8 bits: the brightest pixel decides whether they have
-    8, 10, 12, 14 or 16 bits. Floating point values from 0 to 1 are scaled as well.
+    The picture is turned upright as its EXIF orientation says. Of several frames, the first is taken. Gray values of
+    16 bits are scaled to 8 bits: the brightest pixel decides whether they have 8, 10, 12, 14 or 16 bits. Floating
+    point values from 0 to 1 are scaled to 8 bits as well. Transparent parts are laid on white.
 
     Args:
         source: a file, the bytes of a file, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a
@@ -51,7 +55,7 @@ def open_picture(source: Picture, name: Optional[str] = None) -> Image:
         ValueError: if the picture is missing or damaged, if it is of another kind or shape, or if one side is more
             than 100 times as long as the other.
     """
-    _prepare_pillow()
+    register_formats()
     name = name or path_of(source) or "the picture"
     try:
         with _opened(source) as image:
@@ -90,12 +94,14 @@ class _Unsuitable(ValueError):
 
 
 @cache
-def _prepare_pillow() -> None:
-    """Let Pillow open HEIC files, if pillow-heif is installed."""
-    if find_spec("pillow_heif") is not None:
+def register_formats() -> bool:
+    """Let Pillow open HEIC, the format of many telephones, if the package pillow-heif is installed; return whether."""
+    try:
         from pillow_heif import register_heif_opener
-
-        register_heif_opener()
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _opened(source: Any) -> Any:
@@ -137,7 +143,7 @@ def _decoder(file: Any) -> Image:
     try:
         image = Image.open(file)
     except UnidentifiedImageError as error:
-        if _is_heif(file) and find_spec("pillow_heif") is None:
+        if _is_heif(file) and not register_formats():
             raise _Unsuitable("it is a HEIC picture, which needs a package: pip install pillow-heif") from error
         raise _Unsuitable("it is not a picture in a format that Pillow knows. Replace or remove it.") from error
     if image.format == "EPS":
