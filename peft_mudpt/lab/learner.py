@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..classifier.texts import split_template
 from ..config import MuDPTConfig
-from .data.sources import DEFAULT_TEMPLATE
+from .data.few_shot_data import DEFAULT_TEMPLATE
 from .probe import LinearProbe
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
@@ -23,7 +23,7 @@ from ..rules import check_template
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
-from .schema import RESULT, read_result
+from .schema import RESULT, read_json, read_result
 
 
 def load_classifier(
@@ -107,7 +107,7 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
         raise ValueError(f"--classes {text!r} is not a list of names separated by commas: {error}.") from error
     if len(names) < 2 or not all(names):
         raise ValueError(f"--classes needs at least two comma-separated names; found {names}.")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise ValueError(f"--classes names {', '.join(map(repr, twice))} more than once. Give each class once.")
     return names
@@ -161,8 +161,10 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
     if model_name_or_path is None:
-        run = folder / RUN  # has the whole path of a local CLIP; the result has not, because it may be uploaded
-        arguments = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else read_result(folder)["arguments"]
+        run = (
+            folder / RUN
+        )  # has the whole path of a local CLIP; the result has its name only, because it may be uploaded
+        arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path = arguments["model_name_or_path"]
     name = BackboneOptions(model_name_or_path).clip()
     _refuse_missing_clip(name)

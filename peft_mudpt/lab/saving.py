@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel
 
 from .learner import Learner
 from .probe import LinearProbe
-from .run_folder import ADAPTER_WEIGHTS, CARD, PROBE_WEIGHTS
+from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
 
 
 def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
@@ -34,20 +33,21 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
     """
     if isinstance(learner.model, PreTrainedModel):
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as partial:
-        if isinstance(learner.model, LinearProbe):
-            weights = PROBE_WEIGHTS
-            save_file(learner.model.head.state_dict(), Path(partial) / weights)
-        else:
-            weights = ADAPTER_WEIGHTS
-            config = learner.model.peft_config[learner.model.active_adapter]
-            if hasattr(config, "class_names"):
-                config.class_names, config.class_template = list(class_names), class_template
-            learner.model.save_pretrained(partial)
-            (Path(partial) / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
-        for file in Path(partial).iterdir():
-            os.replace(file, folder / file.name)
+    partial = folder / LEARNED_PARTIAL
+    partial.mkdir(parents=True)
+    if isinstance(learner.model, LinearProbe):
+        weights = PROBE_WEIGHTS
+        save_file(learner.model.head.state_dict(), partial / weights)
+    else:
+        weights = ADAPTER_WEIGHTS
+        config = learner.model.peft_config[learner.model.active_adapter]
+        if hasattr(config, "class_names"):
+            config.class_names, config.class_template = list(class_names), class_template
+        learner.model.save_pretrained(partial)
+        (partial / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
+    for file in partial.iterdir():
+        os.replace(file, folder / file.name)
+    partial.rmdir()
     return (folder / weights).stat().st_size
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.run_folder import hold
-from peft_mudpt.lab.schema import FIELDS, write_result
-from peft_mudpt.lab.sweep import NO_NUMBER, Run, Sweep, run_all
+from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.sweep import Run, Sweep, run_all
+from peft_mudpt.lab.terminal import DIVERGED
+from tests.lab.report.made_results import result
 
 
 def sweep(folder, **fields) -> Sweep:
@@ -24,8 +26,7 @@ def finish(run: Run, accuracy=0.0) -> None:
     """Write the files of a finished run."""
     asked = what_was_asked(run.arguments())
     with hold(run.folder, asked):
-        nothing = {name: None for name in FIELDS if name != "schema_version"}
-        write_result(run.folder, {**nothing, "arguments": asked, "summary": {"accuracy": accuracy}})
+        write_result(run.folder, {**result(accuracy=accuracy), "arguments": asked})
 
 
 def test_every_method_runs_with_every_number_of_shots_and_every_seed(tmp_path):
@@ -144,8 +145,8 @@ def test_a_failed_run_is_reported_with_its_error_after_the_others_have_finished(
 def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path):
     plan = sweep(tmp_path / "lab", learning_rate_factors=[1.0, 3.0])
     finish(plan.search_runs()[0], accuracy=10.0)
-    command = stand_in(tmp_path, "raise FloatingPointError('The loss became nan')")
-    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=NO_NUMBER)
+    command = stand_in(tmp_path, f"sys.exit({DIVERGED})")
+    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=DIVERGED)
     assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.0025}
 
 
@@ -167,8 +168,8 @@ def test_fewer_jobs_than_one_are_refused(tmp_path):
 def test_a_diverging_run_fails_only_if_its_error_is_not_tolerated(tmp_path):
     command = [sys.executable, str(Path(__file__).parents[2] / "examples" / "fewshot.py")]
     plan = sweep(tmp_path / "lab", shots=[1], learning_rate_factors=[1e23, 2e23], flags=["--max_train_steps", "10"])
-    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=NO_NUMBER)
-    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: "):
+    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=DIVERGED)
+    with pytest.raises(RuntimeError, match="runs failed(.|\n)*fewshot.py: error: The loss became "):
         run_all(plan.search_runs()[:1], command, jobs=1, title="runs")
 
 

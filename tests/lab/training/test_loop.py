@@ -162,6 +162,14 @@ def test_a_loss_that_is_not_finite_stops_training_and_the_error_names_the_learni
     assert not (tmp_path / "checkpoints").exists()  # the loss diverged before step 5
 
 
+@pytest.mark.parametrize("learning_rate", [1e6, 1e30])
+def test_weights_that_diverge_with_a_finite_loss_stop_training(pictures, tmp_path, learning_rate):
+    recipe = recipe_of(learning_rate=learning_rate, weight_decay=0.0)
+    with pytest.raises(FloatingPointError, match=r"weight .*step \d+.*--learning_rate"):
+        trained(pictures, tmp_path, recipe, method="linear_probe", every=6)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_run_that_is_started_over_keeps_its_newest_checkpoint(pictures, tmp_path):
     for _ in range(2):
         trained(pictures, tmp_path, recipe_of(), every=4)
