@@ -161,9 +161,7 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
     if model_name_or_path is None:
-        run = (
-            folder / RUN
-        )  # has the whole path of a local CLIP; the result has its name only, because it may be uploaded
+        run = folder / RUN  # has the whole path of a local CLIP, but the result, which may be uploaded, only its name
         arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path = arguments["model_name_or_path"]
     name = BackboneOptions(model_name_or_path).clip()
