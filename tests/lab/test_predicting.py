@@ -106,7 +106,7 @@ FORMATS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # of Pillow, about the damage
+@pytest.mark.filterwarnings("ignore")  # those of Pillow about the damage
 def test_of_200_damaged_pictures_of_ten_formats_each_is_named_and_none_stops_the_others(classifier, tmp_path):
     files = save(tmp_path, dict(damaged(20)))
     broken = set()
