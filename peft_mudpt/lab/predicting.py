@@ -125,8 +125,9 @@ def classify_files(
         k: number of classes per picture.
         batch_size: number of pictures at a time.
 
-    Yields:
-        Each file with its most probable classes (see `PictureClassifier.top_k`), or with the error that names it.
+    Returns:
+        An iterator over the files, each with its most probable classes (see `PictureClassifier.top_k`), or with the
+        error that names it.
     """
     for start in range(0, len(files), batch_size):
         read = [(file, _read(file, classifier)) for file in files[start : start + batch_size]]
