@@ -15,6 +15,8 @@ from typing import Optional
 
 from transformers import HfArgumentParser
 
+from peft_mudpt.lab.terminal import one_line_errors
+
 
 @dataclass
 class BenchmarkArguments:
@@ -68,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -10,6 +10,7 @@ pictures, the protocols and the methods.
 from transformers import HfArgumentParser
 
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.terminal import one_line_errors
 
 
 def main() -> None:
@@ -22,4 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -47,4 +47,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parse_arguments()  # so that --help and mistakes in flags do not wait for the import of torch
+
+    from peft_mudpt.lab.terminal import one_line_errors
+
+    with one_line_errors():
+        main()

@@ -15,6 +15,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from peft_mudpt.lab.flags import flag
+from peft_mudpt.lab.terminal import one_line_errors
 
 
 @dataclass
@@ -69,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(RuntimeError):
+        main()

@@ -42,16 +42,12 @@ MOMENTS = {  # the first name that the path holds
     "run.json": "record",
 }
 MINE = {"notes.txt": b"my notes", "checkpoints/best/weights.pt": b"my weights"}
+SHORT = {"max_train_steps": 4, "checkpointing_steps": 1}
 CASES = {
-    "adapter": {"method": "coop", "max_train_steps": 4, "checkpointing_steps": 1},
-    "dropout": {
-        "method": "lora",
-        "max_train_steps": 3,
-        "checkpointing_steps": 2,
-        "method_kwargs": '{"lora_dropout": 0.5}',
-    },
-    "probe": {"method": "linear_probe", "max_train_steps": 3, "checkpointing_steps": 1},
-    "search": {"method": "coop", "max_train_steps": 3, "evaluate_on": "validation", "learning_rate": 0.01},
+    "adapter": {"method": "coop", **SHORT},
+    "dropout": {"method": "lora", "method_kwargs": '{"lora_dropout": 0.5}', **SHORT},
+    "probe": {"method": "linear_probe", **SHORT},
+    "search": {"method": "coop", "evaluate_on": "validation", "learning_rate": 0.01, **SHORT},
 }
 
 
@@ -125,13 +121,12 @@ def _count(folder: Path, told: int, at: Optional[int], number: int) -> None:
             path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), os.fsdecode(path))
         if event in ("os.remove", "os.rmdir") and not os.path.lexists(path):
             return
-        if isinstance(path, (str, bytes, os.PathLike)) and (path := os.path.abspath(os.fsdecode(path))).startswith(
-            place
-        ):
-            inside = path.removeprefix(place)
-            what = next((moment for name, moment in MOMENTS.items() if name in inside), "folder")
-            deleted = event in ("os.remove", "os.rmdir") or (event == "os.rename" and "partial" in str(arguments[1]))
-            moment(f"{what} {'deleted' if deleted else 'written'}")
+        if isinstance(path, int) or not os.path.abspath(os.fsdecode(path)).startswith(place):
+            return
+        inside = os.path.abspath(os.fsdecode(path)).removeprefix(place)
+        what = next((moment for name, moment in MOMENTS.items() if name in inside), "folder")
+        deleted = event in ("os.remove", "os.rmdir") or (event == "os.rename" and "partial" in str(arguments[1]))
+        moment(f"{what} {'deleted' if deleted else 'written'}")
 
     def announced(function: Callable, name: str) -> Callable:
         def call(*args, **options):
@@ -152,9 +147,8 @@ def contents(folder: Path) -> dict[str, object]:
     """Every file of a finished run, without measured times and memory."""
     found: dict[str, object] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     result = json.loads(found["result.json"])
-    found["result.json"] = {
-        name: value for name, value in result.items() if name not in ("seconds", "peak_memory_bytes")
-    }
+    del result["seconds"], result["peak_memory_bytes"]
+    found["result.json"] = result
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Optional
@@ -26,7 +27,7 @@ from .environment import (
     set_random_state,
     versions,
 )
-from .evaluation import evaluate_task
+from .evaluation import distinct, evaluate_task
 from .identity import to_share
 from .learner import Ground
 from .methods import find_method
@@ -56,8 +57,9 @@ def select(experiment: Experiment) -> Selection:
         ValueError: if the data cannot be used.
     """
     data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
-    drawn = draw(data, experiment.protocol.shots, experiment.protocol.seed)
-    return Selection(data, drawn, lay_out(experiment.protocol, data, drawn))
+    protocol = experiment.protocol
+    drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on)
+    return Selection(data, drawn, lay_out(protocol, data, drawn))
 
 
 def prepare(
@@ -222,6 +224,7 @@ def record(
         "template": learner.template or plan.data.template,
         "template_after_prompts": plan.template_after_prompts,
         "items": {"train": task.train["item"][:], "validation": task.validation["item"][:]},
+        "training_pictures": _by_class(task.train["label"][:], task.class_names),
         "metrics": outcome.metrics,
         "zero_shot": plan.zero_shot,
         "summary": outcome.summary,
@@ -246,6 +249,12 @@ def record(
             write_text(folder / CARD, str(model_card(result, plan.backbone.model_name_or_path, hub_model_id)))
         write_result(folder, result)
     return result
+
+
+def _by_class(labels: list[int], class_names: list[str]) -> dict[str, int]:
+    """The number of pictures of each class."""
+    number = Counter(labels)
+    return {name: number[label] for label, name in enumerate(distinct(class_names))}
 
 
 def _nearest_words(plan: Plan) -> Optional[list]:

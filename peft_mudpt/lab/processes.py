@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -68,15 +69,21 @@ def run_each(
 
 def last_words(log: Path) -> str:
     """
-    Read the last line that a command has printed, which names the error of a command that failed.
+    Read the error of a command that failed.
 
     Args:
         log: the log of the command.
 
     Returns:
-        The line; "(empty log)" if there is none.
+        Its message, which begins as argparse's and `terminal.one_line_errors`' do and ends the log; without one, the
+        last line; "(empty log)" if the command has printed nothing.
     """
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    for length in range(1, len(lines) + 1):
+        if lines[-length].startswith(PROMPT):
+            break
+        if re.match(r"[\w-]+\.py: error: ", lines[-length]):
+            return "\n".join(lines[-length:])
     return lines[-1] if lines and not lines[-1].startswith(PROMPT) else "(empty log)"
 
 

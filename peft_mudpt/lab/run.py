@@ -13,11 +13,12 @@ from .data.options import DataOptions
 from .experiment import check_accelerator, execute, prepare, record, select
 from .hub import create_hub_repo, push_to_hub
 from .plan import Experiment, Plan
-from .protocols import ProtocolOptions
+from .protocols import ProtocolOptions, metrics_behind, number_of_pictures
 from .recipe import TrainingOptions
 from .report.card import model_card
 from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_checkpoints, start
 from .schema import write_text
+from .terminal import printable
 from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
 
 
@@ -107,7 +108,7 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
             settings = {name: value for name, value in plan.experiment.asked.items() if value is not None}
             accelerator.init_trackers(TRACKING, config=settings)
         outcome = execute(plan, checkpoints)
-        _say_summary(accelerator, "{} after", outcome.summary)
+        _say_summary(accelerator, "{} after", outcome.summary, outcome.metrics)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
         result = record(outcome, folder, hub_model_id, held=True)
@@ -125,7 +126,7 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
 def _say_finished(folder: Path, finished: dict[str, Any], arguments: Arguments, accelerator: Accelerator) -> None:
     """Report the result of a run that has already finished; delete what it left when it was killed, and upload it."""
     say(accelerator, "already done", folder)
-    _say_summary(accelerator, "{} after", finished["summary"])
+    _say_summary(accelerator, "{} after", finished["summary"], finished["metrics"])
     if not accelerator.is_main_process:
         return
     drop_checkpoints(folder)
@@ -167,7 +168,7 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
         name: label of the line.
         value: what follows the label.
     """
-    accelerator.print(f"{name:<26}{value}")
+    accelerator.print(f"{name:<26}{printable(str(value))}")
 
 
 def _say_plan(plan: Plan) -> None:
@@ -183,11 +184,15 @@ def _say_plan(plan: Plan) -> None:
         say(plan.accelerator, name, value)
     for remark in plan.selection.drawn.remarks:
         say(plan.accelerator, "note", remark)
-    if not plan.task.tests:
-        say(plan.accelerator, "note", "no picture is left to test on: lower --shots")
-    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot))
+    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot), plan.zero_shot)
 
 
-def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Optional[float]]) -> None:
+def _say_summary(
+    accelerator: Accelerator, title: str, summary: dict[str, Optional[float]], metrics: dict[str, Any]
+) -> None:
     for name, value in summary.items():
-        say(accelerator, title.format(name.replace("_", " ")), "n/a" if value is None else f"{value:.1f} %")
+        words = "n/a" if value is None else f"{value:.1f} %"
+        if measured := metrics_behind(name, metrics):
+            balanced = measured["mean_class_accuracy"]
+            words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
+        say(accelerator, title.format(name.replace("_", " ")), words)

@@ -53,7 +53,7 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     """
     if overwrite:
         return None
-    choice = "Choose another --output_dir, or give --overwrite_output_dir."
+    choice = "Choose another --output_dir, or delete this folder; fewshot.py also takes --overwrite_output_dir."
     found = [name for name in RUN_FILES if os.path.lexists(folder / name)]
     checkpoints = own_checkpoints(folder)
     foreign = [str(path.relative_to(folder)) for path in _foreign_checkpoints(folder)]

@@ -27,24 +27,24 @@ from .report.rows import best_learning_rate
 from .run import experiment_of
 from .run_folder import LOCK, RUN, claim, lock
 from .schema import read_result
+from .terminal import DIVERGED
 from .training.checkpoints import LATEST
 
 
-# Flags of fewshot.py that a sweep sets for each run, and the flag of sweep.py to use instead.
+# Flags of fewshot.py that a sweep decides for each run, and what to do instead.
 DECIDED = {
-    "protocol": "--protocol",
-    "dataset": "--datasets",
-    "method": "--methods",
-    "shots": "--shots",
-    "seed": "--seeds",
-    "learning_rate": "--learning_rate_factors",
-    "output_dir": "--output_dir",
-    "evaluate_on": None,
-    "resume_from_checkpoint": None,
-    "overwrite_output_dir": None,
+    "protocol": "give --protocol",
+    "dataset": "give --datasets",
+    "method": "give --methods",
+    "shots": "give --shots",
+    "seed": "give --seeds",
+    "learning_rate": "give --learning_rate_factors",
+    "output_dir": "give --output_dir",
+    "evaluate_on": "leave it out",
+    "resume_from_checkpoint": "leave it out",
+    "overwrite_output_dir": "to run again, delete the folders of the runs, or give another --output_dir",
 }
 LOG = "log.txt"
-NO_NUMBER = FloatingPointError.__name__  # the error of a run whose learning rate is too high
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ class Sweep:
         for given in self.flags:
             name = given.split("=")[0].removeprefix("--").replace("-", "_")
             if given.startswith("--") and name in DECIDED:
-                instead = f"give {DECIDED[name]}" if DECIDED[name] else "leave it out"
-                raise ValueError(f"A sweep sets --{name} for each run; {instead}.")
+                raise ValueError(f"A sweep decides --{name} for each run; {DECIDED[name]}.")
         for run in [*self.search_runs(), *self.runs({})]:
             run.arguments()
 
@@ -239,11 +238,11 @@ def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
         RuntimeError: if a run failed (see `run_all`), or if a search has no result.
     """
     with lock(sweep.output_dir):
-        run_all(sweep.search_runs(), command, jobs, "learning rates", tolerated=NO_NUMBER)
+        run_all(sweep.search_runs(), command, jobs, "learning rates", tolerated=DIVERGED)
         run_all(sweep.runs(sweep.chosen_learning_rates()), command, jobs, "runs")
 
 
-def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[str] = None) -> None:
+def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:
     """
     Run the experiments that have no result yet, each in its own process.
 
@@ -252,8 +251,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         command: the command that runs an experiment; the flags of the run are appended.
         jobs: number of processes at a time. They share the processor's cores.
         title: title of the progress bar.
-        tolerated: name of an exception as a traceback prints it. A run whose log ends with it has no result, but does
-            not count as failed.
+        tolerated: an exit code. A run that ends with it has no result, but does not count as failed.
 
     Raises:
         ValueError: if `jobs` is less than 1, or if the folder of a run is used by another process, holds files of
@@ -277,7 +275,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
 
         def ended(index: int, status: int) -> None:
             bar.update()
-            if status != 0 and not (tolerated and last_words(logs[index]).startswith(tolerated)):
+            if status not in (0, tolerated):
                 failed.append(f"{missing[index].folder}: {last_words(logs[index])}")
 
         run_each([[*command, *run.flags] for run in missing], logs, jobs, environment, ended)

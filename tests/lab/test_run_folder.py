@@ -7,12 +7,13 @@ import re
 import pytest
 
 from peft_mudpt.lab.run_folder import claim, drop_checkpoints, hold, lock
-from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_json, write_result
+from peft_mudpt.lab.schema import FIELDS, LATER, read_result, read_results, write_json, write_result
+from tests.lab.report.made_results import result
 
 
 IDENTITY = {"method": "mudpt", "seed": 1, "protocol": "few-shot"}
-ARGUMENTS = {"protocol": "few-shot", "objective": "cross_entropy"}
-RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"arguments": ARGUMENTS}
+RESULT = result(objective="cross_entropy")
+MISSING = object()
 
 
 def start(folder, identity=IDENTITY, overwrite=False):
@@ -38,6 +39,52 @@ def test_a_result_with_other_fields_is_not_written(tmp_path, result):
 def test_a_file_that_is_not_a_result_of_this_version_is_refused(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result.json .*(JSON|schema version (99|None))"):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("schema_version", *LATER)])
+@pytest.mark.parametrize("value", [[None], {"a": {"b": []}}, "a", float("nan"), MISSING])
+def test_a_field_with_an_unexpected_value_is_named_with_its_file(tmp_path, field, value):
+    content = {**RESULT, "schema_version": 1, field: value}
+    if value is MISSING:
+        del content[field]
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    if isinstance(value, str) and isinstance(RESULT[field], str):
+        return  # a text is expected
+    with pytest.raises(ValueError, match=f"result.json is damaged: {field} "):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["null", "[]", "1", '"a"', "", "[" * 100_000, '{"a":' * 100_000, "\x00", '{"schema_version": ' + "9" * 5000 + "}"],
+    ids=lambda content: content[:8],
+)
+def test_a_file_that_holds_no_object_is_named(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match="result.json is not "):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arguments": None},
+        {"method_kwargs": "{half"},
+        {"method_kwargs": "[" * 100_000},
+        {"seed": "one"},
+        {"train_dir": ["a"]},
+        {"shots": True},
+        {"metrics": {"test": {"accuracy": 1, "mean_class_accuracy": 1, "classes": {"cat": [1]}}}},
+        {"metrics": {"test": {"accuracy": None, "mean_class_accuracy": 1, "classes": {}}}},
+        {"nearest_words": [[]]},
+        {"summary": {"accuracy": float("inf")}},
+    ],
+    ids=str,
+)
+def test_a_damaged_part_of_a_field_is_found(tmp_path, changes):
+    write_result(tmp_path, result(**changes))
+    with pytest.raises(ValueError, match="result.json is damaged: "):
         read_result(tmp_path)
 
 

@@ -15,8 +15,10 @@ from peft_mudpt.lab.experiment import select
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.run import experiment_of
 from peft_mudpt.lab.run_folder import hold, lock
-from peft_mudpt.lab.schema import FIELDS, write_result
-from peft_mudpt.lab.sweep import NO_NUMBER, Run, Sweep, known_pictures, run_all, run_sweep
+from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.sweep import Run, Sweep, known_pictures, run_all, run_sweep
+from peft_mudpt.lab.terminal import DIVERGED
+from tests.lab.report.made_results import result
 from tests.lab.test_experiment import save_pictures
 
 
@@ -39,8 +41,7 @@ def finish(run: Run, accuracy=0.0, pictures=None) -> None:
     """Write the files of a finished run."""
     asked = what_was_asked(run.arguments())
     with hold(run.folder, asked if pictures is None else {**asked, "pictures": pictures}):
-        nothing = {name: None for name in FIELDS if name != "schema_version"}
-        write_result(run.folder, {**nothing, "arguments": asked, "summary": {"accuracy": accuracy}})
+        write_result(run.folder, {**result(accuracy=accuracy), "arguments": asked})
 
 
 def test_every_method_runs_with_every_number_of_shots_and_every_seed(tmp_path):
@@ -159,8 +160,8 @@ def test_a_failed_run_is_reported_with_its_error_after_the_others_have_finished(
 def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path, constant_pictures):
     plan = sweep(tmp_path / "lab", learning_rate_factors=[1.0, 3.0])
     finish(plan.search_runs()[0], accuracy=10.0)
-    command = stand_in(tmp_path, "raise FloatingPointError('The loss became nan')")
-    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=NO_NUMBER)
+    command = stand_in(tmp_path, f"sys.exit({DIVERGED})")
+    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=DIVERGED)
     assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.0025}
 
 
@@ -204,7 +205,7 @@ def test_a_log_that_was_there_before_is_kept(tmp_path):
     run.folder.mkdir(parents=True)
     (run.folder / "log.txt").write_text("my notes\nFloatingPointError\n")
     with pytest.raises(RuntimeError, match="empty log"):  # an old error does not explain a new one
-        run_all([run], stand_in(tmp_path, "sys.exit(1)"), jobs=1, title="runs", tolerated=NO_NUMBER)
+        run_all([run], stand_in(tmp_path, "sys.exit(1)"), jobs=1, title="runs")
     assert (run.folder / "log.txt").read_text().startswith("my notes\n")
 
 
@@ -232,8 +233,8 @@ def test_fewer_jobs_than_one_are_refused(tmp_path):
 def test_a_diverging_run_fails_only_if_its_error_is_not_tolerated(tmp_path):
     command = [sys.executable, str(Path(__file__).parents[2] / "examples" / "fewshot.py")]
     plan = sweep(tmp_path / "lab", shots=[1], learning_rate_factors=[1e23, 2e23], flags=["--max_train_steps", "10"])
-    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=NO_NUMBER)
-    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: "):
+    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=DIVERGED)
+    with pytest.raises(RuntimeError, match="runs failed(.|\n)*fewshot.py: error: The loss became "):
         run_all(plan.search_runs()[:1], command, jobs=1, title="runs")
 
 
