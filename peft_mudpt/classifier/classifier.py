@@ -270,7 +270,7 @@ class MuDPTClassifier(torch.nn.Module):
         kind, device = (num_text_tokens(self.model), takes_masks(self.model)), self.model.device
         groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self.class_names)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
         self._layouts[kind] = groups

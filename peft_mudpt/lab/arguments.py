@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 from .. import demo
 from .backbone import BackboneOptions
+from .data.catalogue import refuse_test_only
 from .data.options import DataOptions
 from .flags import Options, at_least, flag
 from .methods import MethodOptions, find_method
@@ -74,14 +75,12 @@ class Arguments(OutputOptions, TrainingOptions, ProtocolOptions, DataOptions, Me
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} name two data sets; give only one.")
         self._check_output_dir()
-        if self.test_dir is not None and self.train_dir == self.test_dir:
-            raise ValueError(f"--test_dir {self.test_dir} equals --train_dir; give other pictures for testing.")
-        if self.test_dir is not None and self.train_dir is None:
-            raise ValueError("--test_dir needs --train_dir; give both.")
         if self.coop_root is not None and not Path(self.coop_root).is_dir():
             raise ValueError(f"--coop_root {self.coop_root} is not a folder.")
         if not given and self.dataset in demo.STYLES and self.coop_root is not None and not transfer:
             raise ValueError("--coop_root needs --dataset: give the name of one of the data sets in that folder.")
+        if not given:
+            refuse_test_only(self.dataset)
         target_names(self, self)
 
     def _check_output_dir(self) -> None:

@@ -57,8 +57,9 @@ def select(experiment: Experiment) -> Selection:
         ValueError: if the data cannot be used.
     """
     data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
-    drawn = draw(data, experiment.protocol.shots, experiment.protocol.seed)
-    return Selection(data, drawn, lay_out(experiment.protocol, data, drawn))
+    protocol = experiment.protocol
+    drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on)
+    return Selection(data, drawn, lay_out(protocol, data, drawn))
 
 
 def prepare(

@@ -155,7 +155,10 @@ def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
         tests["test" if options.protocol == "few-shot" else data.name] = TestSet(drawn.test, names, data.template)
     if options.evaluate_on == "validation":
         if len(validation) == 0:
-            raise ValueError(f"{data.name} has no pictures left for validation; lower --shots {options.shots}.")
+            raise ValueError(
+                f"No class of {data.name} has pictures for validation: a class needs at least two besides the test "
+                "pictures. Add pictures, or choose the options without a search."
+            )
         return Task(train, validation, names, {"validation": TestSet(validation, names, data.template)})
     for name in target_names(options, data.origin):
         if name in tests:

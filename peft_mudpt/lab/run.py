@@ -184,8 +184,6 @@ def _say_plan(plan: Plan) -> None:
         say(plan.accelerator, name, value)
     for remark in plan.selection.drawn.remarks:
         say(plan.accelerator, "note", remark)
-    if not plan.task.tests:
-        say(plan.accelerator, "note", "no picture is left to test on: lower --shots")
     _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot), plan.zero_shot)
 
 

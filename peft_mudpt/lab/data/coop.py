@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Optional
 
 from .catalogue import CATALOGUE, CLASS_NAMES_FILE, DataSet
 from .few_shot_data import FewShotData, dataset_of_files
+from .files import list_pictures
 from .options import DataOptions
 
 
@@ -110,28 +111,9 @@ def _read_class_folders(data_set: DataSet, folder: Path, images: Path) -> dict[s
                 raise ValueError(
                     f"{folder / CLASS_NAMES_FILE} has no name for the class folder {images / subfolder / str(key)}."
                 )
-            pictures = list_pictures(images / subfolder / str(key))
+            pictures, _ = list_pictures(images / subfolder / str(key))
             splits[split] += [(str(path.relative_to(images)), label, names[key]) for path in pictures]
     return splits
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """
-    List the picture files of a folder: those whose suffix, in upper or lower case, Pillow knows as a format. Hidden
-    files are skipped. No file is opened.
-
-    Args:
-        folder: an existing folder. Its subfolders are not searched.
-
-    Returns:
-        The paths, sorted.
-    """
-    from PIL import Image
-
-    suffixes = Image.registered_extensions()
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
 
 
 def _refuse_missing(images: Path, paths: Sequence[str], name: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
+from .class_names import normalized
 from .options import DataOptions
 
 
@@ -29,6 +31,12 @@ class FewShotData:
         test: the test pictures; None if a part of `train` must be held out.
         may_be_cropped: True if a part of a picture still shows its class, so that training may use random crops.
         origin: the options from which this data set was loaded. None is replaced by `DataOptions(dataset=name)`.
+        groups: the number of the group of each training picture. If pictures are held out, those of one group are not
+            separated. None: each picture is a group by itself.
+        remarks: notes for the user about the data set, such as files that were left aside.
+
+    Raises:
+        ValueError: if `groups` does not hold a number for each training picture.
     """
 
     name: str
@@ -39,10 +47,15 @@ class FewShotData:
     test: Optional[Dataset] = None
     may_be_cropped: bool = True
     origin: Optional[DataOptions] = None
+    groups: Optional[Sequence[int]] = None
+    remarks: Sequence[str] = ()
 
     def __post_init__(self):
         if self.origin is None:  # two data sets of other names are two experiments
             object.__setattr__(self, "origin", DataOptions(dataset=self.name))
+        object.__setattr__(self, "class_names", [normalized(name) for name in self.class_names])
+        if self.groups is not None and len(self.groups) != len(self.train):
+            raise ValueError(f"{len(self.groups)} groups for {len(self.train)} training pictures; give one for each.")
 
 
 def dataset_of_files(paths: list[str], labels: list[int], items: list[str]) -> Dataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from ... import demo
+from .catalogue import refuse_test_only
 from .coop import load_coop
 from .embedded import load_embedded
 from .few_shot_data import FewShotData
@@ -29,13 +30,16 @@ def load_data(options: DataOptions) -> FewShotData:
         ValueError: if the data set is missing, malformed, or has fewer than two classes.
     """
     if options.train_dir is not None:
-        data = load_folders(options.train_dir, options.test_dir)
+        data = load_folders(options.train_dir, options.test_dir, options.class_names, options.split)
     elif options.dataset_name is not None:
         data = load_from_hub(
             options.dataset_name, options.dataset_config_name, options.image_column, options.label_column
         )
     else:
+        refuse_test_only(options.dataset)
         data = load_named(options.dataset, options.coop_root)
+    if data.train is None:
+        raise ValueError(f"{data.name} has no training pictures; its training split is empty.")
     if len(data.class_names) < 2:
         raise ValueError(f"Classification needs at least two classes; {data.name} has {data.class_names}.")
     return replace(data, origin=options)

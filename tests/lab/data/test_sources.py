@@ -1,5 +1,6 @@
 """Loading pictures from folders, the Hub and the embedded world, and drawing from them."""
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ from peft_mudpt.lab.data.sources import DataOptions, load_data
 
 
 def save_pictures(folder, classes):
-    """Save the given number of pictures in each class folder, each with its own gray level."""
+    """Save the given number of pictures in each class folder, each with its own color."""
     for name, number in classes.items():
         (folder / name).mkdir(parents=True)
         for i in range(number):
-            images.new("RGB", (4, 4), (i, i, i)).save(folder / name / f"{i}.png")
+            color = (i, *hashlib.sha256(f"{folder.name}/{name}".encode()).digest()[:2])
+            images.new("RGB", (4, 4), color).save(folder / name / f"{i}.png")
     return str(folder)
 
 
