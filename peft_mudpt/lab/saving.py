@@ -57,7 +57,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
     return (folder / weights).stat().st_size
 
 
-def save_folded(model: PeftModel, source: str | os.PathLike, folder: Path) -> int:
+def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:
     """
     Fold the active adapter of a model in place, and save it. If a run has trained the adapter, its model card and its
     `result.json` are copied, because they still describe the adapter.
@@ -73,6 +73,7 @@ def save_folded(model: PeftModel, source: str | os.PathLike, folder: Path) -> in
     Raises:
         ValueError: if the adapter cannot be folded (see `fold_adapter`). No file is written then.
     """
+    folder = Path(folder)
     fold_adapter(model)
     described = [file for name in (RESULT, CARD) if (file := find_file(source, name)) is not None]
     model.save_pretrained(folder)
