@@ -39,6 +39,7 @@ def main() -> None:
     import torch
 
     from peft_mudpt.lab.predicting import classify_files, load_classifier, split_names
+    from peft_mudpt.lab.terminal import printable
 
     class_names = split_names(arguments.classes)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
@@ -46,11 +47,11 @@ def main() -> None:
     unreadable = []
     for file, best in classify_files(classifier, arguments.images, arguments.top, BATCH_SIZE):
         if isinstance(best, ValueError):
-            unreadable.append(str(best))
+            unreadable.append(printable(str(best)))
             continue
-        print(file)
+        print(printable(file))
         for name, probability in best:
-            print(f"  {100 * probability:5.1f} %  {name}")
+            print(f"  {100 * probability:5.1f} %  {printable(name)}")
     if unreadable:
         print(f"{len(unreadable)} of {len(arguments.images)} pictures have no answer:", file=sys.stderr)
         print(*unreadable, sep="\n", file=sys.stderr)

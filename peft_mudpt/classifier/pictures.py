@@ -25,9 +25,7 @@ PICTURE_RULE = (
     "16 bits to 8 bits: the brightest pixel decides whether they have 8, 10, 12, 14 or 16 bits. Scale floating point "
     "values from 0..1 to 0..255. Lay transparent parts on white. Convert the picture to RGB."
 )
-LARGEST_RATIO = (
-    100  # image processors enlarge the shorter side before they crop, so a longer strip would fill the memory
-)
+LARGEST_RATIO = 100  # of the sides: image processors enlarge the shorter one before they crop, which takes memory
 DEPTHS = (8, 10, 12, 14, 16)  # bits per gray value that cameras and scanners have
 TIFF_WHITE = 262  # the tag that says whether the gray value 0 is white or black
 HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")

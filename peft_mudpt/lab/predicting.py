@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from ..rules import check_template
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
-from .schema import RESULT, read_result
+from .schema import RESULT, read_json, read_result
 
 
 def load_classifier(
@@ -162,8 +161,10 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
     if model_name_or_path is None:
-        run = folder / RUN  # has the whole path of a local CLIP; the result has not, because it may be uploaded
-        arguments = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else read_result(folder)["arguments"]
+        run = (
+            folder / RUN
+        )  # has the whole path of a local CLIP; the result has its name only, because it may be uploaded
+        arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path = arguments["model_name_or_path"]
     name = BackboneOptions(model_name_or_path).clip()
     _refuse_missing_clip(name)
