@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Optional
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from .arguments import Arguments
 from .data.fingerprints import fingerprint
@@ -18,6 +17,7 @@ from .data.folders import folder_name
 from .data.options import DataOptions
 from .data.sources import load_data
 from .experiment import select
+from .flags import parse_flags
 from .identity import PICTURES, pictures_of
 from .methods import find_method
 from .plan import Experiment
@@ -62,7 +62,7 @@ class Run:
 
     def arguments(self) -> Arguments:
         """Parse and check the flags of the run."""
-        return HfArgumentParser(Arguments, allow_abbrev=False).parse_args_into_dataclasses(self.flags)[0]
+        return parse_flags(Arguments, self.flags)
 
     def is_finished(self, pictures: Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]) -> bool:
         """

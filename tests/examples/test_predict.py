@@ -21,6 +21,7 @@ from tests.lab.test_stages import experiment
 
 CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
 SCRIPT = Path(__file__).parents[2] / "examples" / "predict.py"
+EARLIER = Path(__file__).parents[1] / "earlier"
 
 
 def load_script():
@@ -165,6 +166,16 @@ class TestProbabilities:
         (moved / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/gone/clip"}))
         printed = predict(moved, pictures[0], "--model_name_or_path", demo.MODEL_PATH)
         assert_same(printed[str(pictures[0])], expected(moved, Image.open(pictures[0]), CLASS_NAMES, "{}."))
+
+    def test_lora_takes_its_classes_from_result_json(self, predict, pictures, tmp_path):
+        config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+        save_adapter(tmp_path, config)
+        result = json.loads((EARLIER / "lora" / "result.json").read_text(encoding="utf-8"))
+        result |= {"class_names": CLASS_NAMES, "template_after_prompts": "a photo of a {}."}
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        printed = predict(tmp_path, pictures[0])
+        wanted = expected(tmp_path, Image.open(pictures[0]), CLASS_NAMES, "a photo of a {}.")
+        assert_same(printed[str(pictures[0])], wanted)
 
 
 class TestMistakes:
