@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import open_picture, pixel_values
@@ -130,17 +131,17 @@ def classify_files(
         error that names it.
     """
     for start in range(0, len(files), batch_size):
-        read = [(file, _read(file, classifier)) for file in files[start : start + batch_size]]
+        read = [(file, _read(file, classifier.image_processor)) for file in files[start : start + batch_size]]
         pixels = [found for _, found in read if isinstance(found, torch.Tensor)]
         answers = iter(classifier.top_k(torch.stack(pixels), k, batch_size) if pixels else ())
         for file, found in read:
             yield file, found if isinstance(found, ValueError) else next(answers)
 
 
-def _read(file: str | os.PathLike, classifier: PictureClassifier) -> torch.Tensor | ValueError:
+def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch.Tensor | ValueError:
     """The pixel values (3, H, W) of a picture, or the error if it cannot be read."""
     try:
-        return pixel_values(open_picture(file), classifier.image_processor)
+        return pixel_values(open_picture(file), image_processor)
     except ValueError as error:
         return error
 
