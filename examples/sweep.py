@@ -63,6 +63,8 @@ def main() -> None:
         learning_rate_factors=values("learning_rate_factors", float),
         flags=flags,
     )
+    for remark in sweep.check_search():
+        print(f"note: {remark}")
     command = [sys.executable, str(Path(__file__).with_name("fewshot.py"))]
     run_all(sweep.search_runs(), command, arguments.jobs, "learning rates", tolerated=NO_NUMBER)
     run_all(sweep.runs(sweep.chosen_learning_rates()), command, arguments.jobs, "runs")

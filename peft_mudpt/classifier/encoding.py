@@ -61,8 +61,9 @@ def lay_out_classes(
         label = lengths.index(max(lengths))
         name = f" ({short_repr(class_names[label])})" if class_names else ""
         raise ValueError(
-            f"The text of class {label}{name} has {max(lengths)} tokens, which with {table - room} prompt tokens is more than the {table} positions of the text tower. Shorten it to {room} "
-            "tokens, including those that the tokenizer adds (and one token of padding, if there is padding)."
+            f"The text of class {label}{name} has {max(lengths)} tokens, which with {table - room} prompt tokens is "
+            f"more than the {table} positions of the text tower. Shorten it to {room} tokens, including those that "
+            "the tokenizer adds (and one token of padding, if there is padding)."
         )
     if class_batch_size is None:
         class_batch_size = _classes_per_group(tower.config, words, kind.like(tower).dtype)

@@ -15,9 +15,13 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from .arguments import Arguments
+from .data.draws import draw
 from .data.folders import folder_name
+from .data.options import DataOptions
+from .data.sources import load_data
 from .identity import what_was_asked
 from .methods import find_method
+from .protocols import ProtocolOptions, lay_out
 from .report.rows import best_learning_rate
 from .run_folder import claim
 from .schema import read_result
@@ -134,6 +138,27 @@ class Sweep:
             for group in self._groups()
             for rate in self._learning_rates(group[2])
         ]
+
+    def check_search(self) -> list[str]:
+        """
+        Draw the pictures of the search, so that unusable data stop the sweep before a run starts.
+
+        Returns:
+            Remarks about these pictures, such as classes without validation pictures; empty without a search.
+
+        Raises:
+            ValueError: if a data set cannot be loaded, or if none of its classes has validation pictures.
+        """
+        asked = [run.arguments() for run in self.search_runs()]
+        tasks = dict.fromkeys((options.part(DataOptions), options.part(ProtocolOptions)) for options in asked)
+        loaded = {options: load_data(options) for options, _ in tasks}
+        remarks: dict[str, None] = {}
+        for options, protocol in tasks:
+            data = loaded[options]
+            drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on)
+            lay_out(protocol, data, drawn)
+            remarks.update(dict.fromkeys(f"{data.name}: {remark}" for remark in drawn.remarks))
+        return list(remarks)
 
     def runs(self, learning_rates: dict[tuple, float]) -> list[Run]:
         """

@@ -171,7 +171,10 @@ def test_validation_reads_no_test_picture(tmp_path, pictures):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_corrupt_picture_stops_the_run_before_it_writes(tmp_path, split):
-    fields = {"train_dir": save_pictures(tmp_path / "train", 2), "test_dir": save_pictures(tmp_path / "test", 1, seed=4)}
+    fields = {
+        "train_dir": save_pictures(tmp_path / "train", 2),
+        "test_dir": save_pictures(tmp_path / "test", 1, seed=4),
+    }
     (tmp_path / split / "hollow_blue_heart" / "0.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match="hollow_blue_heart/0.png cannot be read"):
         run(ask(tmp_path, fields))
