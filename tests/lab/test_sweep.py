@@ -9,6 +9,7 @@ from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.run_folder import hold
 from peft_mudpt.lab.schema import FIELDS, write_result
 from peft_mudpt.lab.sweep import NO_NUMBER, Run, Sweep, run_all
+from tests.lab.data.test_folders import save_pictures
 
 
 def sweep(folder, **fields) -> Sweep:
@@ -92,6 +93,21 @@ def test_the_learning_rate_with_the_best_validation_accuracy_is_used_throughout(
     for run, accuracy in zip(plan.search_runs(), accuracies):
         finish(run, accuracy)
     assert set(asked(plan.runs(plan.chosen_learning_rates()), "learning_rate")) == {(chosen,)}
+
+
+def test_a_search_without_validation_pictures_is_refused_before_a_run_starts(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 1, "dog": 1})
+    with pytest.raises(ValueError, match="pictures .*validation"):
+        sweep(tmp_path, flags=["--train_dir", folder], learning_rate_factors=[1.0, 3.0]).check_search()
+
+
+def test_the_remarks_of_a_search_name_classes_without_validation_pictures_once(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"ant": 10, "bee": 10, "cat": 1, "dog": 10})
+    fields = {"protocols": ["few-shot", "base-to-new"], "methods": ["coop", "mudpt"], "flags": ["--train_dir", folder]}
+    remarks = sweep(tmp_path, learning_rate_factors=[1.0, 3.0], **fields).check_search()
+    assert sum("validate" in remark for remark in remarks) == 1
+    assert any("validate" in remark and remark.endswith(": cat") for remark in remarks)
+    assert sweep(tmp_path, **fields).check_search() == []
 
 
 def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):

@@ -1,10 +1,16 @@
 """Drawing training, validation and test pictures from a data set."""
 
+import dataclasses
+import shutil
 from collections import Counter
 
+import pytest
+
 from peft_mudpt.lab.data.draws import draw, subset
+from peft_mudpt.lab.data.embedded import load_embedded
+from peft_mudpt.lab.data.fingerprints import fingerprint
 from peft_mudpt.lab.data.options import DataOptions
-from peft_mudpt.lab.data.sources import load_data
+from peft_mudpt.lab.data.sources import load_data, load_folders
 from tests.lab.data.test_folders import save_pictures
 
 
@@ -50,3 +56,57 @@ def test_the_labels_of_a_subset_are_positions_in_its_list_of_classes(tmp_path):
     data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"ant": 1, "cat": 2, "dog": 1})))
     part = subset(data.train, [1, 2])
     assert part["label"][:] == [0, 0, 1] and part["item"][:] == ["cat/0.png", "cat/1.png", "dog/0.png"]
+
+
+def test_a_search_holds_validation_pictures_back_before_the_shots_are_drawn(tmp_path):
+    data = load_folders(save_pictures(tmp_path / "pictures", {"ant": 2, "bee": 10, "cat": 22, "dog": 1}))
+    drawn = draw(data, shots=16, seed=1, evaluate_on="validation")
+    assert Counter(drawn.validation["label"][:]) == {0: 1, 1: 2, 2: 4}  # of 2, 7, 16
+    assert Counter(drawn.train["label"][:]) == {0: 1, 1: 5, 2: 12, 3: 1}
+    tested = draw(data, shots=16, seed=1).test["item"][:]
+    assert tested == drawn.test["item"][:]
+    assert len({*drawn.train["item"][:], *drawn.validation["item"][:], *tested}) == 1 + 1 + 10 + 22 + 1
+    assert any("validate" in remark and remark.endswith(": dog") for remark in drawn.remarks)
+
+
+def test_the_run_after_a_search_trains_on_all_shots(tmp_path):
+    data = load_folders(save_pictures(tmp_path / "pictures", {"cat": 22, "dog": 22}))
+    assert Counter(draw(data, shots=16, seed=1).train["label"][:]) == {0: 16, 1: 16}
+
+
+def test_a_search_uses_the_validation_split_if_there_is_one():
+    data = load_embedded("plain")
+    searched, tested = (draw(data, 4, 1, evaluate_on) for evaluate_on in ("validation", "test"))
+    assert searched.train["item"][:] == tested.train["item"][:]
+    assert searched.validation["item"][:] == tested.validation["item"][:]
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_copies_of_a_picture_stay_on_one_side(tmp_path, copies, evaluate_on):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 9, "dog": 9})
+    for i in range(3):
+        for k in range(1, copies):
+            shutil.copy(f"{folder}/cat/{i}.png", f"{folder}/cat/copy{k} of {i}.png")
+    data = load_folders(folder)
+    assert any(f"{3 * copies} equal files" in remark for remark in data.remarks)
+    for seed in range(3):
+        drawn = draw(data, 4, seed, evaluate_on)
+        contents = [{fingerprint(example) for example in part} for part in (drawn.train, drawn.validation, drawn.test)]
+        assert all(contents) and sum(map(len, contents)) == len(set().union(*contents))
+
+
+def test_without_a_picture_to_test_on_the_advice_is_not_about_shots(tmp_path):
+    data = load_folders(save_pictures(tmp_path / "pictures", {"cat": 3, "dog": 3}))
+    (remark,) = draw(data, shots=1, seed=1).remarks
+    assert "--shots" not in remark and "--test_dir" in remark and remark.endswith(": cat, dog")
+
+
+def test_names_that_differ_only_in_case_are_one_text(tmp_path):
+    data = load_folders(save_pictures(tmp_path / "p", {"Cat": 1, "cat": 1, "dog": 1}))
+    assert any("share" in remark and remark.endswith(": Cat, cat") for remark in draw(data, 1, 1).remarks)
+
+
+def test_the_remarks_of_the_data_come_first(tmp_path):
+    data = dataclasses.replace(load_folders(save_pictures(tmp_path / "p", {"cat": 4, "dog": 4})), remarks=["a note"])
+    assert draw(data, 3, 1).remarks == ["a note"]

@@ -1,19 +1,21 @@
 """Loading pictures from class folders."""
 
 import hashlib
+import shutil
+import unicodedata
 
 import pytest
 from PIL import Image as images
 
 from peft_mudpt.lab.data.loading import picture
 from peft_mudpt.lab.data.options import DataOptions
-from peft_mudpt.lab.data.sources import load_data
+from peft_mudpt.lab.data.sources import load_data, load_folders
 
 
 def save_pictures(folder, classes):
     """Save the given number of pictures in each class folder, each with its own color."""
     for name, number in classes.items():
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(number):
             color = (i, *hashlib.sha256(f"{folder.name}/{name}".encode()).digest()[:2])
             images.new("RGB", (4, 4), color).save(folder / name / f"{i}.png")
@@ -85,3 +87,91 @@ def test_a_truncated_picture_is_named(tmp_path):
     train = load_data(DataOptions(train_dir=folder)).train
     with pytest.raises(ValueError, match="cat/0.jpg cannot be read"):
         picture(train[train["item"][:].index("cat/0.jpg")])
+
+
+def test_pictures_of_subfolders_belong_to_the_class_folder(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat/indoors": 2, "cat": 1, "dog": 1})
+    data = load_folders(folder)
+    assert data.train["item"][:] == ["cat/0.png", "cat/indoors/0.png", "cat/indoors/1.png", "dog/0.png"]
+    assert data.train["label"][:] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("Training", "validation", "TEST")])
+def test_folders_of_splits_are_not_taken_for_classes(tmp_path, splits):
+    folder = save_pictures(
+        tmp_path / "pictures", {f"{split}/{name}": 1 for split in splits for name in ("cat", "dog")}
+    )
+    with pytest.raises(ValueError, match="splits.*--train_dir.*--test_dir"):
+        load_folders(folder)
+
+
+def test_one_remark_counts_the_files_that_are_left_aside(tmp_path):
+    train = save_pictures(tmp_path / "train", {"cat": 1, "dog": 1})
+    test = save_pictures(tmp_path / "test", {"cat": 1})
+    for path in (
+        "train/cat/1.xyz",
+        "train/dog/in/2.XYZ",
+        "test/cat/3.xyz",
+        "train/dog/4",
+        "train/5.png",
+        "train/6.csv",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    inside, beside = load_folders(train, test, split=None).remarks
+    assert inside.endswith(": 3 .xyz, 1 without a suffix (add one, such as .jpg)")
+    assert "beside" in beside and beside.endswith(": 1 .png, 1 .csv")
+
+
+def test_an_empty_class_folder_is_refused_with_what_it_holds(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 1, "dog": 0})
+    for i in range(3):
+        (tmp_path / "pictures" / "dog" / f"{i}.xyz").touch()
+    with pytest.raises(ValueError, match=r"dog holds no picture, but 3 \.xyz"):
+        load_folders(folder)
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    train = save_pictures(tmp_path / "train", {composed: 1, decomposed: 2, "dog": 1})
+    data = load_folders(train, save_pictures(tmp_path / "test", {decomposed: 2}))
+    assert data.class_names == [composed, "dog"] and data.train["label"][:] == [0, 0, 0, 1]
+    assert data.test["label"][:] == [0, 0]
+    assert any("one class" in remark and remark.endswith(f": {composed}") for remark in data.remarks)
+
+
+def test_a_file_gives_names_to_classes_and_a_remark_lists_the_others(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"001.Black_footed": 1, "big_dog": 1})
+    (tmp_path / "pictures" / "names.txt").write_text("001.Black_footed = black-footed albatross\n")
+    options = DataOptions(train_dir=folder, class_names=f"{folder}/names.txt")
+    data = load_data(options)
+    assert data.class_names == ["black-footed albatross", "big dog"] and data.origin == options
+    assert [remark.split(": ")[1] for remark in data.remarks] == ["big_dog"]
+
+
+def test_a_file_fixes_the_splits(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 3, "dog": 3})
+    parts = ("train", "validation", "test")
+    rows = [f"{name}/{i}.png,{part}" for name in ("cat", "dog") for i, part in enumerate(parts)]
+    (tmp_path / "split.csv").write_text("\n".join(["file,split", *rows]))
+    data = load_data(DataOptions(train_dir=folder, split=str(tmp_path / "split.csv")))
+    for i, part in enumerate(parts):
+        assert getattr(data, part)["item"][:] == [f"cat/{i}.png", f"dog/{i}.png"]
+    with pytest.raises(ValueError, match="--split .*--test_dir"):
+        load_folders(folder, save_pictures(tmp_path / "test", {"cat": 1}), split=tmp_path / "split.csv")
+
+
+def test_a_class_without_training_pictures_is_refused(tmp_path):
+    train, test = (save_pictures(tmp_path / name, {"cat": 2, "dog": 2}) for name in ("train", "test"))
+    for i in range(2):
+        shutil.copy(f"{train}/dog/{i}.png", f"{test}/dog/{i}.png")
+    with pytest.raises(ValueError, match="dog.*test"):
+        load_folders(train, test)
+
+
+def test_damaged_and_empty_pictures_do_not_stop_the_loading(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 2, "dog": 2})
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name / "empty.jpg").touch()
+    data = load_folders(folder)
+    assert len(data.train) == 6 and len(set(data.groups)) == 6 and not data.remarks
