@@ -21,7 +21,7 @@ DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, Traini
 # These change how the work is divided, but not the result.
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
 OBJECTIVE = "objective"  # no flag: the method's record names it
-PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
+PATHS = ("model_name_or_path", "train_dir", "test_dir", "class_names", "split", "coop_root")
 
 
 def what_was_asked(*groups: Options) -> dict[str, Any]:

@@ -45,10 +45,11 @@ def test_links_to_folders_are_followed_once_and_never_upwards(tmp_path):
 def test_what_is_no_regular_file_is_not_taken_for_a_picture(tmp_path):
     touch(tmp_path, "1.jpg")
     (tmp_path / "2.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     os.mkfifo(tmp_path / "3.jpg")
     assert listed(tmp_path) == ["1.jpg"]
     left_aside = describe_left_aside(list_pictures(tmp_path)[1])
-    assert "1 that are links" in left_aside and "1 that are no regular files" in left_aside
+    assert "2 that are links" in left_aside and "1 that are no regular files" in left_aside
 
 
 def test_a_path_that_is_not_utf_8_is_refused_by_name(tmp_path):

@@ -108,19 +108,14 @@ def test_folders_of_splits_are_not_taken_for_classes(tmp_path, splits):
 def test_one_remark_counts_the_files_that_are_left_aside(tmp_path):
     train = save_pictures(tmp_path / "train", {"cat": 1, "dog": 1})
     test = save_pictures(tmp_path / "test", {"cat": 1})
-    for path in (
-        "train/cat/1.xyz",
-        "train/dog/in/2.XYZ",
-        "test/cat/3.xyz",
-        "train/dog/4",
-        "train/5.png",
-        "train/6.csv",
-    ):
+    others = ("train/cat/1.xyz", "train/dog/in/2.XYZ", "test/cat/3.xyz", "train/dog/4", "train/5.png", "train/6.csv")
+    for path in others:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    inside, beside = load_folders(train, test, split=None).remarks
+    (tmp_path / "train" / "loop").symlink_to(tmp_path / "train" / "loop")
+    inside, beside = load_folders(train, test).remarks
     assert inside.endswith(": 3 .xyz, 1 without a suffix (add one, such as .jpg)")
-    assert "beside" in beside and beside.endswith(": 1 .png, 1 .csv")
+    assert "beside" in beside and beside.endswith(": 1 .png, 1 .csv, 1 that are links to nothing")
 
 
 def test_an_empty_class_folder_is_refused_with_what_it_holds(tmp_path):
