@@ -156,8 +156,8 @@ def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
     if options.evaluate_on == "validation":
         if len(validation) == 0:
             raise ValueError(
-                f"No training class of {data.name} has pictures for validation: a class needs at least two besides its "
-                "test pictures. Add pictures, or use the defaults without a search (sweep.py --learning_rate_factors 1)."
+                f"No training class of {data.name} has pictures for validation, because none has two pictures besides "
+                "its test pictures. Add pictures, or do not search (--learning_rate_factors 1)."
             )
         return Task(train, validation, names, {"validation": TestSet(validation, names, data.template)})
     for name in target_names(options, data.origin):
@@ -196,3 +196,29 @@ def summarize(
     targets = [accuracy for name, accuracy in accuracies.items() if name in names]
     source = next((accuracy for name, accuracy in accuracies.items() if name not in names), None)
     return {"source": source, "mean_of_targets": None if None in targets else statistics.mean(targets)}
+
+
+def metrics_behind(name: str, metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> Optional[Mapping[str, Any]]:
+    """
+    Find the test set on which a number of a summary was measured.
+
+    Args:
+        name: the name of the number (see `summarize`).
+        metrics: metrics by test set, as for `summarize`.
+
+    Returns:
+        The metrics of that test set; None if the number is a mean over test sets, or was not measured.
+    """
+    if name in ("accuracy", "source"):
+        return next(iter(metrics.values()), None)
+    return metrics.get(name)
+
+
+def number_of_pictures(metrics: Mapping[str, Any]) -> int:
+    """
+    Count the pictures of a test set.
+
+    Args:
+        metrics: the metrics of the test set (see `evaluation.evaluate`).
+    """
+    return sum(seen for _, seen in metrics["classes"].values())

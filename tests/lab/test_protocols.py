@@ -88,7 +88,7 @@ def test_repeated_missing_or_source_targets_are_refused(data, targets, message):
 
 def test_a_search_without_validation_pictures_is_refused(tmp_path):
     folders = load_folders(save_pictures(tmp_path / "pictures", {"cat": 1, "dog": 1}))
-    with pytest.raises(ValueError, match="pictures .*validation.*at least two"):
+    with pytest.raises(ValueError, match="pictures .*validation.*two pictures"):
         options = ProtocolOptions(shots=1, evaluate_on="validation")
         lay_out(options, folders, draw(folders, options.shots, options.seed, options.evaluate_on))
 

@@ -1,5 +1,7 @@
 """Loading data sets of the Hub."""
 
+from dataclasses import replace
+
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as images
@@ -28,6 +30,12 @@ def test_a_hub_data_set_brings_its_class_names_and_splits(monkeypatch):
     assert (len(data.train), len(data.validation), len(data.test)) == (4, 2, 3)
     assert data.test["item"][:] == ["test[0]", "test[1]", "test[2]"] and data.test["label"][:] == [0, 1, 0]
     assert picture(data.train[3]).getpixel((0, 0)) == (3, 3, 3)
+
+
+def test_a_data_set_in_a_folder_is_named_after_it_without_its_path(monkeypatch, tmp_path):
+    (tmp_path / "pets").mkdir()
+    options = replace(hub(monkeypatch, train=examples(4)), dataset_name=str(tmp_path / "pets"))
+    assert load_data(options).name == "pets"
 
 
 def test_columns_of_a_hub_data_set_may_have_other_names(monkeypatch):
