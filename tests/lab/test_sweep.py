@@ -200,7 +200,8 @@ def test_a_finished_run_whose_pictures_changed_since_is_not_taken_for_this_run(t
     experiment = experiment_of(runs[0].arguments())
     finish(runs[0], pictures=select(experiment).fingerprints)
     assert [run.is_finished(known_pictures()) for run in runs] == [True, False, False, False]
-    (pictures / "hollow_blue_heart" / "2.png").write_bytes((pictures / "filled_red_star" / "2.png").read_bytes())
+    replaced = pictures / "hollow_blue_heart" / "2.png"
+    replaced.write_bytes(replaced.read_bytes() + b"\0")
     with pytest.raises(ValueError, match="pictures: 1 replaced .hollow_blue_heart/2.png"):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
     assert not (tmp_path / "notes").exists()
