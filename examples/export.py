@@ -16,9 +16,9 @@ FORMATS = {".onnx": "onnx", ".pt2": "torch_export", "": "folded"}
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
+    parser.add_argument("adapter", metavar="ADAPTER", help="A folder that fewshot.py wrote, or a Hub id.")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="A .onnx file, a .pt2 file or a new folder.")
-    parser.add_argument("--classes", help="Comma-separated names. Default: those the adapter was trained on.")
+    parser.add_argument("--classes", help="Names, as for predict.py. Default: those the adapter was trained on.")
     parser.add_argument("--template", help="Text of a class, as for predict.py. Default: the adapter's.")
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
     return parser.parse_args()

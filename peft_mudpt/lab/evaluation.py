@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .backbone import Backbone
-from .data.loading import PixelCollator, TestPictures
+from .data.loading import TestPictures
 from .protocols import Task
 
 
@@ -48,8 +48,8 @@ def evaluate_task(
         if not names_new_classes and test.class_names != task.class_names:
             metrics[name] = None
             continue
-        collator = PixelCollator(backbone.image_processor)
-        loader = DataLoader(TestPictures(test.pictures), batch_size, collate_fn=collator, num_workers=num_workers)
+        pictures = TestPictures(test.pictures, backbone.image_processor)
+        loader = DataLoader(pictures, batch_size, num_workers=num_workers)
         classifier = backbone.classifier(model, test.class_names, template or test.template)
         items = test.pictures["item"][:]
         metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
