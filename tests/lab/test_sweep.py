@@ -182,7 +182,7 @@ def test_a_finished_run_whose_pictures_changed_since_is_not_taken_for_this_run(t
     finish(runs[0], pictures=select(experiment).fingerprints)
     assert [run.is_finished(known_pictures()) for run in runs] == [True, False, False, False]
     (pictures / "hollow_blue_heart" / "2.png").write_bytes((pictures / "filled_red_star" / "2.png").read_bytes())
-    with pytest.raises(ValueError, match="pictures: 1 replaced .hollow_blue_heart/2.png"):
+    with pytest.raises(ValueError, match="pictures: .*hollow_blue_heart/2.png"):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
     assert not (tmp_path / "notes").exists()
 
