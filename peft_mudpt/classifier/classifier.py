@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union, cast
+from typing import Any, Optional
 
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
-from transformers.image_utils import load_image
 from transformers.utils import ModelOutput
 
 from ..layer import layer_of
@@ -22,14 +21,9 @@ from ..towers.registry import family_of
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
+from .prediction import PictureClassifier
 from .staleness import TextState, text_state
 from .texts import tokenize_classes
-
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    Images = Union[torch.Tensor, Sequence[Union[str, os.PathLike, Image]]]
 
 
 FIXED = (
@@ -57,7 +51,7 @@ class MuDPTClassifierOutput(ModelOutput):
     class_features: Optional[torch.Tensor] = None
 
 
-class MuDPTClassifier(torch.nn.Module):
+class MuDPTClassifier(PictureClassifier):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
@@ -127,7 +121,6 @@ class MuDPTClassifier(torch.nn.Module):
         self._template = _remembered(self.model, "class_template") if template is None else template
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
-        self._source: Optional[ClipSource] = None  # of the image processor; None: where the model was loaded from
         if tokenizer is None:
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
@@ -238,81 +231,9 @@ class MuDPTClassifier(torch.nn.Module):
         """Clear the cache: the next call encodes the classes again."""
         self._known = None
 
-    @torch.no_grad()
-    def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
-        """
-        Class probabilities of images.
-
-        Args:
-            images: a list of PIL images, file names or URLs; or a tensor of pixel values (N, 3, H, W), as the image
-                processor makes them.
-            batch_size: number of images at a time.
-
-        Returns:
-            Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1.
-
-        Raises:
-            ValueError: if `images` has another type or shape, or `batch_size` is less than 1.
-        """
-        if isinstance(images, torch.Tensor) and (images.dim() != 4 or not images.is_floating_point()):
-            raise ValueError(
-                f"images is a tensor {tuple(images.shape)} of {images.dtype}; as a tensor it must be (N, 3, H, W) in "
-                "floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
-            )
-        if not isinstance(images, (torch.Tensor, list, tuple)):
-            raise ValueError(
-                f"images is {images!r}; give a list of pictures (PIL) or files, or a tensor (N, 3, H, W)."
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
-        logits = [
-            self(self._pixel_values(images[start : start + batch_size])).logits.float()
-            for start in range(0, len(images), batch_size)
-        ]
-        return torch.cat(logits).softmax(dim=-1) if logits else torch.empty(0, len(self._class_names))
-
-    def predict(self, images: Images, batch_size: int = 32) -> list[str]:
-        """The most probable class of each image; see `predict_proba` for the arguments."""
-        return [self._class_names[label] for label in self.predict_proba(images, batch_size).argmax(dim=-1).tolist()]
-
-    def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
-        """
-        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
-        probable classes are in the order of the labels. If there are fewer than k classes, it returns all of them. See
-        `predict_proba` for the other arguments.
-
-        Raises:
-            ValueError: if `k` is less than 1.
-        """
-        if k < 1:
-            raise ValueError(f"k={k} is too few; give at least 1.")
-        probabilities = self.predict_proba(images, batch_size)
-        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
-        return [
-            [(self._class_names[label], probability) for probability, label in zip(*row)]
-            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
-        ]
-
-    @property
-    def image_processor(self) -> BaseImageProcessor:
-        """
-        The image processor, which makes pixel values (N, 3, H, W) from pictures: the one given to the classifier, or
-        that of the CLIP that the model was loaded from.
-
-        Raises:
-            ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
-        """
-        if self._image_processor is None:
-            source = self._source or ClipSource.of(self.model, "image_processor")
-            self._image_processor = source.image_processor()
-        return self._image_processor
-
-    def _pixel_values(self, images: Images) -> torch.Tensor:
-        if not isinstance(images, torch.Tensor):
-            # load_image applies the EXIF orientation and converts to RGB
-            pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
-            images = cast(torch.Tensor, self.image_processor(pictures, return_tensors="pt").pixel_values)
-        return images.to(self.model.device, self.model.dtype)
+    def linear_head(self) -> tuple[torch.Tensor, None]:
+        """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
+        return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
         return normalize(encode_layout(self.model, self._layout()), dim=-1)

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
+from ..towers.text import attention_bias
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
 
 
@@ -135,9 +136,8 @@ def has_memory(tensor: torch.Tensor) -> bool:
 def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
     family = family_of(model)
     mask, tower = group.attention_mask, family.text_tower(model)
-    if mask is not None and tower.config._attn_implementation == "eager":  # eager attention adds the mask
-        lowest = torch.finfo(tower.dtype).min
-        mask = torch.zeros_like(mask, dtype=tower.dtype).masked_fill(~mask, lowest)
+    if mask is not None:
+        mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
     output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids)
     if group.eos is None:
         pooled = family.text.pooled(output)  # (C, d)

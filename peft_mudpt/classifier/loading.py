@@ -23,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..rules import TEXT, either
+
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")  # arguments that each download takes
 
@@ -115,7 +117,10 @@ def find_adapter(
         place = adapter if subfolder is None else f"The subfolder {subfolder} of {adapter}"
         raise ValueError(f"{place} holds no {CONFIG_NAME}{others or '. Give the folder of a saved adapter'}.")
     try:
-        return folder, PeftConfig.from_pretrained(os.fspath(folder))
+        config = PeftConfig.from_pretrained(os.fspath(folder))
+        either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
+        either(TEXT, None).check(config.revision, "revision")
+        return folder, config
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:  # what PEFT raises
         raise ValueError(
             f"{adapter} has an unreadable {CONFIG_NAME} ({error}). Give the folder or the Hub id of an adapter."

@@ -25,7 +25,7 @@ DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, Traini
 # These change how the work is divided, but not the result.
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
 OBJECTIVE = "objective"  # no flag: the method's record names it
-DATA_PATHS = ("train_dir", "test_dir", "coop_root")
+DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
 PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
 PICTURES = "pictures"  # in the identity of a run, beside its options; files of earlier versions lack it
 
@@ -79,7 +79,7 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         All options that determine a result, by flag name, and the pictures if `asked` has them. The fields of
-        `method_kwargs` are sorted, and the paths of folders are absolute.
+        `method_kwargs` are sorted, and paths are absolute.
     """
     identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
     if identity["method_kwargs"] is not None:
@@ -89,8 +89,8 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
-    for name in PATHS:  # model_name_or_path and dataset_name may also be Hub ids
-        if identity[name] is not None and Path(identity[name]).is_dir():
+    for name in PATHS:  # two of them may also be a Hub id
+        if identity[name] is not None and Path(identity[name]).exists():
             identity[name] = str(Path(identity[name]).resolve())
     return identity
 
@@ -152,6 +152,8 @@ def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:
         The same options without absolute paths.
     """
     return {
-        name: Path(value).name if name in PATHS and value and Path(value).is_absolute() else value
+        name: Path(value).name
+        if isinstance(value, str) and name != "template" and Path(value).is_absolute()
+        else value
         for name, value in asked.items()
     }

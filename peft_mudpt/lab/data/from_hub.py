@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from .few_shot_data import DEFAULT_TEMPLATE, FewShotData, with_labels
+from .folders import folder_name
 from .options import DataOptions
 
 
@@ -76,6 +77,5 @@ def load_from_hub(
         image_column=image_column,
         label_column=label_column,
     )
-    # a folder by its name alone, because results and cards are shared
-    name = Path(dataset_name).name if Path(dataset_name).is_absolute() else dataset_name
+    name = folder_name(Path(dataset_name)) if Path(dataset_name).exists() else dataset_name
     return FewShotData(name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)
