@@ -188,7 +188,11 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
         either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
         return config
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id that can be reached"
+        cause = (
+            f"has an unreadable {ADAPTER_CONFIG}"
+            if file.is_file()
+            else "is neither a folder nor a Hub id that can be reached"
+        )
         raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
