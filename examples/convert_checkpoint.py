@@ -9,6 +9,8 @@ from typing import Optional
 
 from transformers import HfArgumentParser
 
+from peft_mudpt.lab.terminal import one_line_errors
+
 
 @dataclass
 class Arguments:
@@ -73,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from peft_mudpt import demo
+from peft_mudpt.lab.terminal import one_line_errors
 
 
 CLASS_NAMES = demo.CLASS_NAMES[::10]
@@ -41,4 +42,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

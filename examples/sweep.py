@@ -15,6 +15,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from peft_mudpt.lab.flags import flag
+from peft_mudpt.lab.terminal import one_line_errors
 
 
 @dataclass
@@ -45,7 +46,7 @@ def main() -> None:
     parser = HfArgumentParser(SweepArguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
     arguments, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
 
-    from peft_mudpt.lab.sweep import NO_NUMBER, Sweep, run_all
+    from peft_mudpt.lab.sweep import Sweep, run_sweep
 
     def values(flag: str, kind: type) -> list:
         try:
@@ -64,10 +65,10 @@ def main() -> None:
         flags=flags,
     )
     command = [sys.executable, str(Path(__file__).with_name("fewshot.py"))]
-    run_all(sweep.search_runs(), command, arguments.jobs, "learning rates", tolerated=NO_NUMBER)
-    run_all(sweep.runs(sweep.chosen_learning_rates()), command, arguments.jobs, "runs")
+    run_sweep(sweep, command, arguments.jobs)
     print(f"python examples/report.py {arguments.output_dir}")
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(RuntimeError):
+        main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from reprlib import repr as short_repr
 from typing import Any
@@ -110,8 +110,22 @@ def check_template(template: str, name: str = "template") -> None:
     TEMPLATE.check(template, name)
 
 
-def check_class_names(class_names: Sequence[str], name: str = "class_names") -> list[str]:
-    """Return the names as a list. Raise a ValueError if there are none, or if one is blank; see [`Rule.check`]."""
-    names = class_names if isinstance(class_names, str) else list(class_names)
+def check_class_names(class_names: Iterable[str], name: str = "class_names") -> list[str]:
+    """
+    Return the names as a list.
+
+    Args:
+        class_names: names of the classes in the order of the labels: a list, a tuple, an array or a column.
+        name: the name of the value in the message.
+
+    Raises:
+        ValueError: if there are no names, if one is blank, or if they have no order of their own, as in a set or the
+            keys of a dict.
+    """
+    unordered = isinstance(class_names, (str, bytes, Set, Mapping)) or not isinstance(class_names, Iterable)
+    try:
+        names = class_names if unordered else list(class_names)
+    except TypeError:  # an array of no axis only looks iterable
+        names = class_names
     CLASS_NAMES.check(names, name)
     return list(names)

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from datasets import Dataset
 
 from peft_mudpt import rules
 
@@ -33,11 +35,17 @@ def test_a_template_is_refused_under_the_name_that_the_user_gave_it_by():
         rules.check_template("a photo", "--template")
 
 
-def test_class_names_come_back_as_a_list():
-    assert rules.check_class_names(("cat", "dog")) == ["cat", "dog"]
+@pytest.mark.parametrize(
+    "names", [("cat", "dog"), np.array(["cat", "dog"]), Dataset.from_dict({"name": ["cat", "dog"]})["name"]]
+)
+def test_class_names_in_an_order_come_back_as_a_list(names):
+    assert rules.check_class_names(names) == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("names", ["cat", [], ["cat", ""]])
-def test_names_of_no_class_are_refused(names):
-    with pytest.raises(ValueError, match="^class_names=.* non-empty names"):
+NOT_IN_ORDER = [{"cat", "dog"}, frozenset({"cat"}), {"cat": 0, "dog": 1}, {"cat": 0}.keys()]
+
+
+@pytest.mark.parametrize("names", ["cat", b"cat", [], ["cat", ""], [b"cat"], None, 2, np.array("cat"), *NOT_IN_ORDER])
+def test_what_are_no_names_in_the_order_of_the_labels_is_refused(names):
+    with pytest.raises(ValueError, match="^class_names=.* non-empty names in the order of the labels"):
         rules.check_class_names(names)

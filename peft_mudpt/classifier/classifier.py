@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union, cast
+from typing import Any, Optional
 
 import torch
 from peft import PeftConfig, PeftModel
 from torch.nn.functional import cross_entropy, normalize
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
-from transformers.image_utils import load_image
+from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..layer import layer_of
@@ -21,14 +20,9 @@ from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
 from .packing import PackedClasses
+from .prediction import PictureClassifier, origin
 from .staleness import TextState, text_state
 from .texts import tokenize_classes
-
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    Images = Union[torch.Tensor, Sequence[Union[str, os.PathLike, Image]]]
 
 
 @dataclass
@@ -50,7 +44,7 @@ class MuDPTClassifierOutput(ModelOutput):
     class_features: Optional[torch.Tensor] = None
 
 
-class MuDPTClassifier(torch.nn.Module):
+class MuDPTClassifier(PictureClassifier):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
@@ -112,7 +106,7 @@ class MuDPTClassifier(torch.nn.Module):
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(_origin(self.model, "tokenizer"))
+            tokenizer = AutoTokenizer.from_pretrained(origin(self.model, "tokenizer"))
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
         self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=multiple)
         # by number of text prompt tokens, and whether classes share rows
@@ -187,81 +181,9 @@ class MuDPTClassifier(torch.nn.Module):
         """Clear the cache: the next call encodes the classes again."""
         self._known = None
 
-    @torch.no_grad()
-    def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
-        """
-        Class probabilities of images.
-
-        Args:
-            images: a list of PIL images, file names or URLs; or a tensor of pixel values (N, 3, H, W), as the image
-                processor makes them.
-            batch_size: number of images at a time.
-
-        Returns:
-            Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1.
-
-        Raises:
-            ValueError: if `images` has another type or shape, or `batch_size` is less than 1.
-        """
-        if isinstance(images, torch.Tensor) and (images.dim() != 4 or not images.is_floating_point()):
-            raise ValueError(
-                f"images is a tensor {tuple(images.shape)} of {images.dtype}; as a tensor it must be (N, 3, H, W) in "
-                "floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
-            )
-        if not isinstance(images, (torch.Tensor, list, tuple)):
-            raise ValueError(
-                f"images is {images!r}; give a list of pictures (PIL) or files, or a tensor (N, 3, H, W)."
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
-        logits = [
-            self(self._pixel_values(images[start : start + batch_size])).logits.float()
-            for start in range(0, len(images), batch_size)
-        ]
-        return torch.cat(logits).softmax(dim=-1) if logits else torch.empty(0, len(self.class_names))
-
-    def predict(self, images: Images, batch_size: int = 32) -> list[str]:
-        """The most probable class of each image; see `predict_proba` for the arguments."""
-        return [self.class_names[label] for label in self.predict_proba(images, batch_size).argmax(dim=-1).tolist()]
-
-    def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
-        """
-        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
-        probable classes are in the order of the labels. If there are fewer than k classes, it returns all of them. See
-        `predict_proba` for the other arguments.
-
-        Raises:
-            ValueError: if `k` is less than 1.
-        """
-        if k < 1:
-            raise ValueError(f"k={k} is too few; give at least 1.")
-        probabilities = self.predict_proba(images, batch_size)
-        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
-        return [
-            [(self.class_names[label], probability) for probability, label in zip(*row)]
-            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
-        ]
-
-    @property
-    def image_processor(self) -> BaseImageProcessor:
-        """
-        The image processor, which makes pixel values (N, 3, H, W) from pictures: the one given to the classifier, or
-        that of the CLIP that the model was loaded from.
-
-        Raises:
-            ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
-        """
-        if self._image_processor is None:
-            origin = _origin(self.model, "image_processor")
-            self._image_processor = AutoProcessor.from_pretrained(origin, backend="pil").image_processor
-        return self._image_processor
-
-    def _pixel_values(self, images: Images) -> torch.Tensor:
-        if not isinstance(images, torch.Tensor):
-            # load_image applies the EXIF orientation and converts to RGB
-            pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
-            images = cast(torch.Tensor, self.image_processor(pictures, return_tensors="pt").pixel_values)
-        return images.to(self.model.device, self.model.dtype)
+    def linear_head(self) -> tuple[torch.Tensor, None]:
+        """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
+        return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
         return normalize(encode_layout(self.model, self._layout()), dim=-1)
@@ -270,18 +192,11 @@ class MuDPTClassifier(torch.nn.Module):
         kind, device = (num_text_tokens(self.model), takes_masks(self.model)), self.model.device
         groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self.class_names)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
         self._layouts[kind] = groups
         return groups
-
-
-def _origin(model: Any, argument: str) -> str:
-    """The folder or Hub id that the CLIP was loaded from. If there is none, the error asks for `argument`."""
-    if not model.name_or_path:
-        raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
-    return model.name_or_path
 
 
 def _remembered(model: Any, field: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from reprlib import repr as short_repr
 from typing import Optional
 
 import torch
@@ -23,7 +25,10 @@ MASKED_ATTENTION = ("sdpa", "eager")
 
 
 def lay_out_classes(
-    model: torch.nn.Module, class_tokens: dict[str, torch.Tensor], class_batch_size: Optional[int] = None
+    model: torch.nn.Module,
+    class_tokens: dict[str, torch.Tensor],
+    class_batch_size: Optional[int] = None,
+    class_names: Sequence[str] = (),
 ) -> list[PackedClasses]:
     """
     Arrange class texts as inputs of the text tower, in groups that are encoded one after another. The layout is valid
@@ -34,6 +39,7 @@ def lay_out_classes(
         class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C classes, padded on
             the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
+        class_names: the names of the classes, for error messages; may be empty.
 
     Returns:
         The groups, on the model's device.
@@ -53,10 +59,12 @@ def lay_out_classes(
         words = ids[:, :room].tolist()
         lengths = kind.text_lengths(ids).tolist()
     if max(lengths) > room:
+        label = lengths.index(max(lengths))
+        name = f" ({short_repr(class_names[label])})" if class_names else ""
         raise ValueError(
-            f"The text of class {lengths.index(max(lengths))} has {max(lengths)} tokens, which with "
-            f"{table - room} prompt tokens is more than the {table} positions of the text tower. Shorten it to {room} "
-            "tokens, including those that the tokenizer adds (and one token of padding, if there is padding)."
+            f"The text of class {label}{name} has {max(lengths)} tokens, which with {table - room} prompt tokens is "
+            f"more than the {table} positions of the text tower. Shorten it to {room} tokens, including those that "
+            "the tokenizer adds (and one token of padding, if there is padding)."
         )
     if class_batch_size is None:
         class_batch_size = _classes_per_group(tower.config, words, kind.like(tower).dtype)

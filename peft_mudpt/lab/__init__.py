@@ -3,12 +3,15 @@
 See docs/reproduce_a_table.md.
 """
 
+from .data.few_shot_data import FewShotData
+from .data.options import DataOptions
 from .data.sampling import base_new_split, sample_few_shot
-from .data.sources import DataOptions, FewShotData, load_data, load_folders
+from .data.sources import load_data, load_folders
 from .experiment import execute, prepare, record
 from .plan import Experiment, Outcome, Plan
 from .protocols import ProtocolOptions
 from .recipe import TrainingOptions
+from .saving import save_folded
 
 
 __all__ = [
@@ -26,4 +29,5 @@ __all__ = [
     "prepare",
     "record",
     "sample_few_shot",
+    "save_folded",
 ]

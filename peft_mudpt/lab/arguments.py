@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, Optional
 
 from .. import demo
 from .backbone import BackboneOptions
-from .data.sources import DataOptions
-from .flags import OptionalCount, Options, flag
+from .data.catalogue import refuse_test_only
+from .data.options import DataOptions
+from .flags import Options, at_least, flag
 from .methods import MethodOptions, find_method
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names
 from .recipe import TrainingOptions
@@ -22,11 +23,13 @@ class OutputOptions(Options):
 
     output_dir: str = flag("outputs/fewshot", "Folder for the adapter and result.json.")
     overwrite_output_dir: bool = flag(False, "Delete the files of a previous run in --output_dir.")
-    checkpointing_steps: OptionalCount = flag(None, "Optimizer steps between two checkpoints. None: no checkpoints.")
+    checkpointing_steps: Annotated[int, at_least(0)] = flag(
+        100, "Optimizer steps between two checkpoints. 0: no checkpoints."
+    )
     resume_from_checkpoint: Optional[str] = flag(
         None,
-        f"A checkpoint folder, or '{LATEST}' for the last checkpoint in --output_dir. Without one, the run starts at "
-        "the beginning.",
+        f"A checkpoint folder, or '{LATEST}' for the last checkpoint in --output_dir. None: the last if there is one, "
+        "unless --overwrite_output_dir is given.",
     )
     with_tracking: bool = flag(False, "Log losses and results to the trackers of --report_to.")
     report_to: str = flag("all", "A tracker, such as tensorboard or wandb, or 'all' for all that are installed.")
@@ -71,12 +74,21 @@ class Arguments(OutputOptions, TrainingOptions, ProtocolOptions, DataOptions, Me
             given.append("--dataset")
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} name two data sets; give only one.")
-        if self.test_dir is not None and self.train_dir == self.test_dir:
-            raise ValueError(f"--test_dir {self.test_dir} equals --train_dir; give other pictures for testing.")
-        if self.test_dir is not None and self.train_dir is None:
-            raise ValueError("--test_dir needs --train_dir; give both.")
+        self._check_output_dir()
         if self.coop_root is not None and not Path(self.coop_root).is_dir():
             raise ValueError(f"--coop_root {self.coop_root} is not a folder.")
         if not given and self.dataset in demo.STYLES and self.coop_root is not None and not transfer:
             raise ValueError("--coop_root needs --dataset: give the name of one of the data sets in that folder.")
+        if not given:
+            refuse_test_only(self.dataset)
         target_names(self, self)
+
+    def _check_output_dir(self) -> None:
+        output_dir = Path(self.output_dir).resolve()
+        for name in ("train_dir", "test_dir"):
+            pictures = getattr(self, name)
+            if pictures is not None and output_dir.is_relative_to(Path(pictures).resolve()):
+                raise ValueError(
+                    f"--output_dir {self.output_dir} lies in --{name} {pictures}, where each folder is a class. "
+                    "Give a folder elsewhere."
+                )

@@ -60,9 +60,19 @@ class Backbone:
             model_name_or_path: Hub id or folder of the CLIP.
             device: device of the models that `load_clip` returns.
             class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
+
+        Raises:
+            OSError: if the CLIP is no folder, and cannot be downloaded.
         """
-        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
-        image_processor = AutoProcessor.from_pretrained(model_name_or_path, backend="pil").image_processor
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
+            image_processor = AutoProcessor.from_pretrained(model_name_or_path, backend="pil").image_processor
+        except OSError as error:
+            cause = str(error).partition("\n")[0]
+            raise OSError(
+                f"The CLIP {model_name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
+                "(--model_name_or_path), and connect to the network for the first download."
+            ) from error
         return cls(model_name_or_path, device, tokenizer, image_processor, class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from .backbone import Backbone
-from .data.loading import PixelCollator, TestPictures
+from .data.loading import TestPictures
 from .protocols import Task
 
 
@@ -45,10 +48,11 @@ def evaluate_task(
         if not names_new_classes and test.class_names != task.class_names:
             metrics[name] = None
             continue
-        collator = PixelCollator(backbone.image_processor)
-        loader = DataLoader(TestPictures(test.pictures), batch_size, collate_fn=collator, num_workers=num_workers)
+        pictures = TestPictures(test.pictures, backbone.image_processor)
+        loader = DataLoader(pictures, batch_size, num_workers=num_workers)
         classifier = backbone.classifier(model, test.class_names, template or test.template)
-        metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names)
+        items = test.pictures["item"][:]
+        metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
     return metrics
 
 
@@ -57,6 +61,7 @@ def evaluate(
     classifier: torch.nn.Module,
     loader: DataLoader,
     class_names: list[str],
+    items: Sequence[str],
 ) -> dict[str, Any]:
     """
     Measure the accuracy of a classifier.
@@ -66,28 +71,46 @@ def evaluate(
         classifier: maps images (B, 3, H, W) to `logits` (B, C).
         loader: batches of `pixel_values` (B, 3, H, W) and `labels` (B,).
         class_names: names of the C classes; the position of a name is its label.
+        items: names of the pictures, in the order of the loader.
 
     Returns:
         `accuracy` over all pictures and `mean_class_accuracy` (the mean over the classes that have pictures), both in
-        percent, and `classes`, which maps each class name to [number of correct pictures, number of pictures].
+        percent; `classes`, which maps each class name to [number of correct pictures, number of pictures]; and
+        `predictions`, which maps each class name to the predicted class of each of its pictures, by item.
     """
     classifier.eval()
-    right = torch.zeros(len(class_names), dtype=torch.long)
-    seen = torch.zeros(len(class_names), dtype=torch.long)
-    with torch.no_grad():  # without autocast, as the classifier will be used
-        for batch in loader:
-            hits = classifier(batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]  # (B,)
-            hits, labels = (t.cpu() for t in accelerator.gather_for_metrics((hits, batch["labels"])))
-            right += torch.bincount(labels, weights=hits.double(), minlength=len(class_names)).long()
-            seen += torch.bincount(labels, minlength=len(class_names))
+    found = []
+    quiet = not accelerator.is_local_main_process
+    bar = tqdm(loader, desc="testing", leave=False, disable=quiet)
+    with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
+        for batch in batches:
+            predicted = classifier(batch["pixel_values"]).logits.argmax(dim=-1)  # (B,)
+            found.append(accelerator.gather_for_metrics(torch.stack([batch["labels"], predicted], dim=-1)).cpu())
+    labels, predicted = torch.cat(found).unbind(dim=-1)  # (N,), in the order of `items`
+    right = torch.bincount(labels[predicted == labels], minlength=len(class_names))
+    seen = torch.bincount(labels, minlength=len(class_names))
     present = seen > 0
+    names = distinct(class_names)
+    predictions: dict[str, dict[str, str]] = {name: {} for name, s in zip(names, seen.tolist()) if s}
+    for item, label, guess in zip(items, labels.tolist(), predicted.tolist(), strict=True):
+        predictions[names[label]][item] = names[guess]
     return {
         "accuracy": 100 * right.sum().item() / seen.sum().item(),
         "mean_class_accuracy": 100 * (right[present] / seen[present]).double().mean().item(),
-        "classes": {name: [r, s] for name, r, s in zip(_distinct(class_names), right.tolist(), seen.tolist())},
+        "classes": {name: [r, s] for name, r, s in zip(names, right.tolist(), seen.tolist())},
+        "predictions": predictions,
     }
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """Append the label to each name that several classes share (ImageNet has such names), and return all names."""
-    return [f"{name} [{label}]" if names.count(name) > 1 else name for label, name in enumerate(names)]
+def distinct(names: Sequence[str]) -> list[str]:
+    """
+    Tell apart classes that share a name; ImageNet has such classes.
+
+    Args:
+        names: names of classes in the order of their labels.
+
+    Returns:
+        The names, with the label appended to each name that occurs more than once.
+    """
+    number = Counter(names)
+    return [f"{name} [{label}]" if number[name] > 1 else name for label, name in enumerate(names)]

@@ -1,9 +1,10 @@
-"""One experiment in three stages: `prepare` checks it, `execute` trains and tests, `record` saves the result."""
+"""One experiment in stages: `select` draws pictures, `prepare` checks, `execute` trains and tests, `record` saves."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Optional
@@ -15,8 +16,9 @@ from peft import PeftModel
 
 from .backbone import Backbone, BackboneOptions
 from .data.draws import draw
-from .data.loading import PixelCollator, picture
-from .data.sources import DataOptions, load_data
+from .data.loading import TestPictures, check_pictures
+from .data.options import DataOptions
+from .data.sources import load_data
 from .environment import (
     hardware,
     peak_memory_bytes,
@@ -25,25 +27,46 @@ from .environment import (
     set_random_state,
     versions,
 )
-from .evaluation import evaluate_task
+from .evaluation import distinct, evaluate_task
 from .identity import to_share
 from .learner import Ground
 from .methods import find_method
-from .plan import Experiment, Outcome, Plan
+from .plan import Experiment, Outcome, Plan, Selection
 from .protocols import lay_out
 from .recipe import TrainingOptions, choose_recipe
 from .report.card import model_card
 from .report.words import nearest_words
 from .run_folder import CARD, hold
 from .saving import check_it_reloads, save_learned
-from .schema import write_result
+from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
 from .training.loop import Progress, train, training_loader
 
 
-def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -> Plan:
+def select(experiment: Experiment) -> Selection:
     """
-    Draw the pictures, apply the method to a CLIP, and test the plain CLIP.
+    Load the data set, and choose the pictures of a run.
+
+    Args:
+        experiment: the description of the run.
+
+    Returns:
+        The pictures, not yet decoded.
+
+    Raises:
+        ValueError: if the data cannot be used.
+    """
+    data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
+    protocol = experiment.protocol
+    drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on)
+    return Selection(data, drawn, lay_out(protocol, data, drawn))
+
+
+def prepare(
+    experiment: Experiment, accelerator: Optional[Accelerator] = None, selection: Optional[Selection] = None
+) -> Plan:
+    """
+    Apply the method to a CLIP, and test the plain CLIP.
 
     This stage checks every option and reads every picture of the run once, so that a mistake stops the run before
     training. It seeds the global random number generators. It writes no file.
@@ -52,6 +75,7 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
         experiment: the description of the run.
         accelerator: an accelerator that was not used for another run, with the `mixed_precision` and the
             `gradient_accumulation_steps` of `experiment.training`; None: make a new one.
+        selection: what `select` returned for this experiment; None: select the pictures now.
 
     Returns:
         The plan, to be given to `execute`.
@@ -66,13 +90,11 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     accelerator = accelerator or Accelerator(
         mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.gradient_accumulation_steps
     )
-    _check_accelerator(accelerator, training)
+    check_accelerator(accelerator, training)
+    selection = selection or select(experiment)
+    data, task = selection.data, selection.task
     set_seed(protocol.seed)
-    data = load_data(experiment.data) if isinstance(experiment.data, DataOptions) else experiment.data
-    drawn = draw(data, protocol.shots, protocol.seed)
-    task = lay_out(protocol, data, drawn)
-    for example in task.train:
-        picture(example)  # an unreadable picture stops the run here, not in the middle of training
+    check_pictures(task.train)  # unreadable pictures stop the run here, not in the middle of training
     name = BackboneOptions(experiment.model_name_or_path).clip()
     backbone = Backbone.load(name, accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
@@ -88,10 +110,8 @@ def prepare(experiment: Experiment, accelerator: Optional[Accelerator] = None) -
     )
     zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, template, **_loading(training))
     return Plan(
-        experiment,
-        data,
-        drawn,
-        task,
+        experiment.launched(accelerator.mixed_precision),
+        selection,
         method,
         backbone,
         learner,
@@ -108,8 +128,18 @@ def _loading(training: TrainingOptions) -> dict[str, int]:
     return {"batch_size": training.per_device_eval_batch_size, "num_workers": training.dataloader_num_workers}
 
 
-def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> None:
-    """Raise a ValueError if the accelerator has other gradient accumulation steps or precision than the options."""
+def check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> None:
+    """
+    Check that an accelerator does what the options ask for.
+
+    Args:
+        accelerator: the accelerator of the run.
+        training: the options.
+
+    Raises:
+        ValueError: if the accelerator has other gradient accumulation steps or another precision than the options, or
+            if it divides the batches in another way than the training loop assumes.
+    """
     asked = {"gradient_accumulation_steps": training.gradient_accumulation_steps}
     if training.mixed_precision is not None:
         asked["mixed_precision"] = training.mixed_precision
@@ -118,6 +148,11 @@ def _check_accelerator(accelerator: Accelerator, training: TrainingOptions) -> N
             raise ValueError(
                 f"The accelerator has {name}={found!r}, but the experiment asks for {value!r}. Give the same to both. "
                 f"The environment variable ACCELERATE_{name.upper()} also sets it."
+            )
+    for name in ("split_batches", "dispatch_batches"):
+        if getattr(accelerator, name):
+            raise ValueError(
+                f"The accelerator has {name}=True, but each process must load its own batches. Leave it out."
             )
 
 
@@ -179,15 +214,16 @@ def record(
         RuntimeError: if the adapter, loaded again from the folder, gives other logits than the trained model.
     """
     plan, folder = outcome.plan, Path(folder)
-    asked, learner, task, recipe = plan.experiment.asked, plan.learner, plan.task, plan.recipe
+    learner, task, recipe = plan.learner, plan.task, plan.recipe
     result = {
-        "arguments": to_share(asked),
+        "arguments": to_share(plan.experiment.asked),
         "dataset": plan.data.name,
         "method": plan.method.name,
         "class_names": task.class_names,
         "template": learner.template or plan.data.template,
         "template_after_prompts": plan.template_after_prompts,
         "items": {"train": task.train["item"][:], "validation": task.validation["item"][:]},
+        "training_pictures": _by_class(task.train["label"][:], task.class_names),
         "metrics": outcome.metrics,
         "zero_shot": plan.zero_shot,
         "summary": outcome.summary,
@@ -203,15 +239,21 @@ def record(
     }
     if not plan.accelerator.is_main_process:
         return result
-    with nullcontext() if held else hold(folder, asked):
+    with nullcontext() if held else hold(folder, plan.identity):
         result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
         if plan.method.leaves_adapter:
             _check_it_reloads(plan, folder)
         result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
         if plan.method.leaves_adapter:
-            model_card(result, plan.backbone.model_name_or_path, hub_model_id).save(folder / CARD)
+            write_text(folder / CARD, str(model_card(result, plan.backbone.model_name_or_path, hub_model_id)))
         write_result(folder, result)
     return result
+
+
+def _by_class(labels: list[int], class_names: list[str]) -> dict[str, int]:
+    """The number of pictures of each class."""
+    number = Counter(labels)
+    return {name: number[label] for label, name in enumerate(distinct(class_names))}
 
 
 def _nearest_words(plan: Plan) -> Optional[list]:
@@ -225,7 +267,7 @@ def _nearest_words(plan: Plan) -> Optional[list]:
 
 def _check_it_reloads(plan: Plan, folder: Path) -> None:
     backbone, names = plan.backbone, plan.task.class_names
-    pixel_values = PixelCollator(backbone.image_processor)([(picture(plan.task.train[0]), 0)])["pixel_values"]
+    pixel_values = TestPictures(plan.task.train, backbone.image_processor)[0]["pixel_values"][None]
 
     def logits_of(model: PeftModel) -> torch.Tensor:
         classifier = backbone.classifier(model, names, plan.template_after_prompts)

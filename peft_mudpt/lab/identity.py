@@ -1,27 +1,33 @@
-"""The identity of a run: two runs are the same experiment if all options that determine the result are equal."""
+"""The identity of a run: two runs are the same if the options that determine the result and the pictures are equal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .backbone import BackboneOptions
-from .data.sources import DataOptions
+from .data.fingerprints import fingerprint
+from .data.options import DataOptions
 from .flags import Options
 from .methods import MethodOptions, find_method
-from .protocols import ProtocolOptions
+from .protocols import ProtocolOptions, Task
 from .recipe import TrainingOptions
 from .schema import in_current_words
 
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, TrainingOptions)
 # These change how the work is divided, but not the result.
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
 OBJECTIVE = "objective"  # no flag: the method's record names it
-PATHS = ("model_name_or_path", "train_dir", "test_dir", "coop_root")
+DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
+PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
+PICTURES = "pictures"  # in the identity of a run, beside its options; files of earlier versions lack it
 
 
 def what_was_asked(*groups: Options) -> dict[str, Any]:
@@ -40,22 +46,52 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
     return {**asked, OBJECTIVE: find_method(given["method"]).objective} if "method" in given else asked
 
 
+def pictures_of(task: Task, fingerprint: Callable[[dict], str] = fingerprint) -> dict[str, dict[str, str]]:
+    """
+    Identify the pictures of a run by their content.
+
+    Args:
+        task: the training, validation and test sets of the run.
+        fingerprint: computes the fingerprint of an example.
+
+    Returns:
+        For each set, the fingerprint and the class of each picture, by item.
+    """
+
+    def listed(pictures: Dataset, class_names: Sequence[str]) -> dict[str, str]:
+        return {example["item"]: f"{fingerprint(example)} {class_names[example['label']]}" for example in pictures}
+
+    sets = {"training": (task.train, task.class_names), "validation": (task.validation, task.class_names)}
+    for name, test in task.tests.items():
+        sets[name if name in ("test", "validation") else f"{name} test"] = (test.pictures, test.class_names)
+    return {name: listed(*content) for name, content in sets.items()}
+
+
 def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Normalize the options of a run, so that runs can be compared.
+    Normalize the identity of a run, so that runs can be compared, from another working folder too.
 
     A file that an earlier version of this package wrote lacks flags that were added later. These get their defaults,
     because the default of a new flag is the behavior of the earlier version.
 
     Args:
-        asked: options by flag name.
+        asked: options by flag name, and the pictures under `PICTURES` if they are known.
 
     Returns:
-        All options that determine a result, by flag name. `method_kwargs` is a dict, or None instead of an empty one.
+        All options that determine a result, by flag name, and the pictures if `asked` has them. The fields of
+        `method_kwargs` are sorted, and paths are absolute.
     """
     identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
     if identity["method_kwargs"] is not None:
-        identity["method_kwargs"] = json.loads(identity["method_kwargs"]) or None
+        method_kwargs = json.loads(identity["method_kwargs"])
+        identity["method_kwargs"] = (
+            json.dumps(method_kwargs, ensure_ascii=False, sort_keys=True) if method_kwargs else None
+        )
+    if identity["mixed_precision"] == "no":
+        identity["mixed_precision"] = None
+    for name in PATHS:  # two of them may also be a Hub id
+        if identity[name] is not None and Path(identity[name]).exists():
+            identity[name] = str(Path(identity[name]).resolve())
     return identity
 
 
@@ -63,18 +99,45 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """
     Describe how two runs differ.
 
+    If the pictures of both runs are known, it does not matter in which folders they are.
+
     Args:
-        there: options of the stored run.
-        asked: options of the requested run.
+        there: identity of the stored run.
+        asked: identity of the requested run.
 
     Returns:
-        The flags with different values, as text; empty if the runs are the same experiment.
+        The flags with different values and the pictures that changed, as text; empty if the runs are the same.
     """
     there, asked = as_identity(there), as_identity(asked)
-    return "; ".join(
+    known = PICTURES in there and PICTURES in asked
+    skipped = (PICTURES, *DATA_PATHS) if known else (PICTURES,)
+    changed = [
         f"{name}: {there.get(name)!r} there, {asked.get(name)!r} requested"
         for name in {**asked, **there}
-        if there.get(name) != asked.get(name)
+        if name not in skipped and there.get(name) != asked.get(name)
+    ]
+    if known:
+        ours, theirs = asked[PICTURES], there[PICTURES]
+        for name in {**ours, **theirs}:
+            if counts := _changes(theirs.get(name, {}), ours.get(name, {})):
+                changed.append(f"{name} pictures: {counts}")
+    return "; ".join(changed)
+
+
+def _changes(there: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Say which pictures of a set were added, removed, replaced or given to another class."""
+    both = [item for item in now if item in there and now[item] != there[item]]
+    replaced = [item for item in both if now[item].split(" ")[0] != there[item].split(" ")[0]]
+    changes = {
+        "added": [item for item in now if item not in there],
+        "removed": [item for item in there if item not in now],
+        "replaced": replaced,
+        "of another class": [item for item in both if item not in replaced],
+    }
+    return ", ".join(
+        f"{len(items)} {what} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"
+        for what, items in changes.items()
+        if items
     )
 
 
@@ -89,6 +152,8 @@ def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:
         The same options without absolute paths.
     """
     return {
-        name: Path(value).name if name in PATHS and value and Path(value).is_absolute() else value
+        name: Path(value).name
+        if isinstance(value, str) and name != "template" and Path(value).is_absolute()
+        else value
         for name, value in asked.items()
     }

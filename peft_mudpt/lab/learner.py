@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..classifier.texts import split_template
 from ..config import MuDPTConfig
-from .data.sources import DEFAULT_TEMPLATE
+from .data.few_shot_data import DEFAULT_TEMPLATE
 from .probe import LinearProbe
 
 
@@ -101,4 +101,4 @@ def add_probe(ground: Ground) -> Learner:
     Returns:
         The learner, whose model is the linear probe.
     """
-    return Learner(LinearProbe(ground.clip, len(ground.class_names)), ground.template, ground.template)
+    return Learner(LinearProbe(ground.clip, ground.class_names), ground.template, ground.template)

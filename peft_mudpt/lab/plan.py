@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Optional, Union
 
 from accelerate import Accelerator
 
 from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.draws import Drawn
-from .data.sources import DataOptions, FewShotData
+from .data.few_shot_data import FewShotData
+from .data.options import DataOptions
 from .environment import RandomState
-from .identity import what_was_asked
+from .identity import PICTURES, pictures_of, what_was_asked
 from .learner import Learner
 from .methods import Method, MethodOptions
 from .protocols import ProtocolOptions, Task, summarize
@@ -57,6 +59,47 @@ class Experiment:
             self.training,
         )
 
+    def launched(self, mixed_precision: str) -> Experiment:
+        """
+        Fill in the precision of the launcher if the options name none, because it determines the result too.
+
+        Args:
+            mixed_precision: the precision that the launcher sets, as in accelerate.
+        """
+        if self.training.mixed_precision is not None or mixed_precision == "no":
+            return self
+        return replace(self, training=replace(self.training, mixed_precision=mixed_precision))
+
+    def identity(self, selection: Selection) -> dict[str, Any]:
+        """
+        The options and the pictures that determine the result (see `identity.as_identity`).
+
+        Args:
+            selection: the pictures of the run.
+        """
+        return {**self.asked, PICTURES: selection.fingerprints}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    The pictures of a run.
+
+    Args:
+        data: the data set.
+        drawn: the pictures drawn from the data set.
+        task: the training and test sets of the protocol.
+    """
+
+    data: FewShotData
+    drawn: Drawn
+    task: Task
+
+    @cached_property
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """The fingerprints of the pictures (see `identity.pictures_of`)."""
+        return pictures_of(self.task)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,9 +108,7 @@ class Plan:
 
     Args:
         experiment: the description of the run.
-        data: the data set.
-        drawn: the pictures drawn from the data set.
-        task: the training and test sets of the protocol.
+        selection: the pictures of the run.
         method: the method that adapts the CLIP.
         backbone: the CLIP.
         learner: the CLIP to which the method was applied, not yet trained.
@@ -79,9 +120,7 @@ class Plan:
     """
 
     experiment: Experiment
-    data: FewShotData
-    drawn: Drawn
-    task: Task
+    selection: Selection
     method: Method
     backbone: Backbone
     learner: Learner
@@ -90,6 +129,21 @@ class Plan:
     accelerator: Accelerator
     random_state: RandomState
     started: float
+
+    @property
+    def data(self) -> FewShotData:
+        """The data set."""
+        return self.selection.data
+
+    @property
+    def task(self) -> Task:
+        """The training and test sets of the protocol."""
+        return self.selection.task
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The options and the pictures that determine the result (see `identity.as_identity`)."""
+        return self.experiment.identity(self.selection)
 
     @property
     def template_after_prompts(self) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Optional
 from .. import demo
 from .data.catalogue import CROSS_DATASET_TARGETS, DOMAIN_GENERALIZATION_TARGETS
 from .data.draws import Drawn, subset
+from .data.few_shot_data import FewShotData
+from .data.options import DataOptions
 from .data.sampling import base_new_split
-from .data.sources import DataOptions, FewShotData, load_named
+from .data.sources import load_named
 from .flags import Count, Options, flag
 
 
@@ -153,7 +155,10 @@ def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
         tests["test" if options.protocol == "few-shot" else data.name] = TestSet(drawn.test, names, data.template)
     if options.evaluate_on == "validation":
         if len(validation) == 0:
-            raise ValueError(f"{data.name} has no pictures left for validation; lower --shots {options.shots}.")
+            raise ValueError(
+                f"No class of {data.name} has pictures for validation: a class needs at least two besides the test "
+                "pictures. Add pictures, or choose the options without a search."
+            )
         return Task(train, validation, names, {"validation": TestSet(validation, names, data.template)})
     for name in target_names(options, data.origin):
         if name in tests:
@@ -191,3 +196,29 @@ def summarize(
     targets = [accuracy for name, accuracy in accuracies.items() if name in names]
     source = next((accuracy for name, accuracy in accuracies.items() if name not in names), None)
     return {"source": source, "mean_of_targets": None if None in targets else statistics.mean(targets)}
+
+
+def metrics_behind(name: str, metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> Optional[Mapping[str, Any]]:
+    """
+    Find the test set on which a number of a summary was measured.
+
+    Args:
+        name: the name of the number (see `summarize`).
+        metrics: metrics by test set, as for `summarize`.
+
+    Returns:
+        The metrics of that test set; None if the number is a mean over test sets, or was not measured.
+    """
+    if name in ("accuracy", "source"):
+        return next(iter(metrics.values()), None)
+    return metrics.get(name)
+
+
+def number_of_pictures(metrics: Mapping[str, Any]) -> int:
+    """
+    Count the pictures of a test set.
+
+    Args:
+        metrics: the metrics of the test set (see `evaluation.evaluate`).
+    """
+    return sum(seen for _, seen in metrics["classes"].values())

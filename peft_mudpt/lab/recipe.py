@@ -115,7 +115,7 @@ def choose_recipe(
         method.learning_rate if options.learning_rate is None else options.learning_rate,
         WEIGHT_DECAY[optimizer] if options.weight_decay is None else options.weight_decay,
         steps,
-        round(options.warmup_ratio * steps),
+        min(round(options.warmup_ratio * steps), steps - 1),  # at least the last step uses the peak
         options.per_device_train_batch_size,
         options.gradient_accumulation_steps,
         options.augmentation == "crop" or (options.augmentation == "auto" and may_be_cropped),

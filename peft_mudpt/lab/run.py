@@ -9,22 +9,25 @@ from typing import Any, Optional
 from accelerate import Accelerator
 
 from .arguments import Arguments
-from .data.sources import DataOptions
-from .experiment import execute, prepare, record
+from .data.options import DataOptions
+from .experiment import check_accelerator, execute, prepare, record, select
 from .hub import create_hub_repo, push_to_hub
 from .plan import Experiment, Plan
-from .protocols import ProtocolOptions
+from .protocols import ProtocolOptions, metrics_behind, number_of_pictures
 from .recipe import TrainingOptions
 from .report.card import model_card
-from .run_folder import CARD, claim, hold
-from .training.checkpoints import Checkpoints, drop_checkpoints, find_checkpoint
+from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_checkpoints, start
+from .schema import write_text
+from .terminal import printable
+from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
 
 
 def run(arguments: Arguments) -> dict[str, Any]:
     """
     Train and test a method, and save the learned weights and `result.json` in `arguments.output_dir`.
 
-    If this folder already holds the result of the same experiment, return that result without training.
+    If this folder already holds the result of the same experiment, return that result without training. If it holds a
+    checkpoint of this experiment, go on from there.
 
     Args:
         arguments: the flags.
@@ -33,20 +36,11 @@ def run(arguments: Arguments) -> dict[str, Any]:
         The result, with the fields of `schema.FIELDS`.
 
     Raises:
-        ValueError: if an argument, the data or the CLIP cannot be used. No file is written then.
-        FloatingPointError: if the loss is NaN or infinite.
+        ValueError: if an argument, the data or the CLIP cannot be used, or if another process uses the folder. No file
+            is written then.
+        FloatingPointError: if the loss or a weight becomes too large or NaN.
+        KeyboardInterrupt: if the user interrupts the run; the message says how to go on.
     """
-    experiment = Experiment(
-        arguments.part(DataOptions),
-        arguments.method,
-        arguments.model_name_or_path,
-        arguments.config_fields(),
-        arguments.template,
-        arguments.part(ProtocolOptions),
-        arguments.part(TrainingOptions),
-    )
-    folder, asked = Path(arguments.output_dir), experiment.asked
-    finished = claim(folder, asked, arguments.overwrite_output_dir)
     accelerator = Accelerator(
         mixed_precision=arguments.mixed_precision,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
@@ -57,47 +51,112 @@ def run(arguments: Arguments) -> dict[str, Any]:
         raise ValueError(
             f"--with_tracking needs a tracker, but none of {arguments.report_to!r} is installed; install one with pip."
         )
-    if finished is not None:
-        say(accelerator, "already done", folder)
-        _say_summary(accelerator, "{} after", finished["summary"])
-        if arguments.push_to_hub and accelerator.is_main_process:
-            hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-            model_card(finished, arguments.clip(), hub_model_id).save(folder / CARD)  # it names the repository
-            say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
-        return finished
+    experiment = experiment_of(arguments).launched(accelerator.mixed_precision)
+    check_accelerator(accelerator, experiment.training)
+    folder = Path(arguments.output_dir)
+    try:
+        with lock(folder) if accelerator.is_main_process else nullcontext():
+            result = _run_in(folder, arguments, experiment, accelerator)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(folder, arguments.overwrite_output_dir)) from None
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return result
 
+
+def experiment_of(arguments: Arguments) -> Experiment:
+    """
+    Describe the run that the flags ask for.
+
+    Args:
+        arguments: the flags.
+    """
+    return Experiment(
+        arguments.part(DataOptions),
+        arguments.method,
+        arguments.model_name_or_path,
+        arguments.config_fields(),
+        arguments.template,
+        arguments.part(ProtocolOptions),
+        arguments.part(TrainingOptions),
+    )
+
+
+def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelerator: Accelerator) -> dict[str, Any]:
+    """Run an experiment in a folder that is locked for it."""
+    selection = select(experiment)
+    identity = experiment.identity(selection)
+    finished = claim(folder, identity, arguments.overwrite_output_dir)
+    if finished is not None:
+        _say_finished(folder, finished, arguments, accelerator)
+        return finished
     # a run must resume with the same number of processes, because they divide the batches among themselves
-    identity = {**asked, "processes": accelerator.num_processes}
-    resume_from = find_checkpoint(folder, arguments.resume_from_checkpoint, identity)
-    checkpoints = Checkpoints(folder, identity, arguments.checkpointing_steps, resume_from)
-    plan = prepare(experiment, accelerator)
+    of_checkpoints = {**identity, "processes": accelerator.num_processes}
+    from_checkpoint = arguments.resume_from_checkpoint or (None if arguments.overwrite_output_dir else LATEST)
+    resume_from = find_checkpoint(folder, from_checkpoint, of_checkpoints)
+    checkpoints = Checkpoints(folder, of_checkpoints, arguments.checkpointing_steps or None, resume_from)
+    plan = prepare(experiment, accelerator, selection)
     _say_plan(plan)
+    if plan.recipe is not None:
+        _say_checkpoint(folder, resume_from, arguments.overwrite_output_dir, accelerator)
     hub_model_id = arguments.hub_model_id
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before training if the Hub refuses
         hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-    with hold(folder, asked, arguments.overwrite_output_dir) if accelerator.is_main_process else nullcontext():
+    overwrite = arguments.overwrite_output_dir
+    with start(folder, identity, overwrite) if accelerator.is_main_process else nullcontext():
         if arguments.with_tracking:
-            settings = {name: value for name, value in asked.items() if value is not None}
-            accelerator.init_trackers("peft_mudpt", config=settings)
-        if resume_from is not None and plan.recipe is not None:
-            say(accelerator, "goes on from", resume_from)
+            settings = {name: value for name, value in plan.experiment.asked.items() if value is not None}
+            accelerator.init_trackers(TRACKING, config=settings)
         outcome = execute(plan, checkpoints)
-        _say_summary(accelerator, "{} after", outcome.summary)
+        _say_summary(accelerator, "{} after", outcome.summary, outcome.metrics)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
         result = record(outcome, folder, hub_model_id, held=True)
-        if accelerator.is_main_process:
-            drop_checkpoints(folder)
     if accelerator.is_main_process:
+        drop_checkpoints(folder)
         if plan.method.leaves_adapter:
             say(accelerator, "adapter saved to", folder)
             say(accelerator, "reloaded", "equal logits")
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
         if arguments.push_to_hub:
             say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
     return result
+
+
+def _say_finished(folder: Path, finished: dict[str, Any], arguments: Arguments, accelerator: Accelerator) -> None:
+    """Report the result of a run that has already finished; delete what it left when it was killed, and upload it."""
+    say(accelerator, "already done", folder)
+    _say_summary(accelerator, "{} after", finished["summary"], finished["metrics"])
+    if not accelerator.is_main_process:
+        return
+    drop_checkpoints(folder)
+    if arguments.push_to_hub:
+        hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
+        cards = [str(model_card(finished, arguments.clip(), name)) for name in (None, hub_model_id)]
+        if (folder / CARD).exists() and (folder / CARD).read_text(encoding="utf-8") not in cards:
+            say(accelerator, "note", f"{CARD} was changed, and is uploaded as it is; delete it to write it anew")
+        else:
+            write_text(folder / CARD, cards[1])  # it names the repository
+        say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))
+
+
+def _say_checkpoint(folder: Path, resume_from: Optional[Path], overwrite: bool, accelerator: Accelerator) -> None:
+    """Say from which checkpoint the run goes on, and which of the folder is not used."""
+    if resume_from is not None:
+        say(accelerator, "goes on from", resume_from)
+    for checkpoint in own_checkpoints(folder)[-1:]:
+        if overwrite:
+            say(accelerator, "note", f"{checkpoint} is deleted, because of --overwrite_output_dir")
+        elif checkpoint.resolve() != resume_from.resolve():
+            say(accelerator, "note", f"{checkpoint} is ignored: --resume_from_checkpoint {LATEST} goes on from it")
+
+
+def _how_to_go_on(folder: Path, overwrite: bool) -> str:
+    checkpoints = own_checkpoints(folder)
+    if not checkpoints:
+        return "interrupted before the first checkpoint; the same command starts again"
+    without = " without --overwrite_output_dir" if overwrite else ""
+    return f"interrupted; the same command{without} goes on from {checkpoints[-1]}"
 
 
 def say(accelerator: Accelerator, name: str, value: Any) -> None:
@@ -109,7 +168,7 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
         name: label of the line.
         value: what follows the label.
     """
-    accelerator.print(f"{name:<26}{value}")
+    accelerator.print(f"{name:<26}{printable(str(value))}")
 
 
 def _say_plan(plan: Plan) -> None:
@@ -123,13 +182,17 @@ def _say_plan(plan: Plan) -> None:
     }
     for name, value in lines.items():
         say(plan.accelerator, name, value)
-    for remark in plan.drawn.remarks:
+    for remark in plan.selection.drawn.remarks:
         say(plan.accelerator, "note", remark)
-    if not plan.task.tests:
-        say(plan.accelerator, "note", "no picture is left to test on: lower --shots")
-    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot))
+    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot), plan.zero_shot)
 
 
-def _say_summary(accelerator: Accelerator, title: str, summary: dict[str, Optional[float]]) -> None:
+def _say_summary(
+    accelerator: Accelerator, title: str, summary: dict[str, Optional[float]], metrics: dict[str, Any]
+) -> None:
     for name, value in summary.items():
-        say(accelerator, title.format(name.replace("_", " ")), "n/a" if value is None else f"{value:.1f} %")
+        words = "n/a" if value is None else f"{value:.1f} %"
+        if measured := metrics_behind(name, metrics):
+            balanced = measured["mean_class_accuracy"]
+            words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
+        say(accelerator, title.format(name.replace("_", " ")), words)

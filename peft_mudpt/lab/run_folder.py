@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
 from filelock import FileLock, Timeout
 
-from .identity import differences
-from .schema import RESULT, read_result, write_json
+from .identity import as_identity, differences
+from .methods import find_method
+from .schema import PARTIAL, RESULT, read_result, write_json
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -20,71 +24,247 @@ PROBE_WEIGHTS = "linear_probe.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
 CHECKPOINTS = "checkpoints"
+TRACKING = "peft_mudpt"  # the folder of the trackers that write files
 LOCK = ".lock"
-RUN = "run.json"  # the options of the run; written when training starts
-RUN_FILES = (RUN, RESULT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)  # CARD belongs to a run only beside these
+HOLDER = "process "  # what a lock file begins with
+RUN = "run.json"  # the identity of the run; written when training starts
+LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)
+# in the order of deletion: after a kill, what is left is neither a finished run nor files without their run
+RUN_FILES = (RESULT, *LEARNED, CARD, RUN)
+LEARNED_PARTIAL = f"learned{PARTIAL}"  # a folder; the learned weights are moved from it to the folder of the run
+_CHECKPOINT = re.compile(r"step_\d{8,}")
 
 
-def claim(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
     """
     Check that a run may use a folder. The folder is not changed.
 
     Args:
         folder: the folder of the run; it need not exist.
-        asked: the options that determine the result of the run (see `identity.what_was_asked`).
+        identity: identifies the run (see `identity.as_identity`).
         overwrite: True if the run may replace the files of another run, or its own.
 
     Returns:
         The result, if this run has already finished in the folder and `overwrite` is False; else None.
 
     Raises:
-        ValueError: if `overwrite` is False and the folder holds another run, or files of a run without its `run.json`.
+        ValueError: if `overwrite` is False and the folder holds another run, or files that the run would replace but
+            that no run has written.
     """
-    found = sorted(name for name in RUN_FILES if (folder / name).exists())
-    if overwrite or not found:
+    if overwrite:
         return None
-    choice = "Choose another --output_dir, or give --overwrite_output_dir."
-    if found == [RUN] and not (folder / CHECKPOINTS).exists():
-        return None  # the run failed and left no checkpoint
-    if RUN not in found:
-        raise ValueError(f"{folder} holds {', '.join(found)}, but no {RUN} that names their run. {choice}")
-    other = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    if differing := differences(other, asked):
+    choice = "Choose another --output_dir, or delete this folder; fewshot.py also takes --overwrite_output_dir."
+    found = [name for name in RUN_FILES if os.path.lexists(folder / name)]
+    checkpoints = own_checkpoints(folder)
+    foreign = [str(path.relative_to(folder)) for path in _foreign_checkpoints(folder)]
+    other = _read_record(folder)
+    if other is None:
+        foreign += [name for name in found if name != CARD]
+    if CARD in found and not (other and ADAPTER_WEIGHTS in found) and find_method(identity["method"]).leaves_adapter:
+        foreign.append(CARD)
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {', '.join(foreign)}, which this run would replace, but no {RUN} shows that a run has "
+            f"written it. {choice}"
+        )
+    if other is None or not (checkpoints or RESULT in found or set(LEARNED) & set(found)):
+        return None  # there is no run, or it failed and saved nothing
+    if differing := differences(other, identity):
         raise ValueError(f"{folder} holds another run ({differing}). {choice}")
     return read_result(folder)
 
 
-@contextmanager
-def hold(folder: Path, asked: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
+def _read_record(folder: Path) -> Optional[dict[str, Any]]:
+    """Read the identity of the run whose files the folder holds; None if `run.json` is missing or not ours."""
+    try:
+        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and {"method", "protocol", "seed"} <= record.keys() else None
+
+
+def own_checkpoints(folder: Path) -> list[Path]:
     """
-    Lock a folder against other processes while the context is open, and write the options of its run to `run.json`.
+    List the complete checkpoints of a run.
+
+    Args:
+        folder: the folder of the run.
+
+    Returns:
+        Their folders, the last at the end.
+    """
+    found = (folder / CHECKPOINTS).glob("step_*")
+    return sorted(path for path in found if _CHECKPOINT.fullmatch(path.name) and (path / RUN).is_file())
+
+
+def _foreign_checkpoints(folder: Path) -> list[Path]:
+    """What no run has written, but has the name that a run will use."""
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.exists() and not checkpoints.is_dir():
+        return [checkpoints]
+    named = [path for path in checkpoints.glob("step_*") if _CHECKPOINT.fullmatch(path.name.removesuffix(PARTIAL))]
+    return [path for path in named if not ((path / RUN).is_file() or _is_just_begun(path))]
+
+
+def _is_just_begun(checkpoint: Path) -> bool:
+    """True for a partial checkpoint into which not even the identity of its run was written."""
+    return checkpoint.name.endswith(PARTIAL) and {path.name for path in checkpoint.iterdir()} <= {RUN + PARTIAL}
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """
+    Lock a folder against other processes while the context is open.
+
+    Args:
+        folder: the folder; it is created if needed, and removed if it is empty at the end.
+
+    Raises:
+        ValueError: if another process has locked the folder, or if the folder cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    file = folder / LOCK
+    held, holder = FileLock(file), ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        if holder and not holder.startswith(HOLDER):
+            raise ValueError(f"{file} is not the lock of a run. Choose another folder, or remove this file.")
+        held.acquire(timeout=0)
+        file.write_text(f"{HOLDER}{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except Timeout as error:
+        name = holder.removeprefix(HOLDER)
+        raise ValueError(
+            f"Another process{name and f' ({name})'} is using {folder}. Wait until it ends, or stop it."
+        ) from error
+    except OSError as error:
+        _unlock(held, made)
+        raise ValueError(f"{folder} cannot be written: {error}. Choose another folder.") from error
+    try:
+        yield
+    finally:
+        _unlock(held, made)
+
+
+def _unlock(held: FileLock, made: list[Path]) -> None:
+    if held.is_locked:
+        Path(held.lock_file).unlink(missing_ok=True)
+    held.release()
+    _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # the first that holds something
+        for folder in folders:
+            folder.rmdir()
+
+
+@contextmanager
+def start(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
+    """
+    Write the identity of a run to `run.json`, and delete what a killed run has left incomplete.
+
+    If the context ends with an error before anything was saved, `run.json` is deleted.
+
+    Args:
+        folder: the folder of the run, which the caller has locked.
+        identity: identifies the run (see `identity.as_identity`).
+        overwrite: True to delete the files of a previous run first. Other files are kept.
+    """
+    previous = [name for name in RUN_FILES if name != CARD and os.path.lexists(folder / name)]
+    if overwrite and previous:
+        drop_checkpoints(folder)
+        _drop_tracking(folder / TRACKING)
+        for name in RUN_FILES:
+            (folder / name).unlink(missing_ok=True)
+    sweep_leftovers(folder)
+    try:
+        write_json(folder / RUN, as_identity(identity))
+        yield
+    except BaseException:
+        with suppress(OSError):  # what cannot be deleted now is deleted when the run starts again
+            sweep_leftovers(folder)
+            if not own_checkpoints(folder) and not any((folder / name).exists() for name in (RESULT, *LEARNED)):
+                (folder / RUN).unlink()
+        raise
+
+
+@contextmanager
+def hold(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
+    """
+    Lock a folder for a run while the context is open, and start the run in it.
 
     Args:
         folder: the folder of the run; it is created if needed.
-        asked: the options that determine the result of the run (see `identity.what_was_asked`).
+        identity: identifies the run (see `identity.as_identity`).
         overwrite: True to delete the files of a previous run first. Other files are kept.
 
     Raises:
         ValueError: if another process has locked the folder, or if `overwrite` is False and the folder holds the
             result of this run or files of another run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"Another process is using {folder}. Wait until it ends, or stop it.") from error
-    try:
-        if claim(folder, asked, overwrite) is not None:
+    with lock(folder):
+        if claim(folder, identity, overwrite) is not None:
             raise ValueError(
                 f"{folder} already holds the result of this run. Choose another folder, or delete this one."
             )
-        if overwrite and any((folder / name).exists() for name in RUN_FILES):
-            for name in (*RUN_FILES, CARD):
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        write_json(folder / RUN, asked)
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        with start(folder, identity, overwrite):
+            yield
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """
+    Delete all checkpoints of a run. What no run has written is kept.
+
+    Args:
+        folder: the folder of the run.
+    """
+    for checkpoint in own_checkpoints(folder):
+        discard(checkpoint)
+    sweep_leftovers(folder)
+
+
+def discard(checkpoint: Path) -> None:
+    """
+    Delete a checkpoint. It is renamed first, so that a kill leaves no incomplete checkpoint that looks complete.
+
+    Args:
+        checkpoint: its folder.
+    """
+    partial = checkpoint.with_name(checkpoint.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    os.replace(checkpoint, partial)
+    _delete_partial(partial)
+
+
+def _delete_partial(checkpoint: Path) -> None:
+    """Delete a partial checkpoint. `run.json` comes last, because it shows that a run has written the folder."""
+    for path in checkpoint.iterdir():
+        if path.name != RUN:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(checkpoint)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """
+    Delete what a killed run has left incomplete: partial checkpoints and files, and an empty folder of checkpoints.
+
+    Args:
+        folder: the folder of the run.
+    """
+    for partial in (folder / CHECKPOINTS).glob(f"*{PARTIAL}"):
+        if _CHECKPOINT.fullmatch(partial.stem) and ((partial / RUN).is_file() or _is_just_begun(partial)):
+            _delete_partial(partial)
+    _remove_empty([folder / CHECKPOINTS])
+    shutil.rmtree(folder / LEARNED_PARTIAL, ignore_errors=True)
+    for name in (RUN, RESULT, CARD):
+        (folder / (name + PARTIAL)).unlink(missing_ok=True)
+
+
+def _drop_tracking(folder: Path) -> None:
+    """Delete the events that TensorBoard's tracker wrote, and the folders that are empty then."""
+    for file in [*folder.rglob("events.out.tfevents.*"), *folder.rglob("hparams.yml")]:
+        file.unlink()
+    folders = [path for path in folder.rglob("*") if path.is_dir()]
+    for path in sorted([*folders, folder], reverse=True):
+        _remove_empty([path])

@@ -4,40 +4,125 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from reprlib import repr as short_repr
+from typing import Any, NamedTuple, Optional
+
+from ..rules import is_text
 
 
 SCHEMA_VERSION = 1
+PARTIAL = ".partial"  # suffix of files and folders that are not complete yet
 RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
+
+class Field(NamedTuple):
+    """
+    A field of a result.
+
+    Args:
+        meaning: what the field holds.
+        accepts: True for a value that can be read, which may be any JSON.
+    """
+
+    meaning: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, int)
+
+
+def _is_option(value: Any) -> bool:
+    return value is None or isinstance(value, (str, bool)) or _is_number(value)
+
+
+def _optional(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+def _list(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(accepts, value))
+
+
+def _by_name(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(is_text, value)) and all(map(accepts, value.values()))
+
+
+def _record(**parts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Accepts a dict with these keys; it may have others."""
+    return lambda value: isinstance(value, dict) and all(name in value and parts[name](value[name]) for name in parts)
+
+
+_is_count = _list(_is_whole)
+_are_metrics = _by_name(
+    _optional(
+        _record(
+            accuracy=_is_number,
+            mean_class_accuracy=_is_number,
+            classes=_by_name(lambda counts: _is_count(counts) and len(counts) == 2),
+        )
+    )
+)
+_are_options = _record(
+    **dict.fromkeys(("model_name_or_path", "protocol", "evaluate_on"), is_text),
+    **dict.fromkeys(("train_dir", "method_kwargs", "optimizer"), _optional(is_text)),
+    **dict.fromkeys(("shots", "seed"), _is_whole),
+)
+
 FIELDS = {
-    "schema_version": "int; version of this layout",
-    "arguments": "the options that determine the result; runs with equal arguments are the same experiment",
-    "dataset": "name of the training data",
-    "method": "name of the method, as for --method",
-    "class_names": "the training classes; the position of a name is its label",
-    "template": "text of a class, with {} for its name",
-    "template_after_prompts": "the part of template that follows the text prompts",
-    "items": "{train, validation: [item, ...]}: the drawn pictures, as paths or split[index]",
-    "metrics": "{test set: {accuracy, mean_class_accuracy: percent, classes: {name: [right, seen]}}}; "
-    "null for a test set whose classes the method cannot name",
-    "zero_shot": "the metrics of CLIP without the adapter",
-    "summary": "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}",
-    "optimizer": "sgd or adamw; null if nothing is trained",
-    "learning_rate": "peak learning rate; null if nothing is trained",
-    "steps": "optimizer steps",
-    "loss": "mean training loss of the last steps; null if nothing is trained",
-    "trainable_parameters": "int",
-    "adapter_bytes": "size of the saved weights",
-    "seconds": "{training, total}",
-    "peak_memory_bytes": "peak of training: of the GPU, or of the whole process on a CPU",
-    "nearest_words": "nearest words of the vocabulary to each text prompt token: [[{word, distance}]]; null if there "
-    "are no text prompts",
-    "versions": "{package: version}",
-    "hardware": "{device, threads, processes, mixed_precision}",
+    "schema_version": Field("int; version of this layout", _is_whole),
+    "arguments": Field(
+        "the options that determine the result; runs with equal arguments are the same experiment",
+        lambda value: _are_options(value) and all(map(_is_option, value.values())),
+    ),
+    "dataset": Field("name of the training data", is_text),
+    "method": Field("name of the method, as for --method", is_text),
+    "class_names": Field("the training classes; the position of a name is its label", _list(is_text)),
+    "template": Field("text of a class, with {} for its name", is_text),
+    "template_after_prompts": Field("the part of template that follows the text prompts", is_text),
+    "items": Field(
+        "{train, validation: [item, ...]}: the drawn pictures, as paths or split[index]",
+        _record(train=_list(is_text), validation=_list(is_text)),
+    ),
+    "training_pictures": Field(
+        "{class name: number of training pictures}; null in results of earlier versions",
+        _optional(_by_name(_is_whole)),
+    ),
+    "metrics": Field(
+        "{test set: {accuracy, mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: "
+        "{item: predicted name}}}}; null for a test set whose classes the method cannot name; earlier versions wrote "
+        "no predictions",
+        _are_metrics,
+    ),
+    "zero_shot": Field("the metrics of CLIP without the adapter", _are_metrics),
+    "summary": Field(
+        "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}",
+        _by_name(_optional(_is_number)),
+    ),
+    "optimizer": Field("sgd or adamw; null if nothing is trained", _optional(is_text)),
+    "learning_rate": Field("peak learning rate; null if nothing is trained", _optional(_is_number)),
+    "steps": Field("optimizer steps", _is_whole),
+    "loss": Field("mean training loss of the last steps; null if nothing is trained", _optional(_is_number)),
+    "trainable_parameters": Field("int", _is_whole),
+    "adapter_bytes": Field("size of the saved weights", _is_whole),
+    "seconds": Field("{training, total}", _record(training=_is_number, total=_is_number)),
+    "peak_memory_bytes": Field("peak of training: of the GPU, or of the whole process on a CPU", _is_whole),
+    "nearest_words": Field(
+        "nearest words of the vocabulary to each text prompt token: [[{word, distance}]]; null if there are no text "
+        "prompts",
+        _optional(_list(lambda words: bool(words) and _list(_record(word=is_text, distance=_is_number))(words))),
+    ),
+    "versions": Field("{package: version}", _by_name(is_text)),
+    "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
+FOLDER = "folder"  # where `read_results` found a result; not in the file
+LATER = ("training_pictures",)  # fields that earlier versions did not write
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,9 +153,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         path: path of the file; its folder is created if needed.
         content: what to write.
     """
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """
+    Write a text file. `path` never holds an incomplete file.
+
+    Args:
+        path: path of the file; its folder is created if needed.
+        text: what to write.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -80,12 +176,12 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
     Args:
         folder: the folder of the run.
-        result: all fields of `FIELDS` except `schema_version`.
+        result: all fields of `FIELDS` except `schema_version`; those of `LATER` may be missing.
 
     Raises:
         ValueError: if a field is missing or unknown.
     """
-    result = {"schema_version": SCHEMA_VERSION, **result}
+    result = {"schema_version": SCHEMA_VERSION, **dict.fromkeys(LATER), **result}
     if result.keys() != FIELDS.keys():
         raise ValueError(
             f"A result must have the fields {list(FIELDS)}. Missing or unknown: "
@@ -105,22 +201,55 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
         The result, with the fields of `FIELDS`; None if the folder has no `result.json`.
 
     Raises:
-        ValueError: if the file is not JSON, or has another version of the schema.
+        ValueError: if the file is not JSON, has another version of the schema, or a field has an unexpected value. The
+            message names the file and the field.
     """
     path = folder / RESULT
     if not path.is_file():
         return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}. Delete it and run the experiment again.") from error
-    version = result.get("schema_version") if isinstance(result, dict) else None
+    result = {**dict.fromkeys(LATER), **read_json(path)}
+    version = result.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema version {version}, but this version of peft_mudpt reads {SCHEMA_VERSION}. "
+            f"{path} has schema version {short_repr(version)}, but this version of peft_mudpt reads {SCHEMA_VERSION}. "
             "Run the experiment again."
         )
-    return {**result, "arguments": in_current_words(result["arguments"])}
+    for name, field in FIELDS.items():
+        if name not in result or not field.accepts(result[name]):
+            found = short_repr(result[name]) if name in result else "missing"
+            raise ValueError(
+                f"{path} is damaged: {name} is {found}; expected: {field.meaning}. Delete it and run the experiment "
+                "again."
+            )
+    try:
+        return {**result, "arguments": in_current_words(result["arguments"])}
+    except (ValueError, RecursionError) as error:
+        kwargs = short_repr(result["arguments"]["method_kwargs"])
+        raise ValueError(f"{path} is damaged: method_kwargs {kwargs} is not JSON. Delete the file.") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    Read a JSON file that holds an object.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: if the content is not JSON, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. Delete it and run the experiment again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} is not a JSON object: {short_repr(content)}. Delete it and run the experiment again."
+        )
+    return content
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -131,12 +260,13 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         folder: the folder to search.
 
     Returns:
-        The results, sorted by path.
+        The results, sorted by path. Each also has the key `folder`, the path of its folder.
 
     Raises:
         ValueError: if the folder holds no result, or if a result cannot be read.
     """
-    results = [read_result(path.parent) for path in sorted(Path(folder).rglob(RESULT))]
+    paths = [path for path in sorted(Path(folder).rglob(RESULT)) if path.is_file()]
+    results = [{**read_result(path.parent), FOLDER: str(path.parent)} for path in paths]
     if not results:
         raise ValueError(
             f"{str(folder)!r} holds no {RESULT}. Run examples/fewshot.py or examples/sweep.py with it as --output_dir "

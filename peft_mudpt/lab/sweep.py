@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Optional
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from .arguments import Arguments
-from .data.sources import folder_name
-from .identity import what_was_asked
+from .data.fingerprints import fingerprint
+from .data.folders import folder_name
+from .data.options import DataOptions
+from .data.sources import load_data
+from .experiment import select
+from .flags import parse_flags
+from .identity import PICTURES, pictures_of
 from .methods import find_method
+from .plan import Experiment
+from .processes import last_words, run_each
+from .protocols import ProtocolOptions
 from .report.rows import best_learning_rate
-from .run_folder import claim
+from .run import experiment_of
+from .run_folder import LOCK, RUN, claim, lock
 from .schema import read_result
+from .terminal import DIVERGED
 from .training.checkpoints import LATEST
 
 
-# Flags of fewshot.py that a sweep sets for each run, and the flag of sweep.py to use instead.
+# Flags of fewshot.py that a sweep decides for each run, and what to do instead.
 DECIDED = {
-    "protocol": "--protocol",
-    "dataset": "--datasets",
-    "method": "--methods",
-    "shots": "--shots",
-    "seed": "--seeds",
-    "learning_rate": "--learning_rate_factors",
-    "output_dir": "--output_dir",
-    "evaluate_on": None,
-    "resume_from_checkpoint": None,
-    "overwrite_output_dir": None,
+    "protocol": "give --protocol",
+    "dataset": "give --datasets",
+    "method": "give --methods",
+    "shots": "give --shots",
+    "seed": "give --seeds",
+    "learning_rate": "give --learning_rate_factors",
+    "output_dir": "give --output_dir",
+    "evaluate_on": "leave it out",
+    "resume_from_checkpoint": "leave it out",
+    "overwrite_output_dir": "to run again, delete the folders of the runs, or give another --output_dir",
 }
 LOG = "log.txt"
-NO_NUMBER = FloatingPointError.__name__  # the error of a run whose learning rate is too high
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,24 @@ class Run:
 
     def arguments(self) -> Arguments:
         """Parse and check the flags of the run."""
-        return HfArgumentParser(Arguments, allow_abbrev=False).parse_args_into_dataclasses(self.flags)[0]
+        return parse_flags(Arguments, self.flags)
 
-    def is_finished(self) -> bool:
+    def is_finished(self, pictures: Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]) -> bool:
         """
         Check whether the run has a result.
+
+        Args:
+            pictures: what `known_pictures` returned.
 
         Raises:
             ValueError: if the folder of the run holds another run.
         """
-        return claim(self.folder, what_was_asked(self.arguments())) is not None
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+        experiment = experiment_of(self.arguments()).launched(launched)
+        identity = experiment.asked
+        if (self.folder / RUN).exists():
+            identity[PICTURES] = pictures(experiment.data, experiment.protocol)
+        return claim(self.folder, identity) is not None
 
 
 @dataclass(frozen=True)
@@ -114,8 +128,7 @@ class Sweep:
         for given in self.flags:
             name = given.split("=")[0].removeprefix("--").replace("-", "_")
             if given.startswith("--") and name in DECIDED:
-                instead = f"give {DECIDED[name]}" if DECIDED[name] else "leave it out"
-                raise ValueError(f"A sweep sets --{name} for each run; {instead}.")
+                raise ValueError(f"A sweep decides --{name} for each run; {DECIDED[name]}.")
         for run in [*self.search_runs(), *self.runs({})]:
             run.arguments()
 
@@ -208,10 +221,28 @@ class Sweep:
         options |= {"learning_rate": rate, "evaluate_on": "validation" if search else "test"}
         options |= {"output_dir": folder, "resume_from_checkpoint": LATEST}
         given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-        return Run(folder, ["--checkpointing_steps", "500", *self.flags, *given])  # the last of equal flags counts
+        return Run(folder, [*self.flags, *given])  # the last of equal flags counts
 
 
-def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[str] = None) -> None:
+def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
+    """
+    Run all experiments of a sweep that have no result yet: the search for learning rates, then the comparison.
+
+    Args:
+        sweep: the comparison.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+
+    Raises:
+        ValueError: if another process uses the folder, and as in `run_all`.
+        RuntimeError: if a run failed (see `run_all`), or if a search has no result.
+    """
+    with lock(sweep.output_dir):
+        run_all(sweep.search_runs(), command, jobs, "learning rates", tolerated=DIVERGED)
+        run_all(sweep.runs(sweep.chosen_learning_rates()), command, jobs, "runs")
+
+
+def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:
     """
     Run the experiments that have no result yet, each in its own process.
 
@@ -220,53 +251,59 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         command: the command that runs an experiment; the flags of the run are appended.
         jobs: number of processes at a time. They share the processor's cores.
         title: title of the progress bar.
-        tolerated: name of an exception as a traceback prints it. A run whose log ends with it has no result, but does
-            not count as failed.
+        tolerated: an exit code. A run that ends with it has no result, but does not count as failed.
 
     Raises:
-        ValueError: if `jobs` is less than 1, or if the folder of a run holds files of a run with other options, or
-            files without a record of their run. Nothing is run then.
+        ValueError: if `jobs` is less than 1, or if the folder of a run is used by another process, holds files of
+            another run, or files without a record of their run. Nothing is run then.
         RuntimeError: if a run failed. It is raised after all runs have ended.
+        KeyboardInterrupt: if the user interrupts the sweep. The processes are ended first.
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs} must be at least 1.")
-    missing = [run for run in runs if not run.is_finished()]
+    pictures = known_pictures()
+    missing = [run for run in runs if not run.is_finished(pictures)]
+    for run in missing:
+        if (run.folder / LOCK).exists():
+            with lock(run.folder):  # refuses if a process that an earlier sweep started is still at work
+                pass
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-
-    def start(run: Run) -> int:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with open(run.folder / LOG, "w", encoding="utf-8") as log:
-            return subprocess.run([*command, *run.flags], stdout=log, stderr=log, env=environment).returncode
-
+    logs = [run.folder / LOG for run in missing]
     failed = []
-    with ThreadPoolExecutor(jobs) as pool:
-        started = {pool.submit(start, run): run for run in missing}
-        bar = tqdm(as_completed(started), desc=title, total=len(runs), initial=len(runs) - len(missing))
-        try:
-            for done in bar:
-                run = started[done]
-                if done.result() != 0 and not (tolerated and last_words(run).startswith(tolerated)):
-                    failed.append(run)
-        except BaseException:  # after an interruption, no further run must start
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with tqdm(desc=title, total=len(runs), initial=len(runs) - len(missing)) as bar:
+
+        def ended(index: int, status: int) -> None:
+            bar.update()
+            if status not in (0, tolerated):
+                failed.append(f"{missing[index].folder}: {last_words(logs[index])}")
+
+        run_each([[*command, *run.flags] for run in missing], logs, jobs, environment, ended)
     if failed:
-        causes = [f"{run.folder}: {last_words(run)}" for run in failed]
         raise RuntimeError(
-            f"{len(failed)} of {len(runs)} runs failed; see {LOG} in their folders.\n" + "\n".join(causes)
+            f"{len(failed)} of {len(runs)} runs failed; see {LOG} in their folders.\n" + "\n".join(failed)
         )
 
 
-def last_words(run: Run) -> str:
+def known_pictures() -> Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]:
     """
-    Read the last line of a run's log, which names the error of a failed run.
-
-    Args:
-        run: a run that was started.
+    Make a function that identifies the pictures of runs. It loads each data set and reads each file once.
 
     Returns:
-        The line; "(empty log)" if there is none.
+        A function of the options of a run. It returns the fingerprints of the pictures (see `identity.pictures_of`).
     """
-    lines = (run.folder / LOG).read_text(encoding="utf-8").strip().splitlines()
-    return lines[-1] if lines else "(empty log)"
+    load, known = cache(load_data), {}
+
+    def fingerprint_once(example: dict) -> str:
+        path = example["image"]["path"]
+        if example["image"]["bytes"] is not None:
+            return fingerprint(example)
+        if path not in known:
+            known[path] = fingerprint(example)
+        return known[path]
+
+    @cache
+    def pictures(data: DataOptions, protocol: ProtocolOptions) -> dict[str, dict[str, str]]:
+        return pictures_of(select(Experiment(load(data), protocol=protocol)).task, fingerprint_once)
+
+    return pictures

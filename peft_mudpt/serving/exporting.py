@@ -8,12 +8,13 @@ import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Optional, get_args
 
 import torch
 from torch.nn.functional import normalize
 
-from ..classifier.classifier import MuDPTClassifier
+from ..classifier.pictures import PICTURE_RULE
+from ..classifier.prediction import PictureClassifier
 from ..layer import layer_of
 from .folding import fold_adapter
 
@@ -22,11 +23,12 @@ ExportFormat = Literal["onnx", "torch_export"]
 
 
 class _ImageClassifier(torch.nn.Module):
-    """A classifier with fixed classes: the vision tower, and per class its text feature times the logit scale."""
+    """A classifier with fixed classes: the vision tower, and the linear layer that compares its features with them."""
 
     class_weights: torch.Tensor
+    class_biases: Optional[torch.Tensor]
 
-    def __init__(self, classifier: MuDPTClassifier):
+    def __init__(self, classifier: PictureClassifier):
         super().__init__()
         classifier = copy.deepcopy(classifier).cpu().float().eval()
         model, family = classifier.model, classifier.family
@@ -38,31 +40,38 @@ class _ImageClassifier(torch.nn.Module):
         self.tower, *projections = family.vision.feature_parts(model)
         self.projections = torch.nn.ModuleList(projections)
         self.prompt_learner = layer
-        with torch.no_grad():  # what is added to all logits would not change the probabilities
-            self.register_buffer("class_weights", classifier.class_features() * family.logit_scale(model))  # (C, D)
+        with torch.no_grad():
+            weights, biases = classifier.linear_head()
+        self.register_buffer("class_weights", weights)  # (C, D)
+        self.register_buffer("class_biases", biases)  # (C,)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         image_features = self.vision.pooled(self.tower(pixel_values=pixel_values))
         for projection in self.projections:
             image_features = projection(image_features)  # (B, D)
-        return (normalize(image_features, dim=-1) @ self.class_weights.t()).softmax(dim=-1)  # (B, C)
+        logits = normalize(image_features, dim=-1) @ self.class_weights.t()  # (B, C)
+        if self.class_biases is not None:
+            logits = logits + self.class_biases
+        return logits.softmax(dim=-1)
 
 
-def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
+def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
     """
     Export a classifier with its classes as one file, in float32. The file is loaded once before it replaces an older
     one. An error leaves the older file as it was, and nothing else.
 
     The exported program takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and
     returns `probabilities` (B, C). The file also contains `class_names` (JSON, in the order of the probabilities),
-    `class_template` and `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its
-    metadata, a `torch.export` archive as extra files.
+    `class_template` (not of a linear probe), `picture_rule` (how to open a picture, in words) and
+    `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
+    `torch.export` archive as extra files.
 
     ONNX holds at most 2 GB in one file. torch writes the weights of a larger vision tower (above 1.5 GiB) to a second
     file, which has the name of the first and `.data`. Keep both in one folder.
 
     Args:
-        classifier: the classifier; the file contains the adapter that is active now.
+        classifier: the classifier, a `MuDPTClassifier` or a linear probe of the lab; the file contains the adapter
+            that is active now.
         file: path of the new file, such as `classifier.onnx` or `classifier.pt2`.
         format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`), or `torch_export`, for
             `torch.export.load` and AOTInductor.
@@ -90,9 +99,11 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
         )
     notes = {
         "class_names": json.dumps(classifier.class_names),
-        "class_template": classifier.template,
+        "picture_rule": PICTURE_RULE,
         "preprocessor_config": classifier.image_processor.to_json_string(),
     }
+    if classifier.template is not None:
+        notes["class_template"] = classifier.template
     example = torch.zeros(2, *classifier.family.image_shape(classifier.model.config))
     # in the folder that is there already, so that an error leaves no new one
     folder = next(parent for parent in file.absolute().parents if parent.is_dir())

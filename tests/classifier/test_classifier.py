@@ -227,8 +227,8 @@ class TestRefusing:
             MuDPTClassifier(model, NAMES, "a photo.", tokenizer)
 
     def test_a_name_that_is_too_long(self, model, tokenizer):
-        with pytest.raises(ValueError, match="text of class 1 has .* positions"):
-            MuDPTClassifier(model, ["star", "star " * 100], "{}.", tokenizer)
+        with pytest.raises(ValueError, match="text of class 1 .'very .* star'. has .* positions"):
+            MuDPTClassifier(model, ["star", "very " * 100 + "long star"], "{}.", tokenizer)
 
     @pytest.mark.parametrize(
         "images", ["picture.jpg", demo.paint("filled red star", "plain", np.random.default_rng(0))]

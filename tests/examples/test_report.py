@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from peft_mudpt.lab.report.tables import markdown_report
+from peft_mudpt.lab.report.writing import picture_folders
 from peft_mudpt.lab.schema import write_result
 from tests.lab.report.made_results import cells, result
 
@@ -68,6 +69,34 @@ def test_several_data_sets_have_separate_folders_of_plots(run, tmp_path):
     assert run(folder, "--output_dir", tmp_path / "out").code == 0
     assert (tmp_path / "out" / "ucf101" / "overview.png").is_file()
     assert "(ucf101/overview.png)" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "names", [("my pets", "my-pets"), ("Pets", "pets"), ("a/b", "a b", "a-b-2"), ("x" * 300, "x" * 301)]
+)
+def test_each_data_set_has_its_own_folder_of_plots_however_similar_the_names(names):
+    folders = picture_folders(names)
+    assert len({folder.casefold() for folder in folders.values()}) == len(names)
+    assert all(re.fullmatch(r"[\w-]{1,110}/", folder) for folder in folders.values())
+
+
+def test_only_an_earlier_report_is_overwritten(run, tmp_path):
+    folder = write(tmp_path / "results", result())
+    assert run(folder, "--output_dir", tmp_path / "out").code == 0
+    assert run(folder, "--output_dir", tmp_path / "out").code == 0
+    for name in ("report.md", "overview.png"):
+        mine = tmp_path / f"mine-{name}" / name
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        done = run(folder, "--output_dir", mine.parent)
+        assert done.code == 2 and name in done.stderr
+        assert mine.read_text() == "mine" and len(list(mine.parent.iterdir())) == 1
+
+
+def test_two_results_of_one_cell_are_named_in_one_line(run, tmp_path):
+    done = run(write(tmp_path, result(), result()))
+    assert done.code == 2 and done.stderr.startswith("report.py: error: ") and done.stderr.count("\n") == 1
+    assert str(tmp_path / "0") in done.stderr and str(tmp_path / "1") in done.stderr
 
 
 def test_published_numbers_are_printed_only_with_the_flag_and_marked_as_not_reproduced(run, tmp_path):

@@ -45,7 +45,8 @@ def variant(monkeypatch):
 @pytest.mark.parametrize("kind", ["preset", "variant"])
 def test_a_new_method_is_trained_and_appears_in_cards_tables_and_plots(kind, request, tmp_path):
     name = request.getfixturevalue(kind)
-    pictures = {"train_dir": save_pictures(tmp_path / "train", 3), "test_dir": save_pictures(tmp_path / "test", 2)}
+    train, test = save_pictures(tmp_path / "train", 3), save_pictures(tmp_path / "test", 2, seed=4)
+    pictures = {"train_dir": train, "test_dir": test}
     for method in (name, "zero_shot"):
         folder = tmp_path / "lab" / method
         run(Arguments(**pictures, method=method, shots=2, max_train_steps=2, output_dir=str(folder)))

@@ -1,6 +1,7 @@
 """Experiments by flags, run in this process."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from transformers import AutoProcessor, CLIPModel, SiglipConfig, SiglipModel
 from peft_mudpt import demo
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.run import run
-from peft_mudpt.lab.schema import FIELDS
+from peft_mudpt.lab.run_folder import lock
+from peft_mudpt.lab.schema import FIELDS, write_json
+from peft_mudpt.lab.training.objectives import CrossEntropy
+from tests.conftest import reset_accelerator
 from tests.towers.test_families import TEXT, VISION
 
 
@@ -88,8 +92,10 @@ def test_zero_shot_accuracy_is_plain_clips_own(tmp_path, pictures, template):
 
 
 def test_training_improves_the_accuracy_on_the_training_pictures(tmp_path, pictures):
-    same = str(shutil.copytree(pictures["train_dir"], tmp_path / "same"))
-    fields = {**pictures, "test_dir": same, "max_train_steps": 40, "learning_rate": 0.01}
+    same = shutil.copytree(pictures["train_dir"], tmp_path / "same")
+    for file in same.glob("*/*"):  # equal files would be left out of training
+        images.open(file).save(file, compress_level=1)
+    fields = {**pictures, "test_dir": str(same), "max_train_steps": 40, "learning_rate": 0.01}
     result = run(ask(tmp_path, fields, shots=3))
     assert result["summary"]["accuracy"] > result["zero_shot"]["test"]["accuracy"]
     assert result["steps"] == 40 and result["loss"] < 1.0
@@ -161,8 +167,140 @@ def test_another_run_may_use_the_folder_only_if_it_overwrites(tmp_path, pictures
     assert files(tmp_path / "run") == {"result.json", "run.json"}
 
 
+def add(train):
+    shutil.copy(train / "hollow_blue_heart" / "0.png", train / "hollow_blue_heart" / "9.png")
+
+
+def remove(train):
+    (train / "hollow_blue_heart" / "0.png").unlink()
+
+
+def replace(train):
+    shutil.copy(train / "hollow_blue_heart" / "0.png", train / "filled_red_star" / "0.png")
+
+
+def exchange(train):
+    for before, after in (
+        ("filled_red_star", "x"),
+        ("hollow_blue_heart", "filled_red_star"),
+        ("x", "hollow_blue_heart"),
+    ):
+        (train / before).rename(train / after)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (add, "training pictures: 1 added .hollow_blue_heart/9.png"),
+        (remove, "training pictures: 1 removed .hollow_blue_heart/0.png"),
+        (replace, "training pictures: 1 replaced .filled_red_star/0.png"),
+        (exchange, "training pictures: 6 replaced .filled_red_star/0.png"),
+    ],
+)
+def test_a_run_whose_pictures_changed_is_neither_done_nor_resumed(tmp_path, pictures, change, said):
+    train = tmp_path / "train"
+    fields = {**pictures, "train_dir": str(shutil.copytree(pictures["train_dir"], train)), "shots": 9}
+    run(ask(tmp_path, fields, method="zero_shot"))
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())
+    write_json(tmp_path / "stopped" / "run.json", identity)
+    write_json(tmp_path / "stopped" / "checkpoints" / "step_00000001" / "run.json", {**identity, "processes": 1})
+    change(train)
+    for folder in ("run", "stopped"):
+        with pytest.raises(ValueError, match=f"another run .*{said}.*--overwrite_output_dir"):
+            run(ask(tmp_path, fields, method="zero_shot", output_dir=str(tmp_path / folder)))
+
+
+def test_test_pictures_that_changed_make_another_run(tmp_path, pictures):
+    test = shutil.copytree(pictures["test_dir"], tmp_path / "test")
+    fields = {**pictures, "test_dir": str(test), "method": "zero_shot"}
+    run(ask(tmp_path, fields))
+    remove(test)
+    with pytest.raises(ValueError, match="test pictures: 1 removed"):
+        run(ask(tmp_path, fields))
+
+
+def test_the_precision_of_the_launcher_belongs_to_the_run(tmp_path, pictures, monkeypatch):
+    run(ask(tmp_path, pictures, method="zero_shot"))
+    reset_accelerator()
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="mixed_precision: None there, 'bf16' requested"):
+        run(ask(tmp_path, pictures, method="zero_shot"))
+
+
+def test_steps_that_the_launcher_would_accumulate_are_refused(tmp_path, pictures, monkeypatch):
+    run(ask(tmp_path, pictures, method="zero_shot"))
+    reset_accelerator()
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    for folder in ("run", "new"):
+        with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
+            run(ask(tmp_path, pictures, method="zero_shot", output_dir=str(tmp_path / folder)))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_another_process_uses_is_refused_before_any_work(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("peft_mudpt.lab.run.select", None)  # would fail
+    with lock(tmp_path / "run"), pytest.raises(ValueError, match="process"):
+        run(ask(tmp_path, pictures))
+
+
+def interrupt_at(step, monkeypatch) -> None:
+    """Press Ctrl-C when a step is done."""
+
+    def after_step(self, classifier, done, steps):
+        if done == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(CrossEntropy, "after_step", after_step)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_the_same_command_goes_on(tmp_path, pictures, monkeypatch, capsys):
+    fields = {**pictures, "method": "coop", "max_train_steps": 3, "checkpointing_steps": 2}
+    run(ask(tmp_path, fields, output_dir=str(tmp_path / "whole")))
+    reset_accelerator()
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(KeyboardInterrupt, match="same command goes on .*step_00000002"),
+    ):
+        interrupt_at(3, patched)
+        run(ask(tmp_path, fields))
+    reset_accelerator()
+    capsys.readouterr()
+    run(ask(tmp_path, fields))
+    assert re.search(r"goes on from +.*step_00000002", capsys.readouterr().out)
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "run")]
+    assert weights[0] == weights[1] and files(tmp_path / "run") == files(tmp_path / "whole")
+
+
+def test_a_run_that_is_interrupted_before_its_first_checkpoint_leaves_nothing(tmp_path, pictures, monkeypatch):
+    interrupt_at(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt, match="starts again"):
+        run(ask(tmp_path, pictures, method="coop"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_is_not_used_is_noted(tmp_path, pictures, monkeypatch, capsys):
+    fields = {**pictures, "method": "coop", "max_train_steps": 3, "checkpointing_steps": 1}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupt_at(3, patched)
+        run(ask(tmp_path, fields))
+    earlier = tmp_path / "step_00000001"  # as if the user had kept it
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "step_00000002", earlier)
+    reset_accelerator()
+    capsys.readouterr()
+    run(ask(tmp_path, fields, resume_from_checkpoint=str(earlier)))
+    assert re.search(r"note +.*step_00000002 is ignored: --resume_from_checkpoint latest", capsys.readouterr().out)
+
+
+def test_a_readme_of_the_user_is_not_replaced(tmp_path, pictures):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "README.md").write_text("my notes")
+    with pytest.raises(ValueError, match="README.md.*--overwrite_output_dir"):
+        run(ask(tmp_path, pictures))
+    assert files(tmp_path / "run") == {"README.md"}
+
+
 def test_validation_reads_no_test_picture(tmp_path, pictures):
-    fields = {**pictures, "test_dir": save_pictures(tmp_path / "test", 1)}
+    fields = {**pictures, "test_dir": save_pictures(tmp_path / "test", 1, seed=4)}
     for path in (tmp_path / "test").glob("*/*"):
         path.write_bytes(b"would be refused if it were read")
     result = run(ask(tmp_path, fields, evaluate_on="validation"))
@@ -171,7 +309,10 @@ def test_validation_reads_no_test_picture(tmp_path, pictures):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_corrupt_picture_stops_the_run_before_it_writes(tmp_path, split):
-    fields = {"train_dir": save_pictures(tmp_path / "train", 2), "test_dir": save_pictures(tmp_path / "test", 1)}
+    fields = {
+        "train_dir": save_pictures(tmp_path / "train", 2),
+        "test_dir": save_pictures(tmp_path / "test", 1, seed=4),
+    }
     (tmp_path / split / "hollow_blue_heart" / "0.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match="hollow_blue_heart/0.png cannot be read"):
         run(ask(tmp_path, fields))
@@ -226,5 +367,11 @@ def test_a_run_is_pushed_with_our_card(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
     monkeypatch.setenv("HF_TOKEN", "hf_made_up")
-    run(ask(tmp_path, pictures, push_to_hub=True, hub_model_id="somebody/shapes"))
-    assert list(pushed) == ["somebody/shapes"] and 'adapter = "somebody/shapes"' in pushed["somebody/shapes"]
+    run(ask(tmp_path, pictures, method="coop"))
+    for sentence in ("", "My own sentence."):  # the second time, the card is no longer the one that the run wrote
+        with open(tmp_path / "run" / "README.md", "a") as card:
+            card.write(sentence)
+        pushed.clear()
+        run(ask(tmp_path, pictures, method="coop", push_to_hub=True, hub_model_id="somebody/shapes"))
+        assert list(pushed) == ["somebody/shapes"] and 'adapter = "somebody/shapes"' in pushed["somebody/shapes"]
+        assert pushed["somebody/shapes"].endswith(sentence)

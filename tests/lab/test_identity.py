@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.identity import differences, to_share, what_was_asked
+from peft_mudpt.lab.identity import as_identity, differences, to_share, what_was_asked
 from peft_mudpt.lab.methods import METHODS
 
 
@@ -55,6 +55,65 @@ def test_method_kwargs_without_a_field_are_the_same_as_none():
     assert differences(asked(method_kwargs="{}"), asked()) == ""
 
 
+@pytest.mark.parametrize("spelling", ["pets/", "./pets", "../here/pets", "link", "absolute"])
+def test_a_folder_is_the_same_however_its_path_is_spelled(tmp_path, monkeypatch, spelling):
+    pets = tmp_path / "here" / "pets"
+    pets.mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to(pets)
+    monkeypatch.chdir(tmp_path / "here")
+    other = str(pets) if spelling == "absolute" else spelling
+    assert differences(asked(train_dir="pets"), asked(train_dir=other)) == ""
+
+
+def test_a_stored_path_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    stored = as_identity(asked(train_dir="pets"))
+    monkeypatch.chdir("/")
+    assert differences(stored, asked(train_dir=str(tmp_path / "pets"))) == ""
+
+
+def test_no_mixed_precision_is_the_default():
+    assert differences(asked(mixed_precision="no"), asked()) == ""
+    assert differences(asked(mixed_precision="bf16"), asked()).startswith("mixed_precision: 'bf16'")
+
+
+BEFORE = {"a/0.png": "11 a", "a/1.png": "22 a", "b/0.png": "33 b"}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({**BEFORE, "b/1.png": "44 b"}, "training pictures: 1 added (b/1.png)"),
+        ({"a/0.png": "11 a", "b/0.png": "33 b"}, "training pictures: 1 removed (a/1.png)"),
+        ({**BEFORE, "a/1.png": "44 a"}, "training pictures: 1 replaced (a/1.png)"),
+        ({**BEFORE, "a/1.png": "22 b"}, "training pictures: 1 of another class (a/1.png)"),
+        ({**BEFORE, **{f"b/{i}.png": "5 b" for i in range(1, 5)}}, "4 added (b/1.png, b/2.png, b/3.png, ...)"),
+    ],
+)
+def test_pictures_that_changed_make_another_run_and_are_named(now, said):
+    there, here = ({**asked(), "pictures": {"training": found, "test": BEFORE}} for found in (BEFORE, now))
+    assert differences(there, here).endswith(said) and differences(there, there) == ""
+
+
+def test_the_same_pictures_in_another_folder_are_the_same_run():
+    there, here = ({**asked(train_dir=name), "pictures": {"training": BEFORE}} for name in ("here", "scratch"))
+    assert differences(there, here) == ""
+
+
+def test_a_run_of_an_earlier_version_is_compared_without_its_pictures():
+    assert differences(asked(), {**asked(), "pictures": {"training": BEFORE}}) == ""
+
+
 def test_shared_options_hold_folder_names_without_paths():
     shared = to_share(asked(train_dir="/home/someone/birds", model_name_or_path="openai/clip"))
     assert (shared["train_dir"], shared["model_name_or_path"]) == ("birds", "openai/clip")
+
+
+@pytest.mark.parametrize("name", ["dataset_name", "test_dir", "coop_root", "model_name_or_path", "a_later_flag"])
+def test_no_absolute_path_is_shared_whatever_the_flag(name):
+    assert to_share({**asked(), name: "/home/someone/birds"})[name] == "birds"
+
+
+def test_a_template_is_no_path():
+    assert to_share(asked(template="/a {}."))["template"] == "/a {}."

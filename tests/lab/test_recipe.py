@@ -1,15 +1,29 @@
 """How a run is trained: the user's options, and the method's defaults for all others."""
 
 import pytest
+import torch
 
 from peft_mudpt.lab.methods import find_method
 from peft_mudpt.lab.recipe import TrainingOptions, choose_recipe
+from peft_mudpt.lab.training.loop import build_schedule
 
 
 def chosen(method, may_be_cropped=False, processes=1, **fields):
     """The recipe for 100 pictures."""
     options = TrainingOptions(**fields)
     return choose_recipe(options, find_method(method), 100, processes, may_be_cropped, seed=1)
+
+
+@pytest.mark.parametrize(("steps", "ratio"), [(1, 0.0), (1, 0.9), (10, 0.96), (3, 0.99)])
+def test_at_least_one_step_uses_the_peak_learning_rate(steps, ratio):
+    recipe = chosen("mudpt", max_train_steps=steps, warmup_ratio=ratio)
+    assert recipe.warmup_steps == min(round(steps * ratio), steps - 1)
+    schedule = build_schedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)]), recipe)
+    for _ in range(steps):
+        peak = schedule.get_last_lr()[0]
+        schedule.optimizer.step()
+        schedule.step()
+    assert peak > 1e-5 or ratio == 0.0
 
 
 @pytest.mark.parametrize(

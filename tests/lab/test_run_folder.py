@@ -1,16 +1,19 @@
 """The folders of runs, and their result files."""
 
 import json
+import os
+import re
 
 import pytest
 
-from peft_mudpt.lab.run_folder import claim, hold
-from peft_mudpt.lab.schema import FIELDS, read_result, read_results, write_result
+from peft_mudpt.lab.run_folder import claim, drop_checkpoints, hold, lock
+from peft_mudpt.lab.schema import FIELDS, LATER, read_result, read_results, write_json, write_result
+from tests.lab.report.made_results import result
 
 
-IDENTITY = {"method": "mudpt", "seed": 1}
-ARGUMENTS = {"protocol": "few-shot", "objective": "cross_entropy"}
-RESULT = {name: None for name in FIELDS if name != "schema_version"} | {"arguments": ARGUMENTS}
+IDENTITY = {"method": "mudpt", "seed": 1, "protocol": "few-shot"}
+RESULT = result(objective="cross_entropy")
+MISSING = object()
 
 
 def start(folder, identity=IDENTITY, overwrite=False):
@@ -39,6 +42,52 @@ def test_a_file_that_is_not_a_result_of_this_version_is_refused(tmp_path, conten
         read_result(tmp_path)
 
 
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("schema_version", *LATER)])
+@pytest.mark.parametrize("value", [[None], {"a": {"b": []}}, "a", float("nan"), MISSING])
+def test_a_field_with_an_unexpected_value_is_named_with_its_file(tmp_path, field, value):
+    content = {**RESULT, "schema_version": 1, field: value}
+    if value is MISSING:
+        del content[field]
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    if isinstance(value, str) and isinstance(RESULT[field], str):
+        return  # a text is expected
+    with pytest.raises(ValueError, match=f"result.json is damaged: {field} "):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["null", "[]", "1", '"a"', "", "[" * 100_000, '{"a":' * 100_000, "\x00", '{"schema_version": ' + "9" * 5000 + "}"],
+    ids=lambda content: content[:8],
+)
+def test_a_file_that_holds_no_object_is_named(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match="result.json is not "):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arguments": None},
+        {"method_kwargs": "{half"},
+        {"method_kwargs": "[" * 100_000},
+        {"seed": "one"},
+        {"train_dir": ["a"]},
+        {"shots": True},
+        {"metrics": {"test": {"accuracy": 1, "mean_class_accuracy": 1, "classes": {"cat": [1]}}}},
+        {"metrics": {"test": {"accuracy": None, "mean_class_accuracy": 1, "classes": {}}}},
+        {"nearest_words": [[]]},
+        {"summary": {"accuracy": float("inf")}},
+    ],
+    ids=str,
+)
+def test_a_damaged_part_of_a_field_is_found(tmp_path, changes):
+    write_result(tmp_path, result(**changes))
+    with pytest.raises(ValueError, match="result.json is damaged: "):
+        read_result(tmp_path)
+
+
 def test_results_are_found_at_any_depth(tmp_path):
     for name in ("b/c", "a"):
         write_result(tmp_path / name, {**RESULT, "dataset": name})
@@ -60,10 +109,11 @@ def test_a_run_may_use_its_own_folder_before_and_after_it_finishes(tmp_path):
     assert claim(tmp_path, IDENTITY)["schema_version"] == 1
 
 
-@pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints"])
+@pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints/step_00000001/run.json"])
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path, left):
     start(tmp_path)
-    (tmp_path / left).mkdir()
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).touch()
     with pytest.raises(ValueError, match="another run .seed: 1 .* 2 .*--overwrite_output_dir"):
         claim(tmp_path, {**IDENTITY, "seed": 2})
 
@@ -91,30 +141,98 @@ def test_a_run_that_finished_in_the_folder_since_it_was_claimed_is_not_overwritt
     assert claim(tmp_path, other) is not None and not (tmp_path / ".lock").exists()
 
 
-def test_a_run_that_fails_unlocks_its_folder(tmp_path):
-    with pytest.raises(RuntimeError), hold(tmp_path, IDENTITY):
+def test_a_run_that_fails_before_it_saves_anything_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), hold(tmp_path / "new" / "run", IDENTITY):
         raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_after_a_checkpoint_keeps_it(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "step_00000001" / "run.json"
+    with pytest.raises(RuntimeError), hold(tmp_path, IDENTITY):
+        write_json(checkpoint, IDENTITY)
+        raise RuntimeError
+    assert checkpoint.exists() and (tmp_path / "run.json").exists() and not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("path", ["/proc/self/run", "file/run"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=f"{path} cannot be written"), lock(tmp_path / path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_process_that_uses_a_folder_is_named(tmp_path):
+    with hold(tmp_path, IDENTITY):
+        with pytest.raises(ValueError, match=rf"process \({os.getpid()} on "), lock(tmp_path):
+            pass
+
+
+FOREIGN = {
+    "README.md": "my notes",
+    "run.json": '{"distance": 5}',
+    "result.json": "{}",
+    "adapter_config.json": "{}",
+    "adapter_model.safetensors": "mine",
+    "checkpoints": "a file",
+    "checkpoints/step_00000002/weights.pt": "mine",
+    "checkpoints/step_00000002.partial/weights.pt": "mine",
+    ".lock": "my padlock",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_that_no_run_has_written_but_a_run_would_replace_is_refused(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(FOREIGN[name])
+    with pytest.raises(ValueError, match=re.escape(name.partition("/weights")[0])):
+        start(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == FOREIGN[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "checkpoints/best/weights.pt", "checkpoints/notes.txt", "checkpoints.txt"]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_other_files_are_kept_whatever_the_run_does(tmp_path, name, overwrite):
+    identity = {**IDENTITY, "method": "zero_shot"}  # it writes no README.md
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with hold(tmp_path, identity, overwrite):
+        write_json(tmp_path / "checkpoints" / "step_00000001" / "run.json", identity)
+    (tmp_path / "checkpoints" / "step_00000002.partial").mkdir()
+    drop_checkpoints(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {tmp_path / name, tmp_path / "run.json"}
+    assert (tmp_path / "checkpoints").exists() is name.startswith("checkpoints/")
+
+
+def test_what_a_kill_leaves_incomplete_is_deleted_when_the_run_starts_again(tmp_path):
+    start(tmp_path)
+    write_json(tmp_path / "checkpoints" / "step_00000001.partial" / "run.json", IDENTITY)
+    for name in ("checkpoints/step_00000002.partial", "learned.partial"):
+        (tmp_path / name).mkdir()
+    for name in ("run.json.partial", "result.json.partial", "README.md.partial", ".lock"):
+        (tmp_path / name).touch()
     start(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_folder_with_a_readme_of_its_own_is_free(tmp_path):
-    (tmp_path / "README.md").touch()
-    assert claim(tmp_path, IDENTITY) is None
+def test_overwriting_deletes_the_events_of_the_previous_run(tmp_path):
+    start(tmp_path)
+    (tmp_path / "result.json").touch()
+    for name in ("events.out.tfevents.1", "12.5/hparams.yml", "12.5/events.out.tfevents.2"):
+        (tmp_path / "peft_mudpt" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "peft_mudpt" / name).touch()
     start(tmp_path, overwrite=True)
-    assert (tmp_path / "README.md").exists()
-
-
-def test_an_adapter_without_a_record_of_its_run_is_not_overwritten(tmp_path):
-    (tmp_path / "adapter_config.json").touch()
-    with pytest.raises(ValueError, match="adapter_config.json, .*run.json"):
-        claim(tmp_path, IDENTITY)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_overwriting_deletes_only_the_files_of_the_run_when_the_new_run_starts(tmp_path):
     start(tmp_path)
     (tmp_path / "adapter_config.json").touch()
-    (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)
+    write_json(tmp_path / "checkpoints" / "step_00000001" / "run.json", IDENTITY)
     (tmp_path / "holiday.jpg").touch()
     other = {**IDENTITY, "seed": 2}
     assert claim(tmp_path, other, overwrite=True) is None and (tmp_path / "adapter_config.json").exists()

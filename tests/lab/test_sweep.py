@@ -1,14 +1,25 @@
 """The experiments of a sweep, and how they are run."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from peft_mudpt.lab import processes
+from peft_mudpt.lab.experiment import select
 from peft_mudpt.lab.identity import what_was_asked
-from peft_mudpt.lab.run_folder import hold
-from peft_mudpt.lab.schema import FIELDS, write_result
-from peft_mudpt.lab.sweep import NO_NUMBER, Run, Sweep, run_all
+from peft_mudpt.lab.run import experiment_of
+from peft_mudpt.lab.run_folder import hold, lock
+from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.sweep import Run, Sweep, known_pictures, run_all, run_sweep
+from peft_mudpt.lab.terminal import DIVERGED
+from tests.lab.report.made_results import result
+from tests.lab.test_experiment import save_pictures
 
 
 def sweep(folder, **fields) -> Sweep:
@@ -20,12 +31,17 @@ def asked(runs, *names):
     return [tuple(getattr(run.arguments(), name) for name in names) for run in runs]
 
 
-def finish(run: Run, accuracy=0.0) -> None:
+@pytest.fixture
+def constant_pictures(monkeypatch):
+    """For runs on the embedded world: its pictures need not be drawn to know that they are the same."""
+    monkeypatch.setattr("peft_mudpt.lab.sweep.known_pictures", lambda: lambda data, protocol: {})
+
+
+def finish(run: Run, accuracy=0.0, pictures=None) -> None:
     """Write the files of a finished run."""
     asked = what_was_asked(run.arguments())
-    with hold(run.folder, asked):
-        nothing = {name: None for name in FIELDS if name != "schema_version"}
-        write_result(run.folder, {**nothing, "arguments": asked, "summary": {"accuracy": accuracy}})
+    with hold(run.folder, asked if pictures is None else {**asked, "pictures": pictures}):
+        write_result(run.folder, {**result(accuracy=accuracy), "arguments": asked})
 
 
 def test_every_method_runs_with_every_number_of_shots_and_every_seed(tmp_path):
@@ -125,7 +141,7 @@ def stand_in(tmp_path, code="") -> list[str]:
     return [sys.executable, str(script)]
 
 
-def test_a_run_that_has_a_result_is_skipped(tmp_path):
+def test_a_run_that_has_a_result_is_skipped(tmp_path, constant_pictures):
     runs = sweep(tmp_path / "lab").runs({})
     finish(runs[2])
     run_all(runs, stand_in(tmp_path), jobs=2, title="runs")
@@ -141,15 +157,15 @@ def test_a_failed_run_is_reported_with_its_error_after_the_others_have_finished(
     assert len((tmp_path / "notes").read_text().splitlines()) == 4
 
 
-def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path):
+def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path, constant_pictures):
     plan = sweep(tmp_path / "lab", learning_rate_factors=[1.0, 3.0])
     finish(plan.search_runs()[0], accuracy=10.0)
-    command = stand_in(tmp_path, "raise FloatingPointError('The loss became nan')")
-    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=NO_NUMBER)
+    command = stand_in(tmp_path, f"sys.exit({DIVERGED})")
+    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=DIVERGED)
     assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.0025}
 
 
-def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path):
+def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path, constant_pictures):
     runs = sweep(tmp_path / "lab").runs({})
     with hold(runs[3].folder, {**what_was_asked(runs[3].arguments()), "max_train_steps": 5}):
         pass
@@ -157,6 +173,56 @@ def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path):
     with pytest.raises(ValueError, match="another run .max_train_steps: 5 "):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
     assert not (tmp_path / "notes").exists()
+
+
+def test_a_finished_run_whose_pictures_changed_since_is_not_taken_for_this_run(tmp_path):
+    pictures = Path(save_pictures(tmp_path / "pictures", 3))
+    runs = sweep(tmp_path / "lab", flags=["--train_dir", str(pictures)]).runs({})
+    experiment = experiment_of(runs[0].arguments())
+    finish(runs[0], pictures=select(experiment).fingerprints)
+    assert [run.is_finished(known_pictures()) for run in runs] == [True, False, False, False]
+    (pictures / "hollow_blue_heart" / "2.png").write_bytes((pictures / "filled_red_star" / "2.png").read_bytes())
+    with pytest.raises(ValueError, match="pictures: 1 replaced .hollow_blue_heart/2.png"):
+        run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
+    assert not (tmp_path / "notes").exists()
+
+
+def test_a_second_sweep_in_the_folder_is_told_at_once(tmp_path):
+    with lock(tmp_path / "lab"), pytest.raises(ValueError, match=f"process .*{tmp_path / 'lab'}"):
+        run_sweep(sweep(tmp_path / "lab"), stand_in(tmp_path), jobs=1)
+    assert not (tmp_path / "notes").exists()
+
+
+def test_a_run_that_a_killed_sweep_has_left_at_work_is_named(tmp_path):
+    runs = sweep(tmp_path / "lab").runs({})
+    with lock(runs[2].folder), pytest.raises(ValueError, match=f"process .{os.getpid()} on .*{runs[2].folder}"):
+        run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
+    assert not (tmp_path / "notes").exists()
+
+
+def test_a_log_that_was_there_before_is_kept(tmp_path):
+    (run,) = sweep(tmp_path / "lab", shots=[1], seeds=[1]).runs({})
+    run.folder.mkdir(parents=True)
+    (run.folder / "log.txt").write_text("my notes\nFloatingPointError\n")
+    with pytest.raises(RuntimeError, match="empty log"):  # an old error does not explain a new one
+        run_all([run], stand_in(tmp_path, "sys.exit(1)"), jobs=1, title="runs")
+    assert (run.folder / "log.txt").read_text().startswith("my notes\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_told_to_end_ends_its_runs_and_their_processes(tmp_path, number):
+    worker = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', 'import time; time.sleep(600)'])"
+    script = "import os, runpy, sys; from pathlib import Path\n"
+    script += f"run_each = runpy.run_path({processes.__file__!r})['run_each']\n"  # quicker than to import the lab
+    script += f"run_each([[sys.executable, '-c', {worker!r}]] * 3, [Path('log')] * 3, 2, os.environ, print)"
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
+    process = psutil.Process(parent.pid)
+    while len(family := process.children(recursive=True)) < 4:
+        time.sleep(0.05)
+    parent.send_signal(number)
+    assert parent.wait(30) not in (0, -signal.SIGKILL)
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert (tmp_path / "log").read_text().count("$ ") == 2
 
 
 def test_fewer_jobs_than_one_are_refused(tmp_path):
@@ -167,8 +233,8 @@ def test_fewer_jobs_than_one_are_refused(tmp_path):
 def test_a_diverging_run_fails_only_if_its_error_is_not_tolerated(tmp_path):
     command = [sys.executable, str(Path(__file__).parents[2] / "examples" / "fewshot.py")]
     plan = sweep(tmp_path / "lab", shots=[1], learning_rate_factors=[1e23, 2e23], flags=["--max_train_steps", "10"])
-    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=NO_NUMBER)
-    with pytest.raises(RuntimeError, match="runs failed(.|\n)*FloatingPointError: "):
+    run_all(plan.search_runs(), command, jobs=2, title="learning rates", tolerated=DIVERGED)
+    with pytest.raises(RuntimeError, match="runs failed(.|\n)*fewshot.py: error: The loss became "):
         run_all(plan.search_runs()[:1], command, jobs=1, title="runs")
 
 

@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier
+from peft_mudpt.lab.probe import LinearProbe
 from peft_mudpt.serving import exporting
 
 
@@ -61,6 +62,7 @@ def test_onnx_is_one_file_that_knows_its_classes(onnx_file):
     notes = session.get_modelmeta().custom_metadata_map
     assert json.loads(notes["class_names"]) == NAMES and notes["class_template"] == "{}."
     assert json.loads(notes["preprocessor_config"])["size"] == {"shortest_edge": 32}
+    assert "white" in notes["picture_rule"]
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
 
 
@@ -98,6 +100,18 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     file = export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
     found = torch.export.load(file).module()(images)
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
+
+
+def test_a_linear_probe_is_written_as_well(images, tmp_path):
+    probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), NAMES).eval()
+    for parameter in probe.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    file = export_classifier(probe, tmp_path / "classifier.onnx")
+    session = onnxruntime.InferenceSession(file)
+    with torch.no_grad():
+        torch.testing.assert_close(run(session, images, 7), probe(images).logits.softmax(dim=-1), atol=1e-4, rtol=0)
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["class_names"]) == NAMES and "class_template" not in notes
 
 
 def test_the_classifier_stays_as_it_was(tmp_path):

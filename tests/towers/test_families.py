@@ -384,7 +384,7 @@ class TestSiglipText:
             def __call__(self, *args, **kwargs):
                 return {"input_ids": texts("siglip", [5], list(range(5, 18)))}
 
-        with pytest.raises(ValueError, match="text of class 1 has 15 tokens.*Shorten it to 12"):
+        with pytest.raises(ValueError, match="text of class 1 .* has 15 tokens.*Shorten it to 12"):
             MuDPTClassifier(adapted(siglip()), NAMES, "{}.", tokenizer=Long("siglip"))
 
 

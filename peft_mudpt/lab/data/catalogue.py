@@ -31,6 +31,11 @@ class DataSet:
     splits: tuple[Optional[str], str] = (None, "")
     folders_are_labels: bool = False
 
+    @property
+    def has_training_pictures(self) -> bool:
+        """False if the data set is only used for testing."""
+        return self.layout != "class_folders" or self.splits[0] is not None
+
 
 CATALOGUE = {
     "caltech101": DataSet("caltech-101", "101_ObjectCategories", split="split_zhou_Caltech101.json"),
@@ -65,3 +70,21 @@ CROSS_DATASET_TARGETS = (
     *("fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101"),
 )
 CLASS_NAMES_FILE = "classnames.txt"  # for ImageNet and its variants: one WordNet id and class name per line
+
+
+def refuse_test_only(name: str) -> None:
+    """
+    Refuse to train on a data set that is only used for testing.
+
+    Args:
+        name: any name of a data set.
+
+    Raises:
+        ValueError: if the data set has no training pictures.
+    """
+    if name in CATALOGUE and not CATALOGUE[name].has_training_pictures:
+        trainable = ", ".join(other for other, data_set in CATALOGUE.items() if data_set.has_training_pictures)
+        raise ValueError(
+            f"--dataset {name} has test pictures only. Train on one of {trainable}; test on {name} with --protocol "
+            f"domain-generalization or cross-dataset and --targets {name}."
+        )

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from .catalogue import CATALOGUE, CLASS_NAMES_FILE, DataSet
+from .few_shot_data import FewShotData, dataset_of_files
+from .files import list_pictures
+from .options import DataOptions
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 # A picture of a split: its path relative to the folder of pictures, its label, its class name.
@@ -102,28 +111,9 @@ def _read_class_folders(data_set: DataSet, folder: Path, images: Path) -> dict[s
                 raise ValueError(
                     f"{folder / CLASS_NAMES_FILE} has no name for the class folder {images / subfolder / str(key)}."
                 )
-            pictures = list_pictures(images / subfolder / str(key))
+            pictures, _ = list_pictures(images / subfolder / str(key))
             splits[split] += [(str(path.relative_to(images)), label, names[key]) for path in pictures]
     return splits
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """
-    List the picture files of a folder: those whose suffix, in upper or lower case, Pillow knows as a format. Hidden
-    files are skipped. No file is opened.
-
-    Args:
-        folder: an existing folder. Its subfolders are not searched.
-
-    Returns:
-        The paths, sorted.
-    """
-    from PIL import Image
-
-    suffixes = Image.registered_extensions()
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
 
 
 def _refuse_missing(images: Path, paths: Sequence[str], name: str) -> None:
@@ -163,3 +153,31 @@ def class_names_by_label(items: Sequence[Item]) -> list[str]:
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"The labels of {len(names)} classes must be 0..{len(names) - 1}; found {max(names)}.")
     return [names[label] for label in range(len(names))]
+
+
+def load_coop(root: Path, name: str) -> FewShotData:
+    """
+    Load one of CoOp's data sets, or a variant of ImageNet.
+
+    Args:
+        root: the folder that holds CoOp's data sets.
+        name: one of `CATALOGUE`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: if the data set cannot be read (see `read_coop`), or its labels are inconsistent.
+    """
+    images, splits = read_coop(root, name)
+    class_names = class_names_by_label([item for items in splits.values() for item in items])
+
+    def split(items: list) -> Optional[Dataset]:
+        if not items:
+            return None
+        paths, labels, _ = map(list, zip(*items))
+        return dataset_of_files([str(images / path) for path in paths], labels, paths)
+
+    train, validation, test = (split(splits[part]) for part in ("train", "val", "test"))
+    origin = DataOptions(dataset=name, coop_root=os.fspath(root))
+    return FewShotData(name, class_names, CATALOGUE[name].template, train, validation, test, origin=origin)

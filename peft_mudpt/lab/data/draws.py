@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .few_shot_data import FewShotData, with_labels
+from .files import listed
 from .sampling import MAX_VALIDATION_SHOTS, sample_few_shot
-from .sources import FewShotData, with_labels
+from .separation import hold_out
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 HELD_OUT = 0.3  # share of each class that is held out for testing if there is no test split
+# What a remark says of classes without pictures to evaluate on, and the advice if no class has any. Fewer shots would
+# not help, because pictures are held out before the draw.
+LACKING = {
+    "test": ("no picture to test on", "add pictures, of which 30 percent are held out, or give --test_dir"),
+    "validation": ("no picture to validate on", "add pictures, of which 30 percent are held out"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,64 +60,75 @@ def subset(pictures: Dataset, classes: Sequence[int]) -> Dataset:
     return with_labels(pictures.select(kept), [new_label[labels[i]] for i in kept])
 
 
-def draw(data: FewShotData, shots: int, seed: int) -> Drawn:
+def draw(data: FewShotData, shots: int, seed: int, evaluate_on: str = "test") -> Drawn:
     """
     Draw the training and validation pictures of a run (see `sample_few_shot`), and choose the test pictures.
 
     If there is no test split, the share `HELD_OUT` of each class of the training split is held out for testing. The
     held-out pictures depend on neither `shots` nor `seed`. If there is no validation split, validation pictures are
-    drawn from the training split, without those held out or drawn for training.
+    taken from the other pictures of the training split: to evaluate on them, the share `HELD_OUT` of each class, but
+    from 1 to `MAX_VALIDATION_SHOTS`, before training pictures are drawn; otherwise, what is left after that. Pictures
+    of a group are not separated (see `hold_out`).
 
     Args:
         data: the data set.
         shots: training pictures per class; a class that has fewer uses all of them.
         seed: seed of the draw.
+        evaluate_on: "test" or "validation": the pictures on which the run is evaluated.
 
     Returns:
         The drawn pictures, the test pictures, and remarks about them.
     """
     labels = data.train["label"][:]
-    held_out = set() if data.test is not None else set(_held_out(labels))
-    pool = [i for i in range(len(labels)) if i not in held_out]
-    pool_labels = [labels[i] for i in pool]
+    groups = list(range(len(labels)) if data.groups is None else data.groups)
+    pool, test, validation = list(range(len(labels))), [], []
+    if data.test is None:
+        test, pool = _take(pool, labels, groups, lambda n: int(HELD_OUT * n), seed=0)
+    if data.validation is None and evaluate_on == "validation":
+        validation, pool = _take(pool, labels, groups, _number_to_validate_on, seed)
     validation_labels = data.validation["label"][:] if data.validation else []
-    train, validation = sample_few_shot(pool_labels, validation_labels, shots, seed)
-    if data.validation is not None:
-        validation_set = data.validation.select(validation)
-    else:
-        left = sorted(set(range(len(pool))) - set(train))
-        drawn, _ = sample_few_shot([pool_labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
-        validation_set = data.train.select([pool[left[i]] for i in drawn])
-    test = data.test if data.test is not None else data.train.select(sorted(held_out))
-    remarks = _remarks(data, pool_labels, shots, test)
-    return Drawn(data.train.select([pool[i] for i in train]), validation_set, test, remarks)
+    train, drawn = sample_few_shot([labels[i] for i in pool], validation_labels, shots, seed)
+    train = [pool[i] for i in train]
+    if data.validation is None and evaluate_on == "test":
+        used = {groups[i] for i in train}
+        left = [i for i in pool if groups[i] not in used]
+        some, _ = sample_few_shot([labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
+        validation = [left[i] for i in some]
+    parts = (
+        data.train.select(train),
+        data.train.select(validation) if data.validation is None else data.validation.select(drawn),
+        data.train.select(test) if data.test is None else data.test,
+    )
+    evaluated = parts[1] if evaluate_on == "validation" else parts[2]
+    remarks = [*data.remarks, *_remarks(data, Counter(labels[i] for i in pool), shots, evaluate_on, evaluated)]
+    return Drawn(*parts, remarks)
 
 
-def _held_out(labels: list[int]) -> list[int]:
-    """Indices of the pictures held out for testing. They depend on `labels` only, because the seed is fixed."""
-    number = {label: int(HELD_OUT * n) for label, n in Counter(labels).items()}
-    order = random.Random(0).sample(range(len(labels)), len(labels))
-    held_out = []
-    for i in order:
-        if number[labels[i]] > 0:
-            number[labels[i]] -= 1
-            held_out.append(i)
-    return held_out
+def _number_to_validate_on(n: int) -> int:
+    return min(MAX_VALIDATION_SHOTS, max(1, int(HELD_OUT * n)))
 
 
-def _remarks(data: FewShotData, pool_labels: list[int], shots: int, test: Dataset) -> list[str]:
-    available, tested = Counter(pool_labels), set(test["label"][:])
+def _take(pool: list[int], labels: list[int], groups: list[int], number: Callable[[int], int], seed: int) -> tuple:
+    """Divide a pool into the pictures that are held out and the others."""
+    taken = set(hold_out([labels[i] for i in pool], [groups[i] for i in pool], number, seed))
+    return [i for k, i in enumerate(pool) if k in taken], [i for k, i in enumerate(pool) if k not in taken]
+
+
+def _remarks(
+    data: FewShotData, available: Counter[int], shots: int, evaluate_on: str, evaluated: Dataset
+) -> list[str]:
+    names, seen = list(enumerate(data.class_names)), set(evaluated["label"][:])
+    lacking, advice = LACKING[evaluate_on]
+    if not seen:
+        lacking = f"{lacking} ({advice})"
+    spelling = Counter(map(str.lower, data.class_names))  # CLIP's tokenizers make lower case
     remarks = {
         f"fewer than {shots} pictures to train on, all used": [
-            f"{name} ({available[label]})" for label, name in enumerate(data.class_names) if available[label] < shots
+            f"{name} ({available[label]})" for label, name in names if available[label] < shots
         ],
-        "no picture to test on": [name for label, name in enumerate(data.class_names) if label not in tested],
-        "names that several classes share, which text cannot tell apart": [
-            name for name, count in Counter(data.class_names).items() if count > 1
-        ],
+        lacking: [name for label, name in names if label not in seen],
+        "names that several classes share, which text cannot tell apart": list(
+            dict.fromkeys(name for _, name in names if spelling[name.lower()] > 1)
+        ),
     }
-    return [f"{what}: {_first(names)}" for what, names in remarks.items() if names]
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [f"{what}: {listed(which)}" for what, which in remarks.items() if which]

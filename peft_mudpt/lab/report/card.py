@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from statistics import harmonic_mean, mean
 from typing import TYPE_CHECKING, Any, Optional
@@ -11,7 +10,11 @@ from typing import TYPE_CHECKING, Any, Optional
 from ... import demo
 from ...config import MuDPTConfig
 from ..methods import Method, find_method
+from ..protocols import number_of_pictures
 from ..schema import RESULT
+from ..terminal import printable
+from .escaping import literal, plain
+from .markdown import markdown_table
 
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
     dataset = result["dataset"]
     if Path(dataset).is_absolute() or Path(dataset).is_dir():
         dataset = Path(dataset).resolve().name
+    dataset = printable(dataset)
     base_id, base_words, base_line = _describe_base(base_model)
     eval_results = _eval_results(result, dataset)
     model_name = hub_model_id.split("/")[-1] if hub_model_id else f"{method.name}-{dataset}"
@@ -83,7 +87,7 @@ def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
         words = f"the CLIP [{base_model}](https://huggingface.co/{base_model})"
         return base_model, words, f"base = {json.dumps(base_model)}"
     name = Path(base_model).resolve().name
-    return name if _is_hub_id(name) else None, f"the CLIP {_literal(name)}", f"base = {json.dumps(f'path/to/{name}')}"
+    return name if _is_hub_id(name) else None, f"the CLIP {literal(name)}", f"base = {json.dumps(f'path/to/{name}')}"
 
 
 def _is_hub_id(name: str) -> bool:
@@ -97,20 +101,6 @@ def _is_hub_id(name: str) -> bool:
     return True
 
 
-def _plain(text: str) -> str:
-    """One line of Markdown that shows `text` literally, because names in the data may contain markup."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
-
-
-def _literal(text: str) -> str:
-    """Inline code that shows `text` literally, even if it contains backticks."""
-    text = " ".join(text.split())
-    if "`" not in text:
-        return f"`{text}`"
-    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
-    return f"{fence} {text} {fence}"
-
-
 def _eval_results(result: dict[str, Any], dataset: str) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
@@ -120,9 +110,10 @@ def _eval_results(result: dict[str, Any], dataset: str) -> list[EvalResult]:
 
     results = []
     for test_set, metrics in result["metrics"].items():
-        on = dict(dataset_type=dataset, dataset_name=f"{dataset} ({test_set})", dataset_split=test_set)
+        split = printable(test_set)
+        on = dict(dataset_type=dataset, dataset_name=f"{dataset} ({split})", dataset_split=split)
         if "source" in result["summary"]:  # in transfer protocols each test set is another data set
-            on = dict(dataset_type=test_set, dataset_name=test_set)
+            on = dict(dataset_type=split, dataset_name=split)
         if metrics is not None:
             results.append(evaluated("accuracy", "Accuracy", metrics["accuracy"], **on))
     both = result["summary"].get("harmonic_mean")
@@ -136,11 +127,11 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
     arguments = result["arguments"]
     paper = "" if method.paper is None else f", [arXiv {method.paper}](https://arxiv.org/abs/{method.paper})"
     text = (
-        f"# {method.title} on {_plain(dataset)}\n\n"
+        f"# {method.title} on {plain(dataset)}\n\n"
         f"An adapter for {base}, trained with peft_mudpt on a few pictures of each class.\n\n"
         f"- Method: {method.title} (`{method.name}`{paper})\n"
-        f"- Data set: {_plain(dataset)}, {len(result['class_names'])} classes\n"
-        f"- Training pictures per class (shots): {arguments['shots']}\n"
+        f"- Data set: {plain(dataset)}, {len(result['class_names'])} classes\n"
+        f"- Training pictures per class (shots): {_shots(result)}\n"
         f"- Seed: {arguments['seed']}\n"
         f"- Trainable parameters: {result['trainable_parameters']:,}"
     )
@@ -150,6 +141,18 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
             "Its numbers say nothing about CLIP on photographs."
         )
     return text
+
+
+def _shots(result: dict[str, Any]) -> str:
+    """The number of training pictures per class, which is less than the shots if a class has fewer pictures."""
+    asked, used = result["arguments"]["shots"], (result.get("training_pictures") or {}).values()
+    if not used or {*used} == {asked}:
+        return str(asked)
+    return (
+        f"{min(used)} to {max(used)} ({asked} requested)"
+        if min(used) < max(used)
+        else f"{min(used)} ({asked} requested)"
+    )
 
 
 def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str]) -> str:
@@ -180,38 +183,62 @@ for name, probability in classifier.top_k(["picture.jpg"])[0]:
 
 def _classes(result: dict[str, Any]) -> str:
     names = result["class_names"]
-    listed = ", ".join(map(_literal, names[:LISTED_CLASSES]))
+    listed = ", ".join(map(literal, names[:LISTED_CLASSES]))
     more = f"The first {LISTED_CLASSES} of {len(names)}: " if len(names) > LISTED_CLASSES else ""
     return (
         f"## Classes\n\n{more}{listed}\n\nThe text of a class for the adapted model is "
-        f"{_literal(result['template_after_prompts'])}, in which the name replaces `{{}}`. Without the adapter it is "
-        f"{_literal(result['template'])}."
+        f"{literal(result['template_after_prompts'])}, in which the name replaces `{{}}`. Without the adapter it is "
+        f"{literal(result['template'])}."
     )
 
 
 def _accuracies(result: dict[str, Any]) -> str:
-    def percent(value: Optional[float]) -> str:
-        return "not measured" if value is None else f"{value:.1f} %"
-
-    adapted, zero_shot = (
-        {test_set: metrics and metrics["accuracy"] for test_set, metrics in (result[kind] or {}).items()}
-        for kind in ("metrics", "zero_shot")
-    )
-    rows = [(test_set, accuracy, zero_shot.get(test_set)) for test_set, accuracy in adapted.items()]
-    summary = result["summary"]
-    if summary.get("harmonic_mean") is not None:
-        both = [zero_shot.get("base"), zero_shot.get("new")]
-        rows.append(("harmonic mean", summary["harmonic_mean"], None if None in both else harmonic_mean(both)))
-    if summary.get("mean_of_targets") is not None:
-        targets = [zero_shot.get(test_set) for test_set in adapted if test_set != result["dataset"]]
-        rows.append(("mean of targets", summary["mean_of_targets"], None if None in targets else mean(targets)))
-    if not rows:
+    adapted, zero_shot, summary = result["metrics"], result["zero_shot"] or {}, result["summary"]
+    if not adapted:
         return "## Accuracy\n\nNot measured, because no picture was left for testing."
-    table = "\n".join(f"| {_plain(name)} | {percent(mine)} | {percent(other)} |" for name, mine, other in rows)
+    rows = [_accuracy_row(name, metrics, zero_shot.get(name)) for name, metrics in adapted.items()]
+    before = {name: metrics and metrics["accuracy"] for name, metrics in zero_shot.items()}
+    if summary.get("harmonic_mean") is not None:
+        both = [before.get("base"), before.get("new")]
+        rows.append(
+            _mean_row("harmonic mean", summary["harmonic_mean"], None if None in both else harmonic_mean(both))
+        )
+    if summary.get("mean_of_targets") is not None:
+        targets = [before.get(name) for name in adapted if name != result["dataset"]]
+        rows.append(
+            _mean_row("mean of targets", summary["mean_of_targets"], None if None in targets else mean(targets))
+        )
+    header = [
+        "test set",
+        "pictures",
+        "with the adapter",
+        "zero-shot",
+        "balanced, with the adapter",
+        "balanced, zero-shot",
+    ]
     return (
         f"## Accuracy\n\nMeasured on the {result['arguments'].get('evaluate_on', 'test')} pictures. Zero-shot is the "
-        f"same CLIP without the adapter.\n\n| test set | with the adapter | zero-shot |\n|---|---|---|\n{table}"
+        "same CLIP without the adapter. Balanced is the mean of the classes' accuracies.\n\n"
+        f"{markdown_table(header, rows)}"
     )
+
+
+def _accuracy_row(name: str, adapted: Optional[dict[str, Any]], zero_shot: Optional[dict[str, Any]]) -> list[str]:
+    number = number_of_pictures(adapted or zero_shot or {"classes": {}})
+    values = [
+        _percent(metrics and metrics[kind])
+        for kind in ("accuracy", "mean_class_accuracy")
+        for metrics in (adapted, zero_shot)
+    ]
+    return [plain(name), f"{number:,}", *values]
+
+
+def _mean_row(name: str, adapted: float, zero_shot: Optional[float]) -> list[str]:
+    return [name, "", _percent(adapted), _percent(zero_shot), "", ""]
+
+
+def _percent(value: Optional[float]) -> str:
+    return "not measured" if value is None else f"{value:.1f} %"
 
 
 def _training(result: dict[str, Any]) -> str:

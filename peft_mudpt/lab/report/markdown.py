@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from statistics import mean, median
 from typing import Optional
 
+from .escaping import plain
 from .rows import (
     Column,
     Result,
@@ -68,12 +68,14 @@ def accuracy_table(rows: Rows) -> str:
     def title(name: str) -> str:
         counts = sorted({len(runs) for runs in rows[name].values()})
         if is_untrained(name) or counts == [len(seeds)]:
-            return name
-        return f"{name} ({' to '.join(map(str, counts[:1] + counts[1:][-1:]))} of {len(seeds)} seeds)"
+            return plain(name)
+        return f"{plain(name)} ({' to '.join(map(str, counts[:1] + counts[1:][-1:]))} of {len(seeds)} seeds)"
 
     over = "one seed" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
     lines = [[title(name), *(cell(name, column) for column in columns)] for name in rows]
-    return f"Accuracy in %, {over}.\n\n{markdown_table(['method', *map(str, columns)], lines)}"
+    return (
+        f"Accuracy in %, {over}.\n\n{markdown_table(['method', *(plain(str(column)) for column in columns)], lines)}"
+    )
 
 
 def cost_table(results: Iterable[Result]) -> str:
@@ -99,7 +101,7 @@ def cost_table(results: Iterable[Result]) -> str:
         )
         losses = [result["loss"] for result in members if result["loss"] is not None]
         loss = f"{median(losses):.2f}" if losses else "–"
-        line = [name, trainable, _distinct(kilobytes, "{:,.0f}"), optimizer, learning_rate, loss]
+        line = [plain(name), trainable, _distinct(kilobytes, "{:,.0f}"), optimizer, learning_rate, loss]
         lines.append([*line, f"{seconds:.1f}", f"{megabytes:,.0f}"])
     return markdown_table([*header, "training, s", "peak memory, MB"], lines)
 
@@ -123,16 +125,12 @@ def nearest_words_table(results: Iterable[Result]) -> Optional[str]:
     for name, members in by_method(result for result in results if result["nearest_words"]).items():
         run = min(members, key=lambda result: (-result["arguments"]["shots"], result["arguments"]["seed"]))
         nearest = [words[0] for words in run["nearest_words"]]
-        chosen[name] = [f"{_escaped(word['word'])} ({word['distance']:.2f})" for word in nearest]
+        chosen[name] = [f"{plain(word['word'])} ({word['distance']:.2f})" for word in nearest]
     if not chosen:
         return None
     tokens = max(map(len, chosen.values()))
-    lines = ([name, *words, *[""] * (tokens - len(words))] for name, words in chosen.items())
+    lines = ([plain(name), *words, *[""] * (tokens - len(words))] for name, words in chosen.items())
     return markdown_table(["method", *(f"token {i + 1}" for i in range(tokens))], lines)
-
-
-def _escaped(word: str) -> str:
-    return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", word)
 
 
 def learning_rate_table(rows: Rows) -> str:
@@ -152,7 +150,7 @@ def learning_rate_table(rows: Rows) -> str:
         cells = [
             f"**{rate:g}: {a:.1f}**" if rate == chosen else f"{rate:g}: {a:.1f}" for rate, a in accuracies.items()
         ]
-        lines.append([name, *cells])
+        lines.append([plain(name), *cells])
     width = max(map(len, lines))
     header = ["method", *(f"try {i}" for i in range(1, width))]
     table = markdown_table(header, ([*line, *[""] * (width - len(line))] for line in lines))

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..methods import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY, VERMILLION, all_methods
+from ..terminal import printable
 from .rows import (
     BASE_TO_NEW_COLUMNS,
     Column,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 OVERVIEW = "overview.png"
 ACCURACY = "accuracy, %"
+NO_MATH = {"parse_math": False}  # names are no formulas, even if they contain "$"
 CLASSES_SHOWN = 12  # number of classes that gained most, and of classes that lost most
 
 # For rows of unknown methods, and of methods whose record has no color.
@@ -59,7 +61,8 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set_title(printable(title), **NO_MATH)
+    axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -75,7 +78,11 @@ def _legend(figure: Figure, columns: int) -> None:
             entries[text] = (*entries.get(text, ()), handle)
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
     layout = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
-    figure.legend(entries.values(), entries.keys(), handler_map=side_by_side, **layout)
+    legend = figure.legend(
+        [*entries.values()], [printable(name) for name in entries], handler_map=side_by_side, **layout
+    )
+    for text in legend.get_texts():
+        text.set(**NO_MATH)
 
 
 def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
@@ -251,7 +258,7 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     axes = figure.subplots()
     for label, color, part in (("gained", BLUE, gained), ("lost", VERMILLION, lost)):
         axes.barh([shown.index(name) for name in part], [gains[name] for name in part], color=color, label=label)
-    axes.set_yticks(range(len(shown)), shown)
+    axes.set_yticks(range(len(shown)), [printable(name) for name in shown], **NO_MATH)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
     _finish(axes, f"{method}, {shots} pictures per class, {seeds}", "accuracy minus zero-shot CLIP's, points", "")
@@ -264,10 +271,13 @@ def _mean_gains(results: Iterable[Result]) -> dict[str, float]:
     gains: dict[str, list[float]] = {}
     for result in results:
         for test_set, metrics in result["metrics"].items():
-            before = result["zero_shot"][test_set]["classes"]
+            before = result["zero_shot"].get(test_set)
+            if metrics is None or before is None:
+                continue
             for name, (right, seen) in metrics["classes"].items():
-                if seen:
-                    gains.setdefault(name, []).append(100 * (right / seen - before[name][0] / before[name][1]))
+                first_right, first_seen = before["classes"].get(name, (0, 0))
+                if seen and first_seen:
+                    gains.setdefault(name, []).append(100 * (right / seen - first_right / first_seen))
     return {name: mean(values) for name, values in gains.items()}
 
 

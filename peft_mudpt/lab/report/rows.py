@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 from ...demo import STYLES
 from ..methods import all_methods
+from ..schema import FOLDER
 
 
 Result = dict[str, Any]  # with the fields of schema.FIELDS
@@ -136,16 +137,18 @@ def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, 
             for column, value in values(result).items():
                 other = origin.setdefault((name, column, seed), result)
                 if other is not result:
-                    raise ValueError(_ambiguous(name, seed, other["arguments"], result["arguments"]))
+                    raise ValueError(_ambiguous(name, seed, other, result))
                 rows.setdefault(name, {}).setdefault(column, {})[seed] = value
     return rows
 
 
-def _ambiguous(name: str, seed: int, one: dict[str, Any], other: dict[str, Any]) -> str:
-    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+def _ambiguous(name: str, seed: int, one: Result, other: Result) -> str:
+    options = [result["arguments"] for result in (one, other)]
+    differing = [key for key in {**options[0], **options[1]} if options[0].get(key) != options[1].get(key)]
+    places = " and ".join(result[FOLDER] for result in (one, other) if FOLDER in result)
     return (
-        f"Two results of {name} with seed {seed} belong to the same cell of a table; they differ in "
-        f"{', '.join(differing) or 'no option'}. Move them to separate folders, and report each folder."
+        f"Two results of {name} with seed {seed} belong to the same cell of a table{places and f': {places}'}. They "
+        f"differ in {', '.join(differing) or 'no option'}. Move one of them out of the folder that is reported."
     )
 
 
@@ -166,7 +169,7 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
     """
     by_shots = runs_of(results, "few-shot")
     runs = [result for members in by_shots.values() for result in members]
-    rows = _rows(runs, lambda result: {result["arguments"]["shots"]: result["summary"]["accuracy"]})
+    rows = _rows(runs, lambda result: {result["arguments"]["shots"]: result["summary"].get("accuracy")})
     columns = columns_of({name: row for name, row in rows.items() if not is_untrained(name)})
     for name, row in rows.items():
         if is_untrained(name) and len(row) == 1 and columns:
@@ -241,7 +244,7 @@ def transfer_rows(results: Iterable[Result]) -> Rows:
         targets = {name: metrics for name, metrics in result["metrics"].items() if name != result["dataset"]}
         accuracies = {name: metrics and metrics["accuracy"] for name, metrics in targets.items()}
         summary = result["summary"]
-        return {"source": summary["source"], **accuracies, "mean of targets": summary["mean_of_targets"]}
+        return {"source": summary.get("source"), **accuracies, "mean of targets": summary.get("mean_of_targets")}
 
     return _rows(results, values)
 
@@ -259,8 +262,8 @@ def learning_rate_rows(results: Iterable[Result]) -> Rows:
     Raises:
         ValueError: if two results have the same row, column and seed.
     """
-    trained = [result for result in results if result["learning_rate"] is not None]
-    return _rows(trained, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
+    found = [r for r in results if r["learning_rate"] is not None and r["summary"].get("accuracy") is not None]
+    return _rows(found, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
 
 
 def best_learning_rate(accuracies: Mapping[float, float]) -> float:
@@ -289,7 +292,7 @@ def asked_otherwise(results: Iterable[Result]) -> dict[str, list[Any]]:
     """
     asked = [result["arguments"] for result in results if result["learning_rate"] is not None]
     names = [name for name in (asked[0] if asked else ()) if name not in TOLD_APART]
-    values = {name: list(dict.fromkeys(arguments[name] for arguments in asked)) for name in names}
+    values = {name: list(dict.fromkeys(a[name] for a in asked if name in a)) for name in names}
     return {name: found for name, found in values.items() if len(found) > 1}
 
 

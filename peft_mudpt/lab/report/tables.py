@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..protocols import PROTOCOLS
+from .escaping import literal, plain
 from .markdown import accuracy_table, cost_table, learning_rate_table, nearest_words_table
 from .rows import (
     Result,
@@ -50,7 +51,7 @@ def few_shot_tables(section: Section) -> dict[str, str]:
 
 def _unlike(results: Iterable[Result]) -> str:
     """A warning to append to a table if its runs differ in options that the table does not show; otherwise empty."""
-    options = [f"{name} ({', '.join(map(str, values))})" for name, values in asked_otherwise(results).items()]
+    options = [f"{name} ({plain(', '.join(map(str, values)))})" for name, values in asked_otherwise(results).items()]
     return f"\n\nThe rows differ in other options: {'; '.join(options)}." if options else ""
 
 
@@ -158,7 +159,11 @@ def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
             if rows:
                 title = f"{kind}: mean over {len(by_data_set)} data sets{'' if len(models) == 1 else f', {model}'}"
                 left_out = sorted({name for some in by_data_set for name in some} - rows.keys())
-                note = f"\n\nLeft out, because not run on all data sets: {', '.join(left_out)}." if left_out else ""
+                note = (
+                    f"\n\nLeft out, because not run on all data sets: {plain(', '.join(left_out))}."
+                    if left_out
+                    else ""
+                )
                 tables[title] = accuracy_table(rows) + note
     return tables
 
@@ -174,7 +179,9 @@ def data_lines(parts: Sequence[Section]) -> str:
         One paragraph for each data set.
     """
     data_sets = {part.dataset: part.embedded for part in parts}
-    return "\n\n".join(f"Data: `{name}`.{f' {EMBEDDED_WORLD}' * embedded}" for name, embedded in data_sets.items())
+    return "\n\n".join(
+        f"Data: {literal(name)}.{f' {EMBEDDED_WORLD}' * embedded}" for name, embedded in data_sets.items()
+    )
 
 
 def markdown_report(
@@ -197,11 +204,11 @@ def markdown_report(
     parts = sections(results)
     blocks = [data_lines(parts), LEGEND]
     for title, table in mean_tables(parts).items():
-        blocks += [f"## {title}", table]
+        blocks += [f"## {plain(title)}", table]
     kinds = ACCURACY_TABLES if accuracy_only else (*ACCURACY_TABLES, *OTHER_TABLES)
     for part in parts:
         if len(parts) > 1 or not accuracy_only:
-            blocks.append(f"## {part.title}")
+            blocks.append(f"## {plain(part.title)}")
         blocks += [f"![{picture}]({picture})" for picture in pictures.get(part.title, ())]
         for title, table in (item for kind in kinds for item in kind(part).items()):
             blocks += [f"### {title}", table]

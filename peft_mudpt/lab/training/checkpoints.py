@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from ..identity import differences
-from ..run_folder import CHECKPOINTS, RUN
-from ..schema import write_json
+from ..identity import as_identity, differences
+from ..run_folder import CHECKPOINTS, RUN, discard, own_checkpoints, sweep_leftovers
+from ..schema import PARTIAL, write_json
 
 
 WEIGHTS = "trainable.safetensors"
-PARTIAL = ".partial"
 LATEST = "latest"  # the last checkpoint of a run
 
 
@@ -94,7 +92,8 @@ class Checkpoints:
         Save the state after `step` optimizer steps, then delete the previous checkpoint.
 
         The new checkpoint is written under a temporary name and renamed when it is complete. If the process is killed
-        while it writes, a previous checkpoint is still there.
+        while it writes, a previous checkpoint is still there. A complete checkpoint of this step is kept, because
+        equal runs reach equal states.
 
         Args:
             accelerator: the accelerator of the training loop.
@@ -104,18 +103,18 @@ class Checkpoints:
         final = folder / f"step_{step:08d}"
         partial = final.with_name(final.name + PARTIAL)
         if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            sweep_leftovers(self.folder)
+            write_json(partial / RUN, as_identity(self.identity))  # first, to show that a run writes this folder
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            write_json(partial / RUN, self.identity)
-            if final.exists():  # an earlier attempt at this run, which was started over, reached this step
-                os.replace(final, folder / f"old{PARTIAL}")
-            os.replace(partial, final)
-            for other in folder.iterdir():
+            if not final.exists():
+                os.replace(partial, final)
+            for other in own_checkpoints(self.folder):
                 if other != final:
-                    shutil.rmtree(other)
+                    discard(other)
+            sweep_leftovers(self.folder)
 
 
 def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, Any]) -> Optional[Path]:
@@ -137,7 +136,7 @@ def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, 
     if asked is None:
         return None
     if asked == LATEST:
-        found = sorted(p for p in (run_folder / CHECKPOINTS).glob("step_*") if not p.name.endswith(PARTIAL))
+        found = own_checkpoints(run_folder)
         if not found:
             return None
         checkpoint = found[-1]
@@ -151,16 +150,7 @@ def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, 
     other = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
     if differing := differences(other, identity):
         raise ValueError(
-            f"{checkpoint} is a checkpoint of another run ({differing}). Resume with the flags of that run."
+            f"{checkpoint} is a checkpoint of another run ({differing}). Resume with the flags and the pictures of "
+            "that run, or start at the beginning with --overwrite_output_dir."
         )
     return checkpoint
-
-
-def drop_checkpoints(run_folder: Path) -> None:
-    """
-    Delete all checkpoints of a finished run.
-
-    Args:
-        run_folder: the folder of the run.
-    """
-    shutil.rmtree(run_folder / CHECKPOINTS, ignore_errors=True)

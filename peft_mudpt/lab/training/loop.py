@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.loading import PixelCollator, TrainingPictures
+from ..data.loading import TrainingPictures
 from ..recipe import Recipe
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
 from .objectives import OBJECTIVES
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WARMUP_LEARNING_RATE = 1e-5  # constant, as in the configurations of CoOp and of the methods that follow it
 LOGGING_STEPS = 10
+LARGEST_WEIGHT = 10_000  # larger ones come from a diverged training, and may overflow half precision (65,504)
 
 
 @dataclass
@@ -76,8 +77,9 @@ def train(
         The progress at the end.
 
     Raises:
-        FloatingPointError: if the loss is NaN or infinite. The state is then not saved, so that the last checkpoint
-            has a finite loss.
+        FloatingPointError: if the loss is NaN or infinite, or if a learned weight is beyond `LARGEST_WEIGHT`. The
+            state is then not saved, so that the last checkpoint has a finite loss.
+        RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
     objective = OBJECTIVES[recipe.objective]()
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
@@ -117,6 +119,7 @@ def train(
                     losses.zero_()
                     progress.seconds = time.perf_counter() - started
                     _check_loss(progress, recipe, accelerator.mixed_precision)
+                    _check_weights(classifier, progress, recipe)
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
                     rate = schedule.get_last_lr()[0]
                     accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
@@ -124,6 +127,10 @@ def train(
                     checkpoints.save(accelerator, progress.step)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # evaluation runs without autocast
     accelerator.free_memory()  # otherwise the accelerator would keep references to the model
+    if progress.step != recipe.steps:
+        raise RuntimeError(
+            f"Training ended after {progress.step} of {recipe.steps} steps. Check the settings of `accelerate config`."
+        )
     return progress
 
 
@@ -150,10 +157,10 @@ def training_loader(
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
     pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
     return DataLoader(
-        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size),
+        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size, image_processor),
         recipe.batch_size,
-        collate_fn=PixelCollator(image_processor, ready=recipe.crop),
         num_workers=recipe.num_workers,
+        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
     )
 
 
@@ -191,7 +198,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return min(1.0, WARMUP_LEARNING_RATE / recipe.learning_rate)
-        angle = math.pi * (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
+        angle = math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
         return (1 + math.cos(angle)) / 2
 
     return LambdaLR(optimizer, factor)
@@ -203,4 +210,14 @@ def _check_loss(progress: Progress, recipe: Recipe, mixed_precision: str) -> Non
         raise FloatingPointError(
             f"The loss became {progress.loss} by step {progress.step}. "
             f"Lower --learning_rate, now {recipe.learning_rate:g}{precision}."
+        )
+
+
+def _check_weights(model: torch.nn.Module, progress: Progress, recipe: Recipe) -> None:
+    """Refuse weights that diverged with a finite loss: the cross-entropy of a linear probe only grows like them."""
+    largest = torch.stack([weight.detach().abs().max().float() for weight in trainable_tensors(model).values()]).max()
+    if not largest <= LARGEST_WEIGHT:  # NaN is not less than anything
+        raise FloatingPointError(
+            f"A learned weight became {largest.item():g} by step {progress.step}, but healthy ones stay below "
+            f"{LARGEST_WEIGHT:,}. Lower --learning_rate, now {recipe.learning_rate:g}."
         )

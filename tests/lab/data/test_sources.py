@@ -1,6 +1,8 @@
 """Loading pictures from folders, the Hub and the embedded world, and drawing from them."""
 
+import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ from peft_mudpt.lab.data.sources import DataOptions, load_data
 
 
 def save_pictures(folder, classes):
-    """Save the given number of pictures in each class folder, each with its own gray level."""
+    """Save the given number of pictures in each class folder, each with its own color."""
     for name, number in classes.items():
         (folder / name).mkdir(parents=True)
         for i in range(number):
-            images.new("RGB", (4, 4), (i, i, i)).save(folder / name / f"{i}.png")
+            color = (i, *hashlib.sha256(f"{folder.name}/{name}".encode()).digest()[:2])
+            images.new("RGB", (4, 4), color).save(folder / name / f"{i}.png")
     return str(folder)
 
 
@@ -108,6 +111,12 @@ def test_a_hub_data_set_brings_its_class_names_and_splits(monkeypatch):
     assert (len(data.train), len(data.validation), len(data.test)) == (4, 2, 3)
     assert data.test["item"][:] == ["test[0]", "test[1]", "test[2]"] and data.test["label"][:] == [0, 1, 0]
     assert picture(data.train[3]).getpixel((0, 0)) == (3, 3, 3)
+
+
+def test_a_data_set_in_a_folder_is_named_after_it_without_its_path(monkeypatch, tmp_path):
+    (tmp_path / "pets").mkdir()
+    options = replace(hub(monkeypatch, train=examples(4)), dataset_name=str(tmp_path / "pets"))
+    assert load_data(options).name == "pets"
 
 
 def test_columns_of_a_hub_data_set_may_have_other_names(monkeypatch):

@@ -29,6 +29,7 @@ def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **chan
         "template": "a photo of a {}.",
         "template_after_prompts": "{}.",
         "items": {"train": [], "validation": []},
+        "training_pictures": {"cat": shots, "dog": shots},
         "metrics": {"test": {**counts(cat=9, dog=7), "accuracy": accuracy}},
         "zero_shot": {"test": counts(cat=5, dog=9)},
         "summary": {"accuracy": accuracy},

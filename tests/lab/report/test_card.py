@@ -15,6 +15,7 @@ from transformers import AutoProcessor, CLIPModel
 from peft_mudpt import PRESETS, MuDPTConfig, demo
 from peft_mudpt.lab.report.card import CITATION, model_card
 from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.terminal import printable
 
 
 CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
@@ -25,7 +26,8 @@ HUB_CLIP = "openai/clip-vit-base-patch16"
 
 
 def metrics(accuracy: float) -> dict:
-    return {"accuracy": accuracy, "mean_class_accuracy": accuracy, "classes": {}}
+    """Metrics of 30 pictures, whose balanced accuracy is a point lower than `accuracy`."""
+    return {"accuracy": accuracy, "mean_class_accuracy": accuracy - 1, "classes": {"a": [5, 10], "b": [5, 20]}}
 
 
 def result(**fields) -> dict:
@@ -39,6 +41,7 @@ def result(**fields) -> dict:
         "template": "a photo of a {}.",
         "template_after_prompts": "{}.",
         "items": {"train": ["/home/somebody/1.png"], "validation": []},
+        "training_pictures": dict.fromkeys(CLASS_NAMES, 16),
         "metrics": {"test": metrics(87.604)},
         "zero_shot": {"test": metrics(51.9)},
         "summary": {"accuracy": 87.604},
@@ -75,7 +78,7 @@ def parsed(base_model=HUB_CLIP, hub_model_id="somebody/stars", **fields) -> Mode
 
 
 def accuracy_rows(card: ModelCard) -> list[list[str]]:
-    rows = re.findall(r"^\| (.*) \|$", card.text, re.MULTILINE)[1:]  # without the head
+    rows = re.findall(r"^\| (.*) \|$", card.text, re.MULTILINE)[1:]  # without the header
     return [row.split(" | ") for row in rows]
 
 
@@ -158,17 +161,17 @@ class TestText:
             assert f"- {line}" in training
 
     def test_the_table_compares_the_adapter_with_zero_shot(self):
-        assert accuracy_rows(parsed()) == [["test", "87.6 %", "51.9 %"]]
+        assert accuracy_rows(parsed()) == [["test", "30", "87.6 %", "51.9 %", "86.6 %", "50.9 %"]]
 
     def test_the_table_compares_harmonic_means(self):
-        assert accuracy_rows(parsed(**BASE_TO_NEW))[-1] == ["harmonic mean", "72.0 %", "60.0 %"]
+        assert accuracy_rows(parsed(**BASE_TO_NEW))[-1] == ["harmonic mean", "", "72.0 %", "60.0 %", "", ""]
 
     def test_the_table_compares_means_of_targets(self):
-        assert accuracy_rows(parsed(**CROSS_DATASET))[-1] == ["mean of targets", "75.0 %", "35.0 %"]
+        assert accuracy_rows(parsed(**CROSS_DATASET))[-1] == ["mean of targets", "", "75.0 %", "35.0 %", "", ""]
 
     def test_a_test_set_without_metrics_says_so(self):
         rows = accuracy_rows(parsed(metrics={"test": None}, summary={"accuracy": None}))
-        assert rows == [["test", "not measured", "51.9 %"]]
+        assert rows == [["test", "30", "not measured", "51.9 %", "not measured", "50.9 %"]]
 
     def test_it_says_if_the_pictures_are_validation_pictures(self):
         arguments = {**result()["arguments"], "evaluate_on": "validation"}
@@ -212,18 +215,34 @@ class TestText:
         harmless |= {"metrics": {"x": metrics(9.0)}, "zero_shot": {"x": metrics(8.0)}}
         card, other = parsed(**fields), parsed(**harmless)
         assert card.data.tags == other.data.tags and card.data.library_name == "peft"
-        assert card.data.eval_results[0].dataset_type == dataset
+        assert card.data.eval_results[0].dataset_type == printable(dataset)
         kinds = [[line[:1] for line in text.splitlines()] for text in (card.text, other.text)]  # heading, list, table
         assert kinds[0] == kinds[1]
-        (row,) = (line for line in card.text.splitlines() if line.endswith("| 9.0 % | 8.0 % |"))
-        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 4
+        (row,) = (line for line in card.text.splitlines() if line.endswith("| 9.0 % | 8.0 % | 8.0 % | 7.0 % |"))
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 7
 
     @given(HARMFUL)
     def test_a_class_name_is_shown_literally(self, name):
         listed = parsed(class_names=[name, "b"]).text.split("## Classes\n\n")[1].splitlines()[0]
         fence = re.match("`+", listed)[0]
-        shown, other = listed.removeprefix(fence).removesuffix(", `b`").removesuffix(fence), " ".join(name.split())
+        shown = listed.removeprefix(fence).removesuffix(", `b`").removesuffix(fence)
+        other = printable(" ".join(name.split()))
         assert shown.strip() == other.strip() and fence not in re.findall("`+", other)
+
+    @pytest.mark.parametrize("name", ["http://evil.example", "\x1b[2Jcat", "cat\u202etac", "$$x$$", "cat\u200bfish"])
+    def test_a_name_neither_becomes_a_link_nor_hides_characters(self, name):
+        arguments = {**result()["arguments"], "train_dir": "x"}
+        fields = dict(class_names=[name, "b"], dataset=name, template=f"a {name} {{}}", arguments=arguments)
+        text = str(parsed(metrics={name: metrics(9.0)}, **fields))
+        assert all(line.isprintable() for line in text.splitlines())
+        body = re.sub("`[^`]*`", "", text.split("---\n")[2])
+        assert name not in body
+
+    @pytest.mark.parametrize(
+        ("used", "said"), [((16, 16), "16"), ((10, 10), "10 (16 requested)"), ((3, 16), "3 to 16 (16 requested)")]
+    )
+    def test_it_tells_how_many_pictures_were_trained_on(self, used, said):
+        assert f"(shots): {said}\n" in parsed(training_pictures=dict(zip("ab", used))).text
 
     def test_the_citation_is_the_readmes(self):
         readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")

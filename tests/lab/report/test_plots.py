@@ -1,5 +1,7 @@
 """The plots show the numbers of the results. The tests read them from the figures."""
 
+import json
+
 import pytest
 
 from peft_mudpt.lab.report import plots
@@ -56,6 +58,16 @@ def test_class_gains_are_means_over_seeds_at_the_most_shots():
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     widths = {names[round(bar.get_y() + 0.4)]: bar.get_width() for bar in axes.patches}
     assert widths == pytest.approx({"cat": 30.0, "dog": -20.0})
+
+
+@pytest.mark.parametrize("name", ["$$ store", "a_{1}$x^$", "\\frac$1$", "cost $5 or $6"])
+def test_a_name_is_text_and_no_formula(name, tmp_path):
+    before, after = ({"test": counts(**{name: right, "cat": 5})} for right in (5, 9))
+    run = result(method_kwargs=json.dumps({"text_prompt_init_text": name}), metrics=after, zero_shot=before)
+    for file, figure in plots.plot_all([run]).items():
+        plots.save(figure, tmp_path / file)  # draws
+    (axes,) = plots.plot_class_gains([run]).axes
+    assert name in [tick.get_text() for tick in axes.get_yticklabels()]
 
 
 def test_at_most_twelve_gains_and_twelve_losses_are_plotted():

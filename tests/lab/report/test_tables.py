@@ -1,5 +1,6 @@
 """The tables of a report. Every expected number is computed by hand."""
 
+import json
 import re
 
 import pytest
@@ -81,6 +82,17 @@ def test_a_method_with_options_of_its_own_has_its_own_row():
 def test_two_results_for_one_cell_are_refused_and_the_error_names_their_difference():
     with pytest.raises(ValueError, match="mudpt with seed 1 .* template"):
         report(result(template="a {}."), {**result(), "arguments": {**result()["arguments"], "template": "{}"}})
+
+
+def test_two_results_for_one_cell_are_refused_and_the_error_names_their_folders():
+    with pytest.raises(ValueError, match="outputs/a and outputs/b"):
+        report({**result(), "folder": "outputs/a"}, {**result(), "folder": "outputs/b"})
+
+
+def test_a_result_that_lacks_a_newer_option_differs_in_no_option():
+    newer = result(shots=8)
+    newer["arguments"]["newer_option"] = False
+    assert "differ in other options" not in report(newer, result(shots=4))
 
 
 def test_validation_results_are_in_no_table_of_test_accuracies():
@@ -202,3 +214,20 @@ def test_the_report_begins_with_the_names_of_the_data_sets():
     assert re.match("Data: `faded`. .*drawn shapes", report(result(dataset="faded")))
     assert report(result()).splitlines()[0] == "Data: `dtd`."
     assert report(result(dataset="plain", train_dir="my/plain")).splitlines()[0] == "Data: `plain`."
+
+
+@pytest.mark.parametrize("name", ["a|b", "<b>x", "$x$", "www.evil.example", "\x1b[31mred"])
+def test_names_from_strangers_change_no_table(name):
+    runs = [result(dataset=name, method_kwargs=json.dumps({"text_prompt_init_text": name}, ensure_ascii=False))]
+    runs += [result(dataset="dtd"), result(dataset=name, protocol="cross-dataset", metrics={name: counts(cat=1)})]
+    text = report(*runs)
+    assert all(line.isprintable() for line in text.splitlines())
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", table_head(text, line)))
+    assert not re.search(r"(?<!\\)(<b>|www|\$x)", re.sub("`[^`]*`", "", text))
+
+
+def table_head(text: str, line: str) -> str:
+    """The header of the table that holds a line."""
+    return next(block for block in text.split("\n\n") if line in block).splitlines()[0]

@@ -1,5 +1,6 @@
 """The training loop, compared with a plain loop and with resumed runs."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,16 +8,18 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoProcessor, AutoTokenizer, CLIPModel
+from torch.utils.data import default_collate
+from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from peft_mudpt import demo
 from peft_mudpt.classifier.classifier import MuDPTClassifier
 from peft_mudpt.classifier.texts import tokenize_classes
-from peft_mudpt.lab.data.loading import PixelCollator, TrainingPictures
+from peft_mudpt.lab.data.loading import TrainingPictures
 from peft_mudpt.lab.data.sources import load_embedded
 from peft_mudpt.lab.learner import Ground
-from peft_mudpt.lab.methods import find_method
+from peft_mudpt.lab.methods import METHODS, find_method
 from peft_mudpt.lab.recipe import Recipe
+from peft_mudpt.lab.training import loop as training_loop
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.loop import build_schedule, train
 
@@ -66,11 +69,11 @@ def test_training_equals_a_plain_loop_of_sgd_over_the_sequence_of_pictures(pictu
     model = learner("mudpt").train()
     parameters = {f"model.{name}": parameter for name, parameter in trainable_tensors(model).items()}
     momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    stream, collate = TrainingPictures(pictures, 24, seed=3, crop_size=32), PixelCollator(PROCESSOR, ready=True)
+    stream = TrainingPictures(pictures, 24, seed=3, crop_size=32, image_processor=PROCESSOR)
     rates = [1e-5, 1e-5, *(0.01 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]
     losses = []
     for step, rate in enumerate(rates):
-        batch = collate([stream[4 * step + i] for i in range(4)])
+        batch = default_collate([stream[4 * step + i] for i in range(4)])
         loss = cross_entropy(model(**TOKENS, pixel_values=batch["pixel_values"]).logits_per_image, batch["labels"])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         losses.append(loss.item())
@@ -110,6 +113,36 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(pictures, tmp_path
     resumed, progress = trained(pictures, tmp_path / "parts", recipe, method, resume="latest")
     assert progress.step == 6
     assert_equal(whole, resumed)
+
+
+@pytest.mark.parametrize("source", ["lora", "attention"])
+def test_a_resumed_run_with_dropout_ends_with_the_same_weights_bit_for_bit(pictures, tmp_path, monkeypatch, source):
+    if source == "lora":
+        lora = METHODS["lora"]
+        lora = dataclasses.replace(lora, fields=lora.fields | {"lora_dropout": 0.5})
+        monkeypatch.setitem(METHODS, "lora", lora)
+    else:
+        load = CLIPModel.from_pretrained
+        config = CLIPConfig.from_pretrained(demo.MODEL_PATH)
+        config.text_config.attention_dropout = config.vision_config.attention_dropout = 0.5
+        monkeypatch.setattr(CLIPModel, "from_pretrained", lambda path: load(path, config=config))
+    method = "lora" if source == "lora" else "mudpt"
+    whole, _ = trained(pictures, tmp_path / "whole", recipe_of(), method)
+    again, _ = trained(pictures, tmp_path / "again", recipe_of(), method, every=4)
+    assert_equal(whole, again)
+    torch.rand(7)  # the resumed process has drawn other numbers
+    assert_equal(whole, trained(pictures, tmp_path / "again", recipe_of(), method, resume="latest")[0])
+
+
+def test_fewer_steps_than_asked_are_an_error(pictures, tmp_path, monkeypatch):
+    load = training_loop.training_loader
+
+    def short(accelerator, classifier, pictures, image_processor, recipe):
+        return load(accelerator, classifier, pictures, image_processor, dataclasses.replace(recipe, steps=2))
+
+    monkeypatch.setattr(training_loop, "training_loader", short)
+    with pytest.raises(RuntimeError, match="2 of 6 steps"):
+        trained(pictures, tmp_path, recipe_of())
 
 
 def test_a_resumed_run_with_accumulation_ends_with_the_same_weights(pictures, tmp_path):
@@ -159,6 +192,14 @@ def test_a_loss_that_is_not_finite_stops_training_and_the_error_names_the_learni
     with pytest.raises(FloatingPointError, match=r"loss .*(nan|inf) .*step \d+.*--learning_rate.* 1e\+20"):
         trained(pictures, tmp_path, recipe_of(learning_rate=1e20), every=5)
     assert not (tmp_path / "checkpoints").exists()  # the loss diverged before step 5
+
+
+@pytest.mark.parametrize("learning_rate", [1e6, 1e30])
+def test_weights_that_diverge_with_a_finite_loss_stop_training(pictures, tmp_path, learning_rate):
+    recipe = recipe_of(learning_rate=learning_rate, weight_decay=0.0)
+    with pytest.raises(FloatingPointError, match=r"weight .*step \d+.*--learning_rate"):
+        trained(pictures, tmp_path, recipe, method="linear_probe", every=6)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_run_that_is_started_over_keeps_its_newest_checkpoint(pictures, tmp_path):

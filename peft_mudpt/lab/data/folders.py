@@ -1,0 +1,194 @@
+"""Loads pictures from class folders."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from .class_names import normalized, read_class_names
+from .few_shot_data import DEFAULT_TEMPLATE, FewShotData, dataset_of_files
+from .files import describe_left_aside, kind_of_file, list_pictures, listed, visible_entries
+from .options import DataOptions
+from .separation import Picture, keep_apart
+from .split_file import read_split
+
+
+# Names of folders that hold splits. If all folders have such names, class folders are probably inside them.
+NAMES_OF_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+
+
+def load_folders(
+    train_dir: str | os.PathLike,
+    test_dir: Optional[str | os.PathLike] = None,
+    class_names: Optional[str | os.PathLike] = None,
+    split: Optional[str | os.PathLike] = None,
+) -> FewShotData:
+    """
+    Load pictures from class folders and their subfolders. The name of each class folder is the name of its class, with
+    "_" for a space.
+
+    A class folder of `test_dir` belongs to the class folder of `train_dir` with the same name. Two names are the same
+    if they are equal in Unicode's form NFC. Equal files are kept on one side of every split (see `keep_apart`).
+
+    Args:
+        train_dir: the folder that holds the class folders.
+        test_dir: a folder with class folders of test pictures; None: the test pictures are those of `split`, or else a
+            part of each class of `train_dir` is held out.
+        class_names: a file that names the classes (see `read_class_names`); None: all keep the names of their folders.
+        split: a file that assigns the pictures to splits and groups (see `read_split`); None: no picture is assigned.
+
+    Returns:
+        The data set. Its remarks name the files that were left aside.
+
+    Raises:
+        ValueError: if a folder or a file is missing or malformed, `train_dir` has fewer than two classes, a class
+            folder holds no picture, `test_dir` has a class that `train_dir` lacks, or no training picture of a class
+            is left, because all are also test pictures.
+    """
+    given = {"train_dir": train_dir, "test_dir": test_dir, "class_names": class_names, "split": split}
+    origin = DataOptions(**{name: None if value is None else os.fspath(value) for name, value in given.items()})
+    tree = read_tree(Path(train_dir), "--train_dir")
+    parts = {"train": tree.pictures} if split is None else {"train": [], **read_split(Path(split), tree.pictures)}
+    trees = [tree]
+    if test_dir is not None:
+        if "test" in parts:
+            raise ValueError(f"--split {split} names test pictures, and so does --test_dir {test_dir}; give only one.")
+        trees.append(read_tree(Path(test_dir), "--test_dir", tree.classes))
+        parts["test"] = trees[1].pictures
+    names, remarks = _names(tree.classes, class_names)
+    remarks += _remarks(trees, {Path(file).resolve() for file in (class_names, split) if file is not None})
+    kept, groups, remarks_on_equals = keep_apart(parts)
+    untrained = sorted(set(range(len(names))) - {picture.label for picture in kept["train"]})
+    if untrained:
+        raise ValueError(
+            f"No picture is left to train on of the classes {listed([names[label] for label in untrained])}: all are "
+            "test or validation pictures, or equal to one. Add other pictures."
+        )
+    splits = {
+        part: dataset_of_files(*map(list, zip(*((str(p.path), p.label, p.item) for p in pictures))))
+        for part, pictures in kept.items()
+        if pictures
+    }
+    return FewShotData(
+        folder_name(Path(train_dir)),
+        names,
+        DEFAULT_TEMPLATE,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        origin=origin,
+        groups=groups,
+        remarks=[*remarks, *remarks_on_equals],
+    )
+
+
+def folder_name(train_dir: Path) -> str:
+    """
+    Name a data set after its folder.
+
+    Args:
+        train_dir: the folder of the training pictures.
+
+    Returns:
+        The name of the folder; for a folder "train" or "training", the name of its parent.
+    """
+    folder = train_dir.resolve()
+    return folder.parent.name if folder.name in ("train", "training") else folder.name
+
+
+@dataclass(frozen=True)
+class Tree:
+    """
+    A folder that holds class folders.
+
+    Args:
+        classes: names of the classes, in NFC; the position of a name is its label.
+        folders: the class folders.
+        pictures: their pictures, in the order of the labels.
+        left_aside: number of other files in the class folders, by kind (see `list_pictures`).
+        beside: files beside the class folders.
+    """
+
+    classes: list[str]
+    folders: list[Path]
+    pictures: list[Picture]
+    left_aside: Counter[str]
+    beside: list[Path]
+
+
+def read_tree(root: Path, flag: str, known: Optional[Sequence[str]] = None) -> Tree:
+    """
+    List the pictures of class folders.
+
+    Args:
+        root: the folder that holds the class folders.
+        flag: the flag that names it, for errors.
+        known: the classes, in NFC and in the order of the labels; None: each class folder is a class.
+
+    Returns:
+        The class folders and their files.
+
+    Raises:
+        ValueError: if the folder is missing or has a class that is not `known`, if there is no class folder (without
+            `known`: fewer than two), or if one holds no picture.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{flag} {root} is not a folder.")
+    entries = visible_entries(root)
+    folders = sorted((path for path in entries if path.is_dir()), key=_class_of)
+    found = list(dict.fromkeys(map(_class_of, folders)))
+    least = 2 if known is None else 1
+    if len(found) < least:
+        raise ValueError(
+            f"{flag} must hold one folder of pictures per class, at least {least}; {root} holds {found or 'none'}."
+        )
+    if known is not None and (unknown := sorted(set(found) - set(known))):
+        raise ValueError(f"{flag} {root} has classes that --train_dir lacks: {unknown[:5]}.")
+    classes = found if known is None else list(known)
+    labels = {name: label for label, name in enumerate(classes)}
+    pictures, left_aside = [], Counter()
+    for folder in folders:
+        paths, others = list_pictures(folder)
+        left_aside += others
+        if not paths:
+            but = f", but {describe_left_aside(others)}" if others else ""
+            raise ValueError(f"The class folder {folder} holds no picture{but}. Fill it or remove it.")
+        pictures += [Picture(path, labels[_class_of(folder)], path.relative_to(root).as_posix()) for path in paths]
+    _refuse_splits(root, found, pictures)
+    return Tree(classes, folders, pictures, left_aside, [path for path in entries if not path.is_dir()])
+
+
+def _class_of(folder: Path) -> str:
+    return normalized(folder.name)
+
+
+def _refuse_splits(root: Path, classes: Sequence[str], pictures: Sequence[Picture]) -> None:
+    if set(map(str.lower, classes)) <= NAMES_OF_SPLITS and all(picture.item.count("/") > 1 for picture in pictures):
+        raise ValueError(
+            f"The folders of {root} are named {listed(classes)}, and hold folders of pictures: they look like splits, "
+            "not like classes. Give one as --train_dir and another as --test_dir."
+        )
+
+
+def _names(classes: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[list[str], list[str]]:
+    """The names of the classes, and remarks about them."""
+    given = {} if file is None else read_class_names(Path(file), classes)
+    own = [folder for folder in classes if folder not in given]
+    remark = f"classes that --class_names does not name, and that keep the names of their folders: {listed(own)}"
+    return [given.get(folder, folder.replace("_", " ")) for folder in classes], [remark] if given and own else []
+
+
+def _remarks(trees: Sequence[Tree], used: set[Path]) -> list[str]:
+    left_aside = sum((tree.left_aside for tree in trees), Counter())
+    beside = Counter(kind_of_file(path) for tree in trees for path in tree.beside if path.resolve() not in used)
+    merged = [name for tree in trees for name, n in Counter(map(_class_of, tree.folders)).items() if n > 1]
+    remarks = {
+        "files left aside": describe_left_aside(left_aside),
+        "files beside the class folders, left aside": describe_left_aside(beside),
+        "folders whose names differ only in their Unicode form, taken as one class": listed(merged),
+    }
+    return [f"{what}: {which}" for what, which in remarks.items() if which]

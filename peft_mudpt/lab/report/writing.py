@@ -1,0 +1,89 @@
+"""Writes a report and its plots to a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .plots import save
+from .rows import Result
+from .tables import markdown_report
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT = "report.md"
+MARK = "<!-- written by examples/report.py -->"  # the first line of a report, which may be overwritten
+
+
+def write_report(
+    results: Sequence[Result], figures: Mapping[str, Mapping[str, Figure]], folder: Path, published: str = ""
+) -> None:
+    """
+    Write `report.md` and the plots that it shows. An earlier report in the folder is replaced.
+
+    Args:
+        results: as from `read_results`.
+        figures: figures by file name, by the title of their section (see `plots.plot_all`).
+        folder: the folder to write to; it is created if needed.
+        published: Markdown to append.
+
+    Raises:
+        ValueError: if a file of the same name exists, but the folder holds no earlier report. No file is written then.
+    """
+    folders = picture_folders(figures)
+    pictures = {title: [folders[title] + name for name in plots] for title, plots in figures.items()}
+    text = f"{MARK}\n\n{markdown_report(results, pictures)}{published}"
+    _check_that_files_are_ours(folder, [REPORT, *(name for names in pictures.values() for name in names)])
+    for title, plots in figures.items():
+        for name, figure in plots.items():
+            save(figure, folder / (folders[title] + name))
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{REPORT}.partial"
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, folder / REPORT)
+
+
+def picture_folders(titles: Iterable[str]) -> dict[str, str]:
+    """
+    Name a folder for the plots of each section of a report.
+
+    Args:
+        titles: titles of the sections, which differ.
+
+    Returns:
+        Names that end with "/", by title. They differ even where upper and lower case are the same. If there is one
+        section, its plots stand beside the report, and the name is empty.
+    """
+    titles = list(titles)
+    if len(titles) == 1:
+        return {titles[0]: ""}
+    folders: dict[str, str] = {}
+    taken: set[str] = set()
+    for title in titles:
+        name = unique = re.sub(r"[^\w-]+", "-", title)[:100]
+        number = 1
+        while unique.casefold() in taken:
+            number += 1
+            unique = f"{name}-{number}"
+        taken.add(unique.casefold())
+        folders[title] = f"{unique}/"
+    return folders
+
+
+def _check_that_files_are_ours(folder: Path, names: Iterable[str]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give another --output_dir.")
+    report = folder / REPORT
+    if report.is_file() and report.read_bytes().startswith(MARK.encode()):
+        return
+    foreign = [name for name in names if (folder / name).exists()]
+    if foreign:
+        raise ValueError(
+            f"{folder} already holds {', '.join(foreign[:5])}, which report.py did not write. Give another "
+            "--output_dir, or delete them."
+        )
