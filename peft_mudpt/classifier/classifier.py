@@ -210,6 +210,36 @@ class MuDPTClassifier(PictureClassifier):
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
+    ) -> None:
+        """
+        Turn gradient checkpointing on in the model, as `Trainer` does with `gradient_checkpointing=True`. It saves
+        memory: the backward pass computes the activations of each layer again.
+
+        Args:
+            activation_checkpointing_kwargs: arguments for `torch.utils.checkpoint.checkpoint`.
+            **options: what the model's own method takes beside them.
+        """
+        # older releases of transformers have only the other name
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        (enable or self.model.gradient_checkpointing_enable)(activation_checkpointing_kwargs, **options)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Turn gradient checkpointing off in the model."""
+        disable = getattr(self.model, "activation_checkpointing_disable", None)
+        (disable or self.model.gradient_checkpointing_disable)()
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
+    ) -> None:
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The older name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
+
     def class_features(self) -> torch.Tensor:
         """The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one."""
         layer = layer_of(self.model)

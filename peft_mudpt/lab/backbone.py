@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from .. import demo
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import ClipSource
+from ..towers.registry import family_of
 from .flags import Options, flag
 from .probe import LinearProbe
 
@@ -90,8 +91,15 @@ class Backbone:
         return cls(source, device, tokenizer, image_processor, class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:
-        """Load a new copy of the CLIP, in float32."""
-        return self.source.clip().to(self.device)
+        """
+        Load a new copy of the CLIP, in float32.
+
+        Raises:
+            ValueError: if the model belongs to no supported family.
+        """
+        clip = self.source.clip()
+        family_of(clip)  # before PEFT, which refuses some models by NotImplementedError
+        return clip.to(self.device)
 
     def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> torch.nn.Module:
         """
