@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Optional
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,10 +18,11 @@ from transformers import BaseImageProcessor
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..rules import check_template
+from ..rules import TEXT, check_template, either
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
+from .saving import find_file
 from .schema import RESULT, read_json, read_result
 
 
@@ -185,9 +184,15 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
     if Path(adapter).exists() and not file.is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
     try:
-        return PeftConfig.from_pretrained(adapter)
-    except (ValueError, KeyError, TypeError) as error:
-        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id"
+        config = PeftConfig.from_pretrained(adapter)
+        either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
+        return config
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        cause = (
+            f"has an unreadable {ADAPTER_CONFIG}"
+            if file.is_file()
+            else "is neither a folder nor a Hub id that can be reached"
+        )
         raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
@@ -206,9 +211,6 @@ def _stored_classes(
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is not None or template is not None:
         return class_names, template
-    try:  # the config of LoRA cannot store them, but the result can
-        folder = Path(adapter) if Path(adapter).is_dir() else Path(hf_hub_download(os.fspath(adapter), RESULT)).parent
-        result = read_result(folder) or {}
-    except EntryNotFoundError:
-        result = {}
+    file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
+    result = {} if file is None else read_result(file.parent) or {}
     return result.get("class_names"), result.get("template_after_prompts")

@@ -191,8 +191,20 @@ class TestMistakes:
         with pytest.raises(ValueError, match="no/where .*Hub"):
             predict("no/where", pictures[0])
 
-    def test_a_config_that_cannot_be_read_is_named(self, predict, pictures, tmp_path):
-        (tmp_path / "adapter_config.json").write_text("{")
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "{",
+            "null",
+            "[]",
+            "[" * 100_000,
+            '{"peft_type": ["LORA"]}',
+            '{"peft_type": "LORA", "base_model_name_or_path": [1]}',
+        ],
+        ids=lambda content: content[:40],
+    )
+    def test_a_config_that_cannot_be_read_is_named(self, predict, pictures, tmp_path, content):
+        (tmp_path / "adapter_config.json").write_text(content)
         with pytest.raises(ValueError, match=f"{tmp_path} .*unreadable adapter_config.json"):
             predict(tmp_path, pictures[0])
 
