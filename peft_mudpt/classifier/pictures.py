@@ -150,7 +150,7 @@ def _decoder(file: Any) -> Image:
         raise _Unsuitable("it is a program in PostScript, which is not run. Convert it to PNG.")
     if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0:
         image.close()
-        raise _Unsuitable("it is a TIFF of 16 bits in which 0 is white, which Pillow inverts. Convert it to PNG.")
+        raise _Unsuitable("it is a TIFF of 16 bits in which 0 is white; Pillow shows it inverted. Convert it to PNG.")
     _scale_transparent_color(image)
     return image
 

@@ -99,7 +99,7 @@ class TestDepth:
         with pytest.raises(ValueError, match="12 bits or fewer"):
             open_picture(png(COLOR.astype(np.uint16) * 16))
 
-    def test_a_tiff_of_16_bits_that_pillow_would_invert_is_refused(self):
+    def test_a_tiff_of_16_bits_that_pillow_would_show_inverted_is_refused(self):
         file = bytearray(encoded(Image.fromarray(DEEP * 257), "TIFF"))
         tag = (262).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
         value = file.index(tag) + len(tag)
