@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Optional
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..rules import check_template
+from ..rules import TEXT, check_template, either
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
+from .saving import find_file
 from .schema import RESULT, read_json, read_result
 
 
@@ -125,21 +125,22 @@ def classify_files(
         k: number of classes per picture.
         batch_size: number of pictures at a time.
 
-    Yields:
-        Each file with its most probable classes (see `PictureClassifier.top_k`), or with the error that names it.
+    Returns:
+        An iterator over the files, each with its most probable classes (see `PictureClassifier.top_k`), or with the
+        error that names it.
     """
     for start in range(0, len(files), batch_size):
-        read = [(file, _read(file, classifier)) for file in files[start : start + batch_size]]
+        read = [(file, _read(file, classifier.image_processor)) for file in files[start : start + batch_size]]
         pixels = [found for _, found in read if isinstance(found, torch.Tensor)]
         answers = iter(classifier.top_k(torch.stack(pixels), k, batch_size) if pixels else ())
         for file, found in read:
             yield file, found if isinstance(found, ValueError) else next(answers)
 
 
-def _read(file: str | os.PathLike, classifier: PictureClassifier) -> torch.Tensor | ValueError:
+def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch.Tensor | ValueError:
     """The pixel values (3, H, W) of a picture, or the error if it cannot be read."""
     try:
-        return pixel_values(open_picture(file), classifier.image_processor)
+        return pixel_values(open_picture(file), image_processor)
     except ValueError as error:
         return error
 
@@ -161,9 +162,7 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
     if model_name_or_path is None:
-        run = (
-            folder / RUN
-        )  # has the whole path of a local CLIP; the result has its name only, because it may be uploaded
+        run = folder / RUN  # has the whole path of a local CLIP, but the result, which may be uploaded, only its name
         arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path = arguments["model_name_or_path"]
     name = BackboneOptions(model_name_or_path).clip()
@@ -185,9 +184,15 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
     if Path(adapter).exists() and not file.is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
     try:
-        return PeftConfig.from_pretrained(adapter)
-    except (ValueError, KeyError, TypeError) as error:
-        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id"
+        config = PeftConfig.from_pretrained(adapter)
+        either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
+        return config
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        cause = (
+            f"has an unreadable {ADAPTER_CONFIG}"
+            if file.is_file()
+            else "is neither a folder nor a Hub id that can be reached"
+        )
         raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
@@ -206,9 +211,6 @@ def _stored_classes(
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is not None or template is not None:
         return class_names, template
-    try:  # the config of LoRA cannot store them, but the result can
-        folder = Path(adapter) if Path(adapter).is_dir() else Path(hf_hub_download(os.fspath(adapter), RESULT)).parent
-        result = read_result(folder) or {}
-    except EntryNotFoundError:
-        result = {}
+    file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
+    result = {} if file is None else read_result(file.parent) or {}
     return result.get("class_names"), result.get("template_after_prompts")
