@@ -39,7 +39,9 @@ def main() -> None:
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
     if arguments.output.suffix:
         export_classifier(classifier, arguments.output, FORMATS[arguments.output.suffix])
-        megabytes = arguments.output.stat().st_size / 1e6
+        weights = Path(f"{arguments.output}.data")  # where the weights of a model above 1.5 GiB are
+        files = [arguments.output, weights] if weights.exists() else [arguments.output]
+        megabytes = sum(file.stat().st_size for file in files) / 1e6
         print(f"{arguments.output}: {megabytes:.1f} MB, {len(classifier.class_names)} classes")
     else:
         kilobytes = save_folded(classifier.model, arguments.adapter, arguments.output) / 1e3

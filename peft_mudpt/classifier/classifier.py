@@ -18,11 +18,17 @@ from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
-from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
+from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
 from .packing import PackedClasses
 from .prediction import PictureClassifier, origin
 from .staleness import TextState, text_state
 from .texts import tokenize_classes
+
+
+FIXED = (
+    "The {} of a classifier cannot be changed, because its texts are tokenized already. Make a new one; it shares the "
+    "model: MuDPTClassifier(classifier.model, class_names, template)."
+)
 
 
 @dataclass
@@ -52,7 +58,15 @@ class MuDPTClassifier(PictureClassifier):
     encodes the classes. Otherwise the classifier caches the features, and encodes the classes again when something
     that the features depend on has changed: another adapter is active, or none, or a parameter was trained or loaded.
     It cannot detect writing through `parameter.data`, as PEFT's `hotswap_adapter` does: call `forget` afterwards. It
-    caches nothing under `torch.compile`, or while text features depend on the image.
+    caches nothing under `torch.compile`, of fake tensors or inside `torch.func`, or while text features depend on the
+    image.
+
+    Threads may share a classifier and predict at the same time. Hold one lock around predictions and around everything
+    that changes the model: switching or disabling adapters, training, loading. Without it, predictions during a change
+    may be wrong or raise an error; later ones are right. One exception: `disable_adapter()` on adapters of other
+    methods cannot be detected if it starts and ends while the classes are encoded; call `forget` afterwards.
+
+    The classes cannot be changed. Make another classifier for other classes; it can share the model.
 
     Args:
         model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): the model that
@@ -99,18 +113,17 @@ class MuDPTClassifier(PictureClassifier):
         ignored = getattr(config, "keys_to_ignore_at_inference", None) or []
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
-        self.class_names = check_class_names(
+        self._class_names = check_class_names(
             _remembered(self.model, "class_names") if class_names is None else class_names
         )
-        self.template = _remembered(self.model, "class_template") if template is None else template
+        self._template = _remembered(self.model, "class_template") if template is None else template
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(origin(self.model, "tokenizer"))
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
-        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=multiple)
-        # by number of text prompt tokens, and whether classes share rows
-        self._layouts: dict[tuple[int, bool], list[PackedClasses]] = {}
+        self._class_tokens = tokenize_classes(tokenizer, self._class_names, self._template, multiple=multiple)
+        self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
         self._known: Optional[tuple[TextState, torch.Tensor]] = None
 
@@ -145,6 +158,29 @@ class MuDPTClassifier(PictureClassifier):
         tokenizer = AutoTokenizer.from_pretrained(base)
         return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
 
+    @property
+    def class_names(self) -> list[str]:
+        """
+        A copy of the names of the C classes, in the order of the labels.
+
+        Raises:
+            ValueError: if it is set; other classes need another classifier, which can share the model.
+        """
+        return list(self._class_names)
+
+    @class_names.setter
+    def class_names(self, _) -> None:
+        raise ValueError(FIXED.format("class_names"))
+
+    @property
+    def template(self) -> str:
+        """The text of a class, with `{}` for the class name. Like `class_names`, it cannot be set."""
+        return self._template
+
+    @template.setter
+    def template(self, _) -> None:
+        raise ValueError(FIXED.format("template"))
+
     def forward(self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None) -> MuDPTClassifierOutput:
         """
         Classify images, with gradients if they are enabled.
@@ -163,18 +199,51 @@ class MuDPTClassifier(PictureClassifier):
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
+    ) -> None:
+        """
+        Turn gradient checkpointing on in the model, as `Trainer` does with `gradient_checkpointing=True`. It saves
+        memory: the backward pass computes the activations of each layer again.
+
+        Args:
+            activation_checkpointing_kwargs: arguments for `torch.utils.checkpoint.checkpoint`.
+            **options: what the model's own method takes beside them.
+        """
+        # older releases of transformers have only the other name
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        (enable or self.model.gradient_checkpointing_enable)(activation_checkpointing_kwargs, **options)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Turn gradient checkpointing off in the model."""
+        disable = getattr(self.model, "activation_checkpointing_disable", None)
+        (disable or self.model.gradient_checkpointing_disable)()
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
+    ) -> None:
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The older name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
+
     def class_features(self) -> torch.Tensor:
         """The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one."""
         layer = layer_of(self.model)
         if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
             return self._encode()
         state = text_state(self.model)
-        if torch.is_grad_enabled() and state.requires_grad:
+        if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return self._encode()
         known = self._known
         if known is None or not known[0].equals(state):
             with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-                self._known = known = state, self._encode()
+                features = self._encode()
+            if not (has_memory(features) and state.lasted_until(text_state(self.model))):
+                return features
+            self._known = known = state, features
         return known[1].clone()  # the caller may write to the copy
 
     def forget(self) -> None:
@@ -189,13 +258,14 @@ class MuDPTClassifier(PictureClassifier):
         return normalize(encode_layout(self.model, self._layout()), dim=-1)
 
     def _layout(self) -> list[PackedClasses]:
-        kind, device = (num_text_tokens(self.model), takes_masks(self.model)), self.model.device
-        groups = self._layouts.get(kind)
+        kind, device = layout_kind(self.model), self.model.device
+        known = groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self.class_names)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self._class_names, kind)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
-        self._layouts[kind] = groups
+        if groups is not known and has_memory(groups[0].input_ids):
+            self._layouts[kind] = groups
         return groups
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
@@ -113,9 +115,9 @@ class PictureClassifier(torch.nn.Module):
 
     def predict(self, images: Images, batch_size: int = 32, errors: Errors = "raise") -> list[Optional[str]]:
         """The most probable class of each image; None if it was skipped. See `predict_proba` for the arguments."""
-        probabilities = self.predict_proba(images, batch_size, errors)
+        probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
         skipped, labels = probabilities.isnan().any(dim=-1).tolist(), probabilities.argmax(dim=-1).tolist()
-        return [None if none else self.class_names[label] for none, label in zip(skipped, labels)]
+        return [None if none else names[label] for none, label in zip(skipped, labels)]
 
     def top_k(
         self, images: Images, k: int = 5, batch_size: int = 32, errors: Errors = "raise"
@@ -130,9 +132,10 @@ class PictureClassifier(torch.nn.Module):
         """
         if k < 1:
             raise ValueError(f"k={k} is too few; give at least 1.")
-        best = self.predict_proba(images, batch_size, errors).sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
+        probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
+        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
         return [
-            [(self.class_names[label], probability) for probability, label in zip(*row) if probability == probability]
+            [(names[label], probability) for probability, label in zip(*row) if not math.isnan(probability)]
             for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
         ]
 
@@ -144,8 +147,9 @@ class PictureClassifier(torch.nn.Module):
             _check_tensor(images, self.family.image_shape(self.model.config)[0])
         else:
             _check_iterable(images)
-        read = _finite if isinstance(images, torch.Tensor) else self._preprocessed
         for position, image in enumerate(_each(images)):
+            # outside of `try`: a missing image processor is no error of the picture
+            read = _finite if isinstance(images, torch.Tensor) else partial(_preprocessed, self.image_processor)
             try:
                 pixels = read(image, position)
             except ValueError as error:
@@ -154,15 +158,6 @@ class PictureClassifier(torch.nn.Module):
                 skipped[position] = str(error)
             else:
                 yield position, pixels
-
-    def _preprocessed(self, picture: Any, position: int) -> torch.Tensor:
-        """The pixel values (3, H, W) of a picture. It is small from here on, so that large ones can be many."""
-        name = f"picture {position}"
-        if isinstance(picture, Exception):
-            raise ValueError(f"{name} cannot be read: {picture}") from picture
-        path = path_of(picture)
-        opened = open_picture(picture, name if path is None else f"{name}, {path},")
-        return pixel_values(opened, self.image_processor)
 
 
 def origin(model: Any, argument: str) -> str:
@@ -206,6 +201,16 @@ def _each(images: Images) -> Iterator[Any]:
             yield error
         else:
             yield image
+
+
+def _preprocessed(image_processor: BaseImageProcessor, picture: Any, position: int) -> torch.Tensor:
+    """The pixel values (3, H, W) of a picture. It is small from here on, so that large ones can be many."""
+    name = f"picture {position}"
+    if isinstance(picture, Exception):
+        raise ValueError(f"{name} cannot be read: {picture}") from picture
+    path = path_of(picture)
+    opened = open_picture(picture, name if path is None else f"{name}, {path},")
+    return pixel_values(opened, image_processor)
 
 
 def _finite(image: torch.Tensor, position: int) -> torch.Tensor:

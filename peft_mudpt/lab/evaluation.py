@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .backbone import Backbone
-from .data.loading import TestPictures
+from .data.loading import TestPictures, check_pictures
 from .protocols import Task
 
 
@@ -42,6 +42,9 @@ def evaluate_task(
 
     Returns:
         The metrics of each test set (see `evaluate`); None for a test set whose classes the model cannot name.
+
+    Raises:
+        ValueError: if pictures cannot be read. The message lists all of this test set.
     """
     metrics: dict[str, Optional[dict[str, Any]]] = {}
     for name, test in task.tests.items():
@@ -52,7 +55,11 @@ def evaluate_task(
         loader = DataLoader(pictures, batch_size, num_workers=num_workers)
         classifier = backbone.classifier(model, test.class_names, template or test.template)
         items = test.pictures["item"][:]
-        metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
+        try:
+            metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
+        except ValueError:
+            check_pictures(test.pictures)  # names every picture that cannot be read, instead of the first
+            raise
     return metrics
 
 

@@ -13,6 +13,7 @@ import torch
 from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import open_picture, pixel_values
@@ -124,21 +125,22 @@ def classify_files(
         k: number of classes per picture.
         batch_size: number of pictures at a time.
 
-    Yields:
-        Each file with its most probable classes (see `PictureClassifier.top_k`), or with the error that names it.
+    Returns:
+        An iterator over the files, each with its most probable classes (see `PictureClassifier.top_k`), or with the
+        error that names it.
     """
     for start in range(0, len(files), batch_size):
-        read = [(file, _read(file, classifier)) for file in files[start : start + batch_size]]
+        read = [(file, _read(file, classifier.image_processor)) for file in files[start : start + batch_size]]
         pixels = [found for _, found in read if isinstance(found, torch.Tensor)]
         answers = iter(classifier.top_k(torch.stack(pixels), k, batch_size) if pixels else ())
         for file, found in read:
             yield file, found if isinstance(found, ValueError) else next(answers)
 
 
-def _read(file: str | os.PathLike, classifier: PictureClassifier) -> torch.Tensor | ValueError:
+def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch.Tensor | ValueError:
     """The pixel values (3, H, W) of a picture, or the error if it cannot be read."""
     try:
-        return pixel_values(open_picture(file), classifier.image_processor)
+        return pixel_values(open_picture(file), image_processor)
     except ValueError as error:
         return error
 
@@ -160,9 +162,7 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
     if model_name_or_path is None:
-        run = (
-            folder / RUN
-        )  # has the whole path of a local CLIP; the result has its name only, because it may be uploaded
+        run = folder / RUN  # has the whole path of a local CLIP, but the result, which may be uploaded, only its name
         arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path = arguments["model_name_or_path"]
     name = BackboneOptions(model_name_or_path).clip()
@@ -188,7 +188,11 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
         either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
         return config
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id that can be reached"
+        cause = (
+            f"has an unreadable {ADAPTER_CONFIG}"
+            if file.is_file()
+            else "is neither a folder nor a Hub id that can be reached"
+        )
         raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 

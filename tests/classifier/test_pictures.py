@@ -45,6 +45,10 @@ def with_alpha(colors, invisible):
     return np.dstack([np.where(HOLE[..., None], invisible, colors).astype(np.uint8), alpha])
 
 
+def cmyk_picture(colors, black):
+    return Image.merge("CMYK", [Image.fromarray(band) for band in (*np.moveaxis(colors, -1, 0), black)])
+
+
 class TestDepth:
     @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
     @pytest.mark.parametrize("format", ["PNG", "TIFF", "array"])
@@ -104,16 +108,17 @@ class TestDepth:
             open_picture(bytes(file))
 
 
-def png_of_16_bits(colors):
-    """Encode colors (H, W, 3) with 16 bits each, which Pillow does not write."""
+def png_of_16_bits(values, transparent=None):
+    """Encode values (H, W) or (H, W, 3) with 16 bits each, and the gray value that is transparent."""
 
     def chunk(kind, content):
         return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
-    height, width, _ = colors.shape
-    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colors)
-    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    height, width, *colors = values.shape
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, 2 if colors else 0, 0, 0, 0])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    hole = b"" if transparent is None else chunk(b"tRNS", transparent.to_bytes(2, "big"))
+    chunks = chunk(b"IHDR", head) + hole + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
@@ -129,31 +134,34 @@ class TestTransparency:
 
     @pytest.mark.parametrize("mode", ["LA", "La"])
     def test_gray_with_alpha(self, mode):
-        image = Image.fromarray(np.dstack([GRAY, np.where(HOLE, 0, 255).astype(np.uint8)]), "LA").convert(mode)
+        alpha = np.where(HOLE, 0, 255).astype(np.uint8)
+        image = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(alpha)]).convert(mode)
         assert (seen(image) == laid_on_white(gray(GRAY))).all()
 
     def test_half_transparent_is_mixed_with_white(self):
         half = np.full((2, 2, 4), (0, 0, 0, 128), dtype=np.uint8)
         assert (seen(encoded(Image.fromarray(half))) == 127).all()
 
-    @pytest.mark.parametrize("mode", ["L", "RGB", "P", "I;16"])
+    @pytest.mark.parametrize("mode", ["L", "RGB", "P", "16 bits"])
     def test_one_color_that_the_file_calls_transparent(self, mode):
-        image = Image.fromarray(np.where(HOLE, 7, 200).astype(np.uint8))
-        image = Image.fromarray(np.where(HOLE, 7, 51400).astype(np.uint16)) if mode == "I;16" else image.convert(mode)
-        file = encoded(image, transparency=(7, 7, 7) if mode == "RGB" else 7)
+        values = np.where(HOLE, 7, 200).astype(np.uint8)
+        if mode == "16 bits":
+            file = png_of_16_bits(values.astype(np.uint16) * 257, 7 * 257)
+        else:
+            file = encoded(Image.fromarray(values).convert(mode), transparency=(7, 7, 7) if mode == "RGB" else 7)
         assert (seen(file) == laid_on_white(gray(np.full((20, 30), 200)))).all()
 
     def test_a_palette_with_alpha(self):
-        image = Image.fromarray(np.where(HOLE, 0, 1).astype(np.uint8), "P")
+        image = Image.fromarray(np.where(HOLE, 0, 1).astype(np.uint8))
         image.putpalette([9, 9, 9, 0, 200, 100, 50, 255], "RGBA")
         assert (seen(image) == laid_on_white(np.full((20, 30, 3), (200, 100, 50)))).all()
 
 
 class TestOtherKinds:
     def test_cmyk(self):
-        cmyk = np.dstack([COLOR, GRAY // 2])
+        cmyk = cmyk_picture(COLOR, GRAY // 2)
         expected = (255 - COLOR.astype(int)) * (255 - (GRAY // 2)[..., None].astype(int)) / 255
-        assert np.abs(seen(encoded(Image.fromarray(cmyk, "CMYK"), "TIFF")) - expected).max() <= 1
+        assert np.abs(seen(encoded(cmyk, "TIFF")) - expected).max() <= 1
 
     def test_a_palette_and_one_bit(self):
         assert (seen(encoded(Image.fromarray(GRAY).convert("P"))) == gray(GRAY)).all()

@@ -132,6 +132,13 @@ class TestRefusing:
             broken.predict(pictures)
 
 
+def test_a_missing_image_processor_is_no_reason_to_skip_pictures(pictures):
+    clip, processor = CLIPModel.from_pretrained(demo.MODEL_PATH), AutoProcessor.from_pretrained(demo.MODEL_PATH)
+    clip.name_or_path = ""
+    with pytest.raises(ValueError, match="could hold a image_processor; give one"):
+        MuDPTClassifier(clip, NAMES, "{}.", processor.tokenizer).predict(pictures, errors="skip")
+
+
 def one_broken(pictures, folder):
     (folder / "half.png").write_bytes(encoded(pictures[1])[:100])
     return [pictures[0], folder / "half.png", pictures[1], pictures[2]], "picture 1, .*half.png,"

@@ -38,7 +38,7 @@ def test_without_test_pictures_it_trains_and_prints_a_note(tmp_path):
     result = run("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
     assert result.returncode == 0, result.stderr
     notes = re.findall(r"^note +(.+)$", result.stdout, re.MULTILINE)
-    assert any("--shots" in note for note in notes) and any("filled green cross (1), " in note for note in notes)
+    assert any("--test_dir" in note for note in notes) and any("filled green cross (1), " in note for note in notes)
 
 
 def test_of_two_processes_one_names_a_mistake_and_torchrun_repeats_it_at_its_end(tmp_path):

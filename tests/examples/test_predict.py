@@ -272,9 +272,9 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(adapter, pictures, 
     assert [line.split(" cannot be read: ")[0] for line in listed] == [str(file) for file in bad]
 
 
-@pytest.fixture(scope="module", params=["linear_probe", "zero_shot"])
-def run_without_adapter(request, tmp_path_factory):
-    """A trained run whose method leaves no adapter, with the classifier that it tested."""
+@pytest.fixture(scope="module", params=["lora", "linear_probe", "zero_shot"])
+def run_of_another_method(request, tmp_path_factory):
+    """The folder of a run whose classes only `result.json` stores, and the classifier that the run tested."""
     reset_accelerator()
     outcome = execute(
         prepare(experiment(save_pictures(tmp_path_factory.mktemp("training") / "train", 5), request.param))
@@ -286,8 +286,8 @@ def run_without_adapter(request, tmp_path_factory):
     return folder, plan.backbone.classifier(plan.learner.model, plan.task.class_names, plan.template_after_prompts)
 
 
-def test_a_run_that_left_no_adapter_is_used_with_what_it_trained(predict, run_without_adapter, pictures):
-    folder, tested = run_without_adapter
+def test_every_run_classifies_as_it_was_tested(predict, run_of_another_method, pictures):
+    folder, tested = run_of_another_method
     printed = predict(folder, *pictures, "--top", 3)
     for file, best in zip(pictures, tested.top_k(pictures, 3)):
         assert_same(printed[str(file)], {name: 100 * probability for name, probability in best})

@@ -15,7 +15,8 @@ def test_an_ordinary_name_is_unchanged(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["a*b*", "_b_", "__c__", "$$ x $$", "~~x~~", "x#", "&lt;b&gt;", "<b>", "[a](b)", "a|b", "`x`", "\\", "![x]"]
+    "text",
+    ["a*b*", "_b_", "__c__", "$$ x $$", "~~x~~", "x#", "&lt;b&gt;", "<b>", "[a](b)", "a|b", "`x`", "\\", "![x]"],
 )
 def test_markup_is_escaped(text):
     assert re.sub(r"\\(.)", r"\1", plain(text)) == text  # what Markdown shows
