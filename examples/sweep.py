@@ -4,8 +4,8 @@
     python examples/sweep.py --protocol few-shot --datasets caltech101,dtd --coop_root DIR --methods coop,mudpt
 
 Flags that it does not know are passed to fewshot.py. If it is interrupted, it ends its runs; give the same command
-again: it skips runs that have a result, and resumes the others from their last checkpoints. `examples/report.py OUTPUT_DIR` turns the
-results into tables and plots.
+again: it skips runs that have a result, and resumes the others from their last checkpoints.
+`examples/report.py OUTPUT_DIR` turns the results into tables and plots.
 """
 
 import sys
