@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from transformers import HfArgumentParser
-
+from peft_mudpt.lab.flags import parse_flags
 from peft_mudpt.lab.terminal import one_line_errors
 
 
@@ -37,8 +36,7 @@ class BenchmarkArguments:
 
 
 def parse() -> BenchmarkArguments:
-    parser = HfArgumentParser(BenchmarkArguments, description=__doc__.partition("\n")[0])
-    return parser.parse_args_into_dataclasses()[0]
+    return parse_flags(BenchmarkArguments, description=__doc__.partition("\n")[0])
 
 
 def numbers(text: str) -> list[int]:

@@ -16,9 +16,9 @@ FORMATS = {".onnx": "onnx", ".pt2": "torch_export", "": "folded"}
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
+    parser.add_argument("adapter", metavar="ADAPTER", help="A folder that fewshot.py wrote, or a Hub id.")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="A .onnx file, a .pt2 file or a new folder.")
-    parser.add_argument("--classes", help="Comma-separated names. Default: those the adapter was trained on.")
+    parser.add_argument("--classes", help="Names, as for predict.py. Default: those the adapter was trained on.")
     parser.add_argument("--template", help="Text of a class, as for predict.py. Default: the adapter's.")
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
     return parser.parse_args()
@@ -31,19 +31,20 @@ def main() -> None:
     if arguments.output.suffix == "" and arguments.output.exists():
         raise ValueError(f"OUTPUT {arguments.output} already exists; give a new folder.")
 
-    from peft_mudpt import export_classifier, fold_adapter
+    from peft_mudpt import export_classifier
     from peft_mudpt.lab.predicting import load_classifier, split_names
+    from peft_mudpt.lab.saving import save_folded
 
     class_names = split_names(arguments.classes)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
     if arguments.output.suffix:
         export_classifier(classifier, arguments.output, FORMATS[arguments.output.suffix])
-        megabytes = arguments.output.stat().st_size / 1e6
+        weights = Path(f"{arguments.output}.data")  # where the weights of a model above 1.5 GiB are
+        files = [arguments.output, weights] if weights.exists() else [arguments.output]
+        megabytes = sum(file.stat().st_size for file in files) / 1e6
         print(f"{arguments.output}: {megabytes:.1f} MB, {len(classifier.class_names)} classes")
     else:
-        fold_adapter(classifier.model)
-        classifier.model.save_pretrained(arguments.output)
-        kilobytes = (arguments.output / "adapter_model.safetensors").stat().st_size / 1e3
+        kilobytes = save_folded(classifier.model, arguments.adapter, arguments.output) / 1e3
         print(f"{arguments.output}: {kilobytes:.1f} kB")
 
 

@@ -7,15 +7,13 @@
 pictures, the protocols and the methods.
 """
 
-from transformers import HfArgumentParser
-
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.flags import parse_flags
 from peft_mudpt.lab.terminal import one_line_errors
 
 
 def main() -> None:
-    parser = HfArgumentParser(Arguments, description=__doc__.partition("\n")[0], allow_abbrev=False)
-    arguments = parser.parse_args_into_dataclasses()[0]
+    arguments = parse_flags(Arguments, description=__doc__.partition("\n")[0])
 
     from peft_mudpt.lab.run import run
 

@@ -1,10 +1,13 @@
 """Classify pictures with a saved adapter, among the classes it was trained on or among others.
 
+A picture that cannot be read does not stop the others. They are listed at the end, and the exit code is then 1.
+
 python examples/predict.py outputs/fewshot picture.jpg another.jpg
 python examples/predict.py user/adapter picture.jpg --classes "cat,dog,sea lion" --template "{}."
 """
 
 import argparse
+import sys
 
 
 BATCH_SIZE = 32
@@ -12,9 +15,13 @@ BATCH_SIZE = 32
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("adapter", metavar="ADAPTER", help="A folder with adapter_config.json, or a Hub id.")
+    parser.add_argument("adapter", metavar="ADAPTER", help="A folder that fewshot.py wrote, or a Hub id.")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="Picture files.")
-    parser.add_argument("--classes", help="Comma-separated names. Default: those the adapter was trained on.")
+    parser.add_argument(
+        "--classes",
+        help="Names, separated by commas; a name with a comma in double quotes: 'dog,\"cat, wild\"'. Default: those "
+        "the adapter was trained on.",
+    )
     parser.add_argument(
         "--template",
         help="Text of a class that follows the text prompts, with {} for the name. Default: the adapter's.",
@@ -31,19 +38,24 @@ def main() -> None:
 
     import torch
 
-    from peft_mudpt.lab.predicting import check_picture, load_classifier, read_picture, split_names
+    from peft_mudpt.lab.predicting import classify_files, load_classifier, split_names
+    from peft_mudpt.lab.terminal import printable
 
     class_names = split_names(arguments.classes)
-    for file in arguments.images:
-        check_picture(file)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
-    for start in range(0, len(arguments.images), BATCH_SIZE):
-        files = arguments.images[start : start + BATCH_SIZE]
-        for file, best in zip(files, classifier.top_k([read_picture(file) for file in files], arguments.top)):
-            print(file)
-            for name, probability in best:
-                print(f"  {100 * probability:5.1f} %  {name}")
+    unreadable = []
+    for file, best in classify_files(classifier, arguments.images, arguments.top, BATCH_SIZE):
+        if isinstance(best, ValueError):
+            unreadable.append(printable(str(best)))
+            continue
+        print(printable(file))
+        for name, probability in best:
+            print(f"  {100 * probability:5.1f} %  {printable(name)}")
+    if unreadable:
+        print(f"{len(unreadable)} of {len(arguments.images)} pictures have no answer:", file=sys.stderr)
+        print(*unreadable, sep="\n", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from ._registration import register
 from ._version import __version__
 from .classifier.classifier import MuDPTClassifier
+from .classifier.pictures import open_picture
 from .config import PRESETS, MuDPTConfig
 from .conversion import convert_checkpoint
 from .model import MuDPTModel
@@ -19,6 +20,7 @@ __all__ = [
     "convert_checkpoint",
     "export_classifier",
     "fold_adapter",
+    "open_picture",
 ]
 
 register()

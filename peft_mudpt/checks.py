@@ -1,4 +1,4 @@
-"""Checks adapter names, `modules_to_save` and weights, and refuses those that PEFT would silently get wrong."""
+"""Refuses base models, adapter names, `modules_to_save` and weights that PEFT would silently get wrong."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ from .towers.registry import Tower, parts_elsewhere
 
 
 FAULTS_NAMED = 5  # how many faults an error names
+
+
+def check_wrappers(model: nn.Module) -> None:
+    """
+    Refuse a base model inside a wrapper that inserts a name of its own into the names of all tensors: an adapter that
+    is saved under such names loads onto no plain model.
+
+    Raises:
+        ValueError: if the model, or a module in it, is compiled by `torch.compile` or in `DataParallel` or DDP.
+    """
+    for name, module in model.named_modules():
+        is_compiled = hasattr(module, "_orig_mod")
+        if is_compiled or isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            what = "compiled by torch.compile" if is_compiled else f"in {type(module).__name__}"
+            place = f"{name!r} in the base model" if name else "The base model"
+            raise ValueError(
+                f"{place} is {what}, which renames all tensors, so that the adapter would load onto no plain model. "
+                "Add the adapter to the plain model first, then compile or wrap the adapted model."
+            )
 
 
 def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:

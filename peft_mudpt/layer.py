@@ -46,6 +46,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self._as_made: dict[str, list] = {}
         self.towers = towers  # in a plain dict, which does not register them: they stay where they are in the model
         self._hooks: list[RemovableHandle] = []
+        # Another object after each switch. Unlike a flag, it shows a switch there and back.
+        self.last_switch = object()
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
         """Add an adapter; with the first one, also register the hooks on the towers."""
@@ -106,6 +108,11 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
                 "Activate one of them with set_adapter(name)."
             )
         super().set_adapter(adapter_names, inference_mode=inference_mode)
+        self.last_switch = object()
+
+    def enable_adapters(self, enabled: bool) -> None:
+        super().enable_adapters(enabled)
+        self.last_switch = object()
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import set_additional_trainable_modules
 from torch import nn
 
-from .checks import check_adapter_names, check_modules_to_save, check_weights
+from .checks import check_adapter_names, check_modules_to_save, check_weights, check_wrappers
 from .config import Modality, MuDPTConfig, MuDPTType
 from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
 from .prompts.initialization import init_token_ids, start_from_words
@@ -102,6 +102,8 @@ class MuDPTModel(BaseTuner):
             ValueError: if the config does not fit the model. The model and the config stay as they were.
         """
         peft_config = cast(MuDPTConfig, self.peft_config[adapter_name])
+        if not any(isinstance(module, MuDPTLayer) for module in model.modules()):
+            check_wrappers(model)  # a model that has an adapter may have been compiled since
         towers = find_towers(model)
         self._prepare_config(peft_config, adapter_name, model, towers)
         # adding an adapter to a model that has some must not change which parameters of theirs are trained

@@ -42,9 +42,9 @@ ONLY_READ = {
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "fewshot.py": "peft_mudpt.lab.run.run",
-    "predict.py": "peft_mudpt.lab.predicting.check_picture",
+    "predict.py": "peft_mudpt.lab.predicting.load_classifier",
     "report.py": "peft_mudpt.lab.schema.read_results",
-    "sweep.py": "peft_mudpt.lab.sweep.run_all",
+    "sweep.py": "peft_mudpt.lab.sweep.run_sweep",
 }
 # Parts of blocks that are not run, and the reasons.
 LEFT_OUT = {

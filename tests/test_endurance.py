@@ -2,11 +2,13 @@
 
 import copy
 import gc
+import os
 import pickle
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import nullcontext, suppress
+from threading import Barrier, Event, Lock
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ from tests.classifier.test_classifier import NAMES
 from tests.classifier.test_classifier import adapted as adapted_demo
 from tests.conftest import BOS, EOS, build_clip, checkpoint_layers, hooks_on, logits, logits_and_gradients
 from tests.towers.test_towers import adapted, assert_same
+
+
+PREDICTIONS = int(os.environ.get("PREDICTIONS", 20))  # of each thread
 
 
 @pytest.fixture
@@ -106,6 +111,44 @@ class TestThreads:
         assert_as_alone(fresh, lambda: classifier.predict_proba(images[:1]))
 
 
+@pytest.mark.parametrize("locked", [True, False])
+def test_threads_may_predict_while_another_switches(classifier, images, locked):
+    """With one lock around switching and predicting no answer is wrong; without, none is after the last switch."""
+    model, lock = classifier.model, Lock() if locked else nullcontext()
+    model.add_adapter("other", MuDPTConfig(init_std=0.5))
+    expected = {}
+    for name in ("other", "default"):
+        model.set_adapter(name)
+        expected[name] = classifier.predict_proba(images)
+    assert not torch.allclose(expected["default"], expected["other"], atol=1e-2)
+    right, done = [], Event()
+
+    def switch():
+        while not done.is_set():
+            with lock:
+                with model.disable_adapter():
+                    model.set_adapter("other")
+                model.set_adapter("default")
+            done.wait(0.01)
+
+    def predict(_):
+        for _ in range(PREDICTIONS):
+            with lock, nullcontext() if locked else suppress(RuntimeError, IndexError):  # laid out for other prompts
+                right.append(torch.equal(classifier.predict_proba(images), expected["default"]))
+
+    with ThreadPoolExecutor(9) as pool:
+        switching = pool.submit(switch)
+        try:
+            list(pool.map(predict, range(8)))
+        finally:
+            done.set()
+        switching.result()
+    assert right and (not locked or right == [True] * 8 * PREDICTIONS)
+    for name in ("default", "other"):
+        model.set_adapter(name)
+        assert torch.equal(classifier.predict_proba(images), expected[name])
+
+
 class TestFiveHundredSwitches:
     def test_each_output_is_that_of_its_adapter(self, model, inputs):
         model.add_adapter("other", other_config())
@@ -149,6 +192,16 @@ class TestMemoryIsFlat:
                 tensors, things = live_tensors(), len(gc.get_objects())
         assert live_tensors() == tensors
         assert len(gc.get_objects()) < things + 500  # one a forward would be a thousand
+
+    @torch.no_grad()
+    def test_over_five_hundred_predictions(self, classifier, images):
+        for times in (1, 500):
+            for _ in range(times):
+                classifier.predict(images[:1])
+            if times == 1:
+                tensors, things = live_tensors(), len(gc.get_objects())
+        assert live_tensors() == tensors
+        assert len(gc.get_objects()) < things + 250  # one a prediction would be five hundred
 
     def test_over_training_steps_nothing_of_a_graph_is_kept(self, model):
         class Saved:

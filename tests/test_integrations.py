@@ -98,18 +98,28 @@ class TestTrainer:
             expected = ours.model(torch.stack([row["pixel_values"] for row in rows])).logits
         torch.testing.assert_close(predicted, expected)
 
+    @pytest.mark.parametrize("parts", [pairs, classes])
     @pytest.mark.parametrize("options", [{"use_reentrant": True}, {"use_reentrant": False}], ids=str)
-    def test_gradient_checkpointing_gives_the_same_losses(self, options, tmp_path):
-        plain = trainer(tmp_path, pairs())
+    def test_gradient_checkpointing_gives_the_same_losses(self, options, parts, tmp_path):
+        plain = trainer(tmp_path, parts())
         known = {field.name for field in fields(TrainingArguments)}
         flag = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-        ours = trainer(tmp_path, pairs(), **{flag: True, f"{flag}_kwargs": options})
+        ours = trainer(tmp_path, parts(), **{flag: True, f"{flag}_kwargs": options})
         losses = []
         for each in (plain, ours):
             each.train()
             losses.append([log["loss"] for log in each.state.log_history if "loss" in log])
-        assert ours.model.text_model.encoder.layers[0].gradient_checkpointing
+        clip = getattr(ours.model, "model", ours.model)
+        assert clip.text_model.encoder.layers[0].gradient_checkpointing
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+    @pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+    def test_checkpointing_of_a_classifier_is_that_of_its_model(self, name):
+        classifier = classifier_of(adapted_demo())
+        layers = [*classifier.model.text_model.encoder.layers, *classifier.model.vision_model.encoder.layers]
+        for method, expected in ((f"{name}_enable", True), (f"{name}_disable", False)):
+            getattr(classifier, method)()
+            assert {layer.gradient_checkpointing for layer in layers} == {expected}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The life of adapters on a CLIP, as PEFT and transformers lead it."""
 
+from functools import partial
+
 import pytest
 import torch
 from peft import (
@@ -13,7 +15,7 @@ from peft import (
 )
 from safetensors.torch import load_file
 from torch import nn
-from transformers import CLIPModel, CLIPTextModelWithProjection
+from transformers import CLIPModel, CLIPTextModelWithProjection, OwlViTConfig, OwlViTForObjectDetection
 
 import peft_mudpt.model
 from peft_mudpt import PRESETS, MuDPTConfig, demo
@@ -45,6 +47,31 @@ class TestAdding:
             get_peft_model(model, config())
         assert len(model) == 2 and hooks_on(model) == 0
         assert all(parameter.requires_grad for parameter in model.parameters())
+
+    @pytest.mark.parametrize("wrap", [partial(torch.compile, backend="eager"), nn.DataParallel])
+    def test_a_base_in_a_wrapper_that_renames_its_tensors_is_refused(self, clip, wrap):
+        with pytest.raises(ValueError, match="Add the adapter to the plain model first"):
+            get_peft_model(wrap(clip), config())
+        assert hooks_on(clip) == 0 and not hasattr(clip, "prompt_learner")
+
+    def test_a_base_with_a_compiled_module_is_refused_by_name(self, clip):
+        clip.text_model.encoder.layers[1] = torch.compile(clip.text_model.encoder.layers[1], backend="eager")
+        with pytest.raises(ValueError, match="'text_model.encoder.layers.1' in the base model is compiled"):
+            get_peft_model(clip, config())
+
+    def test_a_compiled_adapted_model_takes_another_adapter_that_loads_onto_a_plain_one(self, clip, inputs, tmp_path):
+        model = torch.compile(get_peft_model(clip, config()), backend="eager")
+        model.add_adapter("other", config(num_virtual_tokens=2))
+        model.set_adapter("other")
+        model.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(another_clip(), tmp_path / "other")
+        assert torch.equal(logits(loaded, inputs), logits(model._orig_mod, inputs))
+
+    def test_a_model_of_another_kind_is_refused_with_its_type(self):
+        sizes = dict(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8)
+        model = OwlViTForObjectDetection(OwlViTConfig(text_config=sizes, vision_config=sizes))
+        with pytest.raises(ValueError, match=r"OwlViTForObjectDetection \(model_type 'owlvit'\) is no CLIP"):
+            get_peft_model(model, config())
 
     def test_a_config_that_does_not_fit_leaves_the_model_as_it_was(self, clip, inputs):
         before = trainable(clip)

@@ -6,29 +6,29 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union, cast
+from typing import Any, Optional
 
 import torch
 from peft import PeftConfig, PeftModel
 from torch.nn.functional import cross_entropy, normalize
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
-from transformers.image_utils import load_image
+from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
-from .encoding import encode_layout, lay_out_classes, num_text_tokens, takes_masks
+from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
 from .packing import PackedClasses
+from .prediction import PictureClassifier, origin
 from .staleness import TextState, text_state
 from .texts import tokenize_classes
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    Images = Union[torch.Tensor, Sequence[Union[str, os.PathLike, Image]]]
+FIXED = (
+    "The {} of a classifier cannot be changed, because its texts are tokenized already. Make a new one; it shares the "
+    "model: MuDPTClassifier(classifier.model, class_names, template)."
+)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class MuDPTClassifierOutput(ModelOutput):
     class_features: Optional[torch.Tensor] = None
 
 
-class MuDPTClassifier(torch.nn.Module):
+class MuDPTClassifier(PictureClassifier):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
@@ -58,7 +58,15 @@ class MuDPTClassifier(torch.nn.Module):
     encodes the classes. Otherwise the classifier caches the features, and encodes the classes again when something
     that the features depend on has changed: another adapter is active, or none, or a parameter was trained or loaded.
     It cannot detect writing through `parameter.data`, as PEFT's `hotswap_adapter` does: call `forget` afterwards. It
-    caches nothing under `torch.compile`, or while text features depend on the image.
+    caches nothing under `torch.compile`, of fake tensors or inside `torch.func`, or while text features depend on the
+    image.
+
+    Threads may share a classifier and predict at the same time. Hold one lock around predictions and around everything
+    that changes the model: switching or disabling adapters, training, loading. Without it, predictions during a change
+    may be wrong or raise an error; later ones are right. One exception: `disable_adapter()` on adapters of other
+    methods cannot be detected if it starts and ends while the classes are encoded; call `forget` afterwards.
+
+    The classes cannot be changed. Make another classifier for other classes; it can share the model.
 
     Args:
         model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): the model that
@@ -105,18 +113,17 @@ class MuDPTClassifier(torch.nn.Module):
         ignored = getattr(config, "keys_to_ignore_at_inference", None) or []
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
-        self.class_names = check_class_names(
+        self._class_names = check_class_names(
             _remembered(self.model, "class_names") if class_names is None else class_names
         )
-        self.template = _remembered(self.model, "class_template") if template is None else template
+        self._template = _remembered(self.model, "class_template") if template is None else template
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(_origin(self.model, "tokenizer"))
+            tokenizer = AutoTokenizer.from_pretrained(origin(self.model, "tokenizer"))
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
-        self._class_tokens = tokenize_classes(tokenizer, self.class_names, self.template, multiple=multiple)
-        # by number of text prompt tokens, and whether classes share rows
-        self._layouts: dict[tuple[int, bool], list[PackedClasses]] = {}
+        self._class_tokens = tokenize_classes(tokenizer, self._class_names, self._template, multiple=multiple)
+        self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
         self._known: Optional[tuple[TextState, torch.Tensor]] = None
 
@@ -151,6 +158,29 @@ class MuDPTClassifier(torch.nn.Module):
         tokenizer = AutoTokenizer.from_pretrained(base)
         return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
 
+    @property
+    def class_names(self) -> list[str]:
+        """
+        A copy of the names of the C classes, in the order of the labels.
+
+        Raises:
+            ValueError: if it is set; other classes need another classifier, which can share the model.
+        """
+        return list(self._class_names)
+
+    @class_names.setter
+    def class_names(self, _) -> None:
+        raise ValueError(FIXED.format("class_names"))
+
+    @property
+    def template(self) -> str:
+        """The text of a class, with `{}` for the class name. Like `class_names`, it cannot be set."""
+        return self._template
+
+    @template.setter
+    def template(self, _) -> None:
+        raise ValueError(FIXED.format("template"))
+
     def forward(self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None) -> MuDPTClassifierOutput:
         """
         Classify images, with gradients if they are enabled.
@@ -169,119 +199,74 @@ class MuDPTClassifier(torch.nn.Module):
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
+    ) -> None:
+        """
+        Turn gradient checkpointing on in the model, as `Trainer` does with `gradient_checkpointing=True`. It saves
+        memory: the backward pass computes the activations of each layer again.
+
+        Args:
+            activation_checkpointing_kwargs: arguments for `torch.utils.checkpoint.checkpoint`.
+            **options: what the model's own method takes beside them.
+        """
+        # older releases of transformers have only the other name
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        (enable or self.model.gradient_checkpointing_enable)(activation_checkpointing_kwargs, **options)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Turn gradient checkpointing off in the model."""
+        disable = getattr(self.model, "activation_checkpointing_disable", None)
+        (disable or self.model.gradient_checkpointing_disable)()
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
+    ) -> None:
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The older name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
+
     def class_features(self) -> torch.Tensor:
         """The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one."""
         layer = layer_of(self.model)
         if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
             return self._encode()
         state = text_state(self.model)
-        if torch.is_grad_enabled() and state.requires_grad:
+        if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return self._encode()
         known = self._known
         if known is None or not known[0].equals(state):
             with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-                self._known = known = state, self._encode()
+                features = self._encode()
+            if not (has_memory(features) and state.lasted_until(text_state(self.model))):
+                return features
+            self._known = known = state, features
         return known[1].clone()  # the caller may write to the copy
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
         self._known = None
 
-    @torch.no_grad()
-    def predict_proba(self, images: Images, batch_size: int = 32) -> torch.Tensor:
-        """
-        Class probabilities of images.
-
-        Args:
-            images: a list of PIL images, file names or URLs; or a tensor of pixel values (N, 3, H, W), as the image
-                processor makes them.
-            batch_size: number of images at a time.
-
-        Returns:
-            Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1.
-
-        Raises:
-            ValueError: if `images` has another type or shape, or `batch_size` is less than 1.
-        """
-        if isinstance(images, torch.Tensor) and (images.dim() != 4 or not images.is_floating_point()):
-            raise ValueError(
-                f"images is a tensor {tuple(images.shape)} of {images.dtype}; as a tensor it must be (N, 3, H, W) in "
-                "floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
-            )
-        if not isinstance(images, (torch.Tensor, list, tuple)):
-            raise ValueError(
-                f"images is {images!r}; give a list of pictures (PIL) or files, or a tensor (N, 3, H, W)."
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
-        logits = [
-            self(self._pixel_values(images[start : start + batch_size])).logits.float()
-            for start in range(0, len(images), batch_size)
-        ]
-        return torch.cat(logits).softmax(dim=-1) if logits else torch.empty(0, len(self.class_names))
-
-    def predict(self, images: Images, batch_size: int = 32) -> list[str]:
-        """The most probable class of each image; see `predict_proba` for the arguments."""
-        return [self.class_names[label] for label in self.predict_proba(images, batch_size).argmax(dim=-1).tolist()]
-
-    def top_k(self, images: Images, k: int = 5, batch_size: int = 32) -> list[list[tuple[str, float]]]:
-        """
-        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
-        probable classes are in the order of the labels. If there are fewer than k classes, it returns all of them. See
-        `predict_proba` for the other arguments.
-
-        Raises:
-            ValueError: if `k` is less than 1.
-        """
-        if k < 1:
-            raise ValueError(f"k={k} is too few; give at least 1.")
-        probabilities = self.predict_proba(images, batch_size)
-        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
-        return [
-            [(self.class_names[label], probability) for probability, label in zip(*row)]
-            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
-        ]
-
-    @property
-    def image_processor(self) -> BaseImageProcessor:
-        """
-        The image processor, which makes pixel values (N, 3, H, W) from pictures: the one given to the classifier, or
-        that of the CLIP that the model was loaded from.
-
-        Raises:
-            ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
-        """
-        if self._image_processor is None:
-            origin = _origin(self.model, "image_processor")
-            self._image_processor = AutoProcessor.from_pretrained(origin, backend="pil").image_processor
-        return self._image_processor
-
-    def _pixel_values(self, images: Images) -> torch.Tensor:
-        if not isinstance(images, torch.Tensor):
-            # load_image applies the EXIF orientation and converts to RGB
-            pictures = [load_image(os.fspath(im) if isinstance(im, os.PathLike) else im) for im in images]
-            images = cast(torch.Tensor, self.image_processor(pictures, return_tensors="pt").pixel_values)
-        return images.to(self.model.device, self.model.dtype)
+    def linear_head(self) -> tuple[torch.Tensor, None]:
+        """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
+        return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
         return normalize(encode_layout(self.model, self._layout()), dim=-1)
 
     def _layout(self) -> list[PackedClasses]:
-        kind, device = (num_text_tokens(self.model), takes_masks(self.model)), self.model.device
-        groups = self._layouts.get(kind)
+        kind, device = layout_kind(self.model), self.model.device
+        known = groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self.class_names)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self._class_names, kind)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
-        self._layouts[kind] = groups
+        if groups is not known and has_memory(groups[0].input_ids):
+            self._layouts[kind] = groups
         return groups
-
-
-def _origin(model: Any, argument: str) -> str:
-    """The folder or Hub id that the CLIP was loaded from. If there is none, the error asks for `argument`."""
-    if not model.name_or_path:
-        raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
-    return model.name_or_path
 
 
 def _remembered(model: Any, field: str) -> Any:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from reprlib import repr as short_repr
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
+from ..towers.text import attention_bias
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
 
 
@@ -23,15 +25,27 @@ GROUP_BYTES = 2**30
 MASKED_ATTENTION = ("sdpa", "eager")
 
 
+class LayoutKind(NamedTuple):
+    """What a layout of classes is valid for."""
+
+    num_tokens: int  # number of text prompt tokens
+    takes_masks: bool  # whether classes can share a row
+
+
+def layout_kind(model: torch.nn.Module) -> LayoutKind:
+    """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
+    return LayoutKind(num_text_tokens(model), takes_masks(model))
+
+
 def lay_out_classes(
     model: torch.nn.Module,
     class_tokens: dict[str, torch.Tensor],
     class_batch_size: Optional[int] = None,
     class_names: Sequence[str] = (),
+    layout: Optional[LayoutKind] = None,
 ) -> list[PackedClasses]:
     """
-    Arrange class texts as inputs of the text tower, in groups that are encoded one after another. The layout is valid
-    until `num_text_tokens(model)` or `takes_masks(model)` changes.
+    Arrange class texts as inputs of the text tower, in groups that are encoded one after another.
 
     Args:
         model: a CLIP, plain or with an adapter.
@@ -39,6 +53,7 @@ def lay_out_classes(
             the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
         class_names: the names of the classes, for error messages; may be empty.
+        layout: the kind of layout; None for the one that the model needs now.
 
     Returns:
         The groups, on the model's device.
@@ -48,8 +63,9 @@ def lay_out_classes(
     """
     family = family_of(model)
     tower, kind = family.text_tower(model), family.text
+    num_tokens, shares_rows = layout or layout_kind(model)
     table = kind.num_positions(tower)
-    room = table - num_text_tokens(model)
+    room = table - num_tokens
     if kind.is_causal:
         words = class_words(class_tokens, partial(kind.is_eos, tower))
         lengths = [len(text) for text in words]
@@ -61,7 +77,7 @@ def lay_out_classes(
         label = lengths.index(max(lengths))
         name = f" ({short_repr(class_names[label])})" if class_names else ""
         raise ValueError(
-            f"The text of class {label}{name} has {max(lengths)} tokens, which with {table - room} prompt tokens is "
+            f"The text of class {label}{name} has {max(lengths)} tokens, which with {num_tokens} prompt tokens is "
             f"more than the {table} positions of the text tower. Shorten it to {room} tokens, including those that "
             "the tokenizer adds (and one token of padding, if there is padding)."
         )
@@ -70,8 +86,8 @@ def lay_out_classes(
     elif not isinstance(class_batch_size, int) or class_batch_size < 1:
         raise ValueError(f"class_batch_size={class_batch_size} is not a number of classes; give at least 1, or None.")
     groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
-    if takes_masks(model):
-        packed = [pack_classes(group, table - room, max_length=table) for group in groups]
+    if shares_rows:
+        packed = [pack_classes(group, num_tokens, max_length=table) for group in groups]
     elif kind.is_causal:
         packed = [class_per_row(group) for group in groups]
     else:
@@ -84,8 +100,11 @@ def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.
     Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
 
     With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
-    begins with the last group, and computes the activations of each other group a second time.
+    begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
+    so, and keeps all.
     """
+    if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
+        return torch.cat([_encode_group(model, group) for group in groups])
     *recomputed, last = groups
     features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
     return torch.cat([*features, _encode_group(model, last)])
@@ -103,12 +122,22 @@ def takes_masks(model: torch.nn.Module) -> bool:
     return family.text.is_causal and family.text_tower(model).config._attn_implementation in MASKED_ATTENTION
 
 
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers. Fake tensors, and those that `torch.func` wraps, only stand for some."""
+    if isinstance(tensor, FakeTensor):
+        return False
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
     family = family_of(model)
     mask, tower = group.attention_mask, family.text_tower(model)
-    if mask is not None and tower.config._attn_implementation == "eager":  # eager attention adds the mask
-        lowest = torch.finfo(tower.dtype).min
-        mask = torch.zeros_like(mask, dtype=tower.dtype).masked_fill(~mask, lowest)
+    if mask is not None:
+        mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
     output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids)
     if group.eos is None:
         pooled = family.text.pooled(output)  # (C, d)

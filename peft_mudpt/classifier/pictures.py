@@ -1,12 +1,222 @@
-"""Which formats of pictures can be read."""
+"""Opens pictures: training, testing and prediction all see a picture as `open_picture` returns it."""
 
 from __future__ import annotations
 
+import io
+import os
+import re
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-def register_formats() -> None:
-    """Let Pillow read HEIC, the format of many telephones, if the package `pillow-heif` is installed."""
+import numpy as np
+import torch
+from transformers import BaseImageProcessor
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture = Union[str, os.PathLike, bytes, Image, np.ndarray, Mapping[str, Any]]
+
+PICTURE_RULE = (
+    "Turn the picture upright as its EXIF orientation says. Of several frames, take the first. Scale gray values of "
+    "16 bits to 8 bits: the brightest pixel decides whether they have 8, 10, 12, 14 or 16 bits. Scale floating point "
+    "values from 0..1 to 0..255. Lay transparent parts on white. Convert the picture to RGB."
+)
+LARGEST_RATIO = 100  # of the sides: image processors enlarge the shorter one before they crop, which takes memory
+DEPTHS = (8, 10, 12, 14, 16)  # bits per gray value that cameras and scanners have
+TIFF_WHITE = 262  # the tag that says whether the gray value 0 is white or black
+HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")
+URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
+
+
+def open_picture(source: Picture, name: Optional[str] = None) -> Image:
+    """
+    Open a picture, in the one way that training, testing and prediction share.
+
+    The picture is turned upright as its EXIF orientation says. Of several frames, the first is taken. Gray values of
+    16 bits are scaled to 8 bits: the brightest pixel decides whether they have 8, 10, 12, 14 or 16 bits. Floating
+    point values from 0 to 1 are scaled to 8 bits as well. Transparent parts are laid on white.
+
+    Args:
+        source: a file, the bytes of a file, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a
+            dict with `bytes` or `path`, as `datasets` stores a picture. A URL is not opened. HEIC files need the
+            package pillow-heif.
+        name: what error messages call the picture; None: its path, or "the picture".
+
+    Returns:
+        The picture, as a PIL image in RGB.
+
+    Raises:
+        ValueError: if the picture is missing or damaged, if it is of another kind or shape, or if one side is more
+            than 100 times as long as the other.
+    """
+    register_formats()
+    name = name or path_of(source) or "the picture"
+    try:
+        with _opened(source) as image:
+            return _to_rgb(image)
+    except Exception as error:  # damaged files raise anything: Pillow's decoders name no common exception
+        raise ValueError(f"{name} cannot be read: {_cause(error)}") from error
+
+
+def pixel_values(picture: Image, image_processor: BaseImageProcessor, **options: Any) -> torch.Tensor:
+    """
+    Preprocess one picture. Pictures that are preprocessed one by one need little memory, because each is small then.
+
+    Args:
+        picture: what `open_picture` returned.
+        image_processor: the image processor of the CLIP.
+        **options: for the image processor.
+
+    Returns:
+        The pixel values (3, H, W).
+    """
+    return image_processor(picture, return_tensors="pt", **options).pixel_values[0]
+
+
+def path_of(source: Any) -> Optional[str]:
+    """The path of a picture that is given by its path, shortened if it is very long; None for other pictures."""
+    if isinstance(source, Mapping):
+        source = source.get("path")
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    path = os.fsdecode(source)
+    return path if len(path) <= 1000 else f"{path[:100]}..."
+
+
+class _Unsuitable(ValueError):
+    """A picture that is not opened, with the reason and what to do about it."""
+
+
+@cache
+def register_formats() -> bool:
+    """Let Pillow open HEIC, the format of many telephones, if the package pillow-heif is installed; return whether."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        return
+        return False
     register_heif_opener()
+    return True
+
+
+def _opened(source: Any) -> Any:
+    """A context that yields the picture as a PIL image, not yet converted, and closes the file that was opened."""
+    from PIL import Image
+
+    if isinstance(source, Mapping):
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    if isinstance(source, Image.Image):
+        return nullcontext(source)  # the caller closes it
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decoder(io.BytesIO(source))
+    if not isinstance(source, (str, os.PathLike)):
+        raise _Unsuitable(
+            f"it is of type {type(source).__name__}. Give a file, its bytes, a PIL image, or a numpy array (H, W, 3)."
+        )
+    if URL.match(os.fsdecode(source)):
+        raise _Unsuitable("it is a URL. Pictures are not fetched from a network: download it, and give the file.")
+    if not os.path.isfile(source):  # reading a pipe or a device may never end
+        raise _Unsuitable("it is not a file. Check the path.")
+    return _decoder(source)
+
+
+def _from_array(array: np.ndarray) -> Image:
+    from PIL import Image
+
+    values = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if values.size == 0 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))):
+        raise _Unsuitable(f"it is an array {array.shape}. Give one of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
+    return Image.fromarray(_eight_bits(values))
+
+
+def _decoder(file: Any) -> Image:
+    """Open an encoded picture without decoding its pixels. Refuse what would be decoded wrongly or run."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError as error:
+        if _is_heif(file) and not register_formats():
+            raise _Unsuitable("it is a HEIC picture, which needs a package: pip install pillow-heif") from error
+        raise _Unsuitable("it is not a picture in a format that Pillow knows. Replace or remove it.") from error
+    if image.format == "EPS":
+        image.close()
+        raise _Unsuitable("it is a program in PostScript, which is not run. Convert it to PNG.")
+    if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0:
+        image.close()
+        raise _Unsuitable("it is a TIFF of 16 bits in which 0 is white, which Pillow inverts. Convert it to PNG.")
+    return image
+
+
+def _is_heif(file: Any) -> bool:
+    if isinstance(file, io.BytesIO):
+        head = file.getvalue()[:12]
+    else:
+        with open(file, "rb") as opened:
+            head = opened.read(12)
+    return head[4:8] == b"ftyp" and head[8:].startswith(HEIF_BRANDS)
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image as images
+    from PIL import ImageOps
+
+    short, long = sorted(image.size)
+    if long > LARGEST_RATIO * short:
+        raise _Unsuitable(
+            f"it is {image.width} x {image.height} pixels, and one side may be at most {LARGEST_RATIO} times as long "
+            "as the other. Crop it."
+        )
+    cut_to_eight_bits = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and image.mode[:3] == "RGB"
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _gray_of_eight_bits(image)
+    if cut_to_eight_bits and 0 < np.asarray(image)[..., :3].max() < 16:
+        raise _Unsuitable("its colors have 12 bits or fewer, stored in 16, of which Pillow reads 8. Scale them to 16.")
+    if image.has_transparency_data:
+        visible = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = images.alpha_composite(images.new("RGBA", image.size, "white"), visible)
+    return image.convert("RGB")
+
+
+def _gray_of_eight_bits(image: Image) -> Image:
+    from PIL import Image as images
+
+    values = np.asarray(image)  # (H, W)
+    gray = images.fromarray(_eight_bits(values))
+    transparent = image.info.get("transparency")  # a gray value of the original depth
+    if transparent is not None:
+        gray.putalpha(images.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Scale integers of up to 16 bits, or floats from 0 to 1, to 8 bits; same shape. Refuse other values."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "iuf":
+        raise _Unsuitable(f"its values are of type {values.dtype}. Give integers of 8 bits.")
+    low, high = values.min(), values.max()
+    largest = 1 if values.dtype.kind == "f" else 2 ** DEPTHS[-1] - 1
+    if not 0 <= low <= high <= largest:  # NaN, too
+        raise _Unsuitable(
+            f"its values are from {low:,} to {high:,}, so which one is white is unknown. Scale them to 8 bits, to 16 "
+            "bits, or to floating point from 0 to 1."
+        )
+    if values.dtype.kind == "f":
+        return np.rint(255 * values).astype(np.uint8)
+    white = next(2**depth - 1 for depth in DEPTHS if high < 2**depth)
+    return np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)[values]
+
+
+def _cause(error: Exception) -> str:
+    """Why a picture cannot be read, and what to do, in a sentence."""
+    if isinstance(error, _Unsuitable):
+        return str(error)
+    kind = "" if isinstance(error, (OSError, SyntaxError, ValueError)) else f"{type(error).__name__}: "
+    return f"{kind}{error}".strip(". ") + ". Replace or remove it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Optional
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -13,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
-from .encoding import num_text_tokens
+from .encoding import has_memory, num_text_tokens
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class TextState:
     tensors: list[torch.Tensor]
     versions: list  # per tensor: how often it was written to, and its address
     switches: list  # modes, and which adapters and copies in `modules_to_save` are active
+    marks: list  # objects that a switch of adapters replaces: unlike `switches`, they show one there and back
     requires_grad: bool
 
     def equals(self, other: TextState) -> bool:
@@ -37,27 +39,40 @@ class TextState:
             and self.switches == other.switches
         )
 
+    def lasted_until(self, later: Optional[TextState]) -> bool:
+        """Whether nothing changed in between, not even there and back."""
+        return (
+            later is not None and self.equals(later) and all(mine is its for mine, its in zip(self.marks, later.marks))
+        )
 
-def text_state(model: torch.nn.Module) -> TextState:
-    """Take a snapshot of everything that the text features of a CLIP, plain or with an adapter, depend on."""
+
+def text_state(model: torch.nn.Module) -> Optional[TextState]:
+    """
+    Take a snapshot of everything that the text features of a CLIP, plain or with an adapter, depend on. It is None if
+    a tensor has no memory whose changes could be seen (see `has_memory`).
+    """
     parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
     tower = parts[0]
     if layer is not None and num_text_tokens(model):
         parts.append(layer)
     tensors: list[torch.Tensor] = []
+    marks = [] if layer is None else [layer.last_switch]
     switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *_optimizer_steps()]
     for module in (module for root in parts for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             switches.append((tuple(module.active_adapters), module.disable_adapters))
+            marks.append(module.active_adapter)
             # LoRA's merging writes through `.data`, and its scale is a plain number or a tensor
             scaling = getattr(module, "scaling", {})
             tensors += [scale for scale in scaling.values() if isinstance(scale, torch.Tensor)]
             numbers = {name: scale for name, scale in scaling.items() if not isinstance(scale, torch.Tensor)}
             switches.append((tuple(getattr(module, "merged_adapters", ())), numbers))
+    if not all(map(has_memory, tensors)):
+        return None
     # an inference tensor counts no writes, so it is always taken for changed
     versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
-    return TextState(tensors, versions, switches, any(t.requires_grad for t in tensors))
+    return TextState(tensors, versions, switches, marks, any(t.requires_grad for t in tensors))
 
 
 @cache

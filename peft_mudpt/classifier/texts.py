@@ -46,7 +46,7 @@ def tokenize_classes(
     tokenizer: PreTrainedTokenizerBase, class_names: Sequence[str], template: str, multiple: Optional[int] = None
 ) -> dict[str, torch.Tensor]:
     """
-    Tokenize the texts of C classes, in order, to `input_ids` and `attention_mask` (C, L).
+    Tokenize the texts of C classes, in order, to `input_ids` and `attention_mask` (C, L), padded on the right.
 
     Args:
         tokenizer: the CLIP's own tokenizer.
@@ -56,8 +56,30 @@ def tokenize_classes(
             tower that pools at the last token needs its full length (64 for SigLIP).
 
     Raises:
-        ValueError: if the template does not hold `{}` exactly once, or `class_names` is not a list of non-empty names.
+        ValueError: if the template does not hold `{}` exactly once, if `class_names` is not a list of non-empty names,
+            or if a text holds a token that marks where a text begins or ends, such as `<|endoftext|>`.
     """
     check_template(template)
     texts = [template.replace("{}", name) for name in check_class_names(class_names)]
-    return dict(tokenizer(texts, padding=True, pad_to_multiple_of=multiple, return_tensors="pt"))
+    # on the right even if the tokenizer pads on the left by default: the text towers are trained with it
+    options = dict(padding=True, padding_side="right", pad_to_multiple_of=multiple, return_tensors="pt")
+    tokens = dict(tokenizer(texts, **options))
+    _check_marks(tokenizer, texts, tokens)
+    return tokens
+
+
+def _check_marks(tokenizer: PreTrainedTokenizerBase, texts: list[str], tokens: dict[str, torch.Tensor]) -> None:
+    """Refuse texts with BOS or EOS among their words: a tower that pools at EOS would ignore the words after it."""
+    mask = tokens.get("attention_mask")
+    if mask is None:
+        return
+    for mark in {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}:
+        # the tokenizer adds each once; padding, which may be EOS too, is masked
+        wrong = ((tokens["input_ids"] == mark) & (mask == 1)).sum(dim=1) > 1  # (C,)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"The text {texts[row]!r} of class {row} holds the token {tokenizer.convert_ids_to_tokens(mark)!r}, "
+                "which marks where a text begins or ends, so that words would be ignored. Change the name or the "
+                "template."
+            )

@@ -11,6 +11,7 @@ from .experiment import execute, prepare, record
 from .plan import Experiment, Outcome, Plan
 from .protocols import ProtocolOptions
 from .recipe import TrainingOptions
+from .saving import save_folded
 
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "prepare",
     "record",
     "sample_few_shot",
+    "save_folded",
 ]

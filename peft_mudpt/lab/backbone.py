@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from .. import demo
 from ..classifier.classifier import MuDPTClassifier
+from ..towers.registry import family_of
 from .flags import Options, flag
 from .probe import LinearProbe
 
@@ -76,8 +77,14 @@ class Backbone:
         return cls(model_name_or_path, device, tokenizer, image_processor, class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:
-        """Load a new copy of the CLIP, in float32."""
+        """
+        Load a new copy of the CLIP, in float32.
+
+        Raises:
+            ValueError: if the model belongs to no supported family.
+        """
         clip = AutoModel.from_pretrained(self.model_name_or_path, dtype=torch.float32)
+        family_of(clip)  # before PEFT, which refuses some models by NotImplementedError
         return clip.to(self.device)
 
     def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .backbone import Backbone
-from .data.loading import PixelCollator, TestPictures
+from .data.loading import TestPictures, check_pictures
 from .protocols import Task
 
 
@@ -42,17 +42,24 @@ def evaluate_task(
 
     Returns:
         The metrics of each test set (see `evaluate`); None for a test set whose classes the model cannot name.
+
+    Raises:
+        ValueError: if pictures cannot be read. The message lists all of this test set.
     """
     metrics: dict[str, Optional[dict[str, Any]]] = {}
     for name, test in task.tests.items():
         if not names_new_classes and test.class_names != task.class_names:
             metrics[name] = None
             continue
-        collator = PixelCollator(backbone.image_processor)
-        loader = DataLoader(TestPictures(test.pictures), batch_size, collate_fn=collator, num_workers=num_workers)
+        pictures = TestPictures(test.pictures, backbone.image_processor)
+        loader = DataLoader(pictures, batch_size, num_workers=num_workers)
         classifier = backbone.classifier(model, test.class_names, template or test.template)
         items = test.pictures["item"][:]
-        metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
+        try:
+            metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
+        except ValueError:
+            check_pictures(test.pictures)  # names every picture that cannot be read, instead of the first
+            raise
     return metrics
 
 

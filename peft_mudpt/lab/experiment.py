@@ -16,7 +16,7 @@ from peft import PeftModel
 
 from .backbone import Backbone, BackboneOptions
 from .data.draws import draw
-from .data.loading import PixelCollator, picture
+from .data.loading import TestPictures, check_pictures
 from .data.options import DataOptions
 from .data.sources import load_data
 from .environment import (
@@ -94,8 +94,7 @@ def prepare(
     selection = selection or select(experiment)
     data, task = selection.data, selection.task
     set_seed(protocol.seed)
-    for example in task.train:
-        picture(example)  # an unreadable picture stops the run here, not in the middle of training
+    check_pictures(task.train)  # unreadable pictures stop the run here, not in the middle of training
     name = BackboneOptions(experiment.model_name_or_path).clip()
     backbone = Backbone.load(name, accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
@@ -268,7 +267,7 @@ def _nearest_words(plan: Plan) -> Optional[list]:
 
 def _check_it_reloads(plan: Plan, folder: Path) -> None:
     backbone, names = plan.backbone, plan.task.class_names
-    pixel_values = PixelCollator(backbone.image_processor)([(picture(plan.task.train[0]), 0)])["pixel_values"]
+    pixel_values = TestPictures(plan.task.train, backbone.image_processor)[0]["pixel_values"][None]
 
     def logits_of(model: PeftModel) -> torch.Tensor:
         classifier = backbone.classifier(model, names, plan.template_after_prompts)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_type_hints
+
+from transformers import HfArgumentParser
 
 from ..rules import Rule, one_of
 
@@ -97,3 +100,26 @@ class Options:
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
+Parsed = TypeVar("Parsed")
+
+
+def parse_flags(kind: type[Parsed], arguments: Optional[Sequence[str]] = None, description: str = "") -> Parsed:
+    """
+    Parse command-line arguments that must all be flags of one dataclass.
+
+    Args:
+        kind: the dataclass, whose fields are made by `flag`.
+        arguments: the arguments; None: those of this process.
+        description: what `--help` prints first.
+
+    Returns:
+        An instance of `kind`.
+
+    Raises:
+        ValueError: if a flag is unknown, or a value is refused. Where argparse finds the mistake, it ends the process.
+    """
+    parser = HfArgumentParser(kind, description=description, allow_abbrev=False)
+    options, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"Unknown arguments: {' '.join(unknown)}. --help lists the flags.")
+    return options

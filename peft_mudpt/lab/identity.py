@@ -26,7 +26,7 @@ DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, Traini
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
 OBJECTIVE = "objective"  # no flag: the method's record names it
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
-PATHS = ("model_name_or_path", *DATA_PATHS)
+PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
 PICTURES = "pictures"  # in the identity of a run, beside its options; files of earlier versions lack it
 
 
@@ -89,7 +89,7 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
-    for name in PATHS:  # model_name_or_path may also be a Hub id
+    for name in PATHS:  # two of them may also be a Hub id
         if identity[name] is not None and Path(identity[name]).exists():
             identity[name] = str(Path(identity[name]).resolve())
     return identity
@@ -152,6 +152,8 @@ def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:
         The same options without absolute paths.
     """
     return {
-        name: Path(value).name if name in PATHS and value and Path(value).is_absolute() else value
+        name: Path(value).name
+        if isinstance(value, str) and name != "template" and Path(value).is_absolute()
+        else value
         for name, value in asked.items()
     }

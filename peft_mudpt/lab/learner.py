@@ -101,4 +101,4 @@ def add_probe(ground: Ground) -> Learner:
     Returns:
         The learner, whose model is the linear probe.
     """
-    return Learner(LinearProbe(ground.clip, len(ground.class_names)), ground.template, ground.template)
+    return Learner(LinearProbe(ground.clip, ground.class_names), ground.template, ground.template)

@@ -1,24 +1,29 @@
-"""Loads what prediction with a saved adapter needs: its CLIP, its classes, and pictures."""
+"""Loads the classifier that a run left, and classifies files with it."""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+import torch
 from peft import PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
-from ..rules import check_template
-from .run_folder import ADAPTER_CONFIG
-from .schema import RESULT, read_result
-
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from ..classifier.pictures import open_picture, pixel_values
+from ..classifier.prediction import PictureClassifier
+from ..rules import TEXT, check_template, either
+from .backbone import Backbone, BackboneOptions
+from .probe import LinearProbe
+from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
+from .saving import find_file
+from .schema import RESULT, read_json, read_result
 
 
 def load_classifier(
@@ -26,27 +31,36 @@ def load_classifier(
     class_names: Optional[list[str]] = None,
     template: Optional[str] = None,
     model_name_or_path: Optional[str] = None,
-) -> MuDPTClassifier:
+) -> PictureClassifier:
     """
-    Load a classifier with a saved adapter: one of this package, or a LoRA adapter of PEFT.
+    Load the classifier that a run left: an adapter of this package, a LoRA adapter of PEFT, a linear probe, or, of a
+    zero-shot run, the plain CLIP.
 
     The arguments are checked before a model is loaded.
 
     Args:
-        adapter: a folder with `adapter_config.json`, or a Hub id.
+        adapter: a folder of `examples/fewshot.py`, a folder with `adapter_config.json`, or a Hub id.
         class_names: the classes; None: those the adapter was trained on, from its config or its `result.json`.
         template: text of a class that follows the text prompts, with `{}` for the name; None: the text used in
             training.
-        model_name_or_path: the CLIP; None: the one that the adapter names.
+        model_name_or_path: the CLIP; None: the one that the adapter or the run names.
 
     Returns:
         The classifier.
 
     Raises:
-        ValueError: if the adapter or its CLIP is missing, or if an argument is None and the adapter does not provide
-            its value.
+        ValueError: if the adapter or its CLIP is missing, if an argument is None and the adapter does not provide its
+            value, or if classes or a template are given for a linear probe.
     """
-    config = _read_config(adapter)
+    folder = Path(adapter)
+    if (folder / PROBE_WEIGHTS).is_file():
+        if class_names is not None or template is not None:
+            raise ValueError(
+                f"{folder} holds a linear probe, which knows only the classes that it was trained on, and no texts. "
+                "Leave out --classes and --template."
+            )
+        return _load_probe(folder, model_name_or_path)
+    config = None if _is_zero_shot(folder) else _read_config(adapter)
     if class_names is None or template is None:
         stored_names, stored_template = _stored_classes(config, adapter)
         class_names = stored_names if class_names is None else class_names
@@ -62,14 +76,13 @@ def load_classifier(
             'such as "{}." (--template).'
         )
     check_template(template)
+    if config is None:
+        backbone = _backbone(folder, model_name_or_path)
+        return backbone.classifier(backbone.load_clip(), class_names, template)
     base = model_name_or_path or config.base_model_name_or_path
     if not base:
         raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it (--model_name_or_path).")
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise ValueError(
-            f"The CLIP {base} is not a folder on this machine. Give the CLIP that the adapter was trained on "
-            "(--model_name_or_path)."
-        )
+    _refuse_missing_clip(base)
     return MuDPTClassifier.from_pretrained(adapter, class_names, template, base)
 
 
@@ -78,17 +91,20 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
     Split comma-separated class names.
 
     Args:
-        text: the names, such as "cat,dog"; may be None.
+        text: the names, such as 'cat,dog'. Quotes keep a name with a comma together: '"cat, wild",dog'. May be None.
 
     Returns:
         The names; None if `text` is None.
 
     Raises:
-        ValueError: if there are fewer than two names, or one occurs twice.
+        ValueError: if there are fewer than two names, one occurs twice, or a quote is not closed.
     """
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",")]
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
+    except csv.Error as error:
+        raise ValueError(f"--classes {text!r} is not a list of names separated by commas: {error}.") from error
     if len(names) < 2 or not all(names):
         raise ValueError(f"--classes needs at least two comma-separated names; found {names}.")
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
@@ -97,47 +113,69 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
     return names
 
 
-def check_picture(file: str | os.PathLike) -> None:
+def classify_files(
+    classifier: PictureClassifier, files: Sequence[str | os.PathLike], k: int, batch_size: int = 32
+) -> Iterator[tuple[str | os.PathLike, list[tuple[str, float]] | ValueError]]:
     """
-    Check that a file is a picture. This is fast, because the pixels are not decoded.
+    Classify picture files. A file that cannot be read does not stop the others.
 
     Args:
-        file: the path of the file.
-
-    Raises:
-        ValueError: if the file does not exist, or is not a picture.
-    """
-    from PIL import Image
-
-    if not Path(file).is_file():
-        raise ValueError(f"{file} is not a file. Give picture files.")
-    try:
-        with Image.open(file) as picture:
-            picture.verify()
-    except Exception as error:  # the exception depends on the format
-        raise ValueError(f"{file} cannot be read as a picture ({error}). Leave it out.") from error
-
-
-def read_picture(file: str | os.PathLike) -> Image:
-    """
-    Read a picture, and rotate it as its EXIF orientation says.
-
-    Args:
-        file: the path of the file.
+        classifier: the classifier.
+        files: paths of pictures.
+        k: number of classes per picture.
+        batch_size: number of pictures at a time.
 
     Returns:
-        The picture, in RGB.
-
-    Raises:
-        ValueError: if the file is truncated or damaged.
+        An iterator over the files, each with its most probable classes (see `PictureClassifier.top_k`), or with the
+        error that names it.
     """
-    from PIL import Image, ImageOps
+    for start in range(0, len(files), batch_size):
+        read = [(file, _read(file, classifier.image_processor)) for file in files[start : start + batch_size]]
+        pixels = [found for _, found in read if isinstance(found, torch.Tensor)]
+        answers = iter(classifier.top_k(torch.stack(pixels), k, batch_size) if pixels else ())
+        for file, found in read:
+            yield file, found if isinstance(found, ValueError) else next(answers)
 
+
+def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch.Tensor | ValueError:
+    """The pixel values (3, H, W) of a picture, or the error if it cannot be read."""
     try:
-        with Image.open(file) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")  # like the training pictures
-    except Exception as error:
-        raise ValueError(f"{file} is truncated or damaged ({error}). Leave it out.") from error
+        return pixel_values(open_picture(file), image_processor)
+    except ValueError as error:
+        return error
+
+
+def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
+    result = read_result(folder)
+    if result is None:
+        raise ValueError(f"{folder} holds a linear probe, but no {RESULT}, which stores its classes. Train it again.")
+    backbone = _backbone(folder, model_name_or_path)
+    probe = LinearProbe(backbone.load_clip(), result["class_names"], backbone.image_processor).eval()
+    file = folder / PROBE_WEIGHTS
+    try:
+        probe.head.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
+    return probe
+
+
+def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
+    """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
+    if model_name_or_path is None:
+        run = folder / RUN  # has the whole path of a local CLIP, but the result, which may be uploaded, only its name
+        arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
+        model_name_or_path = arguments["model_name_or_path"]
+    name = BackboneOptions(model_name_or_path).clip()
+    _refuse_missing_clip(name)
+    return Backbone.load(name, torch.device("cpu"))
+
+
+def _refuse_missing_clip(name: str) -> None:
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise ValueError(
+            f"The CLIP {name} is not a folder on this machine. Give the CLIP that the adapter was trained on "
+            "(--model_name_or_path)."
+        )
 
 
 def _read_config(adapter: str | os.PathLike) -> PeftConfig:
@@ -146,20 +184,33 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
     if Path(adapter).exists() and not file.is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
     try:
-        return PeftConfig.from_pretrained(adapter)
-    except (ValueError, KeyError, TypeError) as error:
-        cause = f"has an unreadable {ADAPTER_CONFIG}" if file.is_file() else "is neither a folder nor a Hub id"
+        config = PeftConfig.from_pretrained(adapter)
+        either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
+        return config
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        cause = (
+            f"has an unreadable {ADAPTER_CONFIG}"
+            if file.is_file()
+            else "is neither a folder nor a Hub id that can be reached"
+        )
         raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
-def _stored_classes(config: PeftConfig, adapter: str | os.PathLike) -> tuple[Optional[list[str]], Optional[str]]:
+def _is_zero_shot(folder: Path) -> bool:
+    """True if a folder holds the result of a run that trained nothing."""
+    if (folder / ADAPTER_CONFIG).exists():
+        return False
+    result = read_result(folder)
+    return result is not None and result["optimizer"] is None
+
+
+def _stored_classes(
+    config: Optional[PeftConfig], adapter: str | os.PathLike
+) -> tuple[Optional[list[str]], Optional[str]]:
     """Find the training classes and the text after the prompts, in the config or `result.json`; None if not stored."""
     class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
     if class_names is not None or template is not None:
         return class_names, template
-    try:  # the config of LoRA cannot store them, but the result can
-        folder = Path(adapter) if Path(adapter).is_dir() else Path(hf_hub_download(os.fspath(adapter), RESULT)).parent
-        result = read_result(folder) or {}
-    except EntryNotFoundError:
-        result = {}
+    file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
+    result = {} if file is None else read_result(file.parent) or {}
     return result.get("class_names"), result.get("template_after_prompts")

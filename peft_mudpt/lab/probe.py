@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Optional
+
 import torch
 from torch.nn.functional import normalize
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..classifier.classifier import MuDPTClassifierOutput
+from ..classifier.prediction import PictureClassifier
 from ..towers.registry import family_of
 
 
-class LinearProbe(torch.nn.Module):
+class LinearProbe(PictureClassifier):
     """
     One linear layer on the frozen, normalized image features (CLIP, arXiv 2103.00020, section 3.2).
 
@@ -18,22 +22,36 @@ class LinearProbe(torch.nn.Module):
     so that their range is similar to that of the CLIP's logits.
 
     Args:
-        clip: the CLIP, which is frozen in place.
-        num_classes: number of classes (C).
+        model: the CLIP, which is frozen in place.
+        class_names: names of the C classes; the position of a name is its label.
+        image_processor: needed only to predict from pictures. None: the image processor of the CLIP that the model was
+            loaded from.
     """
 
-    def __init__(self, clip: PreTrainedModel, num_classes: int):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        class_names: Sequence[str],
+        image_processor: Optional[BaseImageProcessor] = None,
+    ):
         super().__init__()
-        self.clip = clip.requires_grad_(False)
-        self.config = clip.config
-        self.family = family_of(clip)
-        self.head = torch.nn.Linear(self.family.feature_size(clip.config), num_classes)
+        self.model = model.requires_grad_(False)
+        self.config = model.config
+        self.family = family_of(model)
+        self.class_names = list(class_names)
+        self._image_processor = image_processor
+        self.head = torch.nn.Linear(self.family.feature_size(model.config), len(self.class_names))
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
     def forward(self, pixel_values: torch.Tensor) -> MuDPTClassifierOutput:
         """Compute the `logits` (B, C) and the normalized `image_features` (B, D) of B images (B, 3, H, W)."""
         with torch.no_grad():
-            features = normalize(self.family.image_features(self.clip, pixel_values), dim=-1)  # (B, D)
-        logits = self.family.logit_scale(self.clip) * self.head(features)  # (B, C)
+            features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
+        logits = self.family.logit_scale(self.model) * self.head(features)  # (B, C)
         return MuDPTClassifierOutput(logits=logits, image_features=features)
+
+    def linear_head(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weights (C, D) and biases (C,) of the layer, multiplied by the logit scale."""
+        scale = self.family.logit_scale(self.model)
+        return scale * self.head.weight, scale * self.head.bias

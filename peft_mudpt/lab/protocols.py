@@ -156,8 +156,8 @@ def lay_out(options: ProtocolOptions, data: FewShotData, drawn: Drawn) -> Task:
     if options.evaluate_on == "validation":
         if len(validation) == 0:
             raise ValueError(
-                f"No class of {data.name} has pictures for validation: a class needs at least two besides the test "
-                "pictures. Add pictures, or choose the options without a search."
+                f"No training class of {data.name} has pictures for validation, because none has two pictures besides "
+                "its test pictures. Add pictures, or do not search (--learning_rate_factors 1)."
             )
         return Task(train, validation, names, {"validation": TestSet(validation, names, data.template)})
     for name in target_names(options, data.origin):

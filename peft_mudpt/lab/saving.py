@@ -1,19 +1,25 @@
-"""Saves the learned weights of a run, and checks that they can be loaded again."""
+"""Saves the learned weights of a run, also folded, and checks that they can be loaded again."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Optional
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from ..serving.folding import fold_adapter
 from .learner import Learner
 from .probe import LinearProbe
 from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
+from .schema import RESULT
 
 
 def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
@@ -49,6 +55,53 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
         os.replace(file, folder / file.name)
     partial.rmdir()
     return (folder / weights).stat().st_size
+
+
+def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:
+    """
+    Fold the active adapter of a model in place, and save it. If a run has trained the adapter, its model card and its
+    `result.json` are copied, because they still describe the adapter.
+
+    Args:
+        model: the model, loaded from `source`.
+        source: the folder or the Hub id of the adapter.
+        folder: the folder to write to; it is created if needed.
+
+    Returns:
+        Size of the file of weights, in bytes.
+
+    Raises:
+        ValueError: if the adapter cannot be folded (see `fold_adapter`). No file is written then.
+    """
+    folder = Path(folder)
+    fold_adapter(model)
+    described = [file for name in (RESULT, CARD) if (file := find_file(source, name)) is not None]
+    model.save_pretrained(folder)
+    (folder / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
+    if len(described) == 2:
+        for file in described:
+            shutil.copyfile(file, folder / file.name)
+    return (folder / ADAPTER_WEIGHTS).stat().st_size
+
+
+def find_file(adapter: str | os.PathLike, name: str) -> Optional[Path]:
+    """
+    Find a file of an adapter; one on the Hub is downloaded.
+
+    Args:
+        adapter: the folder or the Hub id of the adapter.
+        name: name of the file.
+
+    Returns:
+        The path of the file; None if the adapter lacks it.
+    """
+    if Path(adapter).is_dir():
+        file = Path(adapter) / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(os.fspath(adapter), name))
+    except EntryNotFoundError:
+        return None
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Optional
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from .arguments import Arguments
 from .data.fingerprints import fingerprint
@@ -18,6 +17,7 @@ from .data.folders import folder_name
 from .data.options import DataOptions
 from .data.sources import load_data
 from .experiment import select
+from .flags import parse_flags
 from .identity import PICTURES, pictures_of
 from .methods import find_method
 from .plan import Experiment
@@ -27,7 +27,7 @@ from .report.rows import best_learning_rate
 from .run import experiment_of
 from .run_folder import LOCK, RUN, claim, lock
 from .schema import read_result
-from .terminal import DIVERGED
+from .terminal import DIVERGED, printable
 from .training.checkpoints import LATEST
 
 
@@ -62,7 +62,7 @@ class Run:
 
     def arguments(self) -> Arguments:
         """Parse and check the flags of the run."""
-        return HfArgumentParser(Arguments, allow_abbrev=False).parse_args_into_dataclasses(self.flags)[0]
+        return parse_flags(Arguments, self.flags)
 
     def is_finished(self, pictures: Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]) -> bool:
         """
@@ -147,6 +147,23 @@ class Sweep:
             for group in self._groups()
             for rate in self._learning_rates(group[2])
         ]
+
+    def check_search(self) -> list[str]:
+        """
+        Select the pictures of the search, so that unusable data stop the sweep before a run starts.
+
+        Returns:
+            Remarks about these pictures, such as classes without validation pictures; empty without a search.
+
+        Raises:
+            ValueError: if a data set cannot be loaded, or if none of its classes has validation pictures.
+        """
+        load, remarks = cache(load_data), {}
+        asked = [experiment_of(run.arguments()) for run in self.search_runs()]
+        for options, protocol in dict.fromkeys((experiment.data, experiment.protocol) for experiment in asked):
+            selection = select(Experiment(load(options), protocol=protocol))
+            remarks.update(dict.fromkeys(f"{selection.data.name}: {remark}" for remark in selection.drawn.remarks))
+        return list(remarks)
 
     def runs(self, learning_rates: dict[tuple, float]) -> list[Run]:
         """
@@ -234,10 +251,12 @@ def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
         jobs: number of processes at a time. They share the processor's cores.
 
     Raises:
-        ValueError: if another process uses the folder, and as in `run_all`.
+        ValueError: if another process uses the folder, as in `check_search`, and as in `run_all`.
         RuntimeError: if a run failed (see `run_all`), or if a search has no result.
     """
     with lock(sweep.output_dir):
+        for remark in sweep.check_search():
+            print("note:", printable(remark))
         run_all(sweep.search_runs(), command, jobs, "learning rates", tolerated=DIVERGED)
         run_all(sweep.runs(sweep.chosen_learning_rates()), command, jobs, "runs")
 

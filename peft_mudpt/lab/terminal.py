@@ -8,7 +8,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -73,7 +73,8 @@ def _end(words: str, code: int) -> None:
     reply = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun reads its summary of a failed process from there
     if reply:
         details = {"py_callstack": message, "timestamp": str(int(time.time()))}
-        Path(reply).write_text(json.dumps({"message": {"message": message, "extraInfo": details}}), encoding="utf-8")
+        with suppress(OSError):
+            Path(reply).write_text(json.dumps({"message": {"message": message, "extraInfo": details}}))
     elif LAUNCHED_BY_ACCELERATE in os.environ and code == USER_ERROR:
         message += "\n(accelerate adds a traceback of its own; `accelerate launch --quiet` does not.)"
     if not reply or os.environ.get("RANK", "0") == "0":

@@ -8,12 +8,13 @@ import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Optional, get_args
 
 import torch
 from torch.nn.functional import normalize
 
-from ..classifier.classifier import MuDPTClassifier
+from ..classifier.pictures import PICTURE_RULE
+from ..classifier.prediction import PictureClassifier
 from ..layer import layer_of
 from .folding import fold_adapter
 
@@ -22,11 +23,12 @@ ExportFormat = Literal["onnx", "torch_export"]
 
 
 class _ImageClassifier(torch.nn.Module):
-    """A classifier with fixed classes: the vision tower, and per class its text feature times the logit scale."""
+    """A classifier with fixed classes: the vision tower, and the linear layer that compares its features with them."""
 
     class_weights: torch.Tensor
+    class_biases: Optional[torch.Tensor]
 
-    def __init__(self, classifier: MuDPTClassifier):
+    def __init__(self, classifier: PictureClassifier):
         super().__init__()
         classifier = copy.deepcopy(classifier).cpu().float().eval()
         model, family = classifier.model, classifier.family
@@ -38,36 +40,48 @@ class _ImageClassifier(torch.nn.Module):
         self.tower, *projections = family.vision.feature_parts(model)
         self.projections = torch.nn.ModuleList(projections)
         self.prompt_learner = layer
-        with torch.no_grad():  # what is added to all logits would not change the probabilities
-            self.register_buffer("class_weights", classifier.class_features() * family.logit_scale(model))  # (C, D)
+        with torch.no_grad():
+            weights, biases = classifier.linear_head()
+        self.register_buffer("class_weights", weights)  # (C, D)
+        self.register_buffer("class_biases", biases)  # (C,)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         image_features = self.vision.pooled(self.tower(pixel_values=pixel_values))
         for projection in self.projections:
             image_features = projection(image_features)  # (B, D)
-        return (normalize(image_features, dim=-1) @ self.class_weights.t()).softmax(dim=-1)  # (B, C)
+        logits = normalize(image_features, dim=-1) @ self.class_weights.t()  # (B, C)
+        if self.class_biases is not None:
+            logits = logits + self.class_biases
+        return logits.softmax(dim=-1)
 
 
-def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
+def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
     """
-    Export a classifier with its classes as one file, in float32. An error leaves no partial file.
+    Export a classifier with its classes as one file, in float32. The file is loaded once before it replaces an older
+    one. An error leaves the older file as it was, and nothing else.
 
     The exported program takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and
     returns `probabilities` (B, C). The file also contains `class_names` (JSON, in the order of the probabilities),
-    `class_template` and `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its
-    metadata, a `torch.export` archive as extra files.
+    `class_template` (not of a linear probe), `picture_rule` (how to open a picture, in words) and
+    `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
+    `torch.export` archive as extra files.
+
+    ONNX holds at most 2 GB in one file. torch writes the weights of a larger vision tower (above 1.5 GiB) to a second
+    file, which has the name of the first and `.data`. Keep both in one folder.
 
     Args:
-        classifier: the classifier; the file contains the adapter that is active now.
+        classifier: the classifier, a `MuDPTClassifier` or a linear probe of the lab; the file contains the adapter
+            that is active now.
         file: path of the new file, such as `classifier.onnx` or `classifier.pt2`.
-        format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`; at most 2 GB), or
-            `torch_export`, for `torch.export.load` and AOTInductor.
+        format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`), or `torch_export`, for
+            `torch.export.load` and AOTInductor.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: if there is no such format, `file` is a folder, or the adapter's text features depend on the image.
+        ValueError: if there is no such format, `file` is a folder, the adapter's text features depend on the image, or
+            a file of the weights is in the way that belongs to no older `file`.
         ImportError: if the packages that write the format are not installed.
     """
     if format not in get_args(ExportFormat):
@@ -85,20 +99,52 @@ def export_classifier(classifier: MuDPTClassifier, file: str | os.PathLike, form
         )
     notes = {
         "class_names": json.dumps(classifier.class_names),
-        "class_template": classifier.template,
+        "picture_rule": PICTURE_RULE,
         "preprocessor_config": classifier.image_processor.to_json_string(),
     }
+    if classifier.template is not None:
+        notes["class_template"] = classifier.template
     example = torch.zeros(2, *classifier.family.image_shape(classifier.model.config))
-    with torch.autocast("cpu", enabled=False):
+    # in the folder that is there already, so that an error leaves no new one
+    folder = next(parent for parent in file.absolute().parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(dir=folder) as partial, torch.autocast("cpu", enabled=False):
         program = torch.export.export(
             _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
         )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as partial:
-            written = Path(partial) / file.name
-            {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
-            os.replace(written, file)
+        written = Path(partial) / file.name
+        {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
+        _replace(written, file)
     return file
+
+
+def _weights_beside(file: Path) -> Path:
+    """The second file of an ONNX file that is too large for one."""
+    return file.with_name(f"{file.name}.data")
+
+
+def _replace(written: Path, file: Path) -> None:
+    """Move a written file, and its weights if they are beside it, to `file`, or leave what is there as it is."""
+    new = [path for path in (_weights_beside(written), written) if path.exists()]
+    old = [path for path in (_weights_beside(file), file) if path.exists()] if file.exists() else []
+    in_the_way = [path for path in (file.with_name(path.name) for path in new) if path.exists() and path not in old]
+    if in_the_way:
+        raise ValueError(
+            f"{in_the_way[0]} exists, but no {file.name} that it belongs to. Move it, or export elsewhere."
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = Path(tempfile.mkdtemp(dir=written.parent))
+    try:
+        for path in old:
+            os.replace(path, kept / path.name)
+        for path in new:
+            os.replace(path, file.with_name(path.name))
+    except BaseException:
+        for path in new:
+            if not path.exists():
+                file.with_name(path.name).unlink()
+        for path in kept.iterdir():
+            os.replace(path, file.with_name(path.name))
+        raise
 
 
 def _save_onnx(program: torch.export.ExportedProgram, file: Path, notes: dict[str, str]) -> None:
@@ -112,8 +158,17 @@ def _save_onnx(program: torch.export.ExportedProgram, file: Path, notes: dict[st
     )
     assert onnx_program is not None, "torch returns None only when it writes the file itself"
     onnx_program.model.metadata_props.update(notes)
-    onnx_program.save(file, external_data=False)
+    onnx_program.save(file, external_data=False)  # torch does not obey if the model is too large for one file
+    if find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    else:
+        import onnx
+
+        onnx.checker.check_model(file)
 
 
 def _save_torch_export(program: torch.export.ExportedProgram, file: Path, notes: dict[str, str]) -> None:
     torch.export.save(program, file, extra_files=notes)
+    torch.export.load(file)

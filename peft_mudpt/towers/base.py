@@ -92,8 +92,11 @@ class PromptedTower:
         self.source = source
 
     @classmethod
-    def split(cls, hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens before and after the n prompt tokens of `hidden` (B, L, d)."""
+    def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
+        """
+        The tokens before and after the n prompt tokens of `hidden` (B, L, d); None for a side that has no tokens in
+        any sequence.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -209,20 +212,20 @@ class PromptedTower:
 
         if isinstance(output, tuple):  # return_dict=False
             return tuple(map(shortened, output))
-        if output.hidden_states is not None:
-            output.hidden_states = shortened(output.hidden_states)
+        if output.get("hidden_states") is not None:  # a ModelOutput, or the plain dict of transformers' exporters
+            output["hidden_states"] = shortened(output["hidden_states"])
         return output
 
     def _replace(self, hidden: torch.Tensor, n: int, prompts: Optional[torch.Tensor] = None) -> torch.Tensor:
         """Replace the n prompt tokens of `hidden` by `prompts` (1 or B, m, d), or remove them if `prompts` is None."""
         before, after = self.split(hidden, n)
-        parts = [before, after]
+        batch_size = hidden.shape[0]  # not len(hidden), which torch.export would take for a constant
         if prompts is not None:
-            if len(prompts) != 1 and len(prompts) != len(hidden):
+            if prompts.shape[0] != 1 and prompts.shape[0] != batch_size:
                 raise ValueError(
-                    f"{CONDITION} gives {self.modality} prompts for {len(prompts)} samples, but the batch has "
-                    f"{len(hidden)}. Give it one row per sample."
+                    f"{CONDITION} gives {self.modality} prompts for {prompts.shape[0]} samples, but the batch has "
+                    f"{batch_size}. Give it one row per sample."
                 )
-            parts.insert(1, prompts.to(hidden).expand(hidden.shape[0], -1, -1))  # -> (B, m, d)
-        parts = [part for part in parts if part.shape[1]]
+            prompts = prompts.to(hidden).expand(batch_size, -1, -1)  # -> (B, m, d)
+        parts = [part for part in (before, prompts, after) if part is not None]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

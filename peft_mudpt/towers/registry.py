@@ -56,7 +56,7 @@ def family_of(model: nn.Module) -> Family:
             return family
     *others, last = [family.model_class.__name__ for family in FAMILIES]
     raise ValueError(
-        f"The model is a {type(model).__name__}; give a whole {', '.join(others)} or {last}, plain or adapted."
+        f"The model is a {_described(model)}; give a whole {', '.join(others)} or {last}, plain or adapted."
     )
 
 
@@ -81,12 +81,22 @@ def find_towers(model: nn.Module) -> dict[Modality, Tower]:
         found[kind.modality] = Tower(name, module, kind)
     if not found:
         supported = ", ".join(tower_class.__name__ for tower_class in kinds)
-        reason = REFUSED.get(getattr(getattr(model, "config", None), "model_type", ""), "")
+        reason = REFUSED.get(_model_type(model), "")
         raise ValueError(
-            f"{type(model).__name__} is no CLIP that MuDPT knows: it needs a model with one of the towers "
+            f"{_described(model)} is no CLIP that MuDPT knows: it needs a model with one of the towers "
             f"{supported}, for example transformers.CLIPModel. {reason}The model was left as it is."
         )
     return found
+
+
+def _model_type(model: nn.Module) -> str:
+    return getattr(getattr(model, "config", None), "model_type", "")
+
+
+def _described(model: nn.Module) -> str:
+    """The class of a model, and its `model_type` in transformers if it has one."""
+    kind = _model_type(model)
+    return type(model).__name__ + (f" (model_type {kind!r})" if kind else "")
 
 
 def parts_elsewhere(towers: dict[Modality, Tower]) -> set[str]:

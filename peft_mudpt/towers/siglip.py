@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Optional
+
 import torch
 from torch import nn
 from transformers import PretrainedConfig, SiglipModel, SiglipTextModel, SiglipVisionModel
@@ -18,7 +21,7 @@ class PromptedSiglipText(PromptedText):
     texts must be padded with `padding="max_length"`, and the sequence keeps that length: if the position table has no
     room for all prompts, padding tokens at the end are dropped instead, and the output lacks their states. Prompts
     take the positions of prefix words, so prompts equal to the embeddings of such words give the same result as the
-    words.
+    words. A mask of two axes, which the tokenizer makes, is ignored, because SigLIP is trained without one.
     """
 
     tower_class = SiglipTextModel
@@ -26,15 +29,27 @@ class PromptedSiglipText(PromptedText):
     tokens_before = 0
     is_causal = False
 
+    def _widened(self, mask: torch.Tensor, n: int) -> Optional[torch.Tensor]:
+        if not torch.compiler.is_compiling() and not mask.all():
+            warnings.warn(
+                "attention_mask was ignored: SigLIP is trained without one, and pools at the last token, which is "
+                "padding. Leave the tokenizer's attention_mask out. To hide words on purpose, give a mask of four "
+                "axes.",
+                stacklevel=2,
+            )
+        return None
+
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
         ids, given = kwargs["input_ids"], kwargs.get("position_ids")  # (B, L)
         table, length = self.num_positions(tower), ids.shape[-1]
         position_ids = torch.arange(length, device=ids.device)[None] if given is None else given  # (1 or B, L)
-        if given is None and length + n <= table:
+        # without a branch while it is compiled or exported: one graph serves all lengths
+        if given is None and not torch.compiler.is_compiling() and length + n <= table:
             return {**kwargs, "position_ids": position_ids + n}
-        kept = min(length, table - n)
+        kept = torch.sym_min(length, table - n)
+        columns = torch.arange(kept, device=ids.device)
         lengths = self.text_lengths(ids)  # (B,)
-        moved = position_ids[:, :kept] + n
+        moved = position_ids[:, columns] + n
         if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
             if (lengths > kept).any():
                 raise ValueError(
@@ -48,11 +63,9 @@ class PromptedSiglipText(PromptedText):
                     f"position_ids must lie between 0 and {table - 1 - n}: the {n} prompts stand at the first "
                     f"positions and the words after them. Leave position_ids out, or disable the adapter."
                 )
-        mask = kwargs.get("attention_mask")
         return {
             **kwargs,
-            "input_ids": ids[..., :kept],
-            "attention_mask": None if mask is None else mask[:, : n + kept],
+            "input_ids": ids[..., columns],
             "position_ids": moved.masked_fill(lengths[..., None] > kept, table),
         }
 

@@ -11,6 +11,20 @@ from ..config import TowerShape
 from .base import CONDITION, INPUT_PROMPTS, PromptedTower, part
 
 
+def attention_bias(tower: nn.Module, mask: torch.Tensor) -> torch.Tensor:
+    """
+    A mask of four axes in the form that a tower's attention takes: eager attention adds its mask to the scores, so
+    that booleans, or ones and zeros, would mask nothing. A mask in floating point, which all kinds add, stays.
+    """
+    if mask.is_floating_point():
+        return mask
+    mask = mask.bool()
+    if part(tower, "config")._attn_implementation != "eager":
+        return mask
+    dtype = part(tower, "dtype")
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
 class PromptedText(PromptedTower):
     """
     A text tower whose n prompts stand before the words. The prompts get the embeddings of their positions, and the
@@ -37,8 +51,9 @@ class PromptedText(PromptedTower):
     is_causal: ClassVar[bool]
 
     @classmethod
-    def split(cls, hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return hidden[:, : cls.tokens_before], hidden[:, cls.tokens_before + n :]
+    def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
+        before = hidden[:, : cls.tokens_before] if cls.tokens_before else None
+        return before, hidden[:, cls.tokens_before + n :]
 
     @classmethod
     def shape(cls, tower: nn.Module) -> TowerShape:
@@ -104,7 +119,8 @@ class PromptedText(PromptedTower):
             kwargs |= {CONDITION: condition, INPUT_PROMPTS: embedded}
         if mask is not None and mask.dim() == 4:
             self._check_layout(input_ids, mask, given.get("position_ids"), n)
-            return args, kwargs
+            given |= {**kwargs, "attention_mask": attention_bias(tower, mask)}
+            return args[len(self.argument_names) :], given
         given |= kwargs
         if mask is not None:
             if mask.dim() != 2:
@@ -113,14 +129,19 @@ class PromptedText(PromptedTower):
                     "the tokenizer makes it, since the prompts' columns are added to it, or a mask of four axes that "
                     "has them already."
                 )
-            before, after = mask.tensor_split([self.tokens_before], dim=1)
-            given["attention_mask"] = torch.cat([before, mask.new_ones(len(mask), n), after], dim=1)  # (B, n + L)
+            given["attention_mask"] = self._widened(mask, n)
         position_ids, length = given.get("position_ids"), input_ids.shape[-1]
         if position_ids is not None and (position_ids.dim() != 2 or position_ids.shape[1] != length):
             raise ValueError(
                 f"position_ids has shape {tuple(position_ids.shape)}, expected (batch, {length}) like input_ids."
             )
         return args[len(self.argument_names) :], self._make_room(tower, given, n)
+
+    def _widened(self, mask: torch.Tensor, n: int) -> Optional[torch.Tensor]:
+        """The attention mask (B, n + L) of texts with n prompts, from that of the texts alone (B, L)."""
+        before, after = mask.tensor_split([self.tokens_before], dim=1)
+        # not len(mask), which torch.export would take for a constant
+        return torch.cat([before, mask.new_ones(mask.shape[0], n), after], dim=1)
 
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
         """The tower's arguments, with positions that leave room for n prompts; the mask already covers the prompts."""
@@ -155,13 +176,15 @@ class PromptedCausalText(PromptedText):
         ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
         table, length = self.num_positions(tower), ids.shape[1]
         position_ids = torch.arange(length, device=ids.device)[None] if given is None else given  # (1 or B, L)
-        moved = torch.cat([position_ids[:, :1], position_ids[:, 1:] + n], dim=1)  # (1 or B, L)
-        if given is None and length + n <= table:
+        is_bos = torch.arange(length, device=ids.device) == 0  # (L,)
+        moved = position_ids + torch.where(is_bos, 0, n)  # (1 or B, L)
+        # without a branch while it is compiled or exported: one graph serves all lengths
+        if given is None and not torch.compiler.is_compiling() and length + n <= table:
             return {**kwargs, "position_ids": moved}
         # Tokens after EOS cannot influence the pooled token (attention is causal), so their positions are arbitrary.
         is_eos = self.is_eos(tower, ids)
         after_eos = (is_eos.cumsum(dim=1) - is_eos.long()) > 0  # (B, L), nowhere without an EOS
-        out_of_order = (position_ids[:, :1] != 0) | (position_ids[:, 1:] < 1).any(dim=1, keepdim=True)  # (1 or B, 1)
+        out_of_order = ((position_ids < 0) | ((position_ids < 1) != is_bos)).any(dim=1, keepdim=True)  # (1 or B, 1)
         if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
             if out_of_order.any():
                 raise ValueError(

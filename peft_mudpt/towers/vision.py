@@ -21,6 +21,5 @@ class PromptedVision(PromptedTower):
     projection: ClassVar[Optional[str]] = "visual_projection"
 
     @classmethod
-    def split(cls, hidden: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        length = hidden.shape[1]
-        return hidden[:, : length - n], hidden[:, length:]
+    def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
+        return hidden[:, : hidden.shape[1] - n], None

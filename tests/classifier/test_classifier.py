@@ -10,6 +10,8 @@ import torch
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from peft.helpers import rescale_adapter_scale
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AutoProcessor, AutoTokenizer, CLIPModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -169,6 +171,23 @@ class TestLoading:
         loaded = MuDPTClassifier.from_pretrained(tmp_path, ["star", "heart"], "{}!")
         assert (loaded.class_names, loaded.template) == (["star", "heart"], "{}!")
 
+    @pytest.mark.parametrize(("field", "value"), [("class_names", NAMES[::-1]), ("template", "a photo of a {}.")])
+    def test_what_was_encoded_cannot_be_renamed(self, classifier, field, value):
+        before = getattr(classifier, field)
+        with pytest.raises(ValueError, match=rf"{field} .*MuDPTClassifier\(classifier.model, class_names, template\)"):
+            setattr(classifier, field, value)
+        assert getattr(classifier, field) == before
+
+    def test_names_that_are_added_to_a_copy_or_to_the_list_that_was_given_are_no_classes(
+        self, model, tokenizer, pixel_values
+    ):
+        given = list(NAMES)
+        classifier = MuDPTClassifier(model, given, "{}.", tokenizer)
+        classifier.class_names.append("circle")
+        given[0] = "circle"
+        assert classifier.class_names == NAMES
+        assert classifier.predict_proba(pixel_values).shape == (5, len(classifier.class_names))
+
     def test_classes_that_nothing_remembers_must_be_given(self, model):
         with pytest.raises(ValueError, match="class_names. Give class_names"):
             MuDPTClassifier(model)
@@ -206,7 +225,7 @@ def test_an_adapter_of_another_method_may_be_beside(tokenizer, pixel_values, mud
 
 
 class TestRefusing:
-    @pytest.mark.parametrize("names", [[], "star", [1, 2], ["star", " "]])
+    @pytest.mark.parametrize("names", [[], "star", [1, 2], ["star", " "], {"star", "heart"}])
     def test_what_are_no_class_names(self, model, tokenizer, names):
         with pytest.raises(ValueError, match="class_names=.*non-empty names"):
             MuDPTClassifier(model, names, "{}.", tokenizer)
@@ -378,6 +397,133 @@ class TestWhatIsRememberedIsNeverStale:
                 finer = classifier.class_features()
             assert torch.equal(classifier.class_features(), whole)
             assert (rough - whole).norm() > 2 * (finer - whole).norm() > 0
+
+
+def lora_and_another():
+    """A CLIP with two LoRA adapters."""
+    torch.manual_seed(0)
+    lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), lora)
+    model.add_adapter("other", lora)
+    return model.eval()
+
+
+def mudpt_and_another():
+    """A CLIP with two MuDPT adapters."""
+    model = adapted()
+    model.add_adapter("other", MuDPTConfig(init_std=0.5))
+    return model.eval()
+
+
+class TestWhatChangesWhileClassesAreEncoded:
+    """As another thread would change it, but at a known moment."""
+
+    @pytest.fixture(params=[mudpt_and_another, lora_and_another])
+    def classifier(self, request, tokenizer):
+        return MuDPTClassifier(request.param(), NAMES, "{}.", tokenizer)
+
+    def encoded_while(self, classifier, before, after):
+        """Encode the classes, with a call before the text tower and one after it."""
+        text = classifier.model.text_model
+        with (
+            torch.no_grad(),
+            text.register_forward_pre_hook(lambda *_: before(), prepend=True),
+            text.register_forward_hook(lambda *_: after()),
+        ):
+            return classifier.class_features()
+
+    def test_a_switch_that_lasts_leaves_nothing_wrong_behind(self, classifier, tokenizer, pixel_values):
+        model = classifier.model
+        self.encoded_while(classifier, lambda: model.set_adapter("other"), lambda: None)
+        for name in ("default", "other"):
+            model.set_adapter(name)
+            assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_a_switch_there_and_back_leaves_nothing_wrong_behind(self, classifier, tokenizer, pixel_values):
+        model = classifier.model
+        self.encoded_while(classifier, lambda: model.set_adapter("other"), lambda: model.set_adapter("default"))
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_a_weight_that_is_trained_leaves_nothing_wrong_behind(self, classifier, tokenizer, pixel_values):
+        @torch.no_grad()
+        def train():
+            classifier.model.text_projection.weight.mul_(-1)
+
+        self.encoded_while(classifier, lambda: None, train)
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+
+def test_an_adapter_disabled_while_classes_are_encoded_leaves_nothing_wrong_behind(
+    tokenizer, pixel_values, monkeypatch
+):
+    """Another thread disables it before the classes are laid out, and enables it before they are remembered."""
+    classifier = MuDPTClassifier(adapted(), NAMES, "{}.", tokenizer)
+    classifier._layouts.clear()
+    encode = MuDPTClassifier._encode
+
+    def disabled_meanwhile(self):
+        with self.model.disable_adapter():
+            return encode(self)
+
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(MuDPTClassifier, "_encode", disabled_meanwhile)
+        classifier.class_features()
+    assert_fresh(classifier, tokenizer, pixel_values)
+
+
+class TestTransforms:
+    """Of torch.func and of tracing: they work as on the plain model, and leave nothing behind."""
+
+    @pytest.fixture(params=[None, 1])
+    def classifier(self, request, model, tokenizer):
+        return MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=request.param)
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, classifier, tokenizer, pixel_values):
+        yield
+        assert_fresh(classifier, tokenizer, pixel_values)
+
+    def test_grad_of_the_parameters(self, classifier, pixel_values):
+        learned = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
+        labels = torch.tensor([0, 1, 2, 0, 1])
+
+        def loss(parameters):
+            return torch.func.functional_call(classifier, parameters, (pixel_values, labels)).loss
+
+        found = torch.func.grad(loss)({name: p.detach() for name, p in learned.items()})
+        expected = torch.autograd.grad(classifier(pixel_values, labels).loss, list(learned.values()))
+        for name, gradient in zip(learned, expected):
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+
+    def test_grad_of_the_images(self, classifier, pixel_values):
+        found = torch.func.grad(lambda images: classifier(images).logits.square().sum())(pixel_values)
+        images = pixel_values.requires_grad_()
+        expected = torch.autograd.grad(classifier(images).logits.square().sum(), images)[0]
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+    @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+    def test_vmap_over_parameters(self, classifier, pixel_values):
+        learned = {name: p.detach() for name, p in classifier.named_parameters() if p.requires_grad}
+        stacked = {name: torch.stack([p, 2 * p]) for name, p in learned.items()}
+
+        def logits(parameters):
+            return torch.func.functional_call(classifier, parameters, (pixel_values,)).logits
+
+        both = torch.func.vmap(logits)(stacked)
+        torch.testing.assert_close(both[0], classifier(pixel_values).logits, atol=1e-4, rtol=1e-4)
+        expected = logits({name: tensors[1] for name, tensors in stacked.items()})
+        torch.testing.assert_close(both[1], expected, atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_fake_tensors(self, classifier, pixel_values):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert classifier(pixel_values).logits.shape == (5, 3)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("tracing_mode", ["real", "fake"])
+    def test_a_traced_graph(self, classifier, pixel_values, tracing_mode):
+        trace = make_fx(lambda x: classifier(x).logits, tracing_mode=tracing_mode, _allow_non_fake_inputs=True)
+        torch.testing.assert_close(trace(pixel_values)(pixel_values), classifier(pixel_values).logits)
 
 
 class Waits(TorchDispatchMode):

@@ -33,12 +33,15 @@ def test_without_test_pictures_it_trains_and_prints_a_note(tmp_path):
     result = run("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
     assert result.returncode == 0, result.stderr
     notes = re.findall(r"^note +(.+)$", result.stdout, re.MULTILINE)
-    assert any("--shots" in note for note in notes) and any("filled green cross (1), " in note for note in notes)
+    assert any("--test_dir" in note for note in notes) and any("filled green cross (1), " in note for note in notes)
 
 
-def test_mistakes_in_flags_are_named_and_nothing_is_written(tmp_path):
-    result = run("--method", "mudp", "--output_dir", tmp_path / "adapter")
-    assert result.returncode != 0 and "Unknown method 'mudp'" in result.stderr
+def test_of_two_processes_one_names_a_mistake_and_torchrun_repeats_it_at_its_end(tmp_path):
+    result = run("--method", "mudp", "--output_dir", tmp_path / "adapter", processes=2)
+    lines = result.stderr.splitlines()
+    assert result.returncode != 0 and sum(line.startswith("fewshot.py: error: ") for line in lines) == 1
+    assert re.search(r"fewshot.py: error: .*Unknown method 'mudp'", lines[-2])  # the last line is a rule
+    assert "peft_mudpt/lab" not in result.stderr  # no traceback of ours
     assert not (tmp_path / "adapter").exists()
 
 

@@ -13,10 +13,15 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import MuDPTConfig, demo
+from peft_mudpt.lab.experiment import execute, prepare, record
+from tests.conftest import reset_accelerator
+from tests.lab.test_experiment import save_pictures
+from tests.lab.test_stages import experiment
 
 
 CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
 SCRIPT = Path(__file__).parents[2] / "examples" / "predict.py"
+EARLIER = Path(__file__).parents[1] / "earlier"
 
 
 def load_script():
@@ -126,6 +131,11 @@ class TestProbabilities:
         wanted = expected(adapter, Image.open(pictures[0]), ["red_star", "blue_heart"], "{}.")
         assert_same(printed[str(pictures[0])], wanted)
 
+    def test_quotes_keep_a_name_with_a_comma_together(self, predict, adapter, pictures):
+        printed = predict(adapter, pictures[0], "--classes", 'red star, "heart, filled","5"" disk"')
+        wanted = expected(adapter, Image.open(pictures[0]), ["red star", "heart, filled", '5" disk'], "{}.")
+        assert_same(printed[str(pictures[0])], wanted)
+
     def test_top_limits_the_printed_classes(self, predict, adapter, pictures):
         printed = predict(adapter, pictures[0], "--top", 2)[str(pictures[0])]
         wanted = expected(adapter, Image.open(pictures[0]), CLASS_NAMES, "{}.")
@@ -160,12 +170,8 @@ class TestProbabilities:
     def test_lora_takes_its_classes_from_result_json(self, predict, pictures, tmp_path):
         config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
         save_adapter(tmp_path, config)
-        result = {
-            "schema_version": 1,
-            "class_names": CLASS_NAMES,
-            "template_after_prompts": "a photo of a {}.",
-            "arguments": {"protocol": "few-shot"},
-        }
+        result = json.loads((EARLIER / "lora" / "result.json").read_text(encoding="utf-8"))
+        result |= {"class_names": CLASS_NAMES, "template_after_prompts": "a photo of a {}."}
         (tmp_path / "result.json").write_text(json.dumps(result))
         printed = predict(tmp_path, pictures[0])
         wanted = expected(tmp_path, Image.open(pictures[0]), CLASS_NAMES, "a photo of a {}.")
@@ -185,19 +191,22 @@ class TestMistakes:
         with pytest.raises(ValueError, match="no/where .*Hub"):
             predict("no/where", pictures[0])
 
-    def test_a_config_that_cannot_be_read_is_named(self, predict, pictures, tmp_path):
-        (tmp_path / "adapter_config.json").write_text("{")
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "{",
+            "null",
+            "[]",
+            "[" * 100_000,
+            '{"peft_type": ["LORA"]}',
+            '{"peft_type": "LORA", "base_model_name_or_path": [1]}',
+        ],
+        ids=lambda content: content[:40],
+    )
+    def test_a_config_that_cannot_be_read_is_named(self, predict, pictures, tmp_path, content):
+        (tmp_path / "adapter_config.json").write_text(content)
         with pytest.raises(ValueError, match=f"{tmp_path} .*unreadable adapter_config.json"):
             predict(tmp_path, pictures[0])
-
-    def test_a_picture_that_is_missing_is_named(self, predict, adapter, pictures):
-        with pytest.raises(ValueError, match="gone.png"):
-            predict(adapter, pictures[0], "gone.png")
-
-    def test_a_file_that_is_not_a_picture_is_named(self, predict, adapter, pictures, tmp_path):
-        (tmp_path / "text.png").write_text("no picture")
-        with pytest.raises(ValueError, match="text.png cannot be read"):
-            predict(adapter, pictures[0], tmp_path / "text.png")
 
     def test_classes_that_the_adapter_does_not_store_must_be_given(self, predict, forgetful, pictures):
         with pytest.raises(ValueError, match="classes.*--classes"):
@@ -211,7 +220,11 @@ class TestMistakes:
         with pytest.raises(ValueError, match="text of a class.*--template"):
             predict(forgetful, pictures[0], "--classes", "star,heart")
 
-    @pytest.mark.parametrize("classes", ["star", "", "star,"])
+    def test_a_quote_that_is_not_closed_is_named(self, predict, adapter, pictures):
+        with pytest.raises(ValueError, match="--classes 'cat,\"dog' "):
+            predict(adapter, pictures[0], "--classes", 'cat,"dog')
+
+    @pytest.mark.parametrize("classes", ["star", "", "star,", '"star,heart"'])
     def test_fewer_than_two_classes_are_refused(self, predict, adapter, pictures, classes):
         with pytest.raises(ValueError, match="--classes .*at least two"):
             predict(adapter, pictures[0], "--classes", classes)
@@ -240,12 +253,51 @@ class TestMistakes:
             predict(tmp_path, pictures[0])
 
 
-def test_a_truncated_picture_is_named(predict, adapter, tmp_path):
+def test_pictures_that_cannot_be_read_do_not_stop_the_others(adapter, pictures, tmp_path, monkeypatch, capsys):
     demo.paint(CLASS_NAMES[0], "noisy", np.random.default_rng(0)).save(tmp_path / "half.jpg")
     whole = (tmp_path / "half.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) - 200])
-    with pytest.raises(ValueError, match="half.jpg is truncated"):
-        predict(adapter, tmp_path / "half.jpg")
+    (tmp_path / "text.png").write_text("no picture")
+    bad = [tmp_path / "half.jpg", tmp_path / "text.png", tmp_path / "gone.png"]
+    files = [bad[0], pictures[0], bad[1], bad[2], pictures[1]]
+    script = load_script()
+    monkeypatch.setattr(script, "BATCH_SIZE", 2)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), *map(str, files), "--top", "1"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[::2] == [str(pictures[0]), str(pictures[1])]
+    count, *listed = printed.err.splitlines()[-4:]  # a progress bar stands before them
+    assert count.startswith("3 of 5 ") and ended.value.code == 1
+    assert [line.split(" cannot be read: ")[0] for line in listed] == [str(file) for file in bad]
+
+
+@pytest.fixture(scope="module", params=["lora", "linear_probe", "zero_shot"])
+def run_of_another_method(request, tmp_path_factory):
+    """The folder of a run whose classes only `result.json` stores, and the classifier that the run tested."""
+    reset_accelerator()
+    outcome = execute(
+        prepare(experiment(save_pictures(tmp_path_factory.mktemp("training") / "train", 5), request.param))
+    )
+    folder = tmp_path_factory.mktemp(request.param)
+    record(outcome, folder)
+    reset_accelerator()
+    plan = outcome.plan
+    return folder, plan.backbone.classifier(plan.learner.model, plan.task.class_names, plan.template_after_prompts)
+
+
+def test_every_run_classifies_as_it_was_tested(predict, run_of_another_method, pictures):
+    folder, tested = run_of_another_method
+    printed = predict(folder, *pictures, "--top", 3)
+    for file, best in zip(pictures, tested.top_k(pictures, 3)):
+        assert_same(printed[str(file)], {name: 100 * probability for name, probability in best})
+
+
+@pytest.mark.parametrize("options", [("--classes", "star,heart"), ("--template", "{}.")])
+def test_a_linear_probe_knows_no_other_classes_and_no_texts(predict, pictures, tmp_path, options):
+    (tmp_path / "linear_probe.safetensors").touch()
+    with pytest.raises(ValueError, match=f"{tmp_path} .*linear probe.*--classes and --template"):
+        predict(tmp_path, pictures[0], *options)
 
 
 def test_a_clip_of_another_width_is_refused(predict, adapter, pictures, tmp_path):

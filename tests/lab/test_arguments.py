@@ -1,5 +1,7 @@
 """The flags of an experiment, and the values that are refused."""
 
+import os
+
 import pytest
 from transformers import HfArgumentParser
 
@@ -25,6 +27,16 @@ from peft_mudpt.lab.protocols import ProtocolOptions
         ({"train_dir": "a", "dataset": "plain"}, "--train_dir and --dataset "),
         ({"test_dir": "a"}, "--test_dir needs --train_dir"),
         ({"train_dir": "a", "test_dir": "a"}, "--test_dir a equals --train_dir"),
+        ({"train_dir": "a", "test_dir": "a/"}, "--test_dir a/ equals --train_dir"),
+        ({"train_dir": "a/../b", "test_dir": os.path.abspath("b")}, "equals --train_dir"),
+        ({"train_dir": "a", "test_dir": "a/b"}, "--train_dir a and --test_dir a/b"),
+        ({"train_dir": "a/b", "test_dir": "a"}, "--train_dir a/b and --test_dir a"),
+        ({"class_names": "a"}, "--class_names needs --train_dir"),
+        ({"split": "a", "dataset_name": "b"}, "--split needs --train_dir"),
+        (
+            {"dataset": "imagenet_a", "coop_root": "."},
+            "--dataset imagenet_a has test pictures only",
+        ),
         ({"coop_root": "nowhere"}, "--coop_root nowhere"),
         ({"coop_root": "."}, "--coop_root needs --dataset"),
         ({"targets": "plain"}, "--targets needs --protocol cross-dataset or domain-generalization; found few-shot"),
@@ -42,6 +54,13 @@ def test_the_error_names_the_flag_and_its_value(fields, message):
     with pytest.raises(ValueError) as error:
         Arguments(**fields)
     assert message in str(error.value)
+
+
+def test_a_link_to_the_training_folder_is_no_other_folder(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    with pytest.raises(ValueError, match="--test_dir .* equals --train_dir"):
+        Arguments(train_dir=str(tmp_path / "train"), test_dir=str(tmp_path / "test"))
 
 
 def test_help_lists_the_flags_from_the_clip_to_the_output(capsys):

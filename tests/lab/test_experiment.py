@@ -308,14 +308,17 @@ def test_validation_reads_no_test_picture(tmp_path, pictures):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_corrupt_picture_stops_the_run_before_it_writes(tmp_path, split):
+def test_corrupt_pictures_stop_the_run_before_it_writes_and_all_are_listed(tmp_path, split):
     fields = {
         "train_dir": save_pictures(tmp_path / "train", 2),
         "test_dir": save_pictures(tmp_path / "test", 1, seed=4),
     }
-    (tmp_path / split / "hollow_blue_heart" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="hollow_blue_heart/0.png cannot be read"):
+    broken = [folder / "0.png" for folder in sorted((tmp_path / split).iterdir())]
+    for file in broken:
+        file.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"^{len(broken)} of ") as refused:
         run(ask(tmp_path, fields))
+    assert all(f"{file.parent.name}/0.png cannot be read" in str(refused.value) for file in broken)
     assert not (tmp_path / "run").exists()
 
 

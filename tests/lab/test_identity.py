@@ -108,3 +108,12 @@ def test_a_run_of_an_earlier_version_is_compared_without_its_pictures():
 def test_shared_options_hold_folder_names_without_paths():
     shared = to_share(asked(train_dir="/home/someone/birds", model_name_or_path="openai/clip"))
     assert (shared["train_dir"], shared["model_name_or_path"]) == ("birds", "openai/clip")
+
+
+@pytest.mark.parametrize("name", ["dataset_name", "test_dir", "coop_root", "model_name_or_path", "a_later_flag"])
+def test_no_absolute_path_is_shared_whatever_the_flag(name):
+    assert to_share({**asked(), name: "/home/someone/birds"})[name] == "birds"
+
+
+def test_a_template_is_no_path():
+    assert to_share(asked(template="/a {}."))["template"] == "/a {}."

@@ -38,8 +38,8 @@ def test_a_linear_probe_trains_one_layer_on_normalized_image_features():
     torch.nn.init.normal_(model.head.weight)
     torch.nn.init.normal_(model.head.bias)
     pixel_values = torch.randn(3, 3, 32, 32)
-    features = normalize(model.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
-    expected = model.clip.logit_scale.exp() * (features @ model.head.weight.t() + model.head.bias)
+    features = normalize(model.model.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
+    expected = model.model.logit_scale.exp() * (features @ model.head.weight.t() + model.head.bias)
     torch.testing.assert_close(model(pixel_values).logits, expected)
 
 
@@ -93,6 +93,6 @@ def test_an_unknown_method_or_field_is_named(name, fields, message):
 
 
 def test_a_linear_probe_freezes_the_clip():
-    probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), 2)
+    probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), ["star", "heart"])
     probe(torch.randn(2, 3, 32, 32)).logits.sum().backward()
-    assert all(parameter.grad is None for parameter in probe.clip.parameters())
+    assert all(parameter.grad is None for parameter in probe.model.parameters())

@@ -5,8 +5,11 @@ import pytest
 from peft_mudpt import demo
 from peft_mudpt.lab.data.catalogue import CROSS_DATASET_TARGETS
 from peft_mudpt.lab.data.draws import draw
-from peft_mudpt.lab.data.sources import DataOptions, load_embedded
+from peft_mudpt.lab.data.embedded import load_embedded
+from peft_mudpt.lab.data.folders import load_folders
+from peft_mudpt.lab.data.options import DataOptions
 from peft_mudpt.lab.protocols import ProtocolOptions, lay_out, summarize, target_names
+from tests.lab.data.test_folders import save_pictures
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,13 @@ def test_validation_uses_only_validation_pictures_of_the_training_classes(data, 
 def test_repeated_missing_or_source_targets_are_refused(data, targets, message):
     with pytest.raises(ValueError, match=message):
         task_of(data, protocol="cross-dataset", targets=targets)
+
+
+def test_a_search_without_validation_pictures_is_refused(tmp_path):
+    folders = load_folders(save_pictures(tmp_path / "pictures", {"cat": 1, "dog": 1}))
+    with pytest.raises(ValueError, match="pictures .*validation.*two pictures"):
+        options = ProtocolOptions(shots=1, evaluate_on="validation")
+        lay_out(options, folders, draw(folders, options.shots, options.seed, options.evaluate_on))
 
 
 def accuracies(**values):

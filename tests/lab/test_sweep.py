@@ -110,6 +110,25 @@ def test_the_learning_rate_with_the_best_validation_accuracy_is_used_throughout(
     assert set(asked(plan.runs(plan.chosen_learning_rates()), "learning_rate")) == {(chosen,)}
 
 
+def test_a_search_without_validation_pictures_is_refused_before_a_run_starts(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", per_class=1)
+    asked = sweep(tmp_path / "lab", flags=["--train_dir", folder], learning_rate_factors=[1.0, 3.0])
+    with pytest.raises(ValueError, match="pictures .*validation"):
+        run_sweep(asked, stand_in(tmp_path), jobs=1)
+    assert not (tmp_path / "notes").exists()
+
+
+def test_the_remarks_of_a_search_name_classes_without_validation_pictures_once(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", per_class=10)
+    for i in range(1, 10):
+        (Path(folder) / "hollow_purple_arrow" / f"{i}.png").unlink()
+    fields = {"protocols": ["few-shot", "base-to-new"], "methods": ["coop", "mudpt"], "flags": ["--train_dir", folder]}
+    remarks = sweep(tmp_path, learning_rate_factors=[1.0, 3.0], **fields).check_search()
+    (remark,) = (remark for remark in remarks if "validate" in remark)
+    assert remark.startswith("pictures: ") and remark.endswith(": hollow purple arrow")
+    assert sweep(tmp_path, **fields).check_search() == []
+
+
 def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):
     with pytest.raises(RuntimeError, match="few-shot / None / mudpt has no result"):
         sweep(tmp_path, learning_rate_factors=[1.0, 3.0]).chosen_learning_rates()
@@ -181,8 +200,9 @@ def test_a_finished_run_whose_pictures_changed_since_is_not_taken_for_this_run(t
     experiment = experiment_of(runs[0].arguments())
     finish(runs[0], pictures=select(experiment).fingerprints)
     assert [run.is_finished(known_pictures()) for run in runs] == [True, False, False, False]
-    (pictures / "hollow_blue_heart" / "2.png").write_bytes((pictures / "filled_red_star" / "2.png").read_bytes())
-    with pytest.raises(ValueError, match="pictures: .*hollow_blue_heart/2.png"):
+    replaced = pictures / "hollow_blue_heart" / "2.png"
+    replaced.write_bytes(replaced.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match="pictures: 1 replaced .hollow_blue_heart/2.png"):
         run_all(runs, stand_in(tmp_path), jobs=1, title="runs")
     assert not (tmp_path / "notes").exists()
 

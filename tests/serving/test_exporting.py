@@ -1,8 +1,12 @@
 """One file that classifies, against the model it was written from."""
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import onnxruntime
 import pytest
@@ -11,6 +15,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier
+from peft_mudpt.lab.probe import LinearProbe
+from peft_mudpt.serving import exporting
 
 
 NAMES = ["red star", "blue heart", "grünes Kreuz"]
@@ -56,6 +62,7 @@ def test_onnx_is_one_file_that_knows_its_classes(onnx_file):
     notes = session.get_modelmeta().custom_metadata_map
     assert json.loads(notes["class_names"]) == NAMES and notes["class_template"] == "{}."
     assert json.loads(notes["preprocessor_config"])["size"] == {"shortest_edge": 32}
+    assert "white" in notes["picture_rule"]
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
 
 
@@ -95,6 +102,18 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
 
 
+def test_a_linear_probe_is_written_as_well(images, tmp_path):
+    probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), NAMES).eval()
+    for parameter in probe.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    file = export_classifier(probe, tmp_path / "classifier.onnx")
+    session = onnxruntime.InferenceSession(file)
+    with torch.no_grad():
+        torch.testing.assert_close(run(session, images, 7), probe(images).logits.softmax(dim=-1), atol=1e-4, rtol=0)
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["class_names"]) == NAMES and "class_template" not in notes
+
+
 def test_the_classifier_stays_as_it_was(tmp_path):
     classifier = classifier_with(MuDPTConfig(init_std=0.5)).train()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
@@ -128,6 +147,91 @@ def test_without_onnxscript_it_says_what_to_install(classifier, tmp_path, monkey
     with pytest.raises(ImportError, match="pip install onnx onnxscript"):
         export_classifier(classifier, tmp_path / "folder" / "classifier.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def beyond_one_file(monkeypatch):
+    """torch puts the weights beside the file, as it does above 1.5 GiB."""
+    save = torch.onnx.ONNXProgram.save
+    monkeypatch.setattr(
+        torch.onnx.ONNXProgram, "save", lambda program, file, external_data: save(program, file, external_data=True)
+    )
+
+
+def test_the_weights_of_a_large_model_arrive_beside_its_onnx_file(classifier, images, tmp_path, beyond_one_file):
+    file = export_classifier(classifier, tmp_path / "large.onnx")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
+    found = run(onnxruntime.InferenceSession(file), images, 7)
+    torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-4, rtol=0)
+
+
+def saving_nothing_that_loads(program, file, **options):
+    Path(file).write_bytes(b"half a file")
+
+
+@pytest.mark.parametrize(
+    ("format", "target", "missing"),
+    [("onnx", "older", None), ("onnx", "new/classifier", "onnxruntime"), ("torch_export", "older", None)],
+)
+def test_a_file_that_does_not_load_is_not_handed_over(classifier, tmp_path, monkeypatch, format, target, missing):
+    program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=partial(saving_nothing_that_loads, None))
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: program)
+    monkeypatch.setattr(torch.export, "save", saving_nothing_that_loads)
+    find = exporting.find_spec
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == missing else find(name))
+    (tmp_path / "older").write_text("older")
+    with pytest.raises(Exception):  # noqa: B017 - each library raises its own
+        export_classifier(classifier, tmp_path / target, format)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["older"]
+
+
+class TestReplacing:
+    @staticmethod
+    def written(folder, *names):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_text(f"{folder.name} {name}")
+        return folder / "older"
+
+    @staticmethod
+    def contents(folder):
+        return {file.name: file.read_text() for file in folder.iterdir()}
+
+    @pytest.mark.parametrize("new", [["older"], ["older", "older.data"]])
+    @pytest.mark.parametrize("old", [[], ["older"], ["older", "older.data"]])
+    def test_the_files_of_an_earlier_export_are_replaced_together(self, tmp_path, old, new):
+        written, file = self.written(tmp_path / "new", *new), self.written(tmp_path / "old", *old, "b.data")
+        exporting._replace(written, file)
+        assert self.contents(tmp_path / "old") == {
+            "b.data": "old b.data",
+            **{name: f"new {name}" for name in new},
+        }
+
+    def test_weights_of_another_file_are_not_replaced(self, tmp_path):
+        written = self.written(tmp_path / "new", "older", "older.data")
+        file = self.written(tmp_path / "old", "older.data")
+        with pytest.raises(ValueError, match="older.data exists, but no older"):
+            exporting._replace(written, file)
+        assert self.contents(tmp_path / "old") == {"older.data": "old older.data"}
+
+    @pytest.mark.parametrize("old", [[], ["older"], ["older", "older.data"]])
+    @pytest.mark.parametrize("moves", range(4))
+    def test_a_failure_between_two_moves_changes_nothing(self, tmp_path, monkeypatch, old, moves):
+        written = self.written(tmp_path / "new", "older", "older.data")
+        file = self.written(tmp_path / "old", *old)
+        replace, done = os.replace, []
+
+        def failing(*paths):
+            done.append(paths)
+            if len(done) == moves + 1:
+                raise OSError("disk full")
+            replace(*paths)
+
+        monkeypatch.setattr(os, "replace", failing)
+        if moves < len(old) + 2:
+            with pytest.raises(OSError, match="disk full"):
+                exporting._replace(written, file)
+            assert self.contents(tmp_path / "old") == {name: f"old {name}" for name in old}
 
 
 def test_a_file_that_was_there_survives_a_failure(classifier, tmp_path, monkeypatch):

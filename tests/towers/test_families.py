@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt.classifier.texts import tokenize_classes
 from tests.conftest import build_clip, checkpoint_layers, enlivened
 
 
@@ -302,8 +303,10 @@ class Tokenizer:
     def __init__(self, family):
         self.family = family
 
-    def __call__(self, texts_given, padding, pad_to_multiple_of, return_tensors):
-        assert texts_given == ["one.", "two."] and padding is True
+    bos_token_id = eos_token_id = None
+
+    def __call__(self, texts_given, padding, padding_side, pad_to_multiple_of, return_tensors):
+        assert texts_given == ["one.", "two."] and padding is True and padding_side == "right"
         ids = texts(self.family, *WORDS)
         if pad_to_multiple_of is not None:
             assert ids.shape[1] % pad_to_multiple_of == 0
@@ -326,14 +329,38 @@ class TestSiglipText:
         torch.testing.assert_close(features, text_by_hand(model, ids), atol=2e-5, rtol=1e-4)
 
     @torch.no_grad()
-    def test_a_mask_is_moved_on_with_the_words(self):
+    def test_the_mask_of_the_padding_is_ignored_with_a_warning(self):
         model, ids = adapted(siglip()), texts("siglip", [5, 6, 7], [8])
-        masked = model.get_text_features(ids, attention_mask=(ids != PAD).long()).pooler_output
-        short = model.get_text_features(ids[:1, :4], position_ids=torch.arange(4)[None])
-        # what is masked is not seen: the last word's states are those without padding (the last token is padding)
-        hidden = model.text_model(ids, attention_mask=(ids != PAD).long()).last_hidden_state
-        torch.testing.assert_close(hidden[:1, :4], short.last_hidden_state, atol=1e-5, rtol=1e-4)
-        assert not torch.allclose(masked, model.get_text_features(ids).pooler_output, atol=1e-3)
+        expected = model.get_text_features(ids).pooler_output
+        with pytest.warns(UserWarning, match="attention_mask was ignored"):
+            masked = model.get_text_features(ids, attention_mask=(ids != PAD).long()).pooler_output
+        assert torch.equal(masked, expected)
+        assert torch.equal(model.get_text_features(ids, attention_mask=torch.ones_like(ids)).pooler_output, expected)
+
+    @torch.no_grad()
+    def test_a_mask_over_pairs_of_tokens_is_obeyed(self):
+        model, ids = adapted(siglip()), texts("siglip", [5, 6, 7])[:, :8]
+        mask = torch.ones(1, 1, 12, 12, dtype=torch.bool)
+        mask[..., 4] = False  # nothing sees the first word
+        mask[..., 4, 4] = True
+        options = dict(attention_mask=mask, position_ids=torch.arange(4, 12)[None])
+        other = ids.masked_fill(ids == 5, 9)
+        features = [model.get_text_features(each, **options).pooler_output for each in (ids, other)]
+        assert torch.equal(*features)
+
+    @torch.no_grad()
+    def test_what_its_processor_makes_gives_the_classifiers_logits(self):
+        class Masking(Tokenizer):
+            def __call__(self, *args, **kwargs):
+                ids = super().__call__(*args, **kwargs)["input_ids"]
+                return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+
+        model, tokenizer = adapted(siglip()), Masking("siglip")
+        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer=tokenizer)
+        inputs = tokenize_classes(tokenizer, NAMES, "{}.", multiple=LENGTH)
+        with pytest.warns(UserWarning, match="attention_mask was ignored"):
+            logits = model(**inputs, pixel_values=images()).logits_per_image
+        torch.testing.assert_close(logits, classifier(images()).logits, atol=1e-5, rtol=1e-5)
 
     def test_positions_that_cannot_be_honoured_are_refused(self):
         model, ids = adapted(siglip()), texts("siglip", [5, 6])[:, :4]

@@ -113,6 +113,17 @@ class TestTextContract:
         ):
             text_features(model, [[BOS, 5, 6, EOS]], attention_mask=mask, position_ids=positions)
 
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
+    @pytest.mark.parametrize("attention", ["eager", "sdpa"])
+    def test_a_mask_over_pairs_of_tokens_hides_a_word_in_every_form(self, model, attention, dtype):
+        model.get_base_model().set_attn_implementation(attention)
+        seen = torch.ones(7, 7, dtype=torch.bool).tril()  # BOS, three prompts, two words, EOS
+        seen[5:, 4] = False  # nothing sees the first word but itself
+        mask = torch.zeros(7, 7).masked_fill(~seen, -1e9) if dtype.is_floating_point else seen.to(dtype)
+        options = dict(attention_mask=mask[None, None], position_ids=torch.tensor([[0, 4, 5, 6]]))
+        features = [text_features(model, [[BOS, word, 6, EOS]], **options) for word in (5, 9)]
+        assert torch.equal(*features)
+
     def test_a_mask_of_three_axes_is_refused(self, model):
         with pytest.raises(ValueError, match=r"attention_mask has shape \(1, 4, 4\); .* must be \(batch, length\)"):
             text_features(model, [[BOS, 5, 6, EOS]], attention_mask=torch.ones(1, 4, 4))

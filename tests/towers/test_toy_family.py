@@ -214,7 +214,7 @@ class Tokenizer:
 
     all_special_ids = [BOS, EOS, PAD]
 
-    def __call__(self, given, padding, pad_to_multiple_of, return_tensors):
+    def __call__(self, given, padding, padding_side, pad_to_multiple_of, return_tensors):
         assert given == [f"{name}." for name in NAMES] and pad_to_multiple_of is None
         return {"input_ids": texts(*WORDS)}
 

@@ -52,25 +52,14 @@ def load_folders(
     given = {"train_dir": train_dir, "test_dir": test_dir, "class_names": class_names, "split": split}
     origin = DataOptions(**{name: None if value is None else os.fspath(value) for name, value in given.items()})
     tree = read_tree(Path(train_dir), "--train_dir")
-    parts = {"train": tree.pictures} if split is None else {"train": [], **read_split(Path(split), tree.pictures)}
-    trees = [tree]
-    if test_dir is not None:
-        if "test" in parts:
-            raise ValueError(f"--split {split} names test pictures, and so does --test_dir {test_dir}; give only one.")
-        trees.append(read_tree(Path(test_dir), "--test_dir", tree.classes))
-        parts["test"] = trees[1].pictures
-    names, remarks = _names(tree.classes, class_names)
-    remarks += _remarks(trees, {Path(file).resolve() for file in (class_names, split) if file is not None})
-    kept, groups, remarks_on_equals = keep_apart(parts)
-    untrained = sorted(set(range(len(names))) - {picture.label for picture in kept["train"]})
-    if untrained:
-        raise ValueError(
-            f"No picture is left to train on of the classes {listed([names[label] for label in untrained])}: all are "
-            "test or validation pictures, or equal to one. Add other pictures."
-        )
+    trees = [tree] if test_dir is None else [tree, read_tree(Path(test_dir), "--test_dir", tree.classes)]
+    names, remarks_on_names = _names(tree.classes, class_names)
+    remarks = _remarks(trees, {os.path.realpath(file) for file in (class_names, split) if file is not None})
+    parts, groups, remarks_on_equals = keep_apart(_parts(trees, split))
+    _refuse_untrained(names, parts["train"])
     splits = {
         part: dataset_of_files(*map(list, zip(*((str(p.path), p.label, p.item) for p in pictures))))
-        for part, pictures in kept.items()
+        for part, pictures in parts.items()
         if pictures
     }
     return FewShotData(
@@ -82,7 +71,7 @@ def load_folders(
         splits.get("test"),
         origin=origin,
         groups=groups,
-        remarks=[*remarks, *remarks_on_equals],
+        remarks=[*remarks, *remarks_on_names, *remarks_on_equals],
     )
 
 
@@ -174,6 +163,25 @@ def _refuse_splits(root: Path, classes: Sequence[str], pictures: Sequence[Pictur
         )
 
 
+def _parts(trees: Sequence[Tree], split: Optional[str | os.PathLike]) -> dict[str, list[Picture]]:
+    """The pictures of each part, from the tree of the training pictures, that of the test pictures, and the file."""
+    train, *test = trees
+    parts = {"train": train.pictures} if split is None else {"train": [], **read_split(Path(split), train.pictures)}
+    if test and "test" in parts:
+        raise ValueError(f"--split {split} names test pictures, and so does --test_dir; give only one of them.")
+    return {**parts, "test": test[0].pictures} if test else parts
+
+
+def _refuse_untrained(names: Sequence[str], pictures: Sequence[Picture]) -> None:
+    trained = {picture.label for picture in pictures}
+    untrained = [name for label, name in enumerate(names) if label not in trained]
+    if untrained:
+        raise ValueError(
+            f"No picture is left to train on of the classes {listed(untrained)}: all are test or validation pictures, "
+            "or equal to one. Add other pictures."
+        )
+
+
 def _names(classes: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[list[str], list[str]]:
     """The names of the classes, and remarks about them."""
     given = {} if file is None else read_class_names(Path(file), classes)
@@ -182,9 +190,11 @@ def _names(classes: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[l
     return [given.get(folder, folder.replace("_", " ")) for folder in classes], [remark] if given and own else []
 
 
-def _remarks(trees: Sequence[Tree], used: set[Path]) -> list[str]:
+def _remarks(trees: Sequence[Tree], used: set[str]) -> list[str]:
     left_aside = sum((tree.left_aside for tree in trees), Counter())
-    beside = Counter(kind_of_file(path) for tree in trees for path in tree.beside if path.resolve() not in used)
+    beside = Counter(
+        kind_of_file(path) for tree in trees for path in tree.beside if os.path.realpath(path) not in used
+    )
     merged = [name for tree in trees for name, n in Counter(map(_class_of, tree.folders)).items() if n > 1]
     remarks = {
         "files left aside": describe_left_aside(left_aside),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from .few_shot_data import DEFAULT_TEMPLATE, FewShotData, with_labels
+from .folders import folder_name
 from .options import DataOptions
 
 
@@ -75,4 +77,5 @@ def load_from_hub(
         image_column=image_column,
         label_column=label_column,
     )
-    return FewShotData(dataset_name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)
+    name = folder_name(Path(dataset_name)) if Path(dataset_name).exists() else dataset_name
+    return FewShotData(name, names, DEFAULT_TEMPLATE, train, validation, test, origin=origin)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers import BaseImageProcessor
+
+from ...classifier.pictures import open_picture, pixel_values
 
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[int,
 
 def picture(example: dict) -> Image:
     """
-    Decode the picture of an example.
+    Open the picture of an example (see `open_picture`).
 
     Args:
         example: an example of a split of `FewShotData`.
@@ -67,36 +69,53 @@ def picture(example: dict) -> Image:
         The picture, in RGB.
 
     Raises:
-        ValueError: if the picture cannot be decoded.
+        ValueError: if the picture cannot be read.
     """
-    from datasets import Image
+    return open_picture(example["image"], example["item"])
 
-    try:
-        return Image().decode_example(example["image"]).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged and for other files
-        raise ValueError(f"{example['item']} cannot be read as a picture: {error}. Replace or remove it.") from error
+
+def check_pictures(pictures: Dataset) -> None:
+    """
+    Open every picture of a split once.
+
+    Args:
+        pictures: a split of `FewShotData`.
+
+    Raises:
+        ValueError: if pictures cannot be read. The message lists all of them.
+    """
+    errors = []
+    for example in pictures:
+        try:
+            picture(example)
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError("\n".join([f"{len(errors)} of {len(pictures)} pictures cannot be used:", *errors]))
 
 
 class TestPictures(torch.utils.data.Dataset):
     """
-    Each picture of a split, once, in the order of the split. A sample is a tuple of a Pillow image in RGB, not yet
-    preprocessed, and its label.
+    Each picture of a split, once, in the order of the split. A sample is a dict of `pixel_values` (3, H, W) and
+    `labels`, so that a batch takes little memory even if the pictures are large.
 
     Args:
         pictures: a split of `FewShotData`.
+        image_processor: the image processor of the CLIP.
     """
 
     __test__ = False  # pytest would collect the class because of its name
 
-    def __init__(self, pictures: Dataset):
+    def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor):
         self.pictures = pictures
+        self.image_processor = image_processor
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[Image, int]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.pictures[index]
-        return picture(example), example["label"]
+        return {"pixel_values": pixel_values(picture(example), self.image_processor), "labels": example["label"]}
 
 
 class TrainingPictures(torch.utils.data.Dataset):
@@ -112,42 +131,32 @@ class TrainingPictures(torch.utils.data.Dataset):
         length: number of samples in the run.
         seed: seed of the orders and the augmentations.
         crop_size: side of the random crops, in pixels; None: no augmentation.
+        image_processor: the image processor of the CLIP. It leaves the size of the random crops as it is.
     """
 
-    def __init__(self, pictures: Dataset, length: int, seed: int, crop_size: int | None):
+    def __init__(
+        self,
+        pictures: Dataset,
+        length: int,
+        seed: int,
+        crop_size: int | None,
+        image_processor: BaseImageProcessor,
+    ):
         self.pictures = pictures
         self.length = length
         self.seed = seed
         self.crop_size = crop_size
+        self.image_processor = image_processor
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Image, int]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, position = divmod(index, len(self.pictures))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
         example = self.pictures[int(order[position])]
-        image = picture(example)
+        image, sizes = picture(example), {}
         if self.crop_size is not None:
             image = random_resized_crop(image, self.crop_size, np.random.default_rng([self.seed, epoch, position]))
-        return image, example["label"]
-
-
-class PixelCollator:
-    """
-    Joins B samples (picture, label) into a batch: `pixel_values` (B, 3, H, W) and `labels` (B,).
-
-    Args:
-        image_processor: the image processor of the CLIP model.
-        ready: True if the pictures already have the size that the CLIP model needs. They are then neither resized nor
-            cropped.
-    """
-
-    def __init__(self, image_processor: BaseImageProcessor, ready: bool = False):
-        self.image_processor = image_processor
-        self.options = {"do_resize": False, "do_center_crop": False} if ready else {}
-
-    def __call__(self, samples: list[tuple[Image, int]]) -> dict[str, torch.Tensor]:
-        images, labels = zip(*samples)
-        pixel_values = self.image_processor(list(images), return_tensors="pt", **self.options).pixel_values
-        return {"pixel_values": pixel_values, "labels": torch.tensor(labels)}
+            sizes = {"do_resize": False, "do_center_crop": False}
+        return {"pixel_values": pixel_values(image, self.image_processor, **sizes), "labels": example["label"]}

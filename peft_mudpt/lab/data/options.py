@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -53,7 +54,7 @@ class DataOptions(Options):
 
 
 def _refuse_nested(train_dir: str, test_dir: str) -> None:
-    train, test = Path(train_dir).resolve(), Path(test_dir).resolve()
+    train, test = (Path(os.path.realpath(folder)) for folder in (train_dir, test_dir))
     if train == test:
         raise ValueError(f"--test_dir {test_dir} equals --train_dir; give other pictures for testing.")
     if train in test.parents or test in train.parents:

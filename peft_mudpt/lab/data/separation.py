@@ -52,7 +52,7 @@ def keep_apart(parts: Mapping[str, Sequence[Picture]]) -> tuple[dict[str, list[P
     removed = {picture: pictures[0][0] for pictures in same for part, picture in pictures if part != pictures[0][0]}
     kept = {part: [p for p in pictures if p not in removed] for part, pictures in parts.items()}
     remarks = [
-        f"training or validation pictures that are also {part} pictures, removed: {listed(items)}"
+        f"{len(items)} pictures that are also {part} pictures, no longer used otherwise: {listed(sorted(items))}"
         for part in PARTS[1:]
         if (items := [picture.item for picture, other in removed.items() if other == part])
     ]

@@ -9,7 +9,7 @@ from ..terminal import printable
 
 # Markdown viewers turn these into links even after a backslash, but not in code.
 ADDRESS = re.compile(r"[^\s|]*(?:://|www\.|@)[^\s|]*", re.IGNORECASE)
-MARKUP = re.compile(r"[\\`*\[\]<>|~$&#]|(?<!\w)_|_(?!\w)")
+MARKUP = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def plain(text: str) -> str:

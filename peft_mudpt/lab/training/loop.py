@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.loading import PixelCollator, TrainingPictures
+from ..data.loading import TrainingPictures
 from ..recipe import Recipe
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
 from .objectives import OBJECTIVES
@@ -157,9 +157,8 @@ def training_loader(
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
     pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
     return DataLoader(
-        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size),
+        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size, image_processor),
         recipe.batch_size,
-        collate_fn=PixelCollator(image_processor, ready=recipe.crop),
         num_workers=recipe.num_workers,
         generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
     )

@@ -183,3 +183,15 @@ def test_a_malformed_split_file_is_refused(tmp_path):
 def test_without_a_root_the_error_lists_the_styles():
     with pytest.raises(ValueError, match=f"'dtd' .*{next(iter(demo.STYLES))}.*--coop_root"):
         load_data(DataOptions(dataset="dtd"))
+
+
+@pytest.mark.parametrize("name", VARIANTS_OF_IMAGENET)
+def test_a_data_set_for_testing_only_is_not_trained_on(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} .* imagenet; .*--targets {name}"):
+        load_data(DataOptions(dataset=name, coop_root=str(tmp_path)))
+
+
+def test_a_split_file_without_training_pictures_is_refused(tmp_path):
+    build_split(tmp_path, "dtd", {"train": [], "val": [], "test": items("test")})
+    with pytest.raises(ValueError, match="dtd .*training"):
+        load_data(DataOptions(dataset="dtd", coop_root=str(tmp_path)))

@@ -5,19 +5,39 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as images
+from torch.utils.data import DataLoader
 from transformers import AutoProcessor
 
 from peft_mudpt import demo
-from peft_mudpt.lab.data.loading import PixelCollator, TestPictures, TrainingPictures, random_resized_crop
+from peft_mudpt.lab.data.loading import (
+    TestPictures,
+    TrainingPictures,
+    check_pictures,
+    picture,
+    random_resized_crop,
+)
 
 
-def grays(number, size=(8, 8)):
-    """Pictures whose gray level and whose label are their index."""
+PROCESSOR = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
+
+
+def split_of(pictures):
+    """A split whose labels are the indices of the pictures, stored as a data set of the Hub stores them."""
     features = Features({"image": Image(decode=False), "label": Value("int64"), "item": Value("string")})
-    pictures = [images.new("RGB", size, (i, i, i)) for i in range(number)]
-    return Dataset.from_dict(
-        {"image": pictures, "label": list(range(number)), "item": [f"[{i}]" for i in range(number)]}, features=features
-    )
+    numbers = range(len(pictures))
+    columns = {"image": pictures, "label": list(numbers), "item": [f"[{i}]" for i in numbers]}
+    return Dataset.from_dict(columns, features=features)
+
+
+def grays(number):
+    """Pictures whose gray level is their index."""
+    return split_of([images.new("RGB", (8, 8), (i, i, i)) for i in range(number)])
+
+
+def noise(number):
+    """Pictures of noise that are neither square nor of the size of the CLIP."""
+    pixels = np.random.default_rng(0).integers(0, 256, (number, 70, 50, 3), dtype=np.uint8)
+    return split_of([images.fromarray(picture) for picture in pixels])
 
 
 def position_picture(width, height):
@@ -61,19 +81,20 @@ def test_a_picture_too_long_for_a_random_crop_is_cropped_at_its_center():
 
 
 def test_each_epoch_shows_every_training_picture_once_in_another_order():
-    labels = [label for _, label in (TrainingPictures(grays(7), 21, seed=1, crop_size=None)[i] for i in range(21))]
+    pictures = TrainingPictures(grays(7), 21, seed=1, crop_size=None, image_processor=PROCESSOR)
+    labels = [pictures[i]["labels"] for i in range(21)]
     epochs = [labels[:7], labels[7:14], labels[14:]]
     assert all(sorted(e) == list(range(7)) for e in epochs) and len({tuple(e) for e in epochs}) == 3
 
 
 def test_a_sample_depends_only_on_the_seed_and_its_index():
     def show(seed):
-        pictures = TrainingPictures(demo_pictures(), 6, seed, crop_size=16)
-        return [np.asarray(pictures[i][0]) for i in (5, 2, 5)]
+        pictures = TrainingPictures(demo_pictures(), 6, seed, crop_size=16, image_processor=PROCESSOR)
+        return [pictures[i]["pixel_values"] for i in (5, 2, 5)]
 
     first, second, other = show(1), show(1), show(2)
-    assert all((a == b).all() for a, b in zip(first, second)) and (first[0] == first[2]).all()
-    assert any((a != b).any() for a, b in zip(first, other))
+    assert all(torch.equal(a, b) for a, b in zip(first, second)) and torch.equal(first[0], first[2])
+    assert not all(torch.equal(a, b) for a, b in zip(first, other))
 
 
 def demo_pictures():
@@ -81,12 +102,37 @@ def demo_pictures():
     return pictures.add_column("item", ["a", "b", "c"])
 
 
-@pytest.mark.parametrize("ready", [False, True])
-def test_a_batch_is_what_the_image_processor_makes_of_the_pictures(ready):
-    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
-    samples = [TestPictures(demo_pictures())[i] for i in range(3)]
-    batch = PixelCollator(processor, ready)(samples)
-    pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image, _ in samples])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
+def test_a_batch_is_what_the_image_processor_makes_of_the_pictures():
+    samples = TestPictures(demo_pictures(), PROCESSOR)
+    (batch,) = DataLoader(samples, 3)
+    opened = [picture(example) for example in demo_pictures()]
+    pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image in opened])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PROCESSOR.image_mean, PROCESSOR.image_std))
     torch.testing.assert_close(batch["pixel_values"], (pixels - mean) / std, atol=1e-5, rtol=0)
-    assert batch["labels"].tolist() == [label for _, label in samples]
+    assert batch["labels"].tolist() == [0, 1, 2]
+
+
+def test_pictures_preprocessed_one_by_one_are_bit_equal_to_those_preprocessed_together():
+    pictures = noise(3)
+    together = PROCESSOR([picture(example) for example in pictures], return_tensors="pt").pixel_values
+    (tested,) = DataLoader(TestPictures(pictures, PROCESSOR), 3)
+    assert torch.equal(tested["pixel_values"], together)
+
+
+def test_random_crops_are_bit_equal_to_crops_preprocessed_together():
+    pictures, seed = noise(3), 1
+    crops = [
+        random_resized_crop(picture(pictures[int(index)]), 32, np.random.default_rng([seed, 0, position]))
+        for position, index in enumerate(np.random.default_rng([seed, 0]).permutation(3))
+    ]
+    together = PROCESSOR(crops, return_tensors="pt", do_resize=False, do_center_crop=False).pixel_values
+    (trained_on,) = DataLoader(TrainingPictures(pictures, 3, seed, crop_size=32, image_processor=PROCESSOR), 3)
+    assert torch.equal(trained_on["pixel_values"], together)
+
+
+def test_all_pictures_that_cannot_be_read_are_listed_at_once():
+    pictures = grays(4).to_list()
+    for index, content in ((1, b"no picture"), (3, pictures[3]["image"]["bytes"][:40])):
+        pictures[index]["image"] = {"bytes": content, "path": None}
+    with pytest.raises(ValueError, match=r"(?s)^2 of 4 .*\[1\] cannot be read.*\[3\] cannot be read"):
+        check_pictures(Dataset.from_list(pictures, features=grays(4).features))

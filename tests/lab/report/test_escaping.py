@@ -15,11 +15,12 @@ def test_an_ordinary_name_is_unchanged(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["a*b*", "_b_", "$$ x $$", "~~x~~", "x#", "&lt;b&gt;", "<b>", "[a](b)", "a|b", "`x`", "\\", "![x]"]
+    "text",
+    ["a*b*", "_b_", "__c__", "$$ x $$", "~~x~~", "x#", "&lt;b&gt;", "<b>", "[a](b)", "a|b", "`x`", "\\", "![x]"],
 )
 def test_markup_is_escaped(text):
     assert re.sub(r"\\(.)", r"\1", plain(text)) == text  # what Markdown shows
-    assert not re.search(r"(?<!\\)(?:\\\\)*[*$~#&<>\[\]|`]", plain(text))
+    assert not re.search(r"(?<!\\)(?:\\\\)*[*$~#&<>\[\]|`]|(?<![\\\w])_|(?<!\\)_(?!\w)", plain(text))
 
 
 @pytest.mark.parametrize("address", ["http://a.b/c", "https://x|y", "www.a.b", "WWW.a.b", "me@a.b", "mailto:me@a.b"])

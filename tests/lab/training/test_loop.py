@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
+from torch.utils.data import default_collate
 from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from peft_mudpt import demo
 from peft_mudpt.classifier.classifier import MuDPTClassifier
 from peft_mudpt.classifier.texts import tokenize_classes
-from peft_mudpt.lab.data.loading import PixelCollator, TrainingPictures
+from peft_mudpt.lab.data.loading import TrainingPictures
 from peft_mudpt.lab.data.sources import load_embedded
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import METHODS, find_method
@@ -68,11 +69,11 @@ def test_training_equals_a_plain_loop_of_sgd_over_the_sequence_of_pictures(pictu
     model = learner("mudpt").train()
     parameters = {f"model.{name}": parameter for name, parameter in trainable_tensors(model).items()}
     momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    stream, collate = TrainingPictures(pictures, 24, seed=3, crop_size=32), PixelCollator(PROCESSOR, ready=True)
+    stream = TrainingPictures(pictures, 24, seed=3, crop_size=32, image_processor=PROCESSOR)
     rates = [1e-5, 1e-5, *(0.01 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]
     losses = []
     for step, rate in enumerate(rates):
-        batch = collate([stream[4 * step + i] for i in range(4)])
+        batch = default_collate([stream[4 * step + i] for i in range(4)])
         loss = cross_entropy(model(**TOKENS, pixel_values=batch["pixel_values"]).logits_per_image, batch["labels"])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         losses.append(loss.item())

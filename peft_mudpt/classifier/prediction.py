@@ -1,0 +1,228 @@
+"""What every classifier of pictures has in common: it predicts class probabilities and names."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from reprlib import repr as short_repr
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, BaseImageProcessor
+
+from ..rules import one_of
+from ..towers.family import Family
+from .pictures import open_picture, path_of, pixel_values
+
+
+if TYPE_CHECKING:
+    from .pictures import Picture
+
+    Images = Union[torch.Tensor, Iterable[Picture]]
+
+Errors = Literal["raise", "skip"]
+
+
+class PictureClassifier(torch.nn.Module):
+    """
+    A classifier of pictures. Subclasses define `forward`, which maps pixel values (B, 3, H, W) to an output with
+    `logits` (B, C), and `linear_head`.
+
+    Attributes:
+        model: the CLIP, plain or adapted, that makes the image features.
+        family: the family of the CLIP.
+        class_names: names of the C classes; the position of a name is its label.
+        template: the text of a class, with `{}` for its name; None if the classifier has no texts.
+    """
+
+    model: Any
+    family: Family
+    class_names: Sequence[str]
+    template: Optional[str] = None
+    _image_processor: Optional[BaseImageProcessor] = None
+
+    def linear_head(self) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """
+        The layer that maps normalized image features (B, D) to logits (B, C), up to a number that is the same for all
+        classes.
+
+        Returns:
+            The weights (C, D) and the biases (C,); None if there are no biases.
+        """
+        raise NotImplementedError
+
+    @property
+    def image_processor(self) -> BaseImageProcessor:
+        """
+        The image processor, which makes pixel values (N, 3, H, W) from pictures: the one given to the classifier, or
+        that of the CLIP that the model was loaded from.
+
+        Raises:
+            ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
+        """
+        if self._image_processor is None:
+            where = origin(self.model, "image_processor")
+            self._image_processor = AutoProcessor.from_pretrained(where, backend="pil").image_processor
+        return self._image_processor
+
+    @torch.no_grad()
+    def predict_proba(self, images: Images, batch_size: int = 32, errors: Errors = "raise") -> torch.Tensor:
+        """
+        Class probabilities of images.
+
+        Args:
+            images: pictures, each as `open_picture` takes it: files, bytes, PIL images or arrays, in a list, a column
+                of `datasets`, an array (N, H, W, 3) or any other iterable; or a tensor of pixel values (N, 3, H, W),
+                as the image processor makes them.
+            batch_size: number of images at a time.
+            errors: what to do if a picture cannot be read, or if the pixel values of an image are not finite: "raise"
+                raises an error, "skip" warns and goes on.
+
+        Returns:
+            Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1. The row of a picture
+            that was skipped is NaN.
+
+        Raises:
+            ValueError: if `images` has another type or shape, an argument has another value, or an image has logits
+                that are not finite; with `errors="raise"` also if an image cannot be read. The message gives the
+                position of the image, counted from 0.
+        """
+        one_of("raise", "skip").check(errors, "errors")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
+        skipped: dict[int, str] = {}  # messages by position
+        positions: list[int] = []
+        logits = [torch.empty(0, len(self.class_names))]
+        pixels = self._pixels_of_each(images, errors, skipped)
+        while batch := list(islice(pixels, batch_size)):
+            positions += [position for position, _ in batch]
+            stacked = torch.stack([image for _, image in batch]).to(self.model.device, self.model.dtype)
+            logits.append(self(stacked).logits.float())
+            _check_logits(logits[-1], positions[-len(batch) :])
+        number = len(positions) + len(skipped)
+        if skipped:
+            listed = "\n".join(skipped.values())
+            warnings.warn(f"{len(skipped)} of {number} pictures were skipped:\n{listed}", stacklevel=3)
+        found = torch.cat([part.to(logits[-1].device) for part in logits]).softmax(dim=-1)
+        probabilities = found.new_full((number, len(self.class_names)), torch.nan)
+        probabilities[positions] = found
+        return probabilities
+
+    def predict(self, images: Images, batch_size: int = 32, errors: Errors = "raise") -> list[Optional[str]]:
+        """The most probable class of each image; None if it was skipped. See `predict_proba` for the arguments."""
+        probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
+        skipped, labels = probabilities.isnan().any(dim=-1).tolist(), probabilities.argmax(dim=-1).tolist()
+        return [None if none else names[label] for none, label in zip(skipped, labels)]
+
+    def top_k(
+        self, images: Images, k: int = 5, batch_size: int = 32, errors: Errors = "raise"
+    ) -> list[list[tuple[str, float]]]:
+        """
+        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
+        probable classes are in the order of the labels. If there are fewer than k classes, it returns all of them; for
+        an image that was skipped, none. See `predict_proba` for the other arguments.
+
+        Raises:
+            ValueError: if `k` is less than 1.
+        """
+        if k < 1:
+            raise ValueError(f"k={k} is too few; give at least 1.")
+        probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
+        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
+        return [
+            [(names[label], probability) for probability, label in zip(*row) if not math.isnan(probability)]
+            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
+        ]
+
+    def _pixels_of_each(
+        self, images: Images, errors: Errors, skipped: dict[int, str]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield position and pixel values (3, H, W) of each image; put the messages of the others in `skipped`."""
+        if isinstance(images, torch.Tensor):
+            _check_tensor(images, self.family.image_shape(self.model.config)[0])
+        else:
+            _check_iterable(images)
+        for position, image in enumerate(_each(images)):
+            # outside of `try`: a missing image processor is no error of the picture
+            read = _finite if isinstance(images, torch.Tensor) else partial(_preprocessed, self.image_processor)
+            try:
+                pixels = read(image, position)
+            except ValueError as error:
+                if errors == "raise":
+                    raise
+                skipped[position] = str(error)
+            else:
+                yield position, pixels
+
+
+def origin(model: Any, argument: str) -> str:
+    """The folder or Hub id that the CLIP was loaded from. If there is none, the error asks for `argument`."""
+    if not model.name_or_path:
+        raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
+    return model.name_or_path
+
+
+def _check_tensor(images: torch.Tensor, channels: int) -> None:
+    if images.dim() != 4 or not images.is_floating_point() or images.shape[1] != channels:
+        raise ValueError(
+            f"images is a tensor {tuple(images.shape)} of {images.dtype}; a tensor must be (N, {channels}, H, W) "
+            "in floating point, as the image processor makes it. Give it pictures (PIL) or files instead."
+        )
+
+
+def _check_iterable(images: Any) -> None:
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping))
+    if one or isinstance(images, (set, frozenset)) or not isinstance(images, Iterable):
+        raise ValueError(
+            f"images is {short_repr(images)}; give a list of pictures (files, bytes, PIL images or arrays), or a "
+            "tensor (N, 3, H, W). For one picture, give [picture]."
+        )
+    if isinstance(images, np.ndarray) and images.ndim != 4 and not (images.ndim == 1 and images.dtype.kind in "OU"):
+        raise ValueError(
+            f"images is an array {images.shape} of {images.dtype}; as an array it must be (N, H, W, 3). Give a list "
+            "of pictures instead, [picture] for one."
+        )
+
+
+def _each(images: Images) -> Iterator[Any]:
+    """Yield each image; in its place the exception, if an image cannot be taken from a sequence."""
+    if not isinstance(images, Sequence):
+        yield from images
+        return
+    for position in range(len(images)):
+        try:
+            image = images[position]
+        except Exception as error:  # a column of `datasets` decodes its pictures only here
+            yield error
+        else:
+            yield image
+
+
+def _preprocessed(image_processor: BaseImageProcessor, picture: Any, position: int) -> torch.Tensor:
+    """The pixel values (3, H, W) of a picture. It is small from here on, so that large ones can be many."""
+    name = f"picture {position}"
+    if isinstance(picture, Exception):
+        raise ValueError(f"{name} cannot be read: {picture}") from picture
+    path = path_of(picture)
+    opened = open_picture(picture, name if path is None else f"{name}, {path},")
+    return pixel_values(opened, image_processor)
+
+
+def _finite(image: torch.Tensor, position: int) -> torch.Tensor:
+    if not image.isfinite().all():
+        raise ValueError(f"picture {position} has pixel values that are NaN or infinite. Leave it out.")
+    return image
+
+
+def _check_logits(logits: torch.Tensor, positions: list[int]) -> None:
+    finite = logits.isfinite().all(dim=-1)  # (B,)
+    if not finite.all():
+        raise ValueError(
+            f"The logits of picture {positions[int(finite.int().argmin())]} are not finite. Either its pixel values "
+            "are too large, or weights of the model are NaN, or too large for its precision."
+        )
