@@ -42,7 +42,7 @@ class PictureClassifier(torch.nn.Module):
 
     model: Any
     family: Family
-    class_names: Sequence[str]
+    class_names: list[str]
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
 
