@@ -14,11 +14,14 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 @dataclass
 class Arguments:
-    method: str = field(metadata={"help": "Published name: coop, vpt, mpt, maple, mudpt, umudpt or uumudpt."})
+    method: str = field(
+        metadata={"help": "Published name: coop, vpt, ivlp, mpt, promptsrc, maple, mudpt, umudpt, uumudpt."}
+    )
     output_dir: str = field(metadata={"help": "Folder for adapter_config.json and adapter_model.safetensors."})
     model_name_or_path: Optional[str] = field(
         default=None, metadata={"help": "The CLIP that the checkpoint was trained on; the config will name it."}
     )
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace an adapter in --output_dir."})
 
 
 class Ignored:
@@ -38,6 +41,8 @@ def load_weights(file: str) -> dict:
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+    from peft_mudpt.conversion import unwrapped
+
     try:
         # files of torch before 1.6 are not zip archives; they can be read only if they hold nothing but tensors
         others = get_unsafe_globals_in_checkpoint(file) if zipfile.is_zipfile(file) else []
@@ -47,11 +52,9 @@ def load_weights(file: str) -> dict:
         raise
     except Exception as error:  # each kind of damage raises another type
         raise ValueError(f"{file} cannot be read safely as a checkpoint. Give a file saved by torch.save.") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]  # Dassl, the published trainers' framework, wraps the weights
     if not isinstance(loaded, dict):
         raise ValueError(f"{file} holds a {type(loaded).__name__}; expected a dictionary of tensors.")
-    return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
+    return {name: tensor for name, tensor in unwrapped(loaded).items() if isinstance(tensor, torch.Tensor)}
 
 
 def main() -> None:
@@ -66,12 +69,21 @@ def main() -> None:
 
     from peft_mudpt import convert_checkpoint
 
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file; give a folder.")
+    adapter = sorted(path.name for path in folder.glob("adapter_*"))
+    if adapter and not arguments.overwrite_output_dir:
+        raise ValueError(
+            f"--output_dir {folder} holds an adapter already ({', '.join(adapter)}). Give another folder, or "
+            "--overwrite_output_dir to replace it."
+        )
     config, weights = convert_checkpoint(load_weights(file.file), arguments.method)
     config.base_model_name_or_path = arguments.model_name_or_path
     config.inference_mode = True
-    config.save_pretrained(arguments.output_dir)
-    save_file(weights, Path(arguments.output_dir) / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    print(f"{len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} numbers: {arguments.output_dir}")
+    config.save_pretrained(folder)
+    save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    print(f"{len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} numbers: {folder}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from .layer import LAYER_NAME, MuDPTLayer
 from .prompts.prompts import MultiModalPrompts
 
 
-# Published files also hold tensors that were not learned: the embedded class names of one data set, and all of CLIP
-# under its original names. They are skipped, because the base model provides them.
+# Published files also hold tensors that were not learned: the embedded class names of one data set, all of CLIP under
+# its original names, and PromptSRC's second image tower. They are skipped, because the base model provides them.
 NOT_LEARNED = re.compile(
     r"(.*\.)?token_(prefix|suffix)"
+    r"|prompt_learner\.ZS_image_encoder\..*"
     r"|logit_scale"
     r"|image_encoder\.(class_embedding|positional_embedding|proj|conv1\.weight|ln_(pre|post)\.(weight|bias))"
     r"|text_encoder\.(positional_embedding|text_projection|ln_final\.(weight|bias))"
@@ -77,6 +78,20 @@ def _mpt(depths: Depths) -> Names:
     return {"text_prompt_learner.visual_ctx": "text_prompts.0", **blocks, **_vpt(depths)}
 
 
+def _vpt_of_maple(depths: Depths) -> Names:
+    blocks = {
+        f"image_encoder.transformer.resblocks.{i}.VPT_shallow": f"vision_prompts.{i}" for i in range(1, depths.vision)
+    }
+    return {"image_encoder.VPT": "vision_prompts.0", **blocks}
+
+
+def _ivlp(depths: Depths) -> Names:
+    blocks = {
+        f"text_encoder.transformer.resblocks.{i}.VPT_shallow": f"text_prompts.{i}" for i in range(1, depths.text)
+    }
+    return {"prompt_learner.ctx": "text_prompts.0", **blocks, **(_vpt_of_maple(depths) if depths.vision else {})}
+
+
 def _maple(depths: Depths) -> Names:
     networks = "text_to_vision.networks.layer_"
     names: Names = {"prompt_learner.ctx": "text_prompts.0", **_linear("prompt_learner.proj", f"{networks}0")}
@@ -124,15 +139,18 @@ def _uumudpt(depths: Depths) -> Names:
     }
 
 
-# By the name that a published implementation gives to its method: our preset, and the names of the parameters.
-IMPLEMENTATIONS: dict[str, tuple[str, Callable[[Depths], Names]]] = {
-    "coop": ("coop", _coop),
-    "vpt": ("vpt_deep", _vpt),
-    "mpt": ("ivlp", _mpt),
-    "maple": ("maple", _maple),
-    "mudpt": ("mudpt_linear", _mudpt),
-    "umudpt": ("umudpt", _umudpt),
-    "uumudpt": ("mudpt", _uumudpt),
+# By the name that a published implementation gives to its method: our preset, and the names of the parameters. MuDPT's
+# code and that of MaPLe and PromptSRC have different names for the same prompts, so that a method may have both.
+IMPLEMENTATIONS: dict[str, tuple[str, tuple[Callable[[Depths], Names], ...]]] = {
+    "coop": ("coop", (_coop,)),
+    "vpt": ("vpt_deep", (_vpt, _vpt_of_maple)),
+    "mpt": ("ivlp", (_mpt, _ivlp)),
+    "ivlp": ("ivlp", (_ivlp, _mpt)),
+    "promptsrc": ("ivlp", (_ivlp,)),
+    "maple": ("maple", (_maple,)),
+    "mudpt": ("mudpt_linear", (_mudpt,)),
+    "umudpt": ("umudpt", (_umudpt,)),
+    "uumudpt": ("mudpt", (_uumudpt,)),
 }
 
 
@@ -146,11 +164,13 @@ def convert_checkpoint(
     end only. The caller must know that the checkpoint was trained that way, because the file does not say.
 
     Args:
-        state_dict: the parameters under their published names. The embedded class names (`token_prefix`,
-            `token_suffix`) and the weights of CLIP, which such files also hold, are skipped.
-        method: name of the method in the published implementation: `coop`, `vpt`, `mpt` (preset `ivlp`), `maple`,
-            `mudpt` (preset `mudpt_linear`, because the released trainer is the linear form), `umudpt` or `uumudpt`
-            (preset `mudpt`).
+        state_dict: the parameters under their published names, or what Dassl saves, a dict that holds them as
+            `state_dict`. The embedded class names (`token_prefix`, `token_suffix`) and the weights of CLIP, which such
+            files also hold, are skipped. The names may begin with `module.` (DataParallel), and those of a prompt
+            learner that was saved alone may lack its name.
+        method: name of the method in the published implementation: `coop`, `vpt`, `ivlp` (`mpt` in MuDPT's code),
+            `promptsrc` (preset `ivlp`, because PromptSRC only trains it with other losses), `maple`, `mudpt` (preset
+            `mudpt_linear`, because the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
         The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:
@@ -171,16 +191,18 @@ def convert_checkpoint(
     if not isinstance(method, str) or method not in IMPLEMENTATIONS:
         known = ", ".join(f"{name} (preset {preset})" for name, (preset, _) in IMPLEMENTATIONS.items())
         raise ValueError(f"Unknown method {method!r}; the published methods are {known}.")
-    learned = {name: tensor for name, tensor in state_dict.items() if not NOT_LEARNED.fullmatch(str(name))}
-    if method == "coop" and list(learned) == ["ctx"]:  # CoOp saves only the prompt learner
-        learned = {"prompt_learner.ctx": learned["ctx"]}
+    plain = {_unwrapped_name(name): tensor for name, tensor in unwrapped(state_dict).items()}
+    learned = {name: tensor for name, tensor in plain.items() if not NOT_LEARNED.fullmatch(str(name))}
+    preset, implementations = IMPLEMENTATIONS[method]
+    if "ctx" in learned:  # CoOp saves only the prompt learner
+        learned = _below_learner(learned, implementations[0](Depths(1, 1)))
     _check_tensors(learned)
-    preset, published_names = IMPLEMENTATIONS[method]
     depths = _depths(learned)
-    names = published_names(depths)
-
-    missing = [name for name, ours in names.items() if ours is not None and name not in learned]
-    unknown = [name for name in learned if name not in names]
+    candidates = [published_names(depths) for published_names in implementations]
+    names = min(
+        candidates, key=lambda names: sum(map(len, _faults(learned, names)))
+    )  # of the code that saved the file
+    missing, unknown = _faults(learned, names)
     if missing or unknown:
         raise ValueError(
             f"This is not a checkpoint of method {method!r}: missing parameters: {missing or 'none'}, "
@@ -192,6 +214,30 @@ def convert_checkpoint(
     prefix = ".".join(["base_model.model", LAYER_NAME, *MuDPTLayer.adapter_layer_names])
     weights = _stacked({ours: learned[name].float() for name, ours in used.items()})
     return config, {f"{prefix}.{name}": tensor for name, tensor in weights.items()}
+
+
+def unwrapped(checkpoint: Mapping) -> Mapping:
+    """The weights in what Dassl, the framework of the published trainers, saves; any other mapping as it is."""
+    inner = checkpoint.get("state_dict")
+    return inner if isinstance(inner, Mapping) else checkpoint
+
+
+def _unwrapped_name(name):
+    """A parameter's name without what `DataParallel` or `torch.compile` puts before it."""
+    return re.sub(r"^(module\.|_orig_mod\.)+", "", name) if isinstance(name, str) else name
+
+
+def _below_learner(learned: Mapping[str, torch.Tensor], names: Names) -> dict[str, torch.Tensor]:
+    """The tensors of a prompt learner that was saved alone, under the names that they have in the whole model."""
+    learner = next((name.removesuffix("ctx") for name in names if name.endswith("learner.ctx")), "")
+    towers = ("image_encoder.", "text_encoder.")
+    return {name if str(name).startswith(towers) else f"{learner}{name}": tensor for name, tensor in learned.items()}
+
+
+def _faults(learned: Mapping[str, torch.Tensor], names: Names) -> tuple[list[str], list[str]]:
+    """The names that are missing from a checkpoint, and those in it that are unknown."""
+    missing = [name for name, ours in names.items() if ours is not None and name not in learned]
+    return missing, [name for name in learned if name not in names]
 
 
 def _check_tensors(learned: Mapping[str, torch.Tensor]) -> None:
@@ -219,12 +265,14 @@ def _depths(learned: Mapping[str, torch.Tensor]) -> Depths:
         found = (re.match(numbered, name) for name in learned)
         return max((int(match[1]) + offset for match in found if match), default=1)
 
+    def deepest_in(tower: str) -> int:
+        return deepest(rf"{tower}_encoder\.transformer\.resblocks\.(\d+)\.(visual_ctx|VPT_shallow)", 1)
+
     stacks = [len(tensor) for name, tensor in learned.items() if name.endswith("deep_prompts")]
-    in_text_tower = deepest(r"text_encoder\.transformer\.resblocks\.(\d+)\.visual_ctx", 1)
     compound = deepest(r"prompt_learner\.compound_prompt\w*\.(\d+)", 2)
     return Depths(
-        text=max(in_text_tower, compound, 1 + max(stacks, default=0)),
-        vision=deepest(r"image_encoder\.transformer\.resblocks\.(\d+)\.visual_ctx", 1),
+        text=max(deepest_in("text"), compound, 1 + max(stacks, default=0)),
+        vision=deepest_in("image") if any(name.startswith("image_encoder.") for name in learned) else 0,
     )
 
 
@@ -248,6 +296,7 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
             fields[f"{modality}_num_virtual_tokens"] = tokens
         fields[f"{modality}_hidden_size"] = width
         fields[f"{modality}_prompt_depth"] = depths.text if fused else getattr(depths, modality)
+    fields |= {f"{modality}_prompt_depth": 0 for modality in MODALITIES if modality not in prompts}
     return MuDPTConfig.from_preset(preset, **fields)
 
 

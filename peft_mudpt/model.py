@@ -136,7 +136,7 @@ class MuDPTModel(BaseTuner):
         if text is not None:
             tower, kind = text
             resolved.text_prompt_init_ids = init_token_ids(
-                resolved, getattr(model, "name_or_path", None), len(kind.token_table(tower))
+                resolved, getattr(model, "name_or_path", None), kind.vocabulary_size(tower)
             )
         with torch.device("meta"):
             new = MultiModalPrompts(resolved)

@@ -1,6 +1,7 @@
 """What conversion accepts and refuses. That the converted weights are right is shown by test_golden.py."""
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,80 @@ def test_coops_own_files_hold_the_bare_context():
     assert torch.equal(next(iter(converted.values()))[0], context)
 
 
+def in_maples_code(text_layers=3, vision_layers=4, vision_tokens=4, prefix="") -> dict[str, torch.Tensor]:
+    """A file as IVLP, VPT and PromptSRC of MaPLe's authors save it, with parts of CLIP; 0 layers: no such prompts."""
+    generator = torch.Generator().manual_seed(0)
+
+    def prompts(name, layers, tokens, width):
+        names = [name, *(f"{name.split('.')[0]}.transformer.resblocks.{i}.VPT_shallow" for i in range(1, layers))]
+        return {each: torch.randn(tokens, width, generator=generator) for each in names[:layers]}
+
+    clip = {"image_encoder.class_embedding": torch.zeros(128), "text_encoder.ln_final.bias": torch.zeros(64)}
+    text = prompts("text_encoder.VPT", text_layers, 4, 64)
+    weights = {"prompt_learner.ctx" if name == "text_encoder.VPT" else name: tensor for name, tensor in text.items()}
+    weights |= clip | prompts("image_encoder.VPT", vision_layers, vision_tokens, 128)
+    return {prefix + name: tensor.half() for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize("method", ["mpt", "ivlp", "promptsrc", "vpt"])
+@pytest.mark.parametrize("vision_tokens", [4, 2])
+@pytest.mark.parametrize(("text_layers", "vision_layers"), [(3, 4), (1, 4), (3, 1), (1, 1), (3, 0)])
+def test_files_of_maples_and_promptsrcs_code_convert(method, text_layers, vision_layers, vision_tokens):
+    text_layers = 0 if method == "vpt" else text_layers
+    vision_layers = max(1, vision_layers) if method == "vpt" else vision_layers
+    weights = in_maples_code(text_layers, vision_layers, vision_tokens)
+    config, converted = convert_checkpoint(weights, method)
+    assert (config.depth("text"), config.depth("vision")) == (text_layers, vision_layers)
+    assert config.fusion_direction == "none" and config.num_tokens("vision") == (vision_tokens if vision_layers else 0)
+    kept = {name.rpartition(".")[2]: tensor for name, tensor in converted.items()}
+    blocks = "{}_encoder.transformer.resblocks.{}.VPT_shallow"
+    for modality, tower, first in (("text", "text", "prompt_learner.ctx"), ("vision", "image", "image_encoder.VPT")):
+        layers = config.depth(modality)
+        assert len(kept.get(f"{modality}_prompts", [])) == layers
+        for i in range(layers):
+            published = weights[blocks.format(tower, i) if i else first]
+            assert torch.equal(kept[f"{modality}_prompts"][i], published.float())
+
+
+@pytest.mark.parametrize(
+    "missing", ["image_encoder.VPT", "prompt_learner.ctx", "text_encoder.transformer.resblocks.1.VPT_shallow"]
+)
+def test_a_missing_name_of_maples_code_is_listed_as_that_code_calls_it(missing):
+    weights = in_maples_code()
+    del weights[missing]
+    with pytest.raises(ValueError, match=rf"missing parameters: \['{missing}'\], unknown parameters: none"):
+        convert_checkpoint(weights, "ivlp")
+
+
+def of_data_parallel(weights):
+    return {f"module.{name}": tensor for name, tensor in weights.items()}
+
+
+def as_dassl_saves(weights):
+    return {"state_dict": weights, "epoch": 50, "optimizer": {}}
+
+
+def with_a_second_image_tower(weights):
+    names = ("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight", "VPT")
+    return {**weights, **{f"prompt_learner.ZS_image_encoder.{name}": torch.zeros(2, 2) for name in names}}
+
+
+@pytest.mark.parametrize("saved", [of_data_parallel, as_dassl_saves, with_a_second_image_tower])
+@pytest.mark.parametrize("method", [*IMPLEMENTATIONS, "promptsrc"])
+def test_the_same_weights_saved_otherwise_convert_alike(method, saved):
+    weights = in_maples_code() if method == "promptsrc" else published(method)
+    expected, found = (convert_checkpoint(each, method) for each in (weights, saved(weights)))
+    assert found[0] == expected[0] and all(torch.equal(tensor, found[1][name]) for name, tensor in expected[1].items())
+
+
+@pytest.mark.parametrize("method", ["coop", "maple", "umudpt", "promptsrc"])
+def test_a_prompt_learner_that_was_saved_alone_converts(method):
+    weights = in_maples_code(1, 0) if method == "promptsrc" else published(method)
+    alone = {re.sub(r"^\w*prompt_learner\.", "", name): tensor for name, tensor in weights.items()}
+    expected, found = (convert_checkpoint(each, method) for each in (weights, alone))
+    assert found[0] == expected[0] and all(torch.equal(tensor, found[1][name]) for name, tensor in expected[1].items())
+
+
 @pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_a_missing_name_is_listed(method):
     weights = published(method)
@@ -140,6 +215,20 @@ def test_the_script_writes_an_adapter_that_peft_finds(tmp_path):
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
+def test_the_script_replaces_an_adapter_only_if_told_to(tmp_path):
+    torch.save(published("coop"), tmp_path / "file")
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_text("trained")
+    arguments = (tmp_path / "file", "--method", "coop", "--output_dir", folder)
+    refused = run_script(*arguments)
+    assert refused.returncode and "adapter_model.safetensors" in refused.stderr
+    assert [file.read_text() for file in folder.iterdir()] == ["trained"]
+    replaced = run_script(*arguments, "--overwrite_output_dir")
+    assert replaced.returncode == 0, replaced.stderr
+    assert isinstance(PeftConfig.from_pretrained(folder), MuDPTConfig)
+
+
 class Malicious:
     def __reduce__(self):
         return Path.touch, (Path(self.target),)
@@ -151,7 +240,7 @@ def test_the_script_executes_nothing_that_a_file_holds(tmp_path):
     torch.save({"prompt_learner.ctx": Malicious()}, tmp_path / "archive.pth")
     for name in ("plain_pickle.pth", "archive.pth"):
         result = run_script(tmp_path / name, "--method", "coop", "--output_dir", tmp_path / "adapter")
-        assert "ValueError" in result.stderr
+        assert "convert_checkpoint.py: error: " in result.stderr and result.returncode == 2
     assert not (tmp_path / "executed").exists() and not (tmp_path / "adapter").exists()
 
 
@@ -173,4 +262,4 @@ def test_the_script_reads_past_the_objects_that_trainers_save(tmp_path):
 def test_the_script_refuses_what_is_no_checkpoint(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     result = run_script(tmp_path / "file", "--method", "coop", "--output_dir", tmp_path / "adapter")
-    assert "ValueError" in result.stderr and not (tmp_path / "adapter").exists()
+    assert "convert_checkpoint.py: error: " in result.stderr and not (tmp_path / "adapter").exists()

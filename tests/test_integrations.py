@@ -5,15 +5,18 @@ from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, cpu_offload, disk_offload, dispatch_model
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.func import functional_call, grad, vmap
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from peft_mudpt import MuDPTClassifier, demo
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab.training.checkpoints import trainable_tensors
 from tests import two_processes
 from tests.classifier.test_classifier import NAMES
@@ -21,6 +24,7 @@ from tests.classifier.test_classifier import adapted as adapted_demo
 from tests.conftest import BOS, EOS, build_clip, build_inputs, launch, logits, logits_and_gradients
 from tests.lab.training.test_loop import assert_equal
 from tests.test_endurance import other_config
+from tests.towers.test_families import FAMILIES
 from tests.towers.test_towers import adapted, assert_same
 
 
@@ -198,6 +202,60 @@ class TestOffloading:
     def test_a_classifier_refuses_a_model_that_is_offloaded_whole(self, tmp_path):
         with pytest.raises(ValueError, match="has offloaded weights"):
             classifier_of(to_cpu(adapted_demo(), tmp_path))
+
+
+def partitioned(model):
+    """Leave the weights empty as DeepSpeed's ZeRO-3 does; the token table alone is whole while its module runs."""
+    whole = {parameter: parameter.data for parameter in model.parameters()}
+    for parameter in whole:
+        parameter.data = parameter.new_empty(0)
+    table = model.text_model.embeddings.token_embedding
+
+    def fill(*_):
+        table.weight.data = whole[table.weight]
+
+    def empty(*_):
+        table.weight.data = table.weight.new_empty(0)
+
+    hooks = table.register_forward_pre_hook(fill), table.register_forward_hook(empty)
+
+    def restore():
+        for hook in hooks:
+            hook.remove()
+        for parameter, data in whole.items():
+            parameter.data = data
+
+    return restore
+
+
+class TestSharding:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_an_adapter_is_made_on_a_base_whose_weights_are_partitioned(self, family):
+        words = dict(text_prompt_init_text="a b", text_prompt_init_ids={"a b": [5, 6]})
+        expected, model = adapted(FAMILIES[family](), **words), FAMILIES[family]()
+        restore = partitioned(model)
+        model = adapted(model, **words)
+        restore()
+        assert_equal(trainable_tensors(model), trainable_tensors(expected))
+
+    @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")  # CLIP and Linear return views
+    @pytest.mark.parametrize("preset", ["coop", "maple", "mudpt"])  # raw prompts, fused ones, and both
+    def test_an_adapter_that_is_an_fsdp_unit_of_its_own_has_the_same_gradients(self, preset):
+        expected = logits_and_gradients(prompted(preset))
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            mesh, model = init_device_mesh("cpu", (1,)), prompted(preset)
+            fully_shard(model.prompt_learner.mudpt_adapters["default"], mesh=mesh)
+            fully_shard(model, mesh=mesh, ignored_params={model.logit_scale})  # it takes no scalars
+            logits, gradients = logits_and_gradients(model)
+            assert_same((logits, {name: grad.full_tensor() for name, grad in gradients.items()}), expected)
+        finally:
+            dist.destroy_process_group()
+
+
+def prompted(preset):
+    torch.manual_seed(1)
+    return get_peft_model(build_clip(), MuDPTConfig.from_preset(preset, init_std=0.5)).train()
 
 
 class TestAccelerator:

@@ -28,6 +28,7 @@ PICTURE_RULE = (
 LARGEST_RATIO = 100  # of the sides: image processors enlarge the shorter one before they crop, which takes memory
 DEPTHS = (8, 10, 12, 14, 16)  # bits per gray value that cameras and scanners have
 TIFF_WHITE = 262  # the tag that says whether the gray value 0 is white or black
+PNG_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}  # to 8 bits, by Pillow's name of the layout
 HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
 
@@ -149,8 +150,19 @@ def _decoder(file: Any) -> Image:
         raise _Unsuitable("it is a program in PostScript, which is not run. Convert it to PNG.")
     if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0:
         image.close()
-        raise _Unsuitable("it is a TIFF of 16 bits in which 0 is white, which Pillow inverts. Convert it to PNG.")
+        raise _Unsuitable("it is a TIFF of 16 bits in which 0 is white; Pillow shows it inverted. Convert it to PNG.")
+    _scale_transparent_color(image)
     return image
+
+
+def _scale_transparent_color(image: Any) -> None:
+    """Scale the color that a PNG calls transparent to 8 bits, in place: Pillow scales the pixels only."""
+    color = image.info.get("transparency")
+    scale = PNG_SCALES.get(image.tile[0][-1]) if image.format == "PNG" and image.tile else None
+    if scale is not None and isinstance(color, int):
+        image.info["transparency"] = int(color * scale)
+    elif scale is not None and isinstance(color, tuple):
+        image.info["transparency"] = tuple(int(value * scale) for value in color)
 
 
 def _is_heif(file: Any) -> bool:

@@ -220,5 +220,8 @@ def number_of_pictures(metrics: Mapping[str, Any]) -> int:
 
     Args:
         metrics: the metrics of the test set (see `evaluation.evaluate`).
+
+    Returns:
+        The number of pictures that were tested.
     """
     return sum(seen for _, seen in metrics["classes"].values())

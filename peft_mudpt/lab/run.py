@@ -70,6 +70,9 @@ def experiment_of(arguments: Arguments) -> Experiment:
 
     Args:
         arguments: the flags.
+
+    Returns:
+        The description.
     """
     return Experiment(
         arguments.part(DataOptions),

@@ -35,7 +35,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and isinstance(value, int)
+    return _is_number(value) and isinstance(value, int) and abs(value) < 2**63
 
 
 def _is_option(value: Any) -> bool:

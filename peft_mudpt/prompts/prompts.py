@@ -84,7 +84,8 @@ class MultiModalPrompts(nn.Module):
         tied = self._fused_layers[modality]
         fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
         if not fused:
-            return _slice(own, layers)
+            # a copy: FSDP and ZeRO-3 free the memory of this module's parameters after its forward
+            return _slice(own, layers).clone()
         assert injection_model is not None
         shift = injection_model(fused, _slice(source, fused))  # (len(fused), n, d)
         parts = [_slice(own, fused) + shift if self.combine == "add" else shift]

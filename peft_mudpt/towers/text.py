@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Optional
 
 import torch
+from peft.utils.integrations import gather_params_ctx
 from torch import nn
 
 from ..config import TowerShape
@@ -62,12 +63,18 @@ class PromptedText(PromptedTower):
     @classmethod
     def num_positions(cls, tower: nn.Module) -> int:
         """Maximum number of tokens in the tower's sequence, prompts included."""
-        return cls.like(tower).shape[0]
+        return part(tower, "config").max_position_embeddings  # ZeRO-3 may have left the table's weight empty
 
     @classmethod
     def pad_multiple(cls, tower: nn.Module) -> Optional[int]:
         """Texts must be padded to a multiple of this number of tokens; None if any length gives the same feature."""
         return None if cls.is_causal else cls.num_positions(tower)
+
+    @classmethod
+    def vocabulary_size(cls, tower: nn.Module) -> int:
+        """Number of tokens (V) of the vocabulary: what the config says, or else the rows of the table."""
+        known = getattr(part(tower, "config"), "vocab_size", None)
+        return len(cls.token_table(tower)) if known is None else known
 
     @classmethod
     def token_table(cls, tower: nn.Module) -> torch.Tensor:
@@ -77,10 +84,11 @@ class PromptedText(PromptedTower):
     @classmethod
     def embed_tokens(cls, tower: nn.Module, ids: list[int]) -> torch.Tensor:
         """The token embeddings (m, d) of m token ids, without position embeddings."""
-        weight = cls.token_table(tower)
+        module, weight = part(tower, f"{cls.embeddings}.{cls.token_embedding}"), cls.token_table(tower)
         # an offloaded weight is on "meta" until its module runs; the ids then go where it will be
         device = "cpu" if weight.is_meta else weight.device
-        return part(tower, f"{cls.embeddings}.{cls.token_embedding}")(torch.tensor(ids, device=device))
+        with gather_params_ctx(module.parameters(), modifier_rank=None):  # if DeepSpeed's ZeRO-3 has partitioned it
+            return module(torch.tensor(ids, device=device))
 
     @classmethod
     def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:

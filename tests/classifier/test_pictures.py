@@ -95,11 +95,11 @@ class TestDepth:
             open_picture(encoded(Image.fromarray(values), "TIFF"))
 
     def test_colors_of_16_bits_are_read_and_of_12_in_16_refused(self):
-        assert (seen(png_of_16_bits(COLOR.astype(np.uint16) * 257)) == COLOR).all()
+        assert (seen(png(COLOR.astype(np.uint16) * 257)) == COLOR).all()
         with pytest.raises(ValueError, match="12 bits or fewer"):
-            open_picture(png_of_16_bits(COLOR.astype(np.uint16) * 16))
+            open_picture(png(COLOR.astype(np.uint16) * 16))
 
-    def test_a_tiff_of_16_bits_that_pillow_would_invert_is_refused(self):
+    def test_a_tiff_of_16_bits_that_pillow_would_show_inverted_is_refused(self):
         file = bytearray(encoded(Image.fromarray(DEEP * 257), "TIFF"))
         tag = (262).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
         value = file.index(tag) + len(tag)
@@ -108,17 +108,18 @@ class TestDepth:
             open_picture(bytes(file))
 
 
-def png_of_16_bits(values, transparent=None):
-    """Encode values (H, W) or (H, W, 3) with 16 bits each, and the gray value that is transparent."""
+def png(values, bits=16, transparent=None):
+    """Encode values (H, W) or (H, W, 3) with 1 to 16 bits, and the transparent one. Pillow writes few of these."""
 
     def chunk(kind, content):
         return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
     height, width, *colors = values.shape
-    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, 2 if colors else 0, 0, 0, 0])
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    hole = b"" if transparent is None else chunk(b"tRNS", transparent.to_bytes(2, "big"))
-    chunks = chunk(b"IHDR", head) + hole + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    each = (values.reshape(height, -1, 1) >> np.arange(bits - 1, -1, -1)) & 1  # the bits of each value, highest first
+    rows = [b"\0" + np.packbits(row).tobytes() for row in each]
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([bits, 2 if colors else 0, 0, 0, 0])
+    hole = b"" if transparent is None else chunk(b"tRNS", transparent.to_bytes(2, "big") * (3 if colors else 1))
+    chunks = chunk(b"IHDR", head) + hole + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
@@ -142,14 +143,19 @@ class TestTransparency:
         half = np.full((2, 2, 4), (0, 0, 0, 128), dtype=np.uint8)
         assert (seen(encoded(Image.fromarray(half))) == 127).all()
 
-    @pytest.mark.parametrize("mode", ["L", "RGB", "P", "16 bits"])
+    @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
     def test_one_color_that_the_file_calls_transparent(self, mode):
-        values = np.where(HOLE, 7, 200).astype(np.uint8)
-        if mode == "16 bits":
-            file = png_of_16_bits(values.astype(np.uint16) * 257, 7 * 257)
-        else:
-            file = encoded(Image.fromarray(values).convert(mode), transparency=(7, 7, 7) if mode == "RGB" else 7)
+        image = Image.fromarray(np.where(HOLE, 7, 200).astype(np.uint8)).convert(mode)
+        file = encoded(image, transparency=(7, 7, 7) if mode == "RGB" else 7)
         assert (seen(file) == laid_on_white(gray(np.full((20, 30), 200)))).all()
+
+    @pytest.mark.parametrize(
+        ("bits", "colors", "transparent"), [(1, 1, 0), (2, 1, 1), (4, 1, 3), (16, 1, 40000), (16, 3, 40000)]
+    )
+    def test_one_color_that_a_png_of_few_or_many_bits_calls_transparent(self, bits, colors, transparent):
+        values = np.where(HOLE, transparent, 2**bits - 1)
+        file = png(values if colors == 1 else np.dstack([values] * 3), bits, transparent)
+        assert (seen(file) == 255).all()
 
     def test_a_palette_with_alpha(self):
         image = Image.fromarray(np.where(HOLE, 0, 1).astype(np.uint8))

@@ -136,4 +136,4 @@ def _refuse_undecodable(pictures: list[Path]) -> None:
     wrong = [path for path in pictures if not is_text(str(path))]
     if wrong:
         named = listed([repr(os.fsencode(path))[2:-1] for path in wrong])
-        raise ValueError(f"{len(wrong)} pictures have a path that is not UTF-8: {named}. Rename the files or folders.")
+        raise ValueError(f"These paths of pictures are not UTF-8: {named}. Rename the files or folders.")

@@ -89,35 +89,40 @@ def hold_out(labels: Sequence[int], groups: Sequence[int], number: Callable[[int
     """
     Choose pictures of each class at random, without separating groups.
 
-    A group is taken if at least half of its pictures are still wanted, so that the numbers are approximate if groups
-    have several pictures. Of each class at least one group is wanted, and at least one picture is not taken.
+    A group is taken if all of its pictures are wanted. If a class has no such group, its smallest group is taken.
+    At least one picture of each class is not taken.
 
     Args:
         labels: the labels of N pictures.
         groups: the numbers of their groups.
-        number: maps the number of pictures of a class to the number to choose; if this is 0, none is wanted.
+        number: maps the number of pictures of a class to the number that is wanted.
         seed: seed of the choice.
 
     Returns:
         The positions of the chosen pictures, in ascending order.
     """
     members: dict[int, list[int]] = defaultdict(list)
-    for i, group in enumerate(groups):
-        members[group].append(i)
-    sizes = {group: Counter(labels[i] for i in indices) for group, indices in members.items()}
-    smallest: dict[int, int] = {}  # by class, the pictures in its smallest group
-    for label, n in (item for size in sizes.values() for item in size.items()):
-        smallest[label] = min(n, smallest.get(label, n))
-    left = Counter(labels)
-    wanted = {label: (k := number(n)) and max(k, smallest[label] / 2) for label, n in left.items()}
-    chosen = []
     for i in random.Random(seed).sample(range(len(labels)), len(labels)):
-        size = sizes.pop(groups[i], {})  # a group is decided when its first picture comes
-        if size and all(n <= 2 * wanted[label] and n < left[label] for label, n in size.items()):
-            chosen += members[groups[i]]
-            for label, n in size.items():
-                wanted[label] -= n
-                left[label] -= n
+        members[groups[i]].append(i)  # the groups are in a random order, too
+    sizes = {group: Counter(labels[i] for i in indices) for group, indices in members.items()}
+    left = Counter(labels)
+    wanted = {label: number(n) for label, n in left.items()}
+    lacking = {label for label, n in wanted.items() if n > 0}
+    chosen: list[int] = []
+
+    def take(group: int) -> None:
+        chosen.extend(members[group])
+        lacking.difference_update(sizes[group])
+        for label, n in sizes[group].items():
+            wanted[label] -= n
+            left[label] -= n
+
+    for group, size in sizes.items():
+        if all(n <= wanted[label] and n < left[label] for label, n in size.items()):
+            take(group)
+    for group, size in sorted(sizes.items(), key=lambda item: item[1].total()):
+        if lacking & size.keys() and all(n < left[label] for label, n in size.items()):
+            take(group)
     return sorted(chosen)
 
 

@@ -39,7 +39,7 @@ def test_links_to_folders_are_followed_once_and_never_upwards(tmp_path):
     cat = tmp_path / "root" / "cat"
     for name, target in {"more": "elsewhere", "same": "elsewhere", "loop": "root/cat", "up": "root"}.items():
         (cat / name).symlink_to(tmp_path / target)
-    assert listed(cat) == ["3.jpg", "more/1.jpg"] or listed(cat) == ["3.jpg", "same/1.jpg"]
+    assert listed(cat) == ["3.jpg", "more/1.jpg"]
 
 
 def test_what_is_no_regular_file_is_not_taken_for_a_picture(tmp_path):

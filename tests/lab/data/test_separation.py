@@ -45,6 +45,16 @@ def test_groups_are_not_separated_and_each_class_has_pictures_on_both_sides(grou
     assert {labels[i] for i in chosen} == {labels[i] for i in others} == set(groups)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [([1] * 10, 3), ([5, 1, 1, 1, 1, 1], 3), ([2] * 5, 2), ([6, 4], 4), ([10] * 3, 10), ([3, 3], 3), ([2, 1], 0)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_groups_come_as_near_to_the_number_as_they_can_from_below(sizes, chosen, seed):
+    groups = [k for k, n in enumerate(sizes) for _ in range(n)]
+    assert len(hold_out([0] * len(groups), groups, third, seed)) == chosen
+
+
 def test_a_class_that_is_one_group_is_not_held_out():
     assert hold_out([0] * 8, [0] * 8, third, seed=0) == []
 
