@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, get_args
@@ -24,6 +26,10 @@ from .rules import (
     one_of,
     whole_number,
 )
+
+
+# What PEFT raises on an adapter_config.json of wrong JSON, of another type than an object, or without a known method.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class MuDPTType(str, Enum):
@@ -181,6 +187,10 @@ class MuDPTConfig(PeftConfig):
             self.peft_mudpt_version = __version__
         self.validate()
         super().__post_init__()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: Optional[str] = None, **kwargs):
+        return _read(super().from_pretrained, pretrained_model_name_or_path, subfolder, **kwargs)
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:
@@ -355,3 +365,31 @@ class MuDPTConfig(PeftConfig):
                 "fusion_direction='vision_to_text' begins at the second layer (the text input takes nothing in), but "
                 f"text_prompt_depth is {text_depth} and vision_prompt_depth is {vision_depth}. Make both at least 2."
             )
+
+
+def read_adapter_config(adapter: str | os.PathLike, subfolder: Optional[str] = None, **options) -> PeftConfig:
+    """
+    Read the config of a saved adapter, of any PEFT method.
+
+    Args:
+        adapter: folder or Hub id.
+        subfolder: the folder inside it that holds the adapter.
+        **options: for the download from the Hub, such as `revision` and `token`.
+
+    Raises:
+        ValueError: if the adapter cannot be found, or its config cannot be read.
+    """
+    config = _read(PeftConfig.from_pretrained, os.fspath(adapter), subfolder, **options)
+    either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
+    return config
+
+
+def _read(read: Callable[..., Any], adapter: str, subfolder: Optional[str], **options) -> Any:
+    try:
+        return read(adapter, subfolder, **options)
+    except UNREADABLE as error:
+        cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"The adapter_config.json of {adapter} cannot be read ({cause}). Give the folder or the Hub id of an "
+            "adapter that save_pretrained wrote."
+        ) from error

@@ -4,8 +4,8 @@ from dataclasses import fields
 import pytest
 from peft import PeftConfig
 
-from peft_mudpt import PRESETS, MuDPTConfig
-from peft_mudpt.config import TowerShape
+from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig
+from peft_mudpt.config import TowerShape, read_adapter_config
 
 
 TOWERS = {"text": TowerShape(512, 12), "vision": TowerShape(768, 12)}
@@ -180,3 +180,36 @@ def test_a_config_changed_to_nonsense_is_refused_when_used():
     config.num_virtual_tokens = "4"
     with pytest.raises(ValueError, match="num_virtual_tokens='4'"):
         config.resolve(TOWERS)
+
+
+HOSTILE = {
+    "nothing": "",
+    "null": "null",
+    "a list": '[{"peft_type": "MUDPT"}]',
+    "a number": "1",
+    "nested deeply": "[" * 100_000,
+    "nested deeply in a field": '{"peft_type": "MUDPT", "class_names": ' + "[" * 5000 + "]" * 5000 + "}",
+    "no text": b"\xff\xfe\x00",
+    "no method": '{"peft_type": null}',
+    "a list of methods": '{"peft_type": ["MUDPT"]}',
+    "an unknown method": '{"peft_type": "NONE"}',
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    "read",
+    [MuDPTConfig.from_pretrained, read_adapter_config, MuDPTClassifier.from_pretrained],
+    ids=lambda f: f.__qualname__,
+)
+def test_a_file_that_holds_no_config_is_refused_with_its_place(read, content, tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"adapter_config.json of {tmp_path} cannot be read"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("base", [1, ["a"], {}])
+def test_a_base_model_that_is_no_text_is_refused(base, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "MUDPT", "base_model_name_or_path": base}))
+    with pytest.raises(ValueError, match="base_model_name_or_path"):
+        read_adapter_config(tmp_path)

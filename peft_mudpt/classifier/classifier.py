@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from ..config import read_adapter_config
 from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
@@ -150,7 +151,8 @@ class MuDPTClassifier(PictureClassifier):
             ValueError: if the adapter names no CLIP or does not fit the one given, or if neither the caller nor the
                 adapter gives classes.
         """
-        base = base_model_name_or_path or PeftConfig.from_pretrained(os.fspath(adapter)).base_model_name_or_path
+        config = read_adapter_config(adapter)
+        base = base_model_name_or_path or config.base_model_name_or_path
         if not base:
             raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
         clip = AutoModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})

@@ -18,7 +18,8 @@ from transformers import BaseImageProcessor
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..rules import TEXT, check_template, either
+from ..config import read_adapter_config
+from ..rules import check_template
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
@@ -184,10 +185,8 @@ def _read_config(adapter: str | os.PathLike) -> PeftConfig:
     if Path(adapter).exists() and not file.is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
     try:
-        config = PeftConfig.from_pretrained(adapter)
-        either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
-        return config
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return read_adapter_config(adapter)
+    except ValueError as error:
         cause = (
             f"has an unreadable {ADAPTER_CONFIG}"
             if file.is_file()
