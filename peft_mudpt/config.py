@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, get_args
@@ -190,7 +188,14 @@ class MuDPTConfig(PeftConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: Optional[str] = None, **kwargs):
-        return _read(super().from_pretrained, pretrained_model_name_or_path, subfolder, **kwargs)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        except UNREADABLE as error:
+            cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"The adapter_config.json of {pretrained_model_name_or_path} cannot be read ({cause}). Give the folder "
+                "or the Hub id of an adapter that save_pretrained wrote."
+            ) from error
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:
@@ -365,31 +370,3 @@ class MuDPTConfig(PeftConfig):
                 "fusion_direction='vision_to_text' begins at the second layer (the text input takes nothing in), but "
                 f"text_prompt_depth is {text_depth} and vision_prompt_depth is {vision_depth}. Make both at least 2."
             )
-
-
-def read_adapter_config(adapter: str | os.PathLike, subfolder: Optional[str] = None, **options) -> PeftConfig:
-    """
-    Read the config of a saved adapter, of any PEFT method.
-
-    Args:
-        adapter: folder or Hub id.
-        subfolder: the folder inside it that holds the adapter.
-        **options: for the download from the Hub, such as `revision` and `token`.
-
-    Raises:
-        ValueError: if the adapter cannot be found, or its config cannot be read.
-    """
-    config = _read(PeftConfig.from_pretrained, os.fspath(adapter), subfolder, **options)
-    either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
-    return config
-
-
-def _read(read: Callable[..., Any], adapter: str, subfolder: Optional[str], **options) -> Any:
-    try:
-        return read(adapter, subfolder, **options)
-    except UNREADABLE as error:
-        cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"The adapter_config.json of {adapter} cannot be read ({cause}). Give the folder or the Hub id of an "
-            "adapter that save_pretrained wrote."
-        ) from error

@@ -254,6 +254,7 @@ def main() -> None:
                 kills[case.kill(at, number, again), number.name] += 1
             for pages in spread(arguments.disks, 40) if can_mount(Path(place)) else ():
                 disks["full" if case.fill(pages) else "large enough"] += 1
+            print(f"{name}: {len(case.moments)} moments", file=sys.stderr, flush=True)
     for (moment, how), count in sorted(kills.items()):
         print(f"{moment:<24}{how:<10}{count:4}")
     print("disks:", ", ".join(f"{count} {how}" for how, count in disks.items()) or "this process may not mount one")

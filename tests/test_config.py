@@ -5,7 +5,7 @@ import pytest
 from peft import PeftConfig
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig
-from peft_mudpt.config import TowerShape, read_adapter_config
+from peft_mudpt.config import TowerShape
 
 
 TOWERS = {"text": TowerShape(512, 12), "vision": TowerShape(768, 12)}
@@ -197,19 +197,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize(
-    "read",
-    [MuDPTConfig.from_pretrained, read_adapter_config, MuDPTClassifier.from_pretrained],
-    ids=lambda f: f.__qualname__,
-)
+@pytest.mark.parametrize("read", [MuDPTConfig.from_pretrained, MuDPTClassifier.from_pretrained])
 def test_a_file_that_holds_no_config_is_refused_with_its_place(read, content, tmp_path):
     (tmp_path / "adapter_config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=f"adapter_config.json of {tmp_path} cannot be read"):
+    with pytest.raises(ValueError, match=f"(?s){tmp_path}.*read.*an adapter"):
         read(tmp_path)
-
-
-@pytest.mark.parametrize("base", [1, ["a"], {}])
-def test_a_base_model_that_is_no_text_is_refused(base, tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "MUDPT", "base_model_name_or_path": base}))
-    with pytest.raises(ValueError, match="base_model_name_or_path"):
-        read_adapter_config(tmp_path)

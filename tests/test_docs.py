@@ -23,10 +23,11 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTED_BY = re.compile(r"<!-- printed by: (.+?) -->")
 COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 
-# Flags that make a script fast; all other flags are those of the page.
+# Flags that make a script fast, by words of the command. They are added to those of the page, and replace none of them.
 SHORTER = {
     "fewshot.py": "--max_train_steps 2",
-    "sweep.py": "--protocol few-shot --methods zero_shot --seeds 1",
+    "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
+    "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1",
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
 # Parts of commands that cannot run here, and the reasons. If the script is in WORK_BEGINS, it parses and checks the
@@ -85,15 +86,34 @@ def called_by(block: str, workplace: Path) -> list[list[str]]:
     return [call.split("\037")[:-1] for call in calls.split("\036")[:-1]]
 
 
+def shortened(arguments: list[str]) -> list[str]:
+    """The call of a script, with flags added that make it fast."""
+    added = next((flags.split() for words, flags in SHORTER.items() if words in shlex.join(arguments)), [])
+    assert not {flag for flag in added if flag.startswith("--")} & {*arguments}
+    return [*arguments, *added]
+
+
+def run_each_here(commands, logs, jobs, environment, ended) -> None:
+    """The runs of a sweep, one after another in this process: a process for each would take a minute to import."""
+    for index, (_, *arguments) in enumerate(commands):
+        logs[index].parent.mkdir(parents=True, exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", arguments)
+            runpy.run_path(arguments[0], run_name="__main__")
+        reset_accelerator()
+        ended(index, 0)
+
+
 def run_call(call: list[str], monkeypatch, cannot_run: bool) -> None:
     """Run a script in this process, which has already imported the modules; or only up to where its work begins."""
     arguments = call[next(i for i, word in enumerate(call) if word.startswith("examples/")) :]
     script = Path(arguments[0]).name
     only_read = cannot_run and script in WORK_BEGINS
     with monkeypatch.context() as patch:
+        patch.setattr("peft_mudpt.lab.sweep.run_each", run_each_here)
         if only_read:
             patch.setattr(WORK_BEGINS[script], begin)
-        patch.setattr(sys, "argv", arguments if only_read else [*arguments, *SHORTER.get(script, "").split()])
+        patch.setattr(sys, "argv", arguments if only_read else shortened(arguments))
         with pytest.raises(WorkBegins) if only_read else contextlib.nullcontext():
             runpy.run_path(arguments[0], run_name="__main__")
 

@@ -11,17 +11,17 @@ from typing import Any, Optional
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy, normalize
-from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from ..config import read_adapter_config
 from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
+from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
-from .prediction import PictureClassifier, origin
+from .prediction import PictureClassifier
 from .staleness import TextState, text_state
 from .texts import tokenize_classes
 
@@ -76,7 +76,8 @@ class MuDPTClassifier(PictureClassifier):
             on which the adapter was trained.
         template: the text of a class, with `{}` for the class name. It contains only the words that follow the text
             prompts. None: the template in the active adapter's config.
-        tokenizer: tokenizer of the class texts. None: the tokenizer of the CLIP that the model was loaded from.
+        tokenizer: tokenizer of the class texts. None: the tokenizer of the CLIP that the model was loaded from. A
+            plain CLIP does not record its revision on the Hub: if it is not of the main one, give its tokenizer.
         image_processor: needed only for images that are not tensors. None: the image processor of the CLIP that the
             model was loaded from.
         class_batch_size: number of classes that are encoded at a time. It bounds the memory for activations, whatever
@@ -121,7 +122,7 @@ class MuDPTClassifier(PictureClassifier):
         self.class_batch_size = class_batch_size
         self._image_processor = image_processor
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(origin(self.model, "tokenizer"))
+            tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
         self._class_tokens = tokenize_classes(tokenizer, self._class_names, self._template, multiple=multiple)
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
@@ -136,7 +137,11 @@ class MuDPTClassifier(PictureClassifier):
         template: Optional[str] = None,
         base_model_name_or_path: Optional[str | os.PathLike] = None,
         class_batch_size: Optional[int] = None,
-        **model_kwargs,
+        *,
+        revision: Optional[str] = None,
+        subfolder: Optional[str] = None,
+        base_revision: Optional[str] = None,
+        **kwargs,
     ) -> MuDPTClassifier:
         """
         Load an adapter, and the CLIP and the classes that its config names.
@@ -144,21 +149,25 @@ class MuDPTClassifier(PictureClassifier):
         Args:
             adapter: folder or Hub id.
             class_names, template, class_batch_size: see the class.
-            base_model_name_or_path: the CLIP, if it is not where the adapter's config says.
-            **model_kwargs: for `AutoModel.from_pretrained`: `device_map`, `dtype` (default: float32), ...
+            base_model_name_or_path: the CLIP, if it is not where the adapter's config says. It warns if the config
+                names another one.
+            revision, subfolder: where the adapter is in its Hub repository or folder; None: the main branch, the root.
+            base_revision: the revision of the CLIP on the Hub; None: the one that the adapter's config records.
+            **kwargs: `cache_dir`, `token`, `local_files_only` and `force_download` are for all downloads: the adapter,
+                the CLIP, its tokenizer and its image processor. The others are for `AutoModel.from_pretrained`:
+                `device_map`, `dtype` (default: float32), ...
 
         Raises:
-            ValueError: if the adapter names no CLIP or does not fit the one given, or if neither the caller nor the
-                adapter gives classes.
+            ValueError: if there is no adapter, if it names no CLIP or does not fit the one given, or if neither the
+                caller nor the adapter gives classes.
         """
-        config = read_adapter_config(adapter)
-        base = base_model_name_or_path or config.base_model_name_or_path
-        if not base:
-            raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
-        clip = AutoModel.from_pretrained(base, **{"dtype": torch.float32, **model_kwargs})
-        model = PeftModel.from_pretrained(clip, adapter).eval()
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        return cls(model, class_names, template, tokenizer, class_batch_size=class_batch_size)
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        folder, config = find_adapter(adapter, revision, subfolder, **hub)
+        source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
+        model = PeftModel.from_pretrained(source.clip(**kwargs), folder).eval()
+        classifier = cls(model, class_names, template, source.tokenizer(), class_batch_size=class_batch_size)
+        classifier._source = source
+        return classifier
 
     @property
     def class_names(self) -> list[str]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import numpy as np
 import torch
-from transformers import AutoProcessor, BaseImageProcessor
+from transformers import BaseImageProcessor
 
 from ..rules import one_of
 from ..towers.family import Family
+from .loading import ClipSource
 from .pictures import open_picture, path_of, pixel_values
 
 
@@ -45,6 +46,7 @@ class PictureClassifier(torch.nn.Module):
     class_names: list[str]
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
+    _source: Optional[ClipSource] = None  # of the image processor; None: where the model was loaded from
 
     def linear_head(self) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """
@@ -66,8 +68,8 @@ class PictureClassifier(torch.nn.Module):
             ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
         """
         if self._image_processor is None:
-            where = origin(self.model, "image_processor")
-            self._image_processor = AutoProcessor.from_pretrained(where, backend="pil").image_processor
+            source = self._source or ClipSource.of(self.model, "image_processor")
+            self._image_processor = source.image_processor()
         return self._image_processor
 
     @torch.no_grad()
@@ -158,13 +160,6 @@ class PictureClassifier(torch.nn.Module):
                 skipped[position] = str(error)
             else:
                 yield position, pixels
-
-
-def origin(model: Any, argument: str) -> str:
-    """The folder or Hub id that the CLIP was loaded from. If there is none, the error asks for `argument`."""
-    if not model.name_or_path:
-        raise ValueError(f"The model was not loaded from a folder or a Hub id that could hold a {argument}; give one.")
-    return model.name_or_path
 
 
 def _check_tensor(images: torch.Tensor, channels: int) -> None:

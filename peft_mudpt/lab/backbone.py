@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 import torch
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from .. import demo
 from ..classifier.classifier import MuDPTClassifier
+from ..classifier.loading import ClipSource
 from ..towers.registry import family_of
 from .flags import Options, flag
 from .probe import LinearProbe
@@ -22,15 +24,28 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class BackboneOptions(Options):
-    """The option that names the CLIP to adapt."""
+    """The options that name the CLIP to adapt."""
 
     model_name_or_path: str = flag(
         EMBEDDED, f"The CLIP: a Hub id, a folder, or '{EMBEDDED}' for the tiny CLIP of drawn shapes."
     )
+    model_revision: Optional[str] = flag(
+        None, "Branch, tag or commit of the CLIP's repository on the Hub. None: the main branch."
+    )
 
-    def clip(self) -> str:
-        """The Hub id or the folder of the CLIP."""
-        return demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
+    def __post_init__(self):
+        super().__post_init__()
+        is_local = self.model_name_or_path == EMBEDDED or Path(self.model_name_or_path).is_dir()
+        if self.model_revision is not None and is_local:
+            raise ValueError(
+                f"--model_revision {self.model_revision} needs a CLIP of the Hub, but {self.model_name_or_path!r} is "
+                "on this machine. Give a Hub id with --model_name_or_path, or leave --model_revision out."
+            )
+
+    def source(self) -> ClipSource:
+        """Where the CLIP is loaded from."""
+        name = demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
+        return ClipSource(name, self.model_revision)
 
 
 @dataclass(frozen=True)
@@ -39,26 +54,26 @@ class Backbone:
     A CLIP by name, with its tokenizer and its image processor. `load_clip` loads the weights.
 
     Args:
-        model_name_or_path: Hub id or folder of the CLIP.
+        source: where the CLIP is loaded from.
         device: device of the models that `load_clip` returns.
         tokenizer: tokenizer of the CLIP.
         image_processor: image processor of the CLIP.
         class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
     """
 
-    model_name_or_path: str
+    source: ClipSource
     device: torch.device
     tokenizer: Tokenizer
     image_processor: BaseImageProcessor
     class_batch_size: Optional[int] = None
 
     @classmethod
-    def load(cls, model_name_or_path: str, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
+    def load(cls, source: ClipSource, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
         """
         Load the tokenizer and the image processor of a CLIP, but not its weights.
 
         Args:
-            model_name_or_path: Hub id or folder of the CLIP.
+            source: where the CLIP is loaded from.
             device: device of the models that `load_clip` returns.
             class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
 
@@ -66,15 +81,14 @@ class Backbone:
             OSError: if the CLIP is no folder, and cannot be downloaded.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
-            image_processor = AutoProcessor.from_pretrained(model_name_or_path, backend="pil").image_processor
+            tokenizer, image_processor = source.tokenizer(), source.image_processor()
         except OSError as error:
             cause = str(error).partition("\n")[0]
             raise OSError(
-                f"The CLIP {model_name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
+                f"The CLIP {source.name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
                 "(--model_name_or_path), and connect to the network for the first download."
             ) from error
-        return cls(model_name_or_path, device, tokenizer, image_processor, class_batch_size)
+        return cls(source, device, tokenizer, image_processor, class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:
         """
@@ -83,7 +97,7 @@ class Backbone:
         Raises:
             ValueError: if the model belongs to no supported family.
         """
-        clip = AutoModel.from_pretrained(self.model_name_or_path, dtype=torch.float32)
+        clip = self.source.clip()
         family_of(clip)  # before PEFT, which refuses some models by NotImplementedError
         return clip.to(self.device)
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
-from .backbone import Backbone, BackboneOptions
+from .backbone import Backbone
 from .data.draws import draw
 from .data.loading import TestPictures, check_pictures
 from .data.options import DataOptions
@@ -95,10 +95,10 @@ def prepare(
     data, task = selection.data, selection.task
     set_seed(protocol.seed)
     check_pictures(task.train)  # unreadable pictures stop the run here, not in the middle of training
-    name = BackboneOptions(experiment.model_name_or_path).clip()
-    backbone = Backbone.load(name, accelerator.device, training.class_batch_size)
+    backbone = Backbone.load(experiment.backbone.source(), accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
-    ground = Ground(clip, backbone.tokenizer, task.class_names, template, experiment.method_kwargs)
+    fields, revision = experiment.method_kwargs, experiment.model_revision
+    ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision)
     learner = method.apply(ground)
     recipe = choose_recipe(
         training,
@@ -245,7 +245,7 @@ def record(
             _check_it_reloads(plan, folder)
         result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
         if plan.method.leaves_adapter:
-            write_text(folder / CARD, str(model_card(result, plan.backbone.model_name_or_path, hub_model_id)))
+            write_text(folder / CARD, str(model_card(result, plan.backbone.source.name_or_path, hub_model_id)))
         write_result(folder, result)
     return result
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD
@@ -37,7 +40,8 @@ def create_hub_repo(hub_model_id: str, private: bool) -> str:
 
 def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     """
-    Upload a trained adapter: its config, weights, model card and result. No other file of the folder is uploaded.
+    Upload a trained adapter: its config, weights, model card and result. No other file of the folder is uploaded, and
+    no path of this machine: a base model that is a folder is left out of the config.
 
     Args:
         folder: the folder that holds these four files.
@@ -58,13 +62,30 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}. Only a finished experiment can be uploaded.")
     url = _hub_repo(hub_model_id, private)
-    HfApi(token=True).upload_folder(
-        repo_id=url.repo_id,
-        folder_path=folder,
-        allow_patterns=list(UPLOADED),
-        commit_message="Adapter trained with peft_mudpt",
-    )
+    with TemporaryDirectory() as shared:
+        for name in UPLOADED:
+            shutil.copy(folder / name, shared)
+        _leave_out_paths(Path(shared) / ADAPTER_CONFIG)
+        HfApi(token=True).upload_folder(
+            repo_id=url.repo_id,
+            folder_path=Path(shared),
+            allow_patterns=list(UPLOADED),
+            commit_message="Adapter trained with peft_mudpt",
+        )
     return str(url)
+
+
+def _leave_out_paths(file: Path) -> None:
+    """
+    Set the names of models in an adapter's config to null if they are folders of this machine. The name of the folder
+    alone would mean a stranger's repository on the Hub. The model card says how to load the adapter without it.
+    """
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for name in ("base_model_name_or_path", "tokenizer_name_or_path"):
+        value = config.get(name)
+        if value and (Path(value).is_absolute() or Path(value).is_dir()):
+            config[name] = None
+    file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _hub_repo(hub_model_id: str, private: bool) -> RepoUrl:

@@ -45,6 +45,7 @@ class Ground:
         class_names: the training classes.
         template: text of a class, with `{}` for its name; None: the default of the method or the data set.
         fields: fields of the adapter's config that replace the method's defaults.
+        revision: the CLIP's revision on the Hub, which the adapter's config records; None: the main branch.
     """
 
     clip: PreTrainedModel
@@ -52,6 +53,7 @@ class Ground:
     class_names: Sequence[str]
     template: Optional[str] = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    revision: Optional[str] = None
 
 
 def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
@@ -75,7 +77,7 @@ def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = Tr
         words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
         if starts_from_words and "text_prompt_init_text" not in ground.fields:
             config.text_prompt_init_text = words
-    return Learner(get_peft_model(ground.clip, config), template, after_prompts)
+    return Learner(get_peft_model(ground.clip, config, revision=ground.revision), template, after_prompts)
 
 
 def leave_plain(ground: Ground) -> Learner:

@@ -37,6 +37,7 @@ class Experiment:
         protocol: which classes and data sets are used for training and testing; by default few-shot with 16 pictures
             of each class.
         training: options of training and testing; by default those of the method.
+        model_revision: branch, tag or commit of the CLIP's repository on the Hub; None: the main branch.
     """
 
     data: Union[FewShotData, DataOptions]
@@ -46,13 +47,19 @@ class Experiment:
     template: Optional[str] = None
     protocol: ProtocolOptions = ProtocolOptions()
     training: TrainingOptions = TrainingOptions()
+    model_revision: Optional[str] = None
+
+    @property
+    def backbone(self) -> BackboneOptions:
+        """The options that name the CLIP."""
+        return BackboneOptions(self.model_name_or_path, self.model_revision)
 
     @property
     def asked(self) -> dict[str, Any]:
         """The options that determine the result, by flag (see `identity.what_was_asked`)."""
         method_kwargs = json.dumps(dict(self.method_kwargs), ensure_ascii=False) if self.method_kwargs else None
         return what_was_asked(
-            BackboneOptions(self.model_name_or_path),
+            self.backbone,
             MethodOptions(self.method, method_kwargs, self.template),
             self.data if isinstance(self.data, DataOptions) else self.data.origin,
             self.protocol,

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
+from ..classifier.loading import find_adapter
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..config import read_adapter_config
 from ..rules import check_template
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
@@ -61,7 +61,7 @@ def load_classifier(
                 "Leave out --classes and --template."
             )
         return _load_probe(folder, model_name_or_path)
-    config = None if _is_zero_shot(folder) else _read_config(adapter)
+    config = None if _is_zero_shot(folder) else find_adapter(adapter)[1]
     if class_names is None or template is None:
         stored_names, stored_template = _stored_classes(config, adapter)
         class_names = stored_names if class_names is None else class_names
@@ -162,13 +162,14 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
 
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
+    revision = None
     if model_name_or_path is None:
         run = folder / RUN  # has the whole path of a local CLIP, but the result, which may be uploaded, only its name
         arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
-        model_name_or_path = arguments["model_name_or_path"]
-    name = BackboneOptions(model_name_or_path).clip()
-    _refuse_missing_clip(name)
-    return Backbone.load(name, torch.device("cpu"))
+        model_name_or_path, revision = arguments["model_name_or_path"], arguments.get("model_revision")
+    source = BackboneOptions(model_name_or_path, revision).source()
+    _refuse_missing_clip(source.name_or_path)
+    return Backbone.load(source, torch.device("cpu"))
 
 
 def _refuse_missing_clip(name: str) -> None:
@@ -177,22 +178,6 @@ def _refuse_missing_clip(name: str) -> None:
             f"The CLIP {name} is not a folder on this machine. Give the CLIP that the adapter was trained on "
             "(--model_name_or_path)."
         )
-
-
-def _read_config(adapter: str | os.PathLike) -> PeftConfig:
-    """Read the adapter's config, from a folder or from the Hub."""
-    file = Path(adapter) / ADAPTER_CONFIG
-    if Path(adapter).exists() and not file.is_file():
-        raise ValueError(f"{adapter} holds no {ADAPTER_CONFIG}. Give the folder of a saved adapter.")
-    try:
-        return read_adapter_config(adapter)
-    except ValueError as error:
-        cause = (
-            f"has an unreadable {ADAPTER_CONFIG}"
-            if file.is_file()
-            else "is neither a folder nor a Hub id that can be reached"
-        )
-        raise ValueError(f"{adapter} {cause} ({error}). Give the folder or the Hub id of an adapter.") from error
 
 
 def _is_zero_shot(folder: Path) -> bool:

@@ -82,6 +82,7 @@ def experiment_of(arguments: Arguments) -> Experiment:
         arguments.template,
         arguments.part(ProtocolOptions),
         arguments.part(TrainingOptions),
+        arguments.model_revision,
     )
 
 

@@ -33,7 +33,9 @@ def init_token_ids(
         return config.text_prompt_init_ids
     ids = (config.text_prompt_init_ids or {}).get(words)
     if ids is None:
-        ids = _tokenize(words, config.tokenizer_name_or_path or config.base_model_name_or_path or name_or_path)
+        base, revision = config.base_model_name_or_path or name_or_path, config.revision
+        own = config.tokenizer_name_or_path
+        ids = _tokenize(words, own or base, None if own else revision)
     if max(ids) >= vocabulary:
         raise ValueError(
             f"text_prompt_init_text={words!r} has the token ids {ids}, but the base model knows only {vocabulary} "
@@ -42,7 +44,7 @@ def init_token_ids(
     return {words: ids}
 
 
-def _tokenize(words: str, tokenizer_name_or_path: Optional[str]) -> list[int]:
+def _tokenize(words: str, tokenizer_name_or_path: Optional[str], revision: Optional[str]) -> list[int]:
     way_out = "Set tokenizer_name_or_path, or leave text_prompt_init_text out for a random start."
     if not tokenizer_name_or_path:
         raise ValueError(
@@ -50,7 +52,7 @@ def _tokenize(words: str, tokenizer_name_or_path: Optional[str]) -> list[int]:
             f"Hub id that could hold it. {way_out}"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name_or_path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"text_prompt_init_text={words!r} needs a tokenizer, and {tokenizer_name_or_path!r} gives none ({error}). "

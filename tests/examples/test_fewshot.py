@@ -1,13 +1,8 @@
 """examples/fewshot.py, as a user calls it."""
 
 import json
-import random
 import re
-import signal
-import time
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -72,50 +67,3 @@ def test_two_processes_learn_the_same_weights_as_one_from_the_same_batches(tmp_p
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
     assert outputs[0]["metrics"] == outputs[1]["metrics"]
-
-
-def test_a_run_that_is_killed_five_times_ends_with_the_weights_of_an_uninterrupted_run(tmp_path):
-    pictures = save_pictures(tmp_path / "pictures", per_class=4)
-    fields = {"train_dir": pictures, "shots": 2, "max_train_steps": 600, "checkpointing_steps": 3}
-    whole = {**fields, "output_dir": str(tmp_path / "whole")}
-    killed = {**fields, "output_dir": str(tmp_path / "killed"), "resume_from_checkpoint": "latest"}
-    start(whole).join()
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    reached = []
-    for _ in range(5):
-        before = finished_checkpoints(checkpoints)
-        process = start(killed)
-        while process.is_alive() and finished_checkpoints(checkpoints) <= before:
-            time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.5))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        reached.append(max(finished_checkpoints(checkpoints)))
-    assert reached == sorted(set(reached)), f"it did not resume after each kill: {reached}"
-    last = start(killed)
-    last.join()
-    assert last.exitcode == 0 and not checkpoints.exists()
-    ends = [load_file(Path(run["output_dir"]) / "adapter_model.safetensors") for run in (whole, killed)]
-    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-
-
-def start(fields: dict) -> BaseProcess:
-    """Start an experiment in its own process, forked from one that has already imported the modules."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["peft_mudpt.lab.experiment", __name__])
-    process = context.Process(target=experiment, args=(fields,))
-    process.start()
-    return process
-
-
-def experiment(fields: dict) -> None:
-    from peft_mudpt.lab.arguments import Arguments
-    from peft_mudpt.lab.run import run
-
-    torch.set_num_threads(1)
-    run(Arguments(**fields))
-
-
-def finished_checkpoints(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("step_*") if path.suffix != ".partial"}

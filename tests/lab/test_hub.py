@@ -1,5 +1,6 @@
 """Uploading a finished run to the Hub."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def hub(monkeypatch):
 def fill(folder: Path) -> None:
     for name in (*UPLOADED, "run.json", "optimizer.bin", "checkpoint/adapter_model.safetensors"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_text("{}" if name.endswith(".json") else name)
     model_card(result(), demo.MODEL_PATH, "somebody/stars").save(folder / "README.md")
 
 
@@ -53,6 +54,19 @@ def test_the_card_is_uploaded_unchanged(hub, tmp_path):
     uploaded = ModelCard(hub["uploaded"]["somebody/stars"]["README.md"])
     assert uploaded.data.to_dict() == parsed(demo.MODEL_PATH).data.to_dict()
     assert uploaded.text == parsed(demo.MODEL_PATH).text
+
+
+@pytest.mark.parametrize("base", [demo.MODEL_PATH, "/home/someone/clip", "openai/clip-vit-base-patch16", None])
+def test_no_path_of_this_machine_is_uploaded(hub, tmp_path, base):
+    fill(tmp_path)
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps({"base_model_name_or_path": base, "tokenizer_name_or_path": base, "r": 8}))
+    before = config.read_text()
+    push_to_hub(tmp_path, "somebody/stars", private=True)
+    shared = base if base == "openai/clip-vit-base-patch16" else None
+    uploaded = json.loads(hub["uploaded"]["somebody/stars"]["adapter_config.json"])
+    assert uploaded == {"base_model_name_or_path": shared, "tokenizer_name_or_path": shared, "r": 8}
+    assert config.read_text() == before  # the adapter still loads from its folder
 
 
 def test_push_returns_the_url_of_the_repository(hub, tmp_path):

@@ -106,6 +106,7 @@ def test_a_run_of_an_earlier_version_is_compared_without_its_pictures():
 
 
 def test_shared_options_hold_folder_names_without_paths():
+    assert to_share(asked(dataset_name="/home/someone/birds"))["dataset_name"] == "birds"
     shared = to_share(asked(train_dir="/home/someone/birds", model_name_or_path="openai/clip"))
     assert (shared["train_dir"], shared["model_name_or_path"]) == ("birds", "openai/clip")
 

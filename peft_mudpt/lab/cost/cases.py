@@ -28,7 +28,7 @@ MODELS = {
     "tiny": CLIPConfig.from_pretrained(demo.MODEL_PATH),
     "vit_b16": CLIPConfig(vision_config={"patch_size": 16}),
 }
-TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
+TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH, trust_remote_code=False)
 WORDS_PER_NAME = 4  # at most; similar to the names of ImageNet
 
 Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)

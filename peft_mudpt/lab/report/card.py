@@ -57,6 +57,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
         dataset = Path(dataset).resolve().name
     dataset = printable(dataset)
     base_id, base_words, base_line = _describe_base(base_model)
+    revision = result["arguments"].get("model_revision")
     eval_results = _eval_results(result, dataset)
     model_name = hub_model_id.split("/")[-1] if hub_model_id else f"{method.name}-{dataset}"
     kind = ["mudpt"] if issubclass(method.adapter, MuDPTConfig) else []
@@ -70,7 +71,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
     )
     sections = [
         _introduction(method, result, dataset, base_words),
-        f"## Use\n\n```python\n{_code(method.remembers_classes, base_line, hub_model_id)}\n```",
+        f"## Use\n\n```python\n{_code(method.remembers_classes, base_line, hub_model_id, revision)}\n```",
         _classes(result),
         _accuracies(result),
         _training(result),
@@ -155,13 +156,14 @@ def _shots(result: dict[str, Any]) -> str:
     )
 
 
-def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str]) -> str:
+def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str], revision: Optional[str]) -> str:
     """
     Python code that loads the adapter and prints the most probable classes of a picture.
 
     If `remembers_classes` is False, the code reads the class names and the template from the file `RESULT`.
     """
     imports, stored, classes = "", "", ""
+    tag = "" if revision is None else f", base_revision={json.dumps(revision)}"
     if not remembers_classes:
         imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
         file = f'f"{{adapter}}/{RESULT}"' if hub_model_id is None else f'hf_hub_download(adapter, "{RESULT}")'
@@ -176,7 +178,7 @@ import peft_mudpt  # registers MuDPT with PEFT
 {base_line}
 adapter = {json.dumps(hub_model_id or "path/to/adapter")}
 {stored}\
-classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter{classes}, base_model_name_or_path=base)
+classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter{classes}, base_model_name_or_path=base{tag})
 for name, probability in classifier.top_k(["picture.jpg"])[0]:
     print(f"{{probability:.1%}} {{name}}")"""
 

@@ -244,6 +244,10 @@ class TestText:
     def test_it_tells_how_many_pictures_were_trained_on(self, used, said):
         assert f"(shots): {said}\n" in parsed(training_pictures=dict(zip("ab", used))).text
 
+    def test_the_code_loads_the_revision_of_the_clip_that_was_adapted(self):
+        arguments = {**result()["arguments"], "model_revision": "v2"}
+        assert 'base_model_name_or_path=base, base_revision="v2")' in first_code(parsed(arguments=arguments))
+
     def test_the_citation_is_the_readmes(self):
         readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
         assert CITATION in readme and CITATION in parsed().text
