@@ -193,8 +193,8 @@ class MuDPTConfig(PeftConfig):
         except UNREADABLE as error:
             cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"The adapter_config.json of {pretrained_model_name_or_path} cannot be read ({cause}). Give the folder "
-                "or the Hub id of an adapter that save_pretrained wrote."
+                f"The adapter_config.json of {pretrained_model_name_or_path} cannot be read ({cause}). Give the "
+                "folder or the Hub id of an adapter that save_pretrained wrote."
             ) from error
 
     @classmethod
