@@ -26,6 +26,10 @@ from .rules import (
 )
 
 
+# What PEFT raises on an adapter_config.json of wrong JSON, of another type than an object, or without a known method.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
 class MuDPTType(str, Enum):
     """The `peft_type` in `adapter_config.json`. PEFT finds a method by this string; `PeftType` need not have it."""
 
@@ -181,6 +185,17 @@ class MuDPTConfig(PeftConfig):
             self.peft_mudpt_version = __version__
         self.validate()
         super().__post_init__()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: Optional[str] = None, **kwargs):
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        except UNREADABLE as error:
+            cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"The adapter_config.json of {pretrained_model_name_or_path} cannot be read ({cause}). Give the "
+                "folder or the Hub id of an adapter that save_pretrained wrote."
+            ) from error
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:

@@ -4,7 +4,7 @@ from dataclasses import fields
 import pytest
 from peft import PeftConfig
 
-from peft_mudpt import PRESETS, MuDPTConfig
+from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig
 from peft_mudpt.config import TowerShape
 
 
@@ -180,3 +180,25 @@ def test_a_config_changed_to_nonsense_is_refused_when_used():
     config.num_virtual_tokens = "4"
     with pytest.raises(ValueError, match="num_virtual_tokens='4'"):
         config.resolve(TOWERS)
+
+
+HOSTILE = {
+    "nothing": "",
+    "null": "null",
+    "a list": '[{"peft_type": "MUDPT"}]',
+    "a number": "1",
+    "nested deeply": "[" * 100_000,
+    "nested deeply in a field": '{"peft_type": "MUDPT", "class_names": ' + "[" * 5000 + "]" * 5000 + "}",
+    "no text": b"\xff\xfe\x00",
+    "no method": '{"peft_type": null}',
+    "a list of methods": '{"peft_type": ["MUDPT"]}',
+    "an unknown method": '{"peft_type": "NONE"}',
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("read", [MuDPTConfig.from_pretrained, MuDPTClassifier.from_pretrained])
+def test_a_file_that_holds_no_config_is_refused_with_its_place(read, content, tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"(?s){tmp_path}.*read.*an adapter"):
+        read(tmp_path)

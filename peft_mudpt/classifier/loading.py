@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..config import UNREADABLE
 from ..rules import TEXT, either
 
 
@@ -121,7 +122,7 @@ def find_adapter(
         either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
         either(TEXT, None).check(config.revision, "revision")
         return folder, config
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:  # what PEFT raises
+    except UNREADABLE as error:
         raise ValueError(
             f"{adapter} has an unreadable {CONFIG_NAME} ({error}). Give the folder or the Hub id of an adapter."
         ) from error
