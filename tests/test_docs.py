@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTED_BY = re.compile(r"<!-- printed by: (.+?) -->")
 COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 
-# Flags that make a script fast, by words of the command. They are added to those of the page, and replace none of them.
+# Flags that make a script fast, by words of the command. They are added to those of the page and replace none.
 SHORTER = {
     "fewshot.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
