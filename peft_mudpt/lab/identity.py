@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..rules import is_text
 from .backbone import BackboneOptions
 from .data.fingerprints import fingerprint
 from .data.options import DataOptions
@@ -15,7 +16,7 @@ from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task
 from .recipe import TrainingOptions
-from .schema import in_current_words
+from .schema import FIELDS, in_current_words
 
 
 if TYPE_CHECKING:
@@ -90,9 +91,27 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
     for name in PATHS:  # two of them may also be a Hub id
-        if identity[name] is not None and Path(identity[name]).exists():
+        if isinstance(identity[name], str) and Path(identity[name]).exists():
             identity[name] = str(Path(identity[name]).resolve())
     return identity
+
+
+def is_identity(value: Mapping[str, Any]) -> bool:
+    """
+    Check that a file holds the identity of a run.
+
+    Args:
+        value: the object that the file holds.
+
+    Returns:
+        True if the object has the options of a run and, if any, its pictures.
+    """
+    options, pictures = {**value}, value.get(PICTURES, {})
+    options.pop(PICTURES, None)
+    are_pictures = isinstance(pictures, dict) and all(
+        isinstance(items, dict) and all(map(is_text, items.values())) for items in pictures.values()
+    )
+    return are_pictures and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
