@@ -136,7 +136,7 @@ def _say_finished(folder: Path, finished: dict[str, Any], arguments: Arguments, 
     drop_checkpoints(folder)
     if arguments.push_to_hub:
         hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-        cards = [str(model_card(finished, arguments.clip(), name)) for name in (None, hub_model_id)]
+        cards = [str(model_card(finished, arguments.source().name_or_path, name)) for name in (None, hub_model_id)]
         if (folder / CARD).exists() and (folder / CARD).read_text(encoding="utf-8") not in cards:
             say(accelerator, "note", f"{CARD} was changed, and is uploaded as it is; delete it to write it anew")
         else:
