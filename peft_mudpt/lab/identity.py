@@ -28,6 +28,7 @@ NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_b
 OBJECTIVE = "objective"  # no flag: the method's record names it
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
 PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
+PROCESSES = "processes"  # no flag: the launcher sets it, and each step uses the batches of all processes
 PICTURES = "pictures"  # in the identity of a run, beside its options; files of earlier versions lack it
 
 
@@ -76,13 +77,14 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     because the default of a new flag is the behavior of the earlier version.
 
     Args:
-        asked: options by flag name, and the pictures under `PICTURES` if they are known.
+        asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the pictures under
+            `PICTURES` if they are known.
 
     Returns:
-        All options that determine a result, by flag name, and the pictures if `asked` has them. The fields of
+        All options that determine a result, by flag name, the processes, and the pictures if `asked` has them. The fields of
         `method_kwargs` are sorted, and paths are absolute.
     """
-    identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
+    identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), PROCESSES: 1, **asked})
     if identity["method_kwargs"] is not None:
         method_kwargs = json.loads(identity["method_kwargs"])
         identity["method_kwargs"] = (

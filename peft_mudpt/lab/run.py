@@ -89,16 +89,14 @@ def experiment_of(arguments: Arguments) -> Experiment:
 def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelerator: Accelerator) -> dict[str, Any]:
     """Run an experiment in a folder that is locked for it."""
     selection = select(experiment)
-    identity = experiment.identity(selection)
+    identity = experiment.identity(selection, accelerator.num_processes)
     finished = claim(folder, identity, arguments.overwrite_output_dir)
     if finished is not None:
         _say_finished(folder, finished, arguments, accelerator)
         return finished
-    # a run must resume with the same number of processes, because they divide the batches among themselves
-    of_checkpoints = {**identity, "processes": accelerator.num_processes}
     from_checkpoint = arguments.resume_from_checkpoint or (None if arguments.overwrite_output_dir else LATEST)
-    resume_from = find_checkpoint(folder, from_checkpoint, of_checkpoints)
-    checkpoints = Checkpoints(folder, of_checkpoints, arguments.checkpointing_steps or None, resume_from)
+    resume_from = find_checkpoint(folder, from_checkpoint, identity)
+    checkpoints = Checkpoints(folder, identity, arguments.checkpointing_steps or None, resume_from)
     plan = prepare(experiment, accelerator, selection)
     _say_plan(plan)
     if plan.recipe is not None:

@@ -203,7 +203,7 @@ def test_a_run_whose_pictures_changed_is_neither_done_nor_resumed(tmp_path, pict
     run(ask(tmp_path, fields, method="zero_shot"))
     identity = json.loads((tmp_path / "run" / "run.json").read_text())
     write_json(tmp_path / "stopped" / "run.json", identity)
-    write_json(tmp_path / "stopped" / "checkpoints" / "step_00000001" / "run.json", {**identity, "processes": 1})
+    write_json(tmp_path / "stopped" / "checkpoints" / "step_00000001" / "run.json", identity)
     change(train)
     for folder in ("run", "stopped"):
         with pytest.raises(ValueError, match=f"another run .*{said}.*--overwrite_output_dir"):
