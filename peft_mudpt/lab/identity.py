@@ -81,8 +81,8 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
             `PICTURES` if they are known.
 
     Returns:
-        All options that determine a result, by flag name, the processes, and the pictures if `asked` has them. The fields of
-        `method_kwargs` are sorted, and paths are absolute.
+        All options that determine a result, by flag name, the number of processes, and the pictures if `asked` has
+        them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
     identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), PROCESSES: 1, **asked})
     if identity["method_kwargs"] is not None:

@@ -31,6 +31,7 @@ LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)
 # in the order of deletion: after a kill, what is left is neither a finished run nor files without their run
 RUN_FILES = (RESULT, *LEARNED, CARD, RUN)
 LEARNED_PARTIAL = f"learned{PARTIAL}"  # a folder; the learned weights are moved from it to the folder of the run
+RUN_PARTIALS = (LEARNED_PARTIAL, RESULT + PARTIAL, CARD + PARTIAL)  # what a killed run leaves beside its `run.json`
 _CHECKPOINT = re.compile(r"step_\d{8,}")
 
 
@@ -53,7 +54,7 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     if overwrite:
         return None
     choice = "Choose another --output_dir, or delete this folder; fewshot.py also takes --overwrite_output_dir."
-    found = [name for name in RUN_FILES if os.path.lexists(folder / name)]
+    found = [name for name in (*RUN_FILES, *RUN_PARTIALS) if os.path.lexists(folder / name)]
     checkpoints = own_checkpoints(folder)
     foreign = [str(path.relative_to(folder)) for path in _foreign_checkpoints(folder)]
     other = read_identity(folder)

@@ -179,6 +179,8 @@ FOREIGN = {
     "checkpoints": "a file",
     "checkpoints/step_00000002/weights.pt": "mine",
     "checkpoints/step_00000002.partial/weights.pt": "mine",
+    "learned.partial/weights.pt": "mine",
+    "result.json.partial": "mine",
     ".lock": "my padlock",
 }
 
