@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from numbers import Integral
 from reprlib import repr as short_repr
 from typing import Any
 
@@ -83,6 +84,7 @@ def either(rule: Rule, *values: str | None) -> Rule:
     return Rule(expected, lambda value: rule.accepts(value) or (isinstance(value, str | None) and value in values))
 
 
+AT_LEAST_ONE = Rule("a whole number of at least 1", lambda value: _is_number(value, Integral) and value >= 1)
 TEXT = Rule("a text", is_text)
 TRUE_OR_FALSE = Rule("True or False", lambda value: isinstance(value, bool))
 MODULE_NAMES = Rule(
@@ -128,4 +130,4 @@ def check_class_names(class_names: Iterable[str], name: str = "class_names") -> 
     except TypeError:  # an array of no axis only looks iterable
         names = class_names
     CLASS_NAMES.check(names, name)
-    return list(names)
+    return list(map(str, names))  # of an array, elements are strings of NumPy's own type

@@ -9,6 +9,7 @@ from peft_mudpt import rules
     ("rule", "accepted", "refused"),
     [
         (rules.whole_number(1), [1, 10_000], [0, 10_001, 1.0, True, "1", None]),
+        (rules.AT_LEAST_ONE, [1, 10**9, np.int64(2)], [0, -1, 1.0, True, "1", None]),
         (rules.number(0, 2), [0, 2, 0.5], [-0.1, 2.1, float("nan"), True, "1", None]),
         (rules.one_of("add", "replace"), ["add", "replace"], ["Add", "", ["add"], None]),
         (rules.either(rules.whole_number(0), "all", None), [0, "all", None], ["none", -1, ["all"]]),
@@ -39,7 +40,8 @@ def test_a_template_is_refused_under_the_name_that_the_user_gave_it_by():
     "names", [("cat", "dog"), np.array(["cat", "dog"]), Dataset.from_dict({"name": ["cat", "dog"]})["name"]]
 )
 def test_class_names_in_an_order_come_back_as_a_list(names):
-    assert rules.check_class_names(names) == ["cat", "dog"]
+    found = rules.check_class_names(names)
+    assert found == ["cat", "dog"] and {type(name) for name in found} == {str}
 
 
 NOT_IN_ORDER = [{"cat", "dog"}, frozenset({"cat"}), {"cat": 0, "dog": 1}, {"cat": 0}.keys()]

@@ -120,7 +120,8 @@ class MuDPTClassifier(PictureClassifier):
         )
         self._template = _remembered(self.model, "class_template") if template is None else template
         self.class_batch_size = class_batch_size
-        self._image_processor = image_processor
+        # a whole processor has both; an exported file records the settings of the part that is for images
+        self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig
-from peft.utils import CONFIG_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers import (
     AutoModel,
     AutoProcessor,
@@ -72,7 +72,8 @@ class ClipSource:
 
     def clip(self, **model_kwargs) -> PreTrainedModel:
         """Load the weights, in float32 unless `model_kwargs`, those of `AutoModel.from_pretrained`, say otherwise."""
-        options = {"dtype": torch.float32, **self._options, **model_kwargs}
+        model_kwargs.setdefault("dtype", model_kwargs.pop("torch_dtype", torch.float32))  # the older name, too
+        options = {**self._options, **model_kwargs}
         return AutoModel.from_pretrained(self.name_or_path, **options)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -100,7 +101,7 @@ def find_adapter(
         The folder that holds the adapter's files, and its config.
 
     Raises:
-        ValueError: if there is no adapter. If its subfolders hold some, the error lists them.
+        ValueError: if there is no adapter, or one without weights. If subfolders hold adapters, the error lists them.
     """
     root = Path(adapter)
     if not root.is_dir():
@@ -121,11 +122,15 @@ def find_adapter(
         config = PeftConfig.from_pretrained(os.fspath(folder))
         either(TEXT, None).check(config.base_model_name_or_path, "base_model_name_or_path")
         either(TEXT, None).check(config.revision, "revision")
-        return folder, config
     except UNREADABLE as error:
         raise ValueError(
             f"{adapter} has an unreadable {CONFIG_NAME} ({error}). Give the folder or the Hub id of an adapter."
         ) from error
+    if not any((folder / name).is_file() for name in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
+        raise ValueError(
+            f"{folder} holds no weights ({SAFETENSORS_WEIGHTS_NAME}), only {CONFIG_NAME}. Save the adapter again."
+        )
+    return folder, config
 
 
 def find_base(
@@ -146,12 +151,13 @@ def find_base(
         **hub: arguments of the downloads, of `HUB_OPTIONS`.
 
     Raises:
-        ValueError: if no CLIP is given and none is recorded.
+        ValueError: if no CLIP is given and none is recorded, or if it is a folder that does not exist.
     """
     recorded = config.base_model_name_or_path
     base = recorded if base is None else os.fspath(base)
     if not base:
         raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
+    check_clip_folder(base, "base_model_name_or_path")
     is_recorded = not recorded or _is_same(base, recorded)
     if revision is None and is_recorded:
         revision = config.revision
@@ -165,6 +171,24 @@ def find_base(
             stacklevel=3,
         )
     return ClipSource(base, revision, hub)
+
+
+def check_clip_folder(name: str, argument: str) -> None:
+    """
+    Refuse the path of a folder that does not exist: the error of the Hub would only say that it is no id.
+
+    Args:
+        name: Hub id or folder of a CLIP.
+        argument: the argument or flag by which another one can be given.
+
+    Raises:
+        ValueError: if the name can only be that of a folder, and there is none.
+    """
+    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
+        raise ValueError(
+            f"The CLIP {name} is not a folder on this machine. Give the CLIP that the adapter was trained on "
+            f"({argument})."
+        )
 
 
 def _is_same(base: str, recorded: str) -> bool:

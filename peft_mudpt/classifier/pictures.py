@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
@@ -28,6 +29,16 @@ PICTURE_RULE = (
 LARGEST_RATIO = 100  # of the sides: image processors enlarge the shorter one before they crop, which takes memory
 DEPTHS = (8, 10, 12, 14, 16)  # bits per gray value that cameras and scanners have
 TIFF_WHITE = 262  # the tag that says whether the gray value 0 is white or black
+ORIENTATION = 274  # the tag that says how to turn a picture upright
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 PNG_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}  # to 8 bits, by Pillow's name of the layout
 HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
@@ -108,6 +119,11 @@ def _opened(source: Any) -> Any:
     from PIL import Image
 
     if isinstance(source, Mapping):
+        if not source.keys() & {"bytes", "path"}:
+            raise _Unsuitable(
+                f"it is of type {type(source).__name__}, with the keys {short_repr(list(source))}. Give the picture "
+                "in it; of a data set, give the column of pictures."
+            )
         source = source.get("path") if source.get("bytes") is None else source["bytes"]
     if isinstance(source, Image.Image):
         return nullcontext(source)  # the caller closes it
@@ -117,7 +133,8 @@ def _opened(source: Any) -> Any:
         return _decoder(io.BytesIO(source))
     if not isinstance(source, (str, os.PathLike)):
         raise _Unsuitable(
-            f"it is of type {type(source).__name__}. Give a file, its bytes, a PIL image, or a numpy array (H, W, 3)."
+            f"it is of type {type(source).__name__}. Give the path or the bytes of a file, a PIL image, or a numpy "
+            "array (H, W, 3)."
         )
     if URL.match(os.fsdecode(source)):
         raise _Unsuitable("it is a URL. Pictures are not fetched from a network: download it, and give the file.")
@@ -136,33 +153,15 @@ def _from_array(array: np.ndarray) -> Image:
 
 
 def _decoder(file: Any) -> Image:
-    """Open an encoded picture without decoding its pixels. Refuse what would be decoded wrongly or run."""
+    """Open an encoded picture without decoding its pixels."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        image = Image.open(file)
+        return Image.open(file)
     except UnidentifiedImageError as error:
         if _is_heif(file) and not register_formats():
             raise _Unsuitable("it is a HEIC picture, which needs a package: pip install pillow-heif") from error
         raise _Unsuitable("it is not a picture in a format that Pillow knows. Replace or remove it.") from error
-    if image.format == "EPS":
-        image.close()
-        raise _Unsuitable("it is a program in PostScript, which is not run. Convert it to PNG.")
-    if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0:
-        image.close()
-        raise _Unsuitable("it is a TIFF of 16 bits in which 0 is white; Pillow shows it inverted. Convert it to PNG.")
-    _scale_transparent_color(image)
-    return image
-
-
-def _scale_transparent_color(image: Any) -> None:
-    """Scale the color that a PNG calls transparent to 8 bits, in place: Pillow scales the pixels only."""
-    color = image.info.get("transparency")
-    scale = PNG_SCALES.get(image.tile[0][-1]) if image.format == "PNG" and image.tile else None
-    if scale is not None and isinstance(color, int):
-        image.info["transparency"] = int(color * scale)
-    elif scale is not None and isinstance(color, tuple):
-        image.info["transparency"] = tuple(int(value * scale) for value in color)
 
 
 def _is_heif(file: Any) -> bool:
@@ -176,16 +175,14 @@ def _is_heif(file: Any) -> bool:
 
 def _to_rgb(image: Image) -> Image:
     from PIL import Image as images
-    from PIL import ImageOps
 
-    short, long = sorted(image.size)
-    if long > LARGEST_RATIO * short:
-        raise _Unsuitable(
-            f"it is {image.width} x {image.height} pixels, and one side may be at most {LARGEST_RATIO} times as long "
-            "as the other. Crop it."
-        )
+    _check_kind(image)
+    # both before the pixels are decoded: Pillow then forgets how they were stored
     cut_to_eight_bits = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and image.mode[:3] == "RGB"
-    image = ImageOps.exif_transpose(image)
+    transparent = _scaled_transparent_color(image)
+    image = _upright(image)
+    if transparent is not None:
+        image.info["transparency"] = transparent
     if image.mode == "F" or image.mode.startswith("I"):
         image = _gray_of_eight_bits(image)
     if cut_to_eight_bits and 0 < np.asarray(image)[..., :3].max() < 16:
@@ -194,6 +191,40 @@ def _to_rgb(image: Image) -> Image:
         visible = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = images.alpha_composite(images.new("RGBA", image.size, "white"), visible)
     return image.convert("RGB")
+
+
+def _check_kind(image: Image) -> None:
+    """Refuse a picture, before its pixels are decoded, that would be decoded wrongly, run, or take much memory."""
+    if image.format == "EPS":
+        raise _Unsuitable("it is a program in PostScript, which is not run. Convert it to PNG.")
+    if image.mode[0] in "FI" and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0:
+        raise _Unsuitable(
+            "it is a TIFF of more than 8 bits in which 0 is white; Pillow shows it inverted. Convert it to PNG."
+        )
+    short, long = sorted(image.size)
+    if long > LARGEST_RATIO * short or not short:
+        raise _Unsuitable(
+            f"it is {image.width} x {image.height} pixels, and one side may be at most {LARGEST_RATIO} times as long "
+            "as the other. Crop it."
+        )
+
+
+def _scaled_transparent_color(image: Image) -> Any:
+    """The color that a PNG calls transparent, scaled to 8 bits as its pixels will be; None if Pillow has it right."""
+    color, tiles = image.info.get("transparency"), getattr(image, "tile", ())
+    scale = PNG_SCALES.get(tiles[0][-1]) if image.format == "PNG" and tiles else None
+    if scale is None or color is None:
+        return None
+    return tuple(int(value * scale) for value in color) if isinstance(color, tuple) else int(color * scale)
+
+
+def _upright(image: Image) -> Image:
+    """A copy, turned as EXIF says. Pillow's `exif_transpose` also writes EXIF again, and fails if any tag is wrong."""
+    from PIL.Image import Transpose
+
+    image.load()  # formats such as TIFF turn the picture themselves
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return image.copy() if turn is None else image.transpose(Transpose[turn])
 
 
 def _gray_of_eight_bits(image: Image) -> Image:

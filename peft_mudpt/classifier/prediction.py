@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import warnings
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor
 
-from ..rules import one_of
+from ..rules import AT_LEAST_ONE, one_of
 from ..towers.family import Family
 from .loading import ClipSource
 from .pictures import open_picture, path_of, pixel_values
@@ -95,8 +96,7 @@ class PictureClassifier(torch.nn.Module):
                 position of the image, counted from 0.
         """
         one_of("raise", "skip").check(errors, "errors")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is too few; give at least 1.")
+        AT_LEAST_ONE.check(batch_size, "batch_size")
         skipped: dict[int, str] = {}  # messages by position
         positions: list[int] = []
         logits = [torch.empty(0, len(self.class_names))]
@@ -130,10 +130,9 @@ class PictureClassifier(torch.nn.Module):
         an image that was skipped, none. See `predict_proba` for the other arguments.
 
         Raises:
-            ValueError: if `k` is less than 1.
+            ValueError: if `k` is not a whole number of at least 1.
         """
-        if k < 1:
-            raise ValueError(f"k={k} is too few; give at least 1.")
+        AT_LEAST_ONE.check(k, "k")
         probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
         best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
         return [
@@ -145,8 +144,9 @@ class PictureClassifier(torch.nn.Module):
         self, images: Images, errors: Errors, skipped: dict[int, str]
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield position and pixel values (3, H, W) of each image; put the messages of the others in `skipped`."""
+        shape = self.family.image_shape(self.model.config)
         if isinstance(images, torch.Tensor):
-            _check_tensor(images, self.family.image_shape(self.model.config)[0])
+            _check_tensor(images, shape[0])
         else:
             _check_iterable(images)
         for position, image in enumerate(_each(images)):
@@ -159,6 +159,11 @@ class PictureClassifier(torch.nn.Module):
                     raise
                 skipped[position] = str(error)
             else:
+                if pixels.shape != shape:
+                    raise ValueError(
+                        f"picture {position} has pixel values {tuple(pixels.shape)}, but the model takes {shape}. Use "
+                        "the image processor of its CLIP."
+                    )
                 yield position, pixels
 
 
@@ -171,7 +176,7 @@ def _check_tensor(images: torch.Tensor, channels: int) -> None:
 
 
 def _check_iterable(images: Any) -> None:
-    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping))
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, io.IOBase))
     if one or isinstance(images, (set, frozenset)) or not isinstance(images, Iterable):
         raise ValueError(
             f"images is {short_repr(images)}; give a list of pictures (files, bytes, PIL images or arrays), or a "
@@ -187,7 +192,13 @@ def _check_iterable(images: Any) -> None:
 def _each(images: Images) -> Iterator[Any]:
     """Yield each image; in its place the exception, if an image cannot be taken from a sequence."""
     if not isinstance(images, Sequence):
-        yield from images
+        number = 0
+        try:
+            for image in images:
+                yield image
+                number += 1
+        except Exception as error:  # a streamed column of `datasets` decodes here, and cannot go on
+            raise ValueError(f"picture {number} cannot be read, nor those after it: {error}") from error
         return
     for position in range(len(images)):
         try:

@@ -16,15 +16,19 @@ from safetensors.torch import load_file
 from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
-from ..classifier.loading import find_adapter
+from ..classifier.loading import check_clip_folder, find_adapter
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
 from ..rules import check_template
 from .backbone import Backbone, BackboneOptions
+from .data.class_names import normalized
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
 from .saving import find_file
 from .schema import RESULT, read_json, read_result
+
+
+CLIP_FLAG = "--model_name_or_path"
 
 
 def load_classifier(
@@ -82,8 +86,8 @@ def load_classifier(
         return backbone.classifier(backbone.load_clip(), class_names, template)
     base = model_name_or_path or config.base_model_name_or_path
     if not base:
-        raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it (--model_name_or_path).")
-    _refuse_missing_clip(base)
+        raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it ({CLIP_FLAG}).")
+    check_clip_folder(base, CLIP_FLAG)
     return MuDPTClassifier.from_pretrained(adapter, class_names, template, base)
 
 
@@ -108,7 +112,7 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
         raise ValueError(f"--classes {text!r} is not a list of names separated by commas: {error}.") from error
     if len(names) < 2 or not all(names):
         raise ValueError(f"--classes needs at least two comma-separated names; found {names}.")
-    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    twice = sorted(name for name, times in Counter(map(normalized, names)).items() if times > 1)
     if twice:
         raise ValueError(f"--classes names {', '.join(map(repr, twice))} more than once. Give each class once.")
     return names
@@ -168,16 +172,8 @@ def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
         arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path, revision = arguments["model_name_or_path"], arguments.get("model_revision")
     source = BackboneOptions(model_name_or_path, revision).source()
-    _refuse_missing_clip(source.name_or_path)
+    check_clip_folder(source.name_or_path, CLIP_FLAG)
     return Backbone.load(source, torch.device("cpu"))
-
-
-def _refuse_missing_clip(name: str) -> None:
-    if Path(name).is_absolute() and not Path(name).is_dir():
-        raise ValueError(
-            f"The CLIP {name} is not a folder on this machine. Give the CLIP that the adapter was trained on "
-            "(--model_name_or_path)."
-        )
 
 
 def _is_zero_shot(folder: Path) -> bool:

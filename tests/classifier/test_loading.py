@@ -139,11 +139,26 @@ class TestRefusing:
         with pytest.raises(ValueError, match=ADAPTER):
             find_adapter(ADAPTER, cache_dir=cache[1], local_files_only=True, **options)
 
+    def test_an_adapter_without_weights(self, cache, tmp_path):
+        shutil.copy(cache[0] / "adapter-main" / "adapter_config.json", tmp_path)
+        with pytest.raises(ValueError, match=f"{tmp_path} holds no weights"):
+            find_adapter(tmp_path)
+
+    @pytest.mark.parametrize("base", ["/nowhere/clip", "./nowhere", "~/clip"])
+    def test_a_folder_of_a_clip_that_is_not_there(self, cache, base):
+        with pytest.raises(ValueError, match=f"CLIP {base} is not a folder .*base_model_name_or_path"):
+            MuDPTClassifier.from_pretrained(cache[0] / "adapter-main", base_model_name_or_path=base)
+
     @pytest.mark.parametrize("text", ["null", "[]", "[" * 100_000, "{", '{"peft_type": "MUDPT", "prompt_depth": {}}'])
     def test_a_config_that_is_no_config(self, tmp_path, text):
         (tmp_path / "adapter_config.json").write_text(text)
         with pytest.raises(ValueError, match="adapter_config.json"):
             find_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("argument", ["dtype", "torch_dtype"])
+def test_the_precision_has_two_names(argument):
+    assert ClipSource(demo.MODEL_PATH).clip(**{argument: torch.bfloat16}).dtype == torch.bfloat16
 
 
 def test_nothing_asks_whether_to_run_the_code_of_a_repository(tmp_path, monkeypatch):

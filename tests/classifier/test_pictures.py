@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zlib
 
 import numpy as np
@@ -99,13 +100,15 @@ class TestDepth:
         with pytest.raises(ValueError, match="12 bits or fewer"):
             open_picture(png(COLOR.astype(np.uint16) * 16))
 
-    def test_a_tiff_of_16_bits_that_pillow_would_show_inverted_is_refused(self):
-        file = bytearray(encoded(Image.fromarray(DEEP * 257), "TIFF"))
+    @pytest.mark.parametrize("values", [DEEP * 257, DEEP / np.float32(255)])
+    @pytest.mark.parametrize("given", [lambda file: file, lambda file: Image.open(io.BytesIO(file))])
+    def test_a_deep_tiff_that_pillow_would_show_inverted_is_refused(self, values, given):
+        file = bytearray(encoded(Image.fromarray(values), "TIFF"))
         tag = (262).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
         value = file.index(tag) + len(tag)
         file[value : value + 2] = b"\0\0"
         with pytest.raises(ValueError, match="0 is white"):
-            open_picture(bytes(file))
+            open_picture(given(bytes(file)))
 
 
 def png(values, bits=16, transparent=None):
@@ -155,7 +158,8 @@ class TestTransparency:
     def test_one_color_that_a_png_of_few_or_many_bits_calls_transparent(self, bits, colors, transparent):
         values = np.where(HOLE, transparent, 2**bits - 1)
         file = png(values if colors == 1 else np.dstack([values] * 3), bits, transparent)
-        assert (seen(file) == 255).all()
+        for source in (file, Image.open(io.BytesIO(file))):
+            assert (seen(source) == 255).all()
 
     def test_a_palette_with_alpha(self):
         image = Image.fromarray(np.where(HOLE, 0, 1).astype(np.uint8))
@@ -190,6 +194,13 @@ class TestOtherKinds:
             8: np.rot90(upright),
         }
         assert (seen(encoded(Image.fromarray(pixels), exif=exif)) == expected[orientation]).all()
+
+    @pytest.mark.parametrize("wrong_tag", [256, 282])  # a width and a resolution that are texts
+    def test_another_tag_of_exif_may_be_wrong(self, wrong_tag):
+        entries = ((274, 3, 6 << 16), (wrong_tag, 2, ord("a") << 24))  # tag, type, value; a quarter turn first
+        written = b"".join(struct.pack(">HHII", tag, kind, 1, value) for tag, kind, value in sorted(entries))
+        exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(entries)) + written + bytes(4)
+        assert (seen(encoded(Image.fromarray(COLOR), exif=exif)) == np.rot90(COLOR, -1)).all()
 
     @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
     def test_of_several_frames_the_first(self, format):
@@ -252,7 +263,9 @@ class TestRefusing:
         with pytest.raises(ValueError, match="a.png cannot be read: it is not a file"):
             open_picture(tmp_path / "a.png")
 
-    @pytest.mark.parametrize("source", [5, None, [COLOR], torch.zeros(3, 8, 8), io.BytesIO(), {"path": None}, {}])
+    @pytest.mark.parametrize(
+        "source", [5, None, [COLOR], torch.zeros(3, 8, 8), io.BytesIO(), {"path": None}, {"label": 1}]
+    )
     def test_another_type(self, source):
         with pytest.raises(ValueError, match="the picture cannot be read: it is of type"):
             open_picture(source)
@@ -267,6 +280,11 @@ class TestRefusing:
         for source in (Image.new("L", size), encoded(Image.new("L", size))):
             with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels.*100 times"):
                 open_picture(source)
+
+    @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+    def test_no_pixels(self, size):
+        with pytest.raises(ValueError, match="cannot be read: it is . x . pixels"):
+            open_picture(Image.new("RGB", size))
 
     def test_the_longest_strip_that_is_opened(self):
         assert open_picture(Image.new("L", (100, 1))).size == (100, 1)

@@ -1,5 +1,6 @@
 """What a classifier predicts from, and what it does with pictures that cannot be read."""
 
+import io
 import warnings
 import weakref
 
@@ -103,6 +104,7 @@ class TestRefusing:
             np.zeros((8, 8, 3), np.uint8),
             {"bytes": b"content", "path": None},
             {"a.png", "b.png"},
+            io.BytesIO(b"content"),
             None,
             5,
         ],
@@ -119,6 +121,27 @@ class TestRefusing:
     def test_a_tensor_of_other_channels(self, classifier):
         with pytest.raises(ValueError, match=r"must be \(N, 3, H, W\)"):
             classifier.predict(torch.zeros(2, 1, 32, 32))
+
+    @pytest.mark.parametrize("number", [0, -1, 2.5, "8", None])
+    def test_a_number_of_another_kind(self, classifier, pictures, number):
+        with pytest.raises(ValueError, match="batch_size=.* is not a whole number"):
+            classifier.predict(pictures, batch_size=number)
+        with pytest.raises(ValueError, match="k=.* is not a whole number"):
+            classifier.top_k(pictures, k=number)
+
+    @pytest.mark.parametrize("errors", ["raise", "skip"])
+    def test_a_streamed_column_that_ends_at_a_picture_names_it(self, classifier, pictures, errors):
+        content = [{"bytes": c, "path": None} for c in (encoded(pictures[0]), b"no picture", encoded(pictures[1]))]
+        with pytest.raises(ValueError, match="picture 1 cannot be read"):
+            classifier.predict(column(content).source.to_iterable_dataset()["image"], errors=errors)
+
+    @pytest.mark.parametrize("setting", [{"do_center_crop": False}, {"crop_size": {"height": 48, "width": 48}}])
+    @pytest.mark.parametrize("errors", ["raise", "skip"])
+    def test_pixel_values_of_another_size(self, classifier, setting, errors):
+        processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil", **setting)
+        other = MuDPTClassifier(classifier.model, NAMES, "{}.", processor.tokenizer, processor.image_processor)
+        with pytest.raises(ValueError, match=r"picture 0 .*\(3, \d\d, 48\), but the model takes \(3, 32, 32\)"):
+            other.predict([Image.new("RGB", (48, 32))], errors=errors)
 
     def test_an_unknown_way_to_handle_errors(self, classifier, pictures):
         with pytest.raises(ValueError, match="errors='ignore' is not one of raise, skip"):
@@ -137,6 +160,12 @@ def test_a_missing_image_processor_is_no_reason_to_skip_pictures(pictures):
     clip.name_or_path = ""
     with pytest.raises(ValueError, match="could hold a image_processor; give one"):
         MuDPTClassifier(clip, NAMES, "{}.", processor.tokenizer).predict(pictures, errors="skip")
+
+
+def test_a_whole_processor_may_be_given_for_its_image_processor(classifier):
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH)
+    other = MuDPTClassifier(classifier.model, NAMES, "{}.", processor.tokenizer, processor)
+    assert other.image_processor is processor.image_processor
 
 
 def one_broken(pictures, folder):

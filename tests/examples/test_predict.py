@@ -229,6 +229,10 @@ class TestMistakes:
         with pytest.raises(ValueError, match="--classes .*at least two"):
             predict(adapter, pictures[0], "--classes", classes)
 
+    def test_a_class_given_in_two_forms_of_unicode_is_named(self, predict, adapter, pictures):
+        with pytest.raises(ValueError, match="--classes names 'caf\u00e9' more than once"):
+            predict(adapter, pictures[0], "--classes", "caf\u00e9,cafe\u0301")
+
     def test_a_class_given_twice_is_named(self, predict, adapter, pictures):
         with pytest.raises(ValueError, match="--classes names 'star' more than once"):
             predict(adapter, pictures[0], "--classes", "star,heart, star")
@@ -244,11 +248,13 @@ class TestMistakes:
 
     def test_a_clip_in_a_folder_of_another_machine_is_named(self, predict, pictures, tmp_path):
         mudpt_config(base_model_name_or_path="/gone/clip").save_pretrained(tmp_path)
+        (tmp_path / "adapter_model.safetensors").touch()
         with pytest.raises(ValueError, match="/gone/clip .*--model_name_or_path"):
             predict(tmp_path, pictures[0])
 
     def test_a_clip_that_the_adapter_does_not_name_must_be_given(self, predict, pictures, tmp_path):
         mudpt_config().save_pretrained(tmp_path)
+        (tmp_path / "adapter_model.safetensors").touch()
         with pytest.raises(ValueError, match="CLIP.*--model_name_or_path"):
             predict(tmp_path, pictures[0])
 
