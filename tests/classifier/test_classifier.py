@@ -13,6 +13,7 @@ from peft.helpers import rescale_adapter_scale
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoProcessor, AutoTokenizer, CLIPModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -471,6 +472,14 @@ def test_an_adapter_disabled_while_classes_are_encoded_leaves_nothing_wrong_behi
     assert_fresh(classifier, tokenizer, pixel_values)
 
 
+def vmap_takes_checkpoints() -> bool:
+    try:
+        torch.func.vmap(lambda x: checkpoint(torch.sin, x, use_reentrant=False))(torch.zeros(2))
+    except RuntimeError:  # torch 2.8
+        return False
+    return True
+
+
 class TestTransforms:
     """Of torch.func and of tracing: they work as on the plain model, and leave nothing behind."""
 
@@ -503,6 +512,8 @@ class TestTransforms:
 
     @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
     def test_vmap_over_parameters(self, classifier, pixel_values):
+        if classifier.class_batch_size is not None and not vmap_takes_checkpoints():
+            pytest.skip("this torch cannot map over checkpoints, with which several groups of classes are encoded")
         learned = {name: p.detach() for name, p in classifier.named_parameters() if p.requires_grad}
         stacked = {name: torch.stack([p, 2 * p]) for name, p in learned.items()}
 
