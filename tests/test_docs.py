@@ -28,6 +28,7 @@ SHORTER = {
     "fewshot.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
     "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1",
+    "benchmark.py --models tiny": "--batch_sizes 2 --memory_classes none --seconds 0",
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
 # Parts of commands that cannot run here, and the reasons. If the script is in WORK_BEGINS, it parses and checks the

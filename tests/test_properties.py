@@ -245,7 +245,8 @@ class TestClassNames:
         try:
             classifier = MuDPTClassifier(demo_clip(), names, "{}.", tokenizer())
         except ValueError as error:
-            assert not all(name.isprintable() and name.strip() for name in names) or "positions" in str(error)
+            odd = not all(name.isprintable() and name.strip() for name in names)
+            assert odd or "positions" in str(error) or "<|endoftext|>" in str(error)
             return
         alone = [MuDPTClassifier(demo_clip(), [name], "{}.", tokenizer()) for name in names]
         with torch.no_grad():

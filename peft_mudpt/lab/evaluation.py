@@ -44,7 +44,7 @@ def evaluate_task(
         The metrics of each test set (see `evaluate`); None for a test set whose classes the model cannot name.
 
     Raises:
-        ValueError: if pictures cannot be read. The message lists all of this test set.
+        ValueError: if pictures cannot be read. The message lists those of all test sets.
     """
     metrics: dict[str, Optional[dict[str, Any]]] = {}
     for name, test in task.tests.items():
@@ -58,7 +58,8 @@ def evaluate_task(
         try:
             metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
         except ValueError:
-            check_pictures(test.pictures)  # names every picture that cannot be read, instead of the first
+            # names every picture that cannot be read, instead of the first
+            check_pictures(test.pictures, *(other.pictures for other in task.tests.values() if other is not test))
             raise
     return metrics
 

@@ -94,7 +94,8 @@ def prepare(
     selection = selection or select(experiment)
     data, task = selection.data, selection.task
     set_seed(protocol.seed)
-    check_pictures(task.train)  # unreadable pictures stop the run here, not in the middle of training
+    # unreadable pictures stop the run here, not in the middle of training
+    check_pictures(task.train, *(test.pictures for test in task.tests.values()))
     backbone = Backbone.load(experiment.backbone.source(), accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
     fields, revision = experiment.method_kwargs, experiment.model_revision

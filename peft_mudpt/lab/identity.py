@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..rules import is_text
 from .backbone import BackboneOptions
 from .data.fingerprints import fingerprint
 from .data.options import DataOptions
@@ -15,7 +16,7 @@ from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task
 from .recipe import TrainingOptions
-from .schema import in_current_words
+from .schema import FIELDS, in_current_words
 
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_b
 OBJECTIVE = "objective"  # no flag: the method's record names it
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
 PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
+PROCESSES = "processes"  # no flag: the launcher sets it, and each step uses the batches of all processes
 PICTURES = "pictures"  # in the identity of a run, beside its options; files of earlier versions lack it
 
 
@@ -75,13 +77,14 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     because the default of a new flag is the behavior of the earlier version.
 
     Args:
-        asked: options by flag name, and the pictures under `PICTURES` if they are known.
+        asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the pictures under
+            `PICTURES` if they are known.
 
     Returns:
-        All options that determine a result, by flag name, and the pictures if `asked` has them. The fields of
-        `method_kwargs` are sorted, and paths are absolute.
+        All options that determine a result, by flag name, the number of processes, and the pictures if `asked` has
+        them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
-    identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), **asked})
+    identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), PROCESSES: 1, **asked})
     if identity["method_kwargs"] is not None:
         method_kwargs = json.loads(identity["method_kwargs"])
         identity["method_kwargs"] = (
@@ -90,9 +93,27 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
     for name in PATHS:  # two of them may also be a Hub id
-        if identity[name] is not None and Path(identity[name]).exists():
+        if isinstance(identity[name], str) and Path(identity[name]).exists():
             identity[name] = str(Path(identity[name]).resolve())
     return identity
+
+
+def is_identity(value: Mapping[str, Any]) -> bool:
+    """
+    Check that a file holds the identity of a run.
+
+    Args:
+        value: the object that the file holds.
+
+    Returns:
+        True if the object has the options of a run and, if any, its pictures.
+    """
+    options, pictures = {**value}, value.get(PICTURES, {})
+    options.pop(PICTURES, None)
+    are_pictures = isinstance(pictures, dict) and all(
+        isinstance(items, dict) and all(map(is_text, items.values())) for items in pictures.values()
+    )
+    return are_pictures and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

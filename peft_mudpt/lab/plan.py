@@ -15,7 +15,7 @@ from .data.draws import Drawn
 from .data.few_shot_data import FewShotData
 from .data.options import DataOptions
 from .environment import RandomState
-from .identity import PICTURES, pictures_of, what_was_asked
+from .identity import PICTURES, PROCESSES, pictures_of, what_was_asked
 from .learner import Learner
 from .methods import Method, MethodOptions
 from .protocols import ProtocolOptions, Task, summarize
@@ -77,14 +77,15 @@ class Experiment:
             return self
         return replace(self, training=replace(self.training, mixed_precision=mixed_precision))
 
-    def identity(self, selection: Selection) -> dict[str, Any]:
+    def identity(self, selection: Selection, processes: int) -> dict[str, Any]:
         """
-        The options and the pictures that determine the result (see `identity.as_identity`).
+        Everything that determines the result (see `identity.as_identity`).
 
         Args:
             selection: the pictures of the run.
+            processes: number of processes that share each optimizer step.
         """
-        return {**self.asked, PICTURES: selection.fingerprints}
+        return {**self.asked, PROCESSES: processes, PICTURES: selection.fingerprints}
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The options and the pictures that determine the result (see `identity.as_identity`)."""
-        return self.experiment.identity(self.selection)
+        """Everything that determines the result (see `identity.as_identity`)."""
+        return self.experiment.identity(self.selection, self.accelerator.num_processes)
 
     @property
     def template_after_prompts(self) -> str:

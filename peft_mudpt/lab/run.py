@@ -89,16 +89,14 @@ def experiment_of(arguments: Arguments) -> Experiment:
 def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelerator: Accelerator) -> dict[str, Any]:
     """Run an experiment in a folder that is locked for it."""
     selection = select(experiment)
-    identity = experiment.identity(selection)
+    identity = experiment.identity(selection, accelerator.num_processes)
     finished = claim(folder, identity, arguments.overwrite_output_dir)
     if finished is not None:
         _say_finished(folder, finished, arguments, accelerator)
         return finished
-    # a run must resume with the same number of processes, because they divide the batches among themselves
-    of_checkpoints = {**identity, "processes": accelerator.num_processes}
     from_checkpoint = arguments.resume_from_checkpoint or (None if arguments.overwrite_output_dir else LATEST)
-    resume_from = find_checkpoint(folder, from_checkpoint, of_checkpoints)
-    checkpoints = Checkpoints(folder, of_checkpoints, arguments.checkpointing_steps or None, resume_from)
+    resume_from = find_checkpoint(folder, from_checkpoint, identity)
+    checkpoints = Checkpoints(folder, identity, arguments.checkpointing_steps or None, resume_from)
     plan = prepare(experiment, accelerator, selection)
     _say_plan(plan)
     if plan.recipe is not None:
@@ -136,7 +134,7 @@ def _say_finished(folder: Path, finished: dict[str, Any], arguments: Arguments, 
     drop_checkpoints(folder)
     if arguments.push_to_hub:
         hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-        cards = [str(model_card(finished, arguments.clip(), name)) for name in (None, hub_model_id)]
+        cards = [str(model_card(finished, arguments.source().name_or_path, name)) for name in (None, hub_model_id)]
         if (folder / CARD).exists() and (folder / CARD).read_text(encoding="utf-8") not in cards:
             say(accelerator, "note", f"{CARD} was changed, and is uploaded as it is; delete it to write it anew")
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,9 +13,9 @@ from typing import Any, Optional
 
 from filelock import FileLock, Timeout
 
-from .identity import as_identity, differences
+from .identity import as_identity, differences, is_identity
 from .methods import find_method
-from .schema import PARTIAL, RESULT, read_result, write_json
+from .schema import PARTIAL, RESULT, read_json, read_result, write_json
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -32,6 +31,7 @@ LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)
 # in the order of deletion: after a kill, what is left is neither a finished run nor files without their run
 RUN_FILES = (RESULT, *LEARNED, CARD, RUN)
 LEARNED_PARTIAL = f"learned{PARTIAL}"  # a folder; the learned weights are moved from it to the folder of the run
+RUN_PARTIALS = (LEARNED_PARTIAL, RESULT + PARTIAL, CARD + PARTIAL)  # what a killed run leaves beside its `run.json`
 _CHECKPOINT = re.compile(r"step_\d{8,}")
 
 
@@ -54,18 +54,18 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     if overwrite:
         return None
     choice = "Choose another --output_dir, or delete this folder; fewshot.py also takes --overwrite_output_dir."
-    found = [name for name in RUN_FILES if os.path.lexists(folder / name)]
+    found = [name for name in (*RUN_FILES, *RUN_PARTIALS) if os.path.lexists(folder / name)]
     checkpoints = own_checkpoints(folder)
     foreign = [str(path.relative_to(folder)) for path in _foreign_checkpoints(folder)]
-    other = _read_record(folder)
+    other = read_identity(folder)
     if other is None:
         foreign += [name for name in found if name != CARD]
     if CARD in found and not (other and ADAPTER_WEIGHTS in found) and find_method(identity["method"]).leaves_adapter:
         foreign.append(CARD)
     if foreign:
         raise ValueError(
-            f"{folder} holds {', '.join(foreign)}, which this run would replace, but no {RUN} shows that a run has "
-            f"written it. {choice}"
+            f"{folder} holds {', '.join(foreign)}, which this run would replace, but which no run has written, or "
+            f"the {RUN} of that run is missing or damaged. {choice}"
         )
     if other is None or not (checkpoints or RESULT in found or set(LEARNED) & set(found)):
         return None  # there is no run, or it failed and saved nothing
@@ -74,13 +74,21 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     return read_result(folder)
 
 
-def _read_record(folder: Path) -> Optional[dict[str, Any]]:
-    """Read the identity of the run whose files the folder holds; None if `run.json` is missing or not ours."""
+def read_identity(folder: Path) -> Optional[dict[str, Any]]:
+    """
+    Read the identity of the run that has written a folder.
+
+    Args:
+        folder: the folder of a run or of a checkpoint.
+
+    Returns:
+        The identity; None if `run.json` is missing or damaged, or was not written by a run.
+    """
     try:
-        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        identity = read_json(folder / RUN)
+    except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and {"method", "protocol", "seed"} <= record.keys() else None
+    return identity if is_identity(identity) else None
 
 
 def own_checkpoints(folder: Path) -> list[Path]:

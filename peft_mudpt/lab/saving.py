@@ -19,7 +19,7 @@ from ..serving.folding import fold_adapter
 from .learner import Learner
 from .probe import LinearProbe
 from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
-from .schema import RESULT
+from .schema import RESULT, naming
 
 
 def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
@@ -36,24 +36,27 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
 
     Returns:
         Size of the file of weights, in bytes; 0 if nothing is saved.
+
+    Raises:
+        OSError: if the folder cannot be written.
     """
     if isinstance(learner.model, PreTrainedModel):
         return 0
-    partial = folder / LEARNED_PARTIAL
-    partial.mkdir(parents=True)
-    if isinstance(learner.model, LinearProbe):
-        weights = PROBE_WEIGHTS
-        save_file(learner.model.head.state_dict(), partial / weights)
-    else:
-        weights = ADAPTER_WEIGHTS
-        config = learner.model.peft_config[learner.model.active_adapter]
-        if hasattr(config, "class_names"):
-            config.class_names, config.class_template = list(class_names), class_template
-        learner.model.save_pretrained(partial)
-        (partial / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
-    for file in partial.iterdir():
-        os.replace(file, folder / file.name)
-    partial.rmdir()
+    model, partial = learner.model, folder / LEARNED_PARTIAL
+    weights = PROBE_WEIGHTS if isinstance(model, LinearProbe) else ADAPTER_WEIGHTS
+    with naming(folder):
+        partial.mkdir(parents=True)
+        if isinstance(model, LinearProbe):
+            save_file(model.head.state_dict(), partial / weights)
+        else:
+            config = model.peft_config[model.active_adapter]
+            if hasattr(config, "class_names"):
+                config.class_names, config.class_template = list(class_names), class_template
+            model.save_pretrained(partial)
+            (partial / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
+        for file in partial.iterdir():
+            os.replace(file, folder / file.name)
+        partial.rmdir()
     return (folder / weights).stat().st_size
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, NamedTuple, Optional
+
+from safetensors import SafetensorError
 
 from ..rules import is_text
 
@@ -59,6 +62,13 @@ def _record(**parts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(name in value and parts[name](value[name]) for name in parts)
 
 
+def _is_json_object(value: Any) -> bool:
+    try:
+        return isinstance(json.loads(value), dict)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 _is_count = _list(_is_whole)
 _are_metrics = _by_name(
     _optional(
@@ -71,7 +81,8 @@ _are_metrics = _by_name(
 )
 _are_options = _record(
     **dict.fromkeys(("model_name_or_path", "protocol", "evaluate_on"), is_text),
-    **dict.fromkeys(("train_dir", "method_kwargs", "optimizer"), _optional(is_text)),
+    **dict.fromkeys(("train_dir", "optimizer"), _optional(is_text)),
+    method_kwargs=_optional(_is_json_object),
     **dict.fromkeys(("shots", "seed"), _is_whole),
 )
 
@@ -163,11 +174,34 @@ def write_text(path: Path, text: str) -> None:
     Args:
         path: path of the file; its folder is created if needed.
         text: what to write.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + PARTIAL)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """
+    Name what is written in this context if that fails, because the errors of libraries do not, such as on a full disk.
+
+    Args:
+        path: the file or the folder that is written.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError
+        raise OSError(
+            f"{path} cannot be written: {error}. Make room or change the permissions, and give the same command again."
+        ) from error
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -221,11 +255,7 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
                 f"{path} is damaged: {name} is {found}; expected: {field.meaning}. Delete it and run the experiment "
                 "again."
             )
-    try:
-        return {**result, "arguments": in_current_words(result["arguments"])}
-    except (ValueError, RecursionError) as error:
-        kwargs = short_repr(result["arguments"]["method_kwargs"])
-        raise ValueError(f"{path} is damaged: method_kwargs {kwargs} is not JSON. Delete the file.") from error
+    return {**result, "arguments": in_current_words(result["arguments"])}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -148,21 +148,26 @@ class Sweep:
             for rate in self._learning_rates(group[2])
         ]
 
-    def check_search(self) -> list[str]:
+    def check_data(self) -> list[str]:
         """
-        Select the pictures of the search, so that unusable data stop the sweep before a run starts.
+        Select pictures for each data set and protocol, so that unusable data stop the sweep before a run starts.
 
         Returns:
-            Remarks about these pictures, such as classes without validation pictures; empty without a search.
+            Remarks about the pictures of the search, such as classes without validation pictures; empty without a
+            search.
 
         Raises:
-            ValueError: if a data set cannot be loaded, or if none of its classes has validation pictures.
+            ValueError: if a data set cannot be loaded or does not fit its protocol, or if there is a search but no
+                class has validation pictures.
         """
         load, remarks = cache(load_data), {}
-        asked = [experiment_of(run.arguments()) for run in self.search_runs()]
-        for options, protocol in dict.fromkeys((experiment.data, experiment.protocol) for experiment in asked):
+        asked = [experiment_of(run.arguments()) for run in [*self.search_runs(), *self.runs({})]]
+        # one number of shots and one seed show whether the data can be used
+        chosen = {(one.data, one.protocol.protocol, one.protocol.evaluate_on): one.protocol for one in asked}
+        for (options, _, evaluate_on), protocol in chosen.items():
             selection = select(Experiment(load(options), protocol=protocol))
-            remarks.update(dict.fromkeys(f"{selection.data.name}: {remark}" for remark in selection.drawn.remarks))
+            if evaluate_on == "validation":
+                remarks.update(dict.fromkeys(f"{selection.data.name}: {remark}" for remark in selection.drawn.remarks))
         return list(remarks)
 
     def runs(self, learning_rates: dict[tuple, float]) -> list[Run]:
@@ -251,11 +256,11 @@ def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
         jobs: number of processes at a time. They share the processor's cores.
 
     Raises:
-        ValueError: if another process uses the folder, as in `check_search`, and as in `run_all`.
+        ValueError: if another process uses the folder, as in `Sweep.check_data`, and as in `run_all`.
         RuntimeError: if a run failed (see `run_all`), or if a search has no result.
     """
     with lock(sweep.output_dir):
-        for remark in sweep.check_search():
+        for remark in sweep.check_data():
             print("note:", printable(remark))
         run_all(sweep.search_runs(), command, jobs, "learning rates", tolerated=DIVERGED)
         run_all(sweep.runs(sweep.chosen_learning_rates()), command, jobs, "runs")

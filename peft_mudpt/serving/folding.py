@@ -37,7 +37,10 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     if layer is None or adapter_name is None or adapter_name not in layer.mudpt_adapters:
         asked = "active MuDPT adapter" if adapter_name is None else f"MuDPT adapter {adapter_name!r}"
         names = [] if layer is None else list(layer.mudpt_adapters)
-        raise ValueError(f"The model has no {asked} to fold; its MuDPT adapters are {names}.")
+        raise ValueError(
+            f"The model has no {asked} to fold; its MuDPT adapters are {names}. Export LoRA adapters "
+            "and plain models to a .onnx or .pt2 file (export_classifier)."
+        )
     trained = cast(MultiModalPrompts, layer.mudpt_adapters[adapter_name])
     if trained.text_depends_on_image:
         raise ValueError(

@@ -67,3 +67,4 @@ def test_two_processes_learn_the_same_weights_as_one_from_the_same_batches(tmp_p
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
     assert outputs[0]["metrics"] == outputs[1]["metrics"]
+    assert "processes: 2 there, 1 requested" in run(*arguments, *folder).stderr  # other batches: another run

@@ -203,7 +203,7 @@ def test_a_run_whose_pictures_changed_is_neither_done_nor_resumed(tmp_path, pict
     run(ask(tmp_path, fields, method="zero_shot"))
     identity = json.loads((tmp_path / "run" / "run.json").read_text())
     write_json(tmp_path / "stopped" / "run.json", identity)
-    write_json(tmp_path / "stopped" / "checkpoints" / "step_00000001" / "run.json", {**identity, "processes": 1})
+    write_json(tmp_path / "stopped" / "checkpoints" / "step_00000001" / "run.json", identity)
     change(train)
     for folder in ("run", "stopped"):
         with pytest.raises(ValueError, match=f"another run .*{said}.*--overwrite_output_dir"):
@@ -307,18 +307,18 @@ def test_validation_reads_no_test_picture(tmp_path, pictures):
     assert list(result["metrics"]) == list(result["zero_shot"]) == ["validation"]
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_corrupt_pictures_stop_the_run_before_it_writes_and_all_are_listed(tmp_path, split):
+@pytest.mark.parametrize("splits", [["train"], ["test"], ["train", "test"]])
+def test_corrupt_pictures_stop_the_run_before_it_writes_and_all_are_listed(tmp_path, splits):
     fields = {
         "train_dir": save_pictures(tmp_path / "train", 2),
         "test_dir": save_pictures(tmp_path / "test", 1, seed=4),
     }
-    broken = [folder / "0.png" for folder in sorted((tmp_path / split).iterdir())]
+    broken = [folder / "0.png" for split in splits for folder in sorted((tmp_path / split).iterdir())]
     for file in broken:
-        file.write_bytes(b"no picture")
+        file.write_bytes(f"no picture: {file}".encode())
     with pytest.raises(ValueError, match=f"^{len(broken)} of ") as refused:
         run(ask(tmp_path, fields))
-    assert all(f"{file.parent.name}/0.png cannot be read" in str(refused.value) for file in broken)
+    assert all(f"{file} cannot be read" in str(refused.value) for file in broken)
     assert not (tmp_path / "run").exists()
 
 

@@ -29,6 +29,11 @@ def test_a_flag_that_only_another_version_knows_makes_another_run():
     assert differences({**asked(), "later": 1}, asked()).startswith("later: 1 ")
 
 
+def test_another_number_of_processes_makes_another_run():
+    assert differences({**asked(), "processes": 2}, asked()) == "processes: 2 there, 1 requested"
+    assert differences({**asked(), "processes": 1}, asked()) == ""
+
+
 def test_another_loss_makes_another_run(monkeypatch):
     before = asked()
     monkeypatch.setitem(METHODS, "mudpt", replace(METHODS["mudpt"], objective="distance"))

@@ -8,6 +8,7 @@ import pytest
 
 from peft_mudpt.lab.run_folder import claim, drop_checkpoints, hold, lock
 from peft_mudpt.lab.schema import FIELDS, LATER, read_result, read_results, write_json, write_result
+from peft_mudpt.lab.training.checkpoints import find_checkpoint
 from tests.lab.report.made_results import result
 
 
@@ -178,6 +179,8 @@ FOREIGN = {
     "checkpoints": "a file",
     "checkpoints/step_00000002/weights.pt": "mine",
     "checkpoints/step_00000002.partial/weights.pt": "mine",
+    "learned.partial/weights.pt": "mine",
+    "result.json.partial": "mine",
     ".lock": "my padlock",
 }
 
@@ -239,3 +242,29 @@ def test_overwriting_deletes_only_the_files_of_the_run_when_the_new_run_starts(t
     start(tmp_path, other, overwrite=True)
     assert {file.name for file in tmp_path.iterdir()} == {"holiday.jpg", "run.json"}
     assert claim(tmp_path, other) is None
+
+
+def damaged(identity):
+    """Contents of a run.json that no run has written."""
+    wrong = ({"method": []}, {"protocol": 3}, {"seed": {}}, {"method_kwargs": "{"}, {"method_kwargs": "[]"})
+    pictures = ([1], {"training": [1]}, {"training": {"cat/0.png": None}})
+    changed = [{**identity, **change} for change in (*wrong, *({"pictures": value} for value in pictures))]
+    return ["", "null", "[]", "[" * 100_000, '{"mine": 1}', *map(json.dumps, changed)]
+
+
+def test_a_damaged_record_of_a_run_is_named(tmp_path):
+    start(tmp_path)
+    for content in damaged(json.loads((tmp_path / "run.json").read_text())):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(ValueError, match="holds run.json, .*missing or damaged.*--overwrite_output_dir"):
+            claim(tmp_path, IDENTITY)
+
+
+def test_a_checkpoint_with_a_damaged_record_is_named(tmp_path):
+    start(tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "step_00000001"
+    checkpoint.mkdir(parents=True)
+    for content in damaged(json.loads((tmp_path / "run.json").read_text())):
+        (checkpoint / "run.json").write_text(content)
+        with pytest.raises(ValueError, match="step_00000001 .*run.json is missing or damaged.*--overwrite_output_dir"):
+            find_checkpoint(tmp_path, "latest", IDENTITY)

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import CLIPModel
 
 from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt.lab.report.card import model_card
 from peft_mudpt.lab.saving import save_folded
-from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.schema import naming, write_result
 from tests.lab.report.made_results import result
 
 
@@ -48,3 +49,9 @@ def test_an_adapter_that_cannot_be_folded_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="no active MuDPT adapter"):
         save_folded(model, tmp_path / "lora", tmp_path / "folded")
     assert not (tmp_path / "folded").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("write failed"), SafetensorError("I/O")])
+def test_a_failure_to_write_names_what_is_written(tmp_path, error):
+    with pytest.raises(OSError, match=f"{tmp_path} cannot be written: .*{error.args[-1]}"), naming(tmp_path):
+        raise error

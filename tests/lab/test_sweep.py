@@ -118,15 +118,22 @@ def test_a_search_without_validation_pictures_is_refused_before_a_run_starts(tmp
     assert not (tmp_path / "notes").exists()
 
 
+def test_unusable_data_are_refused_before_a_run_starts_also_without_a_search(tmp_path):
+    asked = sweep(tmp_path / "lab", flags=["--train_dir", str(tmp_path / "nowhere")])
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
+        run_sweep(asked, stand_in(tmp_path), jobs=1)
+    assert not (tmp_path / "notes").exists()
+
+
 def test_the_remarks_of_a_search_name_classes_without_validation_pictures_once(tmp_path):
     folder = save_pictures(tmp_path / "pictures", per_class=10)
     for i in range(1, 10):
         (Path(folder) / "hollow_purple_arrow" / f"{i}.png").unlink()
     fields = {"protocols": ["few-shot", "base-to-new"], "methods": ["coop", "mudpt"], "flags": ["--train_dir", folder]}
-    remarks = sweep(tmp_path, learning_rate_factors=[1.0, 3.0], **fields).check_search()
+    remarks = sweep(tmp_path, learning_rate_factors=[1.0, 3.0], **fields).check_data()
     (remark,) = (remark for remark in remarks if "validate" in remark)
     assert remark.startswith("pictures: ") and remark.endswith(": hollow purple arrow")
-    assert sweep(tmp_path, **fields).check_search() == []
+    assert sweep(tmp_path, **fields).check_data() == []
 
 
 def test_without_a_search_result_no_learning_rate_is_chosen(tmp_path):

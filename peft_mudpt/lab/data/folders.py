@@ -187,7 +187,13 @@ def _names(classes: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[l
     given = {} if file is None else read_class_names(Path(file), classes)
     own = [folder for folder in classes if folder not in given]
     remark = f"classes that --class_names does not name, and that keep the names of their folders: {listed(own)}"
-    return [given.get(folder, folder.replace("_", " ")) for folder in classes], [remark] if given and own else []
+    names = [given.get(folder, folder.replace("_", " ")) for folder in classes]
+    if unnamed := [folder for folder, name in zip(classes, names) if not name.strip()]:
+        raise ValueError(
+            f"The names of these class folders hold no word: {listed(list(map(repr, unnamed)))}. Rename them, or name "
+            "their classes in a file (--class_names)."
+        )
+    return names, [remark] if given and own else []
 
 
 def _remarks(trees: Sequence[Tree], used: set[str]) -> list[str]:

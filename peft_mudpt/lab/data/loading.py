@@ -69,29 +69,38 @@ def picture(example: dict) -> Image:
         The picture, in RGB.
 
     Raises:
-        ValueError: if the picture cannot be read.
+        ValueError: if the picture cannot be read. The message names its file, or its item if it is no file.
     """
-    return open_picture(example["image"], example["item"])
+    image = example["image"]
+    return open_picture(image, example["item"] if image["bytes"] is not None else image["path"])
 
 
-def check_pictures(pictures: Dataset) -> None:
+def check_pictures(pictures: Dataset, *others: Dataset) -> None:
     """
     Open every picture of a split once.
 
     Args:
         pictures: a split of `FewShotData`.
+        others: further splits. They are opened only if a picture of `pictures` cannot be read.
 
     Raises:
         ValueError: if pictures cannot be read. The message lists all of them.
     """
+    if not (errors := _errors(pictures)):
+        return
+    splits = (pictures, *others)
+    errors += [error for split in others for error in _errors(split)]
+    raise ValueError("\n".join([f"{len(errors)} of {sum(map(len, splits))} pictures cannot be used:", *errors]))
+
+
+def _errors(pictures: Dataset) -> list[str]:
     errors = []
     for example in pictures:
         try:
             picture(example)
         except ValueError as error:
             errors.append(str(error))
-    if errors:
-        raise ValueError("\n".join([f"{len(errors)} of {len(pictures)} pictures cannot be used:", *errors]))
+    return errors
 
 
 class TestPictures(torch.utils.data.Dataset):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,13 @@ from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import RNG_STATE_NAME
+from accelerate.utils import load as read_state
 from safetensors.torch import load_file, save_file
 
 from ..identity import as_identity, differences
-from ..run_folder import CHECKPOINTS, RUN, discard, own_checkpoints, sweep_leftovers
-from ..schema import PARTIAL, write_json
+from ..run_folder import CHECKPOINTS, RUN, discard, own_checkpoints, read_identity, sweep_leftovers
+from ..schema import PARTIAL, naming, write_json
 
 
 WEIGHTS = "trainable.safetensors"
@@ -106,7 +107,8 @@ class Checkpoints:
             sweep_leftovers(self.folder)
             write_json(partial / RUN, as_identity(self.identity))  # first, to show that a run writes this folder
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
+        with naming(partial):
+            accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             if not final.exists():
@@ -115,6 +117,26 @@ class Checkpoints:
                 if other != final:
                     discard(other)
             sweep_leftovers(self.folder)
+
+    def restore(self, accelerator: Accelerator) -> None:
+        """
+        Go back to the state of the checkpoint from which the run resumes.
+
+        Args:
+            accelerator: the accelerator of the training loop.
+
+        Raises:
+            ValueError: if the checkpoint is damaged.
+        """
+        random_states = self.resume_from / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl"
+        try:
+            read_state(random_states)  # load_state only logs if it cannot read this file
+            accelerator.load_state(str(self.resume_from))
+        except Exception as error:  # each kind of damage raises another type
+            raise ValueError(
+                f"The checkpoint {self.resume_from} is damaged ({error!r}). Start at the beginning with "
+                "--overwrite_output_dir."
+            ) from error
 
 
 def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, Any]) -> Optional[Path]:
@@ -142,12 +164,12 @@ def find_checkpoint(run_folder: Path, asked: Optional[str], identity: dict[str, 
         checkpoint = found[-1]
     else:
         checkpoint = Path(asked)
-    if not (checkpoint / RUN).is_file():
+    other = read_identity(checkpoint)
+    if other is None:
         raise ValueError(
-            f"--resume_from_checkpoint {asked} is not a checkpoint, because it holds no {RUN}. Give a folder "
-            f"'{CHECKPOINTS}/step_...' of a run, or '{LATEST}'."
+            f"--resume_from_checkpoint {checkpoint} is not a checkpoint, because its {RUN} is missing or damaged. "
+            f"Give a folder '{CHECKPOINTS}/step_...' of a run, or start at the beginning with --overwrite_output_dir."
         )
-    other = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
     if differing := differences(other, identity):
         raise ValueError(
             f"{checkpoint} is a checkpoint of another run ({differing}). Resume with the flags and the pictures of "

@@ -91,7 +91,7 @@ def train(
         prepared, optimizer, loader = accelerator.prepare(classifier, optimizer, loader)
         accelerator.register_for_checkpointing(schedule, progress)
         if checkpoints is not None and checkpoints.resume_from is not None:
-            accelerator.load_state(str(checkpoints.resume_from))
+            checkpoints.restore(accelerator)
             loader = accelerator.skip_first_batches(loader, progress.step * recipe.gradient_accumulation_steps)
 
         started = time.perf_counter() - progress.seconds

@@ -61,6 +61,7 @@ def test_test_folders_have_the_labels_of_the_training_folders(tmp_path):
         ({"cat": 1}, None, r"--train_dir .*at least 2; .*\['cat'\]"),
         ({}, None, "--train_dir .*at least 2; .*none"),
         ({"cat": 1, "dog": 1}, {"cat": 1, "cow": 1}, r"--test_dir .* --train_dir .*\['cow'\]"),
+        ({"cat": 1, "__": 1, " ": 1}, None, r"no word: ' ', '__'.*--class_names"),
     ],
 )
 def test_folders_that_cannot_be_used_are_named(tmp_path, train, test, message):

@@ -184,6 +184,16 @@ def test_a_folder_that_is_not_a_checkpoint_is_refused(tmp_path, asked):
         find_checkpoint(tmp_path, asked, {})
 
 
+@pytest.mark.parametrize("file", ["trainable.safetensors", "optimizer.bin", "random_states_0.pkl"])
+@pytest.mark.parametrize("content", [None, b"", b"half"], ids=["missing", "empty", "other"])
+def test_a_damaged_checkpoint_is_named(pictures, tmp_path, file, content):
+    trained(pictures, tmp_path, recipe_of(steps=2), method="coop", every=2)
+    damaged = tmp_path / "checkpoints" / "step_00000002" / file
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint .*step_00000002 is damaged .*--overwrite_output_dir"):
+        trained(pictures, tmp_path, recipe_of(steps=2), method="coop", resume="latest")
+
+
 def test_without_any_checkpoint_latest_starts_at_the_beginning(tmp_path):
     assert find_checkpoint(tmp_path, "latest", {}) is None
 
