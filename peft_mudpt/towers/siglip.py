@@ -46,7 +46,7 @@ class PromptedSiglipText(PromptedText):
         # without a branch while it is compiled or exported: one graph serves all lengths
         if given is None and not torch.compiler.is_compiling() and length + n <= table:
             return {**kwargs, "position_ids": position_ids + n}
-        # torch 2.8 cannot compile `sym_min` of plain numbers, and `min` would fix a length that torch.export leaves open
+        # torch 2.8 compiles no `sym_min` of plain numbers, and `min` would fix a length that torch.export leaves open
         kept = (min if isinstance(length, int) else torch.sym_min)(length, table - n)
         columns = torch.arange(kept, device=ids.device)
         lengths = self.text_lengths(ids)  # (B,)
