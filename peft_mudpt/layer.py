@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import Optional, cast
 
 import torch
@@ -22,6 +23,22 @@ NO_MERGE = (
     "A MuDPT adapter cannot be merged: it adds tokens to the sequence, which no weight of CLIP can express. Keep the "
     "adapter beside the model, or use unload() to get the base model back."
 )
+
+
+class SwitchLock:
+    """Held while adapters are switched, and while a batch is predicted. A copy of a model gets a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple:  # for copies and pickles, which a lock does not allow
+        return SwitchLock, ()
 
 
 class MuDPTLayer(nn.Module, BaseTunerLayer):
@@ -46,6 +63,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self._as_made: dict[str, list] = {}
         self.towers = towers  # in a plain dict, which does not register them: they stay where they are in the model
         self._hooks: list[RemovableHandle] = []
+        self.switch_lock = SwitchLock()
         # Another object after each switch. Unlike a flag, it shows a switch there and back.
         self.last_switch = object()
 
@@ -107,18 +125,21 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
                 f"MuDPT adapters {own} cannot be active together: each puts its own prompts in the same places. "
                 "Activate one of them with set_adapter(name)."
             )
-        super().set_adapter(adapter_names, inference_mode=inference_mode)
-        self.last_switch = object()
+        with self.switch_lock:
+            super().set_adapter(adapter_names, inference_mode=inference_mode)
+            self.last_switch = object()
 
     def enable_adapters(self, enabled: bool) -> None:
-        super().enable_adapters(enabled)
-        self.last_switch = object()
+        with self.switch_lock:
+            super().enable_adapters(enabled)
+            self.last_switch = object()
 
     def delete_adapter(self, adapter_name: str) -> None:
-        super().delete_adapter(adapter_name)
-        self._as_made.pop(adapter_name, None)
-        if not self.mudpt_adapters:
-            self.detach()
+        with self.switch_lock:
+            super().delete_adapter(adapter_name)
+            self._as_made.pop(adapter_name, None)
+            if not self.mudpt_adapters:
+                self.detach()
 
     def merge(self, safe_merge: bool = False, adapter_names: Optional[list[str]] = None) -> None:
         raise ValueError(NO_MERGE)

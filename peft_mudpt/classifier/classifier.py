@@ -62,10 +62,12 @@ class MuDPTClassifier(PictureClassifier):
     caches nothing under `torch.compile`, of fake tensors or inside `torch.func`, or while text features depend on the
     image.
 
-    Threads may share a classifier and predict at the same time. Hold one lock around predictions and around everything
-    that changes the model: switching or disabling adapters, training, loading. Without it, predictions during a change
-    may be wrong or raise an error; later ones are right. One exception: `disable_adapter()` on adapters of other
-    methods cannot be detected if it starts and ends while the classes are encoded; call `forget` afterwards.
+    Threads may share a classifier, and one may switch or disable MuDPT adapters while others predict: `predict_proba`,
+    `predict` and `top_k` lock the model for each batch, so that it sees one adapter. Hold a lock of your own around
+    predictions and around everything else that changes the model: training, loading, switching adapters of other
+    methods. Without it, predictions during the change may be wrong or raise an error; later ones are right. One
+    exception: `disable_adapter()` on adapters of other methods cannot be detected if it starts and ends while the
+    classes are encoded; call `forget` afterwards.
 
     The classes cannot be changed. Make another classifier for other classes; it can share the model.
 

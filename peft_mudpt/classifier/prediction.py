@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from reprlib import repr as short_repr
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor
 
+from ..layer import layer_of
 from ..rules import AT_LEAST_ONE, one_of
 from ..towers.family import Family
 from .loading import ClipSource
@@ -104,7 +106,8 @@ class PictureClassifier(torch.nn.Module):
         while batch := list(islice(pixels, batch_size)):
             positions += [position for position, _ in batch]
             stacked = torch.stack([image for _, image in batch]).to(self.model.device, self.model.dtype)
-            logits.append(self(stacked).logits.float())
+            with self._without_switches():
+                logits.append(self(stacked).logits.float())
             _check_logits(logits[-1], positions[-len(batch) :])
         number = len(positions) + len(skipped)
         if skipped:
@@ -139,6 +142,11 @@ class PictureClassifier(torch.nn.Module):
             [(names[label], probability) for probability, label in zip(*row) if not math.isnan(probability)]
             for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
         ]
+
+    def _without_switches(self) -> AbstractContextManager[None]:
+        """While this context is open, no other thread switches a MuDPT adapter, so that a batch sees one adapter."""
+        layer = layer_of(self.model)
+        return nullcontext() if layer is None else layer.switch_lock
 
     def _pixels_of_each(
         self, images: Images, errors: Errors, skipped: dict[int, str]
