@@ -9,6 +9,7 @@ from typing import Any, Optional
 from accelerate import Accelerator
 
 from .arguments import Arguments
+from .backbone import EMBEDDED
 from .data.options import DataOptions
 from .experiment import check_accelerator, execute, prepare, record, select
 from .hub import create_hub_repo, push_to_hub
@@ -175,6 +176,7 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
 
 def _say_plan(plan: Plan) -> None:
     lines = {
+        "CLIP": plan.experiment.model_name_or_path,
         "method": plan.method.name,
         "trainable parameters": f"{plan.trainable_parameters:,}",
         "text after prompts": plan.template_after_prompts,
@@ -184,6 +186,13 @@ def _say_plan(plan: Plan) -> None:
     }
     for name, value in lines.items():
         say(plan.accelerator, name, value)
+    if plan.experiment.model_name_or_path == EMBEDDED and plan.data.origin.train_dir is not None:
+        say(
+            plan.accelerator,
+            "note",
+            "the embedded CLIP knows drawn shapes only: for photographs, name another one "
+            "(--model_name_or_path openai/clip-vit-base-patch16)",
+        )
     for remark in plan.selection.drawn.remarks:
         say(plan.accelerator, "note", remark)
     _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot), plan.zero_shot)

@@ -76,7 +76,7 @@ def _end(words: str, code: int) -> None:
         with suppress(OSError):
             Path(reply).write_text(json.dumps({"message": {"message": message, "extraInfo": details}}))
     elif LAUNCHED_BY_ACCELERATE in os.environ and code == USER_ERROR:
-        message += "\n(accelerate adds a traceback of its own; `accelerate launch --quiet` does not.)"
+        message += "\n(If accelerate adds a traceback of its own, `accelerate launch --quiet` leaves it out.)"
     if not reply or os.environ.get("RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)
     raise SystemExit(code) from None

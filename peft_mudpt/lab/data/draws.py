@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 HELD_OUT = 0.3  # share of each class that is held out for testing if there is no test split
-# What a remark says of classes without pictures to evaluate on, and the advice if no class has any. Fewer shots would
-# not help, because pictures are held out before the draw.
+# What a remark says of classes without pictures to evaluate on, and the advice. Fewer shots would not help, because
+# pictures are held out before the draw.
 LACKING = {
-    "test": ("no picture to test on", "add pictures, of which 30 percent are held out, or give --test_dir"),
-    "validation": ("no picture to validate on", "add pictures, of which 30 percent are held out"),
+    "test": (
+        "no picture to test on",
+        "add pictures, because 30 percent, rounded down, are held out; or give --test_dir",
+    ),
+    "validation": ("no picture to validate on", "add pictures, because 30 percent are held out"),
 }
 
 
@@ -119,15 +122,13 @@ def _remarks(
 ) -> list[str]:
     names, seen = list(enumerate(data.class_names)), set(evaluated["label"][:])
     lacking, advice = LACKING[evaluate_on]
-    if not seen:
-        lacking = f"{lacking} ({advice})"
     spelling = Counter(map(str.lower, data.class_names))  # CLIP's tokenizers make lower case
     remarks = {
         f"fewer than {shots} pictures to train on, all used": [
             f"{name} ({available[label]})" for label, name in names if available[label] < shots
         ],
-        lacking: [name for label, name in names if label not in seen],
-        "names that several classes share, which text cannot tell apart": list(
+        f"{lacking} ({advice})": [name for label, name in names if label not in seen],
+        "names that several classes share, which text cannot tell apart (--class_names gives others)": list(
             dict.fromkeys(name for _, name in names if spelling[name.lower()] > 1)
         ),
     }
