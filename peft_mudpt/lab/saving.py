@@ -52,8 +52,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
                 config.class_names, config.class_template = list(class_names), class_template
-            model.save_pretrained(partial)
-            (partial / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
+            _save_adapter(model, partial)
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
         partial.rmdir()
@@ -79,12 +78,17 @@ def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.Pa
     folder = Path(folder)
     fold_adapter(model)
     described = [file for name in (RESULT, CARD) if (file := find_file(source, name)) is not None]
-    model.save_pretrained(folder)
-    (folder / CARD).unlink(missing_ok=True)  # PEFT's generic card would disclose a path of this machine
+    _save_adapter(model, folder)
     if len(described) == 2:
         for file in described:
             shutil.copyfile(file, folder / file.name)
     return (folder / ADAPTER_WEIGHTS).stat().st_size
+
+
+def _save_adapter(model: PeftModel, folder: Path) -> None:
+    """Save the adapters of a model without PEFT's generic card, which would disclose a path of this machine."""
+    model.save_pretrained(folder)
+    (folder / CARD).unlink(missing_ok=True)
 
 
 def find_file(adapter: str | os.PathLike, name: str) -> Optional[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..schema import write_text
 from .plots import save
 from .rows import Result
 from .tables import markdown_report
@@ -42,10 +42,7 @@ def write_report(
     for title, plots in figures.items():
         for name, figure in plots.items():
             save(figure, folder / (folders[title] + name))
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{REPORT}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / REPORT)
+    write_text(folder / REPORT, text)
 
 
 def picture_folders(titles: Iterable[str]) -> dict[str, str]:
