@@ -15,8 +15,8 @@ from peft import get_peft_model
 from transformers import AutoTokenizer
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
-from tests.classifier.test_classifier import NAMES
-from tests.classifier.test_classifier import adapted as adapted_demo
+from tests.classifier.conftest import NAMES
+from tests.classifier.conftest import adapted as adapted_demo
 from tests.conftest import BOS, EOS, build_clip, checkpoint_layers, hooks_on, logits, logits_and_gradients
 from tests.towers.test_towers import adapted, assert_same
 

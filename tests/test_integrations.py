@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, Trainer, TrainingArguments
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab.training.checkpoints import trainable_tensors
 from tests import two_processes
-from tests.classifier.test_classifier import NAMES
-from tests.classifier.test_classifier import adapted as adapted_demo
+from tests.classifier.conftest import NAMES
+from tests.classifier.conftest import adapted as adapted_demo
 from tests.conftest import BOS, EOS, build_clip, build_inputs, launch, logits, logits_and_gradients
 from tests.lab.training.test_loop import assert_equal
 from tests.test_endurance import other_config

@@ -12,7 +12,7 @@ from transformers import CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.loading import ClipSource, find_adapter
-from tests.classifier.test_classifier import NAMES
+from tests.classifier.conftest import NAMES
 
 
 CLIP, ADAPTER = "someone/clip", "someone/adapter"

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel, SiglipConfig, SiglipModel
 
 from peft_mudpt import MuDPTClassifier, demo
-from peft_mudpt.classifier.texts import tokenize_classes
+from peft_mudpt.classifier.texts import split_template, tokenize_classes
 from tests.conftest import enlivened
 from tests.towers.test_families import LENGTH, TEXT, VISION
 
@@ -49,3 +49,44 @@ def test_a_text_that_holds_a_mark_of_its_begin_or_end_is_refused(names, template
         ValueError, match=r"The text 'a .*<\|.*of class [01] holds the token '<\|(end|start)oftext\|>'"
     ):
         MuDPTClassifier(CLIPModel.from_pretrained(demo.MODEL_PATH), names, template, tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words", "rest"),
+    [
+        (0, None, "a photo of a {}."),
+        (2, "a photo", "of a {}."),
+        (4, "a photo of a", "{}."),
+        (16, "a photo of a", "{}."),
+    ],
+)
+def test_prompts_take_the_place_of_the_templates_first_words(tokenizer, tokens, words, rest):
+    assert split_template("a photo of a {}.", tokenizer, tokens) == (words, rest)
+
+
+def test_a_word_of_several_tokens_is_not_torn(tokenizer):
+    assert split_template("a zebra {}, a pet.", tokenizer, 3) == ("a", "zebra {}, a pet.")
+
+
+def test_what_stands_after_the_prompts_keeps_its_spaces(tokenizer):
+    assert split_template("a photo of  a-{}!", tokenizer, 2) == ("a photo", "of  a-{}!")
+
+
+def test_a_template_that_begins_with_the_class_has_no_words_to_give(tokenizer):
+    assert split_template("{}, a pet.", tokenizer, 4) == (None, "{}, a pet.")
+
+
+@pytest.mark.parametrize("template", ["a photo.", "{} or {}"])
+def test_a_template_without_one_place_for_the_class_is_refused(tokenizer, template):
+    with pytest.raises(ValueError, match=r"holds \{\} once"):
+        split_template(template, tokenizer, 4)
+
+
+def test_other_braces_in_a_template_stay(tokenizer):
+    tokens = tokenize_classes(tokenizer, ["star"], "a {} {0} {x}.")
+    assert "{ 0" in tokenizer.decode(tokens["input_ids"][0])
+
+
+def test_class_texts_keep_their_order(tokenizer):
+    tokens = tokenize_classes(tokenizer, ["red star", "blue heart"], "a {}.")
+    assert tokenizer.batch_decode(tokens["input_ids"], skip_special_tokens=True) == ["a red star .", "a blue heart ."]
