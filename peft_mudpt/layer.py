@@ -99,6 +99,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
             return None
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
+        if modality == "text" and start == adapter.class_layer:  # it lies behind those with prompts
+            layers = range(start, start + 1)
         return adapter.for_batch(modality, layers, condition) if layers else None
 
     @property
@@ -106,6 +108,12 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         """Whether text features depend on the image now, so that they cannot be computed once for all images."""
         adapter = self._active_prompts()
         return adapter is not None and adapter.text_depends_on_image
+
+    @property
+    def text_depends_on_class(self) -> bool:
+        """Whether the active adapter needs each class's text feature in the frozen CLIP, as `mudpt_condition`."""
+        adapter = self._active_prompts()
+        return adapter is not None and adapter.class_tokens is not None
 
     @property
     def active_name(self) -> Optional[str]:

@@ -15,6 +15,12 @@ from .fusion import InjectionModel
 # The tower from which the injection model of each tower reads.
 SOURCE: dict[Modality, Modality] = {"text": "vision", "vision": "text"}
 
+NO_CLASSES = (
+    "The active adapter (conditioning='class') makes tokens from each class's text feature in the frozen CLIP, and "
+    "these features are missing. Give mudpt_condition= (one row per text; see classifier.text_bank), use "
+    "MuDPTClassifier, which computes them, or disable the adapter."
+)
+
 
 class MultiModalPrompts(nn.Module):
     """
@@ -82,8 +88,9 @@ class MultiModalPrompts(nn.Module):
             assert config.feature_size is not None, "MuDPTConfig.resolve fills it in"
             sizes = config.feature_size, config.meta_net_reduction, width("text")
             if config.conditioning == "class":
-                assert config.class_token_layer is not None, "MuDPTConfig.resolve fills it in"
                 self.class_tokens = ClassTokens(config.class_token_layer, config.num_tokens("text"), *sizes)
+                if config.folded:
+                    self.class_tokens.meta_net.make_constant()
             else:
                 self.image_shift = ImageShift(config.start("text"), *sizes)
 
@@ -91,6 +98,11 @@ class MultiModalPrompts(nn.Module):
     def text_depends_on_image(self) -> bool:
         """Whether each image has text features of its own, so that they can be neither cached nor folded."""
         return self.image_shift is not None
+
+    @property
+    def class_layer(self) -> Optional[int]:
+        """The layer before which the tokens of each class replace the text prompts; None if none do."""
+        return None if self.class_tokens is None else self.class_tokens.layer
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
         """
@@ -116,7 +128,15 @@ class MultiModalPrompts(nn.Module):
         """
         The effective prompts (1, len(layers), n, d), which all samples of a batch share. With `image_shift`, text
         prompts of a batch with a condition, the features (B, D) of one image per sample, are (B, len(layers), n, d).
+        At `class_layer`, asked for alone, text prompts are the tokens (B, 1, n, d) of the class of each sample.
+
+        Raises:
+            ValueError: if they are those of classes, and there is no condition.
         """
+        if modality == "text" and self.class_tokens is not None and layers.start == self.class_layer:
+            if condition is None:
+                raise ValueError(NO_CLASSES)
+            return self.class_tokens(condition)[:, None]  # (B, n, d) -> (B, 1, n, d)
         prompts = self(modality, layers)[None]
         if modality == "vision" or condition is None or self.image_shift is None:
             return prompts

@@ -176,15 +176,14 @@ class PromptedTower:
             # share a graph across layers.
             return args, kwargs
         prompts = self.source.prompts(self.modality, 1, condition=condition)
-        kwargs.pop(CONDITION, None)
         return args, kwargs if prompts is None else {**kwargs, DEEP_PROMPTS: prompts}
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
         """Overwrite the prompt tokens that the previous layer returned with the prompts of deep layer `index`."""
         # taken out of the arguments, because no layer knows them
         prompts, condition = kwargs.pop(DEEP_PROMPTS, None), kwargs.pop(CONDITION, None)
-        if prompts is not None:  # (b, k, n, d), of the layers 1 to k
-            own = prompts[:, index - 1 : index] if index else prompts[:, :0]
+        if prompts is not None and 1 <= index <= prompts.shape[1]:  # (b, k, n, d), of the layers 1 to k
+            own = prompts[:, index - 1 : index]
         else:
             own = self.source.prompts(self.modality, index, index + 1, condition) if index else None
         if own is not None and own.shape[1]:

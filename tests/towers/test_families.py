@@ -24,7 +24,7 @@ from transformers import (
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.texts import tokenize_classes
-from tests.conftest import build_clip, checkpoint_layers, enlivened
+from tests.conftest import build_clip, checkpoint_layers, completed, enlivened
 
 
 # Published CLIPs: width, heads, layers of the text and of the vision tower, projection width, patch and image size.
@@ -141,16 +141,20 @@ def vision_by_hand(model, pixel_values, **options):
         hidden = torch.cat([patches, prompts[0].expand(len(patches), -1, -1)], dim=1)
         if hasattr(tower, "pre_layrnorm"):
             hidden = tower.pre_layrnorm(hidden)
-        hidden = through_layers(tower, hidden, prompts, start=patches.shape[1])
+        hidden = through_layers(tower, hidden, dict(enumerate(prompts)), start=patches.shape[1])
         hidden = tower.post_layernorm(hidden[:, : patches.shape[1]])
         return tower.head(hidden) if hasattr(tower, "head") else model.visual_projection(hidden[:, 0])
 
 
 @torch.no_grad()
-def text_by_hand(model, ids):
-    """Text features likewise."""
-    tower, prompts = model.text_model, model.prompt_learner.prompts("text", 0)[0]  # (J, n, d)
-    siglip, n = hasattr(tower, "head"), prompts.shape[1]
+def text_by_hand(model, input_ids, mudpt_condition=None):
+    """Text features likewise. With a condition, the tokens of each class replace the prompts before one layer."""
+    tower, prompts = model.text_model, list(model.prompt_learner.prompts("text", 0)[0])  # J x (n, d)
+    adapter, ids = model.prompt_learner.mudpt_adapters["default"], input_ids
+    by_layer = dict(enumerate(prompts))
+    if mudpt_condition is not None:
+        by_layer[adapter.class_tokens.layer] = adapter.class_tokens(mudpt_condition)  # (C, n, d)
+    siglip, n = hasattr(tower, "head"), len(prompts[0])
     start = 0 if siglip else 1  # behind BOS, if there is one
     ids = ids[:, : LENGTH - n] if siglip else ids  # padding gives way
     with model.disable_adapter():
@@ -160,7 +164,7 @@ def text_by_hand(model, ids):
         hidden = torch.cat(rows, dim=1)
         hidden = hidden + table[: hidden.shape[1]]
         mask = None if siglip else torch.full((hidden.shape[1],) * 2, float("-inf")).triu(1)[None, None]
-        hidden = through_layers(tower, hidden, prompts, start, mask)
+        hidden = through_layers(tower, hidden, by_layer, start, mask)
         hidden = tower.final_layer_norm(torch.cat([hidden[:, :start], hidden[:, start + n :]], dim=1))
         if siglip:
             return tower.head(hidden[:, -1])
@@ -169,8 +173,8 @@ def text_by_hand(model, ids):
 
 def through_layers(tower, hidden, prompts, start, mask=None):
     for index, layer in enumerate(tower.encoder.layers):
-        if 0 < index < len(prompts):
-            hidden[:, start : start + prompts.shape[1]] = prompts[index]
+        if index > 0 and index in prompts:
+            hidden[:, start : start + prompts[index].shape[-2]] = prompts[index]
         hidden = layer(hidden, mask)
     return hidden
 
@@ -186,8 +190,9 @@ class TestFamilies:
             torch.testing.assert_close(features, vision_by_hand(model, images()), atol=2e-5, rtol=1e-4)
         if model.prompt_learner.num_tokens("text"):
             ids = texts(family, [5, 60, 7], [8, 9], [96])
-            features = model.get_text_features(ids).pooler_output
-            torch.testing.assert_close(features, text_by_hand(model, ids), atol=2e-5, rtol=1e-4)
+            inputs = completed(model, {"input_ids": ids})
+            features = model.get_text_features(**inputs).pooler_output
+            torch.testing.assert_close(features, text_by_hand(model, **inputs), atol=2e-5, rtol=1e-4)
 
     @torch.no_grad()
     @pytest.mark.parametrize("family", FAMILIES)
