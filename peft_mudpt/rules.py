@@ -105,6 +105,14 @@ TEMPLATE = Rule(
     "a text that holds {} once, where the class name goes, such as 'a photo of a {}.'",
     lambda value: is_text(value) and value.count("{}") == 1,
 )
+CLASS_TEXTS = Rule(
+    "a list with the texts of each class: a non-empty list of non-empty texts",
+    lambda value: (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(texts, (list, tuple)) and texts and all(map(_is_name, texts)) for texts in value)
+    ),
+)
 
 
 def check_template(template: str, name: str = "template") -> None:

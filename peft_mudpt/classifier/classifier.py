@@ -23,7 +23,7 @@ from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
 from .staleness import TextState, text_state
-from .texts import tokenize_classes
+from .texts import text_owners, tokenize_classes
 
 
 FIXED = (
@@ -275,7 +275,8 @@ class MuDPTClassifier(PictureClassifier):
         kind, device = layout_kind(self.model), self.model.device
         known = groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self._class_names, kind)
+            owners = text_owners([[name] for name in self._class_names], self._class_names)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, owners, kind)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
         if groups is not known and has_memory(groups[0].input_ids):
