@@ -14,9 +14,11 @@ from .combinations import check_combinations
 from .presets import PRESETS
 from .rules import (
     CLASS_NAMES,
+    DESCRIPTIONS,
     LARGEST_STD,
     MODULE_NAMES,
     TEMPLATE,
+    TEMPLATES,
     TEXT,
     TOKEN_IDS_BY_WORDS,
     TRUE_OR_FALSE,
@@ -210,6 +212,14 @@ class MuDPTConfig(PeftConfig):
         "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text prompts. A "
         "note: it changes no number.",
         either(TEMPLATE, None),
+    )
+    class_templates: Optional[list[str]] = setting(
+        None, "Like class_template, if each class has several texts. A note.", either(TEMPLATES, None)
+    )
+    class_descriptions: Optional[dict[str, list[str]]] = setting(
+        None,
+        "Further texts of each class, by class name, which follow the text prompts as they are. A note.",
+        either(DESCRIPTIONS, None),
     )
     # In the file beside `peft_type`: the package to import for whoever meets PEFT's bare "KeyError: 'MUDPT'".
     peft_mudpt_version: Optional[str] = setting(

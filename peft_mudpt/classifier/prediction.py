@@ -41,7 +41,7 @@ class PictureClassifier(torch.nn.Module):
         model: the CLIP, plain or adapted, that makes the image features.
         family: the family of the CLIP.
         class_names: names of the C classes; the position of a name is its label.
-        template: the text of a class, with `{}` for its name; None if the classifier has no texts.
+        template: the text of a class, with `{}` for its name; None if the classifier has no texts, or several.
     """
 
     model: Any
@@ -50,6 +50,11 @@ class PictureClassifier(torch.nn.Module):
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
     _source: Optional[ClipSource] = None  # of the image processor; None: where the model was loaded from
+
+    @property
+    def class_texts(self) -> Optional[list[list[str]]]:
+        """The texts of each class, in the order of the labels; None if the classifier has no texts."""
+        return None
 
     def linear_head(self) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """
