@@ -220,19 +220,30 @@ class MuDPTClassifier(PictureClassifier):
         """The texts of each class, in the order of the labels. They cannot be set."""
         return self._texts.of(self._class_names)
 
-    def forward(self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None) -> MuDPTClassifierOutput:
+    def forward(
+        self,
+        pixel_values: Optional[torch.Tensor] = None,
+        labels: Optional[torch.Tensor] = None,
+        image_features: Optional[torch.Tensor] = None,
+    ) -> MuDPTClassifierOutput:
         """
         Classify images, with gradients if they are enabled.
 
         Args:
             pixel_values: images (B, 3, H, W), as the image processor makes them.
             labels: the class indices (B,) of the images.
+            image_features: in place of `pixel_values`, features (B, D) of the images, each with L2 norm 1. If they are
+                computed once and used again, the image tower must not have changed in between.
 
         Returns:
             The logits (equal to `logits_per_image` of the model's own forward), the image and class features that
             they are computed from, and, if labels are given, the loss.
+
+        Raises:
+            ValueError: if both or none of `pixel_values` and `image_features` are given, or if `image_features` has
+                another shape or type.
         """
-        image_features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
+        image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
         class_features = self.class_features()  # (C, D)
         logits = self.family.logits(self.model, image_features @ class_features.t())  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)

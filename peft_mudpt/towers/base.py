@@ -1,11 +1,11 @@
 """The forward hooks that insert prompts into a tower, overwrite them in later layers, and remove them at the end.
 
-All model families share these hooks. They are registered once and hold no tensor and no module, only a `PromptSource`,
-which they ask for prompts in every forward call. Enabling, disabling or switching an adapter therefore only changes
-what the source returns, and `torch.compile` follows the change. Deep layers are all layers but the first, whose prompts
-enter with the embeddings. One call computes the prompts of all deep layers, and the encoder passes them to its layers
-as an argument. Because an argument belongs to one call, threads, exceptions and gradient checkpointing cannot mix up
-the prompts of different calls.
+All model families share these hooks. They are registered once and hold no tensor and no module, only a
+`PromptSource`, which they ask for prompts in every forward call. Enabling, disabling or switching an adapter therefore
+only changes what the source returns, and `torch.compile` follows the change. Deep layers are all layers but the first,
+whose prompts enter with the embeddings. One call computes the prompts of all deep layers, and the encoder passes them
+to its layers as an argument. Because an argument belongs to one call, threads, exceptions and gradient checkpointing
+cannot mix up the prompts of different calls.
 """
 
 from __future__ import annotations

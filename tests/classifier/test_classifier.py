@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt.lab.probe import LinearProbe
 from tests.classifier.conftest import NAMES, OLDER_TORCH, adapted, assert_fresh, expected_logits
 
 
@@ -55,6 +56,30 @@ class TestClassifying:
         parameters = [p for p in classifier.parameters() if p.requires_grad]
         for mine, its in zip(torch.autograd.grad(output.loss, parameters), torch.autograd.grad(expected, parameters)):
             assert (mine - its).norm() <= 1e-4 * its.norm()
+
+    def test_image_features_take_the_place_of_the_images(self, classifier, pixel_values):
+        labels = torch.tensor([0, 1, 2, 0, 1])
+        expected = classifier(pixel_values, labels)
+        found = classifier(image_features=classifier.image_features(pixel_values), labels=labels)
+        for field in ("loss", "logits", "image_features"):
+            torch.testing.assert_close(found[field], expected[field])
+        torch.testing.assert_close(found.image_features.norm(dim=-1), torch.ones(5))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({}, "neither pixel_values .* nor image_features"),
+            ({"pixel_values": torch.zeros(2, 3, 32, 32), "image_features": torch.zeros(2, 64)}, "both"),
+            ({"image_features": torch.zeros(2, 63)}, r"image_features .*\(2, 63\).* \(B, 64\)"),
+            ({"image_features": torch.zeros(64)}, r"image_features .*\(64,\).* \(B, 64\)"),
+            ({"image_features": torch.zeros(2, 64).long()}, "image_features .*int64.* floating point"),
+        ],
+        ids=["neither", "both", "width", "axes", "type"],
+    )
+    def test_other_images_than_either_pixels_or_features_are_refused(self, classifier, given, message):
+        for refusing in (classifier, LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), NAMES)):
+            with pytest.raises(ValueError, match=message):
+                refusing(**given)
 
 
 class TestLoading:
