@@ -97,7 +97,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         adapter = self._active_prompts()
         if adapter is None:
             return None
-        layers = range(adapter.depth[modality])[start:stop]
+        own = adapter.layers[modality]
+        layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
         return adapter.for_batch(modality, layers, condition) if layers else None
 
     @property

@@ -14,7 +14,7 @@ TOWERS = {"text": TowerShape(512, 12), "vision": TowerShape(768, 12)}
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_survives_saving_and_loading(preset, tmp_path):
     config = MuDPTConfig.from_preset(preset)
-    config.resolve(TOWERS)
+    config.resolve(TOWERS, feature_size=512)
     config.save_pretrained(tmp_path)
     assert MuDPTConfig.from_pretrained(tmp_path) == config
 
