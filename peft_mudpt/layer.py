@@ -91,17 +91,24 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         adapter = self._active_prompts()
         return 0 if adapter is None else adapter.num_tokens[modality]
 
+    def start(self, modality: Modality) -> int:
+        adapter = self._active_prompts()
+        return 0 if adapter is None else adapter.layers[modality].start
+
     def prompts(
         self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
-    ) -> Optional[torch.Tensor]:
+    ) -> dict[int, torch.Tensor]:
         adapter = self._active_prompts()
         if adapter is None:
-            return None
+            return {}
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
-        if modality == "text" and start == adapter.class_layer:  # it lies behind those with prompts
-            layers = range(start, start + 1)
-        return adapter.for_batch(modality, layers, condition) if layers else None
+        found = dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
+        if modality == "text" and adapter.class_tokens is not None and condition is not None:
+            layer = adapter.class_tokens.layer
+            if start <= layer and (stop is None or layer < stop):
+                found[layer] = adapter.class_tokens(condition)  # (C, n, d)
+        return found
 
     @property
     def text_depends_on_image(self) -> bool:
@@ -111,9 +118,8 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 
     @property
     def text_depends_on_class(self) -> bool:
-        """Whether the active adapter needs each class's text feature in the frozen CLIP, as `mudpt_condition`."""
         adapter = self._active_prompts()
-        return adapter is not None and adapter.class_tokens is not None
+        return adapter is not None and adapter.text_depends_on_class
 
     @property
     def active_name(self) -> Optional[str]:

@@ -15,12 +15,6 @@ from .fusion import InjectionModel
 # The tower from which the injection model of each tower reads.
 SOURCE: dict[Modality, Modality] = {"text": "vision", "vision": "text"}
 
-NO_CLASSES = (
-    "The active adapter (conditioning='class') makes tokens from each class's text feature in the frozen CLIP, and "
-    "these features are missing. Give mudpt_condition= (one row per text; see classifier.text_bank), use "
-    "MuDPTClassifier, which computes them, or disable the adapter."
-)
-
 
 class MultiModalPrompts(nn.Module):
     """
@@ -100,9 +94,9 @@ class MultiModalPrompts(nn.Module):
         return self.image_shift is not None
 
     @property
-    def class_layer(self) -> Optional[int]:
-        """The layer before which the tokens of each class replace the text prompts; None if none do."""
-        return None if self.class_tokens is None else self.class_tokens.layer
+    def text_depends_on_class(self) -> bool:
+        """Whether the text prompts of each class depend on its text feature in the frozen CLIP."""
+        return self.class_tokens is not None
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
         """
@@ -128,15 +122,7 @@ class MultiModalPrompts(nn.Module):
         """
         The effective prompts (1, len(layers), n, d), which all samples of a batch share. With `image_shift`, text
         prompts of a batch with a condition, the features (B, D) of one image per sample, are (B, len(layers), n, d).
-        At `class_layer`, asked for alone, text prompts are the tokens (B, 1, n, d) of the class of each sample.
-
-        Raises:
-            ValueError: if they are those of classes, and there is no condition.
         """
-        if modality == "text" and self.class_tokens is not None and layers.start == self.class_layer:
-            if condition is None:
-                raise ValueError(NO_CLASSES)
-            return self.class_tokens(condition)[:, None]  # (B, n, d) -> (B, 1, n, d)
         prompts = self(modality, layers)[None]
         if modality == "vision" or condition is None or self.image_shift is None:
             return prompts

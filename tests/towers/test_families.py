@@ -135,26 +135,22 @@ class TestPublishedSizes:
 @torch.no_grad()
 def vision_by_hand(model, pixel_values, **options):
     """Image features from the parts of the tower, with the prompts put in between, layer by layer."""
-    tower, prompts = model.vision_model, model.prompt_learner.prompts("vision", 0)[0]  # (J, n, d)
+    tower, prompts = model.vision_model, model.prompt_learner.prompts("vision", 0)
     with model.disable_adapter():
         patches = tower.embeddings(pixel_values, **options)
         hidden = torch.cat([patches, prompts[0].expand(len(patches), -1, -1)], dim=1)
         if hasattr(tower, "pre_layrnorm"):
             hidden = tower.pre_layrnorm(hidden)
-        hidden = through_layers(tower, hidden, dict(enumerate(prompts)), start=patches.shape[1])
+        hidden = through_layers(tower, hidden, prompts, start=patches.shape[1])
         hidden = tower.post_layernorm(hidden[:, : patches.shape[1]])
         return tower.head(hidden) if hasattr(tower, "head") else model.visual_projection(hidden[:, 0])
 
 
 @torch.no_grad()
 def text_by_hand(model, input_ids, mudpt_condition=None):
-    """Text features likewise. With a condition, the tokens of each class replace the prompts before one layer."""
-    tower, prompts = model.text_model, list(model.prompt_learner.prompts("text", 0)[0])  # J x (n, d)
-    adapter, ids = model.prompt_learner.mudpt_adapters["default"], input_ids
-    by_layer = dict(enumerate(prompts))
-    if mudpt_condition is not None:
-        by_layer[adapter.class_tokens.layer] = adapter.class_tokens(mudpt_condition)  # (C, n, d)
-    siglip, n = hasattr(tower, "head"), len(prompts[0])
+    """Text features likewise."""
+    tower, prompts = model.text_model, model.prompt_learner.prompts("text", 0, condition=mudpt_condition)
+    siglip, ids, n = hasattr(tower, "head"), input_ids, prompts[0].shape[1]
     start = 0 if siglip else 1  # behind BOS, if there is one
     ids = ids[:, : LENGTH - n] if siglip else ids  # padding gives way
     with model.disable_adapter():
@@ -164,7 +160,7 @@ def text_by_hand(model, input_ids, mudpt_condition=None):
         hidden = torch.cat(rows, dim=1)
         hidden = hidden + table[: hidden.shape[1]]
         mask = None if siglip else torch.full((hidden.shape[1],) * 2, float("-inf")).triu(1)[None, None]
-        hidden = through_layers(tower, hidden, by_layer, start, mask)
+        hidden = through_layers(tower, hidden, prompts, start, mask)
         hidden = tower.final_layer_norm(torch.cat([hidden[:, :start], hidden[:, start + n :]], dim=1))
         if siglip:
             return tower.head(hidden[:, -1])
@@ -174,7 +170,7 @@ def text_by_hand(model, input_ids, mudpt_condition=None):
 def through_layers(tower, hidden, prompts, start, mask=None):
     for index, layer in enumerate(tower.encoder.layers):
         if index > 0 and index in prompts:
-            hidden[:, start : start + prompts[index].shape[-2]] = prompts[index]
+            hidden[:, start : start + prompts[index].shape[1]] = prompts[index]
         hidden = layer(hidden, mask)
     return hidden
 
