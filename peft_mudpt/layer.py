@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import RLock
 from typing import Optional, cast
 
@@ -66,6 +68,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self.switch_lock = SwitchLock()
         # Another object after each switch. Unlike a flag, it shows a switch there and back.
         self.last_switch = object()
+        self._without_prompts = False
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
         """Add an adapter; with the first one, also register the hooks on the towers."""
@@ -128,8 +131,21 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         return own[0] if own else None  # no next(..., None): torch 2.8 does not compile it
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
-        name = None if self.disable_adapters else self.active_name
+        name = None if self.disable_adapters or self._without_prompts else self.active_name
         return None if name is None else cast(MultiModalPrompts, self.mudpt_adapters[name])
+
+    @contextmanager
+    def without_prompts(self) -> Iterator[None]:
+        """
+        Run the towers without prompts inside of this block. Unlike PEFT's `disable_adapter`, it leaves `requires_grad`
+        and the adapters of other methods as they are.
+        """
+        with self.switch_lock:
+            before, self._without_prompts = self._without_prompts, True
+            try:
+                yield
+            finally:
+                self._without_prompts = before
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         # names that are not here are those of another method's adapters on the same model

@@ -20,11 +20,12 @@ from ..towers.base import part
 from ..towers.registry import family_of
 from .bank import mean_of_texts
 from .class_texts import class_texts_of, remembered
+from .condition import ClassCondition
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
-from .staleness import TextState, text_state
+from .staleness import KeptFeatures, text_state
 from .texts import text_owners, tokenize_texts
 
 
@@ -140,10 +141,11 @@ class MuDPTClassifier(PictureClassifier):
         if tokenizer is None:
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
+        self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
         self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
-        self._known: Optional[tuple[TextState, torch.Tensor]] = None
+        self._kept = KeptFeatures()
 
     @classmethod
     def from_pretrained(
@@ -287,28 +289,25 @@ class MuDPTClassifier(PictureClassifier):
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return self._encode()
-        known = self._known
-        if known is None or not known[0].equals(state):
-            with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-                features = self._encode()
-            if not (has_memory(features) and state.lasted_until(text_state(self.model))):
-                return features
-            self._known = known = state, features
-        return known[1].clone()  # the caller may write to the copy
+        return self._kept.get(self.model, state, self._encode)
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        self._known = None
+        self._kept.forget()
+        self._condition.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
         """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
         return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
-        features = normalize(encode_layout(self.model, self._layout()), dim=-1)  # (T, D)
+        numbers, condition = list(map(len, self.class_texts)), self._condition.of(self.model)  # None or (C, D)
+        if condition is not None and self._texts.template is None:
+            condition = condition.repeat_interleave(torch.tensor(numbers, device=condition.device), dim=0)  # (T, D)
+        features = normalize(encode_layout(self.model, self._layout(), condition), dim=-1)  # (T, D)
         if self._texts.template is not None:
             return features
-        return normalize(mean_of_texts(features, list(map(len, self.class_texts))), dim=-1)  # (C, D)
+        return normalize(mean_of_texts(features, numbers), dim=-1)  # (C, D)
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device

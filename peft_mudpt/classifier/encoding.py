@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..layer import layer_of
-from ..towers.base import part
+from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
@@ -29,11 +29,13 @@ class LayoutKind(NamedTuple):
 
     num_tokens: int  # number of text prompt tokens
     takes_masks: bool  # whether classes can share a row
+    own_tokens: bool = False  # whether each class has prompt tokens of its own from some layer on
 
 
 def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
-    return LayoutKind(num_text_tokens(model), takes_masks(model))
+    layer = layer_of(model)
+    return LayoutKind(num_text_tokens(model), takes_masks(model), layer is not None and layer.text_depends_on_class)
 
 
 def lay_out_classes(
@@ -62,7 +64,7 @@ def lay_out_classes(
     """
     family = family_of(model)
     tower, kind = family.text_tower(model), family.text
-    num_tokens, shares_rows = layout or layout_kind(model)
+    num_tokens, shares_rows, own_tokens = layout or layout_kind(model)
     table = kind.num_positions(tower)
     room = table - num_tokens
     if kind.is_causal:
@@ -85,7 +87,7 @@ def lay_out_classes(
     elif not isinstance(class_batch_size, int) or class_batch_size < 1:
         raise ValueError(f"class_batch_size={class_batch_size} is not a number of classes; give at least 1, or None.")
     groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
-    if shares_rows:
+    if shares_rows and not own_tokens:
         packed = [pack_classes(group, num_tokens, max_length=table) for group in groups]
     elif kind.is_causal:
         packed = [class_per_row(group) for group in groups]
@@ -94,19 +96,25 @@ def lay_out_classes(
     return [group.to(part(model, "device")) for group in packed]
 
 
-def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
+def encode_layout(
+    model: torch.nn.Module, groups: list[PackedClasses], condition: Optional[torch.Tensor] = None
+) -> torch.Tensor:
     """
-    Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
+    Encode the groups from `lay_out_classes` to text features (C, D), not normalized. If the text prompts depend on the
+    class, `condition` has the text features (C, D) of the classes in the frozen CLIP.
 
     With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
     begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
     so, and keeps all.
     """
+    sizes = [group.num_classes for group in groups]
+    conditions = [None] * len(groups) if condition is None else condition.split(sizes)
+    parts = list(zip(groups, conditions))
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
-        return torch.cat([_encode_group(model, group) for group in groups])
-    *recomputed, last = groups
-    features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
-    return torch.cat([*features, _encode_group(model, last)])
+        return torch.cat([_encode_group(model, *part) for part in parts])
+    *recomputed, last = parts
+    features = [checkpoint(_encode_group, model, *part, use_reentrant=False) for part in recomputed]
+    return torch.cat([*features, _encode_group(model, *last)])
 
 
 def num_text_tokens(model: torch.nn.Module) -> int:
@@ -132,12 +140,15 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
+def _encode_group(
+    model: torch.nn.Module, group: PackedClasses, condition: Optional[torch.Tensor] = None
+) -> torch.Tensor:
     family = family_of(model)
     mask, tower = group.attention_mask, family.text_tower(model)
     if mask is not None:
         mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
-    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids)
+    options = {} if condition is None else {CONDITION: condition}
+    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
     if group.eos is None:
         pooled = family.text.pooled(output)  # (C, d)
     else:

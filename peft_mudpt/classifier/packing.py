@@ -33,6 +33,11 @@ class PackedClasses:
     position_ids: Optional[torch.Tensor] = None
     attention_mask: Optional[torch.Tensor] = None
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes (C)."""
+        return len(self.input_ids if self.eos is None else self.eos)
+
     def to(self, device: torch.device) -> PackedClasses:
         """The same classes on another device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}

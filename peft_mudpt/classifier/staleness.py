@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Optional
@@ -57,7 +58,7 @@ def text_state(model: torch.nn.Module) -> Optional[TextState]:
         parts.append(layer)
     tensors: list[torch.Tensor] = []
     marks = [] if layer is None else [layer.last_switch]
-    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *_optimizer_steps()]
+    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model)]
     for module in (module for root in parts for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
@@ -70,18 +71,64 @@ def text_state(model: torch.nn.Module) -> Optional[TextState]:
             switches.append((tuple(getattr(module, "merged_adapters", ())), numbers))
     if not all(map(has_memory, tensors)):
         return None
+    requires_grad, steps = any(t.requires_grad for t in tensors), _optimizer_steps()
+    switches += steps if requires_grad else []
     # an inference tensor counts no writes, so it is always taken for changed
     versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
-    return TextState(tensors, versions, switches, marks, any(t.requires_grad for t in tensors))
+    return TextState(tensors, versions, switches, marks, requires_grad)
+
+
+class KeptFeatures:
+    """Text features that are computed once, and again when they are stale."""
+
+    def __init__(self) -> None:
+        self._known: Optional[tuple[TextState, torch.Tensor]] = None
+
+    @property
+    def features(self) -> Optional[torch.Tensor]:
+        """The features that were computed last, stale or not; None if there are none."""
+        return None if self._known is None else self._known[1]
+
+    @property
+    def are_constant(self) -> bool:
+        """Whether there are features, and nothing that they depend on was being trained."""
+        return self._known is not None and not self._known[0].requires_grad
+
+    def get(
+        self, model: torch.nn.Module, state: Optional[TextState], compute: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        """
+        Return features without a gradient, as a copy that the caller may write to.
+
+        Args:
+            model: a CLIP, plain or with an adapter.
+            state: its present state; None if it cannot be told, so that nothing can be kept.
+            compute: function that computes the features.
+        """
+        known = self._known
+        if known is None or state is None or not known[0].equals(state):
+            with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
+                features = compute()
+            if state is None or not (has_memory(features) and state.lasted_until(text_state(model))):
+                return features
+            self._known = known = state, features
+        return known[1].clone()
+
+    def forget(self) -> None:
+        """Clear the cache."""
+        self._known = None
 
 
 @cache
 def _optimizer_steps() -> list[int]:
-    """A list of one number: the optimizer steps so far. Fused optimizers do not increase `Tensor._version`."""
+    """A list of one number: the optimizer steps so far. From now on, a step increases `Tensor._version`."""
     steps = [0]
 
-    def count(*_) -> None:
+    def count(optimizer: torch.optim.Optimizer, *_) -> None:
         steps[0] += 1
+        # Fused optimizers do not increase the version, and what they train may be frozen when it is next looked at.
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch.autograd.graph.increment_version(trained)
 
     register_optimizer_step_post_hook(count)
     return steps

@@ -299,7 +299,10 @@ NAMES, WORDS = ["one", "two"], [[5, 60, 7], [8]]
 
 
 class Tokenizer:
-    """Stands for a family's own: two classes, of which the texts are known."""
+    """Stands for a family's own: two classes, of which two texts each are known."""
+
+    words = dict(zip(("one.", "two."), WORDS))
+    words |= {f"a photo of a {name}": [9, 10, 11, 9, *own] for name, own in words.items()}
 
     def __init__(self, family):
         self.family = family
@@ -307,8 +310,8 @@ class Tokenizer:
     bos_token_id = eos_token_id = None
 
     def __call__(self, texts_given, padding, padding_side, pad_to_multiple_of, return_tensors):
-        assert texts_given == ["one.", "two."] and padding is True and padding_side == "right"
-        ids = texts(self.family, *WORDS)
+        assert padding is True and padding_side == "right"
+        ids = texts(self.family, *(self.words[text] for text in texts_given))
         if pad_to_multiple_of is not None:
             assert ids.shape[1] % pad_to_multiple_of == 0
         return {"input_ids": ids}
