@@ -107,11 +107,21 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
         found = dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
-        if modality == "text" and adapter.class_tokens is not None and condition is not None:
-            layer = adapter.class_tokens.layer
+        if modality == "text" and adapter.text_depends_on_class and condition is not None:
+            layer, tokens = self.class_tokens(condition)
             if start <= layer and (stop is None or layer < stop):
-                found[layer] = adapter.class_tokens(condition)  # (C, n, d)
+                found[layer] = tokens
         return found
+
+    def class_tokens(self, condition: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """
+        The tokens (C, n, d) of C classes, from their text features (C, D) in the frozen CLIP, and the layer before
+        which they replace the text prompts of the active adapter.
+        """
+        adapter = self._active_prompts()
+        assert adapter is not None and adapter.class_tokens is not None, "asked only if texts depend on the class"
+        assert adapter.class_tokens.layer is not None, "MuDPTConfig.resolve fills it in"
+        return adapter.class_tokens.layer, adapter.class_tokens(condition)
 
     @property
     def text_depends_on_image(self) -> bool:

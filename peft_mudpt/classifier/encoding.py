@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Optional
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
@@ -15,7 +17,7 @@ from ..layer import layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .packing import PackedClasses, class_per_row, class_words, pack_classes
+from .packing import PackedClasses, class_per_row, class_words, own_rows, pack_classes
 
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
@@ -87,8 +89,13 @@ def lay_out_classes(
     elif not isinstance(class_batch_size, int) or class_batch_size < 1:
         raise ValueError(f"class_batch_size={class_batch_size} is not a number of classes; give at least 1, or None.")
     groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
-    if shares_rows and not own_tokens:
+    if shares_rows:
         packed = [pack_classes(group, num_tokens, max_length=table) for group in groups]
+        if own_tokens:
+            packed = [
+                replace(rows, own=own_rows(group, rows, num_tokens, max_length=table))
+                for group, rows in zip(groups, packed)
+            ]
     elif kind.is_causal:
         packed = [class_per_row(group) for group in groups]
     else:
@@ -147,6 +154,9 @@ def _encode_group(
     mask, tower = group.attention_mask, family.text_tower(model)
     if mask is not None:
         mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
+    if group.own is not None:
+        assert condition is not None and mask is not None, "classes with tokens of their own have them"
+        return family.text.project(model, _pooled_with_own_tokens(model, group, mask, condition))  # (C, D)
     options = {} if condition is None else {CONDITION: condition}
     output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
     if group.eos is None:
@@ -154,6 +164,27 @@ def _encode_group(
     else:
         pooled = output.last_hidden_state.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
     return family.text.project(model, pooled)  # (C, D)
+
+
+def _pooled_with_own_tokens(
+    model: torch.nn.Module, group: PackedClasses, mask: torch.Tensor, condition: torch.Tensor
+) -> torch.Tensor:
+    """
+    The pooled output (C, d) of classes whose own tokens replace the prompts before one layer. Below it, the classes
+    share the prompts of their row, and from it on they stand in the rows `group.own`.
+    """
+    layer, family = layer_of(model), family_of(model)
+    assert layer is not None and group.own is not None, "only an adapter makes tokens for classes"
+    tower, text = family.text_tower(model), family.text(layer)
+    index, tokens = layer.class_tokens(condition)  # (C, n, d)
+    # (R, n + L, d), as the hook of the embeddings inserts the prompts
+    hidden = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+    hidden = text.run_layers(tower, hidden, mask, range(index))
+    known = torch.cat([hidden.flatten(0, 1), tokens.flatten(0, 1).to(hidden)])  # (R * (n + L) + C * n, d)
+    hidden = embedding(group.own.sources, known)  # (R', L', d)
+    own_mask = attention_bias(tower, group.own.attention_mask)
+    hidden = text.run_layers(tower, hidden, own_mask, range(index, text.shape(tower).num_layers), prompted=False)
+    return part(tower, text.final_norm)(hidden).flatten(0, 1)[group.own.eos]  # (R', L', d) -> (C, d)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:
