@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Optional
 
 import torch
 from torch.nn.functional import cross_entropy
+
+from .anchors import Anchors, image_anchor, logit_anchor, text_anchor
+from .frozen_clip import FrozenClip, is_learned
 
 
 class Objective:
@@ -19,7 +23,8 @@ class Objective:
             classifier: when called with `pixel_values`, it returns `logits` (B, C), normalized `image_features` (B, D)
                 and, if it uses texts, normalized `class_features` (C, D). Call it exactly once, and call none of its
                 methods, because with several processes a wrapper averages the gradients of this call.
-            batch: `pixel_values` (B, 3, H, W) and `labels` (B,).
+            batch: `pixel_values` (B, 3, H, W) and `labels` (B,). It may also hold the normalized image features (B, D)
+                of the frozen CLIP as `frozen_image_features`.
 
         Returns:
             The loss, a scalar tensor with a gradient.
@@ -42,6 +47,56 @@ class CrossEntropy(Objective):
 
     def loss(self, classifier: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return cross_entropy(classifier(pixel_values=batch["pixel_values"]).logits, batch["labels"])
+
+
+class Anchored(Objective):
+    """
+    Another objective, plus the weighted anchors of the outputs that it is computed from.
+
+    Args:
+        objective: the other objective.
+        anchors: the weights of the anchors.
+        frozen_clip: what the anchors refer to.
+    """
+
+    def __init__(self, objective: Objective, anchors: Anchors, frozen_clip: FrozenClip):
+        self.objective = objective
+        self.anchors = anchors
+        self.frozen_clip = frozen_clip
+        self.learns_images = is_learned(frozen_clip.model, "vision")
+
+    def loss(self, classifier: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        # before the classifier, so that nothing is switched between its forward and its backward pass
+        frozen_features = self._frozen_image_features(batch) if self.anchors.need_images else None
+        outputs = []
+
+        def observed(**inputs: torch.Tensor):
+            outputs.append(classifier(**inputs))
+            return outputs[-1]
+
+        loss = self.objective.loss(observed, batch)
+        (output,) = outputs
+        weights = self.anchors
+        if weights.text_anchor_weight:
+            term = text_anchor(output.class_features, self.frozen_clip.text_bank, weights.text_anchor)
+            loss = loss + weights.text_anchor_weight * term
+        if frozen_features is None and weights.need_images:  # the image tower is not adapted
+            frozen_features = output.image_features.detach()
+        if weights.image_anchor_weight:
+            loss = loss + weights.image_anchor_weight * image_anchor(output.image_features, frozen_features)
+        if weights.logit_anchor_weight:
+            frozen_logits = self.frozen_clip.logits(frozen_features)
+            loss = loss + weights.logit_anchor_weight * logit_anchor(output.logits, frozen_logits)
+        return loss
+
+    def _frozen_image_features(self, batch: Mapping[str, torch.Tensor]) -> Optional[torch.Tensor]:
+        """The image features (B, D) of the frozen CLIP; None if the classifier computes the same."""
+        if "frozen_image_features" in batch:
+            return batch["frozen_image_features"]
+        return self.frozen_clip.image_features(batch["pixel_values"]) if self.learns_images else None
+
+    def after_step(self, classifier: torch.nn.Module, step: int, steps: int) -> None:
+        self.objective.after_step(classifier, step, steps)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy}
