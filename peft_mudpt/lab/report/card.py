@@ -247,6 +247,26 @@ def _training(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     return (
         f"## Training\n\n- Optimizer: {result['optimizer']}\n- Learning rate (peak): {result['learning_rate']}\n"
-        f"- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
+        f"{_objective(result)}- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
         f"`{RESULT}` holds all options, the drawn pictures and all metrics."
     )
+
+
+def _objective(result: dict[str, Any]) -> str:
+    """Lines on the anchors in the loss, and on the average of the parameters; empty if there are none."""
+    lines, anchors, averaging = "", result.get("anchors"), result.get("averaging")
+    if anchors:
+        weights = [
+            f"{words} {anchors[name]:g}"
+            for name, words in {
+                "text_anchor_weight": f"text ({anchors['text_anchor']})",
+                "image_anchor_weight": "image",
+                "logit_anchor_weight": "logit",
+            }.items()
+            if anchors[name]
+        ]
+        lines += f"- Anchors to the frozen CLIP, with their weights in the loss: {', '.join(weights)}\n"
+    if averaging:
+        mean, std = averaging["mean"], averaging["std"]
+        lines += f"- Parameters: averaged over the epochs, weighted by a Gaussian of mean {mean:g} and std {std:g}\n"
+    return lines

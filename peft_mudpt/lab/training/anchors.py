@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cosine_similarity, kl_div, normalize
 
+from ...rules import one_of
+
 
 TEXT_ANCHORS = ("l1", "cosine")
+KIND = one_of(*TEXT_ANCHORS)
 
 
 def text_anchor(class_features: torch.Tensor, text_bank: torch.Tensor, kind: str = "l1") -> torch.Tensor:
@@ -27,8 +31,7 @@ def text_anchor(class_features: torch.Tensor, text_bank: torch.Tensor, kind: str
     Raises:
         ValueError: if `kind` is unknown.
     """
-    if kind not in TEXT_ANCHORS:
-        raise ValueError(f"Unknown text anchor {kind!r}; give one of {', '.join(TEXT_ANCHORS)}.")
+    KIND.check(kind, "kind")
     if kind == "cosine":
         return 1 - cosine_similarity(class_features, text_bank, dim=-1).mean()
     return _mean_difference(class_features, text_bank)
@@ -76,12 +79,21 @@ class Anchors:
     Args:
         text_anchor: kind of the text anchor, one of `TEXT_ANCHORS`.
         text_anchor_weight, image_anchor_weight, logit_anchor_weight: the weights, at least 0.
+
+    Raises:
+        ValueError: if the kind of text anchor is unknown, or if a weight is negative or not finite.
     """
 
     text_anchor: str = "l1"
     text_anchor_weight: float = 0.0
     image_anchor_weight: float = 0.0
     logit_anchor_weight: float = 0.0
+
+    def __post_init__(self):
+        KIND.check(self.text_anchor, "text_anchor")
+        for name in ("text_anchor_weight", "image_anchor_weight", "logit_anchor_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} is not a finite number of at least 0.")
 
     @property
     def need_texts(self) -> bool:

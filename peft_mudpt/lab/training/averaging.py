@@ -18,10 +18,20 @@ class Averaging:
     Args:
         mean: center of the Gaussian, in epochs; epoch 1 is the first.
         std: standard deviation of the Gaussian, in epochs; more than 0.
+
+    Raises:
+        ValueError: if a value is not finite, or `std` is not more than 0.
     """
 
     mean: float
     std: float
+
+    def __post_init__(self):
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise ValueError(
+                f"Found mean={self.mean} and std={self.std} for the average over epochs. Give a finite mean, and a "
+                "finite std of more than 0, both in epochs."
+            )
 
     def epoch_weights(self, epochs: int) -> torch.Tensor:
         """
@@ -49,11 +59,26 @@ class Averaging:
         Returns:
             The weights by step, 1 being the first. Steps that end no epoch are left out.
         """
-        epochs = math.ceil(steps * pictures_per_step / pictures)
+        epochs = epochs_of(steps, pictures_per_step, pictures)
         weights: dict[int, float] = defaultdict(float)  # of few pictures, a step may end several epochs
         for epoch, weight in enumerate(self.epoch_weights(epochs).tolist(), start=1):
             weights[min(steps, math.ceil(epoch * pictures / pictures_per_step))] += weight
         return dict(weights)
+
+
+def epochs_of(steps: int, pictures_per_step: int, pictures: int) -> int:
+    """
+    Count the epochs of a run.
+
+    Args:
+        steps: number of optimizer steps of the run.
+        pictures_per_step: pictures of one step, over all processes and accumulated forward passes.
+        pictures: number of training pictures.
+
+    Returns:
+        The number of epochs; the last one may be incomplete.
+    """
+    return math.ceil(steps * pictures_per_step / pictures)
 
 
 class RunningAverage:

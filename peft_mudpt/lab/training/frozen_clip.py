@@ -25,16 +25,18 @@ def frozen(model: Any) -> Iterator[None]:
         model: the `PeftModel` of a CLIP. Afterwards its modes and `requires_grad` are as before, which
             `disable_adapter` alone does not ensure.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    in_training = [module for module in model.modules() if module.training]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        with torch.no_grad(), model.eval().disable_adapter():
+        for module in in_training:
+            module.training = False
+        with torch.no_grad(), model.disable_adapter():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in in_training:
+            module.training = True
         for parameter, requires_grad in learned:
-            parameter.requires_grad_(requires_grad)
+            parameter.requires_grad = requires_grad
 
 
 def is_learned(model: torch.nn.Module, modality: Modality) -> bool:
