@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, get_args
@@ -9,12 +10,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, ge
 from peft import PeftConfig
 
 from ._version import __version__
+from .combinations import check_combinations
 from .presets import PRESETS
 from .rules import (
     CLASS_NAMES,
+    DESCRIPTIONS,
     LARGEST_STD,
     MODULE_NAMES,
     TEMPLATE,
+    TEMPLATES,
     TEXT,
     TOKEN_IDS_BY_WORDS,
     TRUE_OR_FALSE,
@@ -51,6 +55,7 @@ FusionDirection = Literal["none", "text_to_vision", "vision_to_text", "bidirecti
 FusionType = Literal["linear", "transformer"]
 FusionCombine = Literal["add", "replace"]
 FusionSharing = Literal["all", "input_and_deep", "per_layer"]
+Conditioning = Literal["none", "image", "noise", "class"]
 
 # What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
 PAPER_DEPTH = 9
@@ -98,7 +103,7 @@ class MuDPTConfig(PeftConfig):
     prompt_depth: Depth = setting(
         None,
         "Number of layers that receive prompts of their own, the input counted as the first. 'all': every layer of "
-        "the tower. None: 9 as in the paper, or every layer of the shallower tower if it has fewer.",
+        "the tower. None: 9 as in the paper, or up to the last layer of the shallower tower if these are fewer.",
         DEPTH,
     )
     text_prompt_depth: Depth = setting(
@@ -106,6 +111,18 @@ class MuDPTConfig(PeftConfig):
     )
     vision_prompt_depth: Depth = setting(
         None, "Depth of the visual prompts, if other than prompt_depth. 0: no visual prompts.", DEPTH
+    )
+    first_layer: int = setting(
+        0,
+        "The first layer with prompts, counted from 0, the input. In a layer k >= 1, the prompts are inserted before "
+        "the layer; below it, both towers run as without prompts. prompt_depth counts from this layer on.",
+        whole_number(0),
+    )
+    text_first_layer: Optional[int] = setting(
+        None, "First layer of the text prompts, if other than first_layer.", either(whole_number(0), None)
+    )
+    vision_first_layer: Optional[int] = setting(
+        None, "First layer of the visual prompts, if other than first_layer.", either(whole_number(0), None)
     )
     text_prompt_init_text: Optional[str] = setting(
         None,
@@ -141,6 +158,28 @@ class MuDPTConfig(PeftConfig):
         "One injection model for all layers, one for the input and one for the rest, or one each.",
         one_of(*get_args(FusionSharing)),
     )
+    conditioning: Conditioning = setting(
+        "none",
+        "What the text prompts depend on. 'image': a meta-net maps the feature of each image to a shift of its text "
+        "prompts (CoCoOp). 'noise': the same from random vectors, a control. 'class': a meta-net maps the frozen text "
+        "feature of each class to tokens that replace the text prompts in layer class_token_layer (TCP).",
+        one_of(*get_args(Conditioning)),
+    )
+    meta_net_reduction: int = setting(
+        16, "The meta-net has feature_size / meta_net_reduction hidden channels.", whole_number(1)
+    )
+    class_token_layer: Optional[int] = setting(
+        None,
+        "With conditioning='class': the layer, counted from 0, before which the tokens of each class replace the text "
+        "prompts. None: after two thirds of the layers, as in TCP (8 of 12).",
+        either(whole_number(1), None),
+    )
+    condition_template: str = setting(
+        "a photo of a {}.",
+        "With conditioning='class': the text, with {} for the class name, whose frozen feature the tokens are made "
+        "from. MuDPTClassifier computes it.",
+        TEMPLATE,
+    )
     modules_to_save: Optional[list[str]] = setting(
         None, "Modules of the base model to train and save beside the prompts.", either(MODULE_NAMES, None)
     )
@@ -149,6 +188,9 @@ class MuDPTConfig(PeftConfig):
     )
     vision_hidden_size: Optional[int] = setting(
         None, "Width of the vision tower (numbers per token). Filled in from the base model.", WIDTH_OR_NONE
+    )
+    feature_size: Optional[int] = setting(
+        None, "Channels of the features, for the meta-net. Filled in from the base model.", WIDTH_OR_NONE
     )
     text_prompt_init_ids: Optional[dict[str, list[int]]] = setting(
         None,
@@ -170,6 +212,14 @@ class MuDPTConfig(PeftConfig):
         "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text prompts. A "
         "note: it changes no number.",
         either(TEMPLATE, None),
+    )
+    class_templates: Optional[list[str]] = setting(
+        None, "Like class_template, if each class has several texts. A note.", either(TEMPLATES, None)
+    )
+    class_descriptions: Optional[dict[str, list[str]]] = setting(
+        None,
+        "Further texts of each class, by class name, which follow the text prompts as they are. A note.",
+        either(DESCRIPTIONS, None),
     )
     # In the file beside `peft_type`: the package to import for whoever meets PEFT's bare "KeyError: 'MUDPT'".
     peft_mudpt_version: Optional[str] = setting(
@@ -215,90 +265,141 @@ class MuDPTConfig(PeftConfig):
 
     def num_tokens(self, modality: Modality) -> int:
         """Number of prompt tokens per layer of one tower; 0 if that tower has no prompts."""
-        if self._asked_depth(modality) == 0:
+        if self.asked_depth(modality) == 0:
             return 0
         own = getattr(self, f"{modality}_num_virtual_tokens")
         return self.num_virtual_tokens if own is None else own
 
     def depth(self, modality: Modality) -> int:
         """Number of layers of one tower that have prompts, 0 if none. Before `resolve`, it may be "all" or None."""
-        return cast(int, self._asked_depth(modality)) if self.num_tokens(modality) else 0
+        return cast(int, self.asked_depth(modality)) if self.num_tokens(modality) else 0
 
-    @property
-    def fused_depth(self) -> int:
-        """Layers from this index on are not fused: the smaller depth of the two towers, or 0 without fusion."""
-        return 0 if self.fusion_direction == "none" else min(map(self.depth, MODALITIES))
+    def asked_depth(self, modality: Modality) -> Depth:
+        """The depth as it was asked for, even if the tower has no prompts."""
+        own = getattr(self, f"{modality}_prompt_depth")
+        return self.prompt_depth if own is None else own
+
+    def start(self, modality: Modality) -> int:
+        """The first layer of one tower that has prompts; 0 is the input."""
+        own = getattr(self, f"{modality}_first_layer")
+        return self.first_layer if own is None else own
+
+    def layers(self, modality: Modality) -> range:
+        """The layers of one tower that have prompts, after `resolve`."""
+        start = self.start(modality)
+        return range(start, start + self.depth(modality))
 
     def fused_layers(self, source: Modality) -> range:
         """The layers whose `source` prompts are fused into the other tower. The text input (layer 0) receives none."""
         direction = {"text": "text_to_vision", "vision": "vision_to_text"}[source]
         if self.fusion_direction not in (direction, "bidirectional"):
             return range(0)
-        return range(0 if source == "text" else 1, self.fused_depth)
+        both = _overlap(*map(self.layers, MODALITIES))
+        return both if source == "text" else range(max(1, both.start), max(1, both.stop))
 
-    def owned_depth(self, modality: Modality) -> int:
+    def owned_layers(self, modality: Modality) -> range:
         """
-        Number of layers for which one tower stores prompts of its own. With `fusion_combine="replace"`, layers whose
-        prompts are generated from the other tower do not count.
+        The layers for which one tower stores prompts of its own. With `fusion_combine="replace"`, layers whose prompts
+        are generated from the other tower do not count.
         """
+        layers = self.layers(modality)
         if self.fusion_combine == "add" or self.fusion_direction == "none":
-            return self.depth(modality)
+            return layers
         source: Modality = "vision" if modality == "text" else "text"
-        return self.depth(modality) - len(self.fused_layers(source))
+        # `replace` needs equal layers, of which at most the input receives nothing
+        return layers[: len(layers) - len(self.fused_layers(source))]
 
-    def resolve(self, towers: dict[Modality, TowerShape]) -> None:
+    def resolve(self, towers: dict[Modality, TowerShape], feature_size: Optional[int] = None) -> None:
         """
         Fill in the widths and depths, which depend on the base model. If this fails, the config stays unchanged.
 
         Args:
             towers: the sizes of each tower that the base model has. A tower may be missing if the config gives it no
                 prompts, or already holds its width and depth, as that of a saved adapter does.
+            feature_size: number of channels of the base model's features; None if it has none, as a tower alone.
 
         Raises:
             ValueError: if the config is invalid or does not fit these towers.
         """
         self.validate()
+        resolved = copy(self)
         prompted = [modality for modality in MODALITIES if self.num_tokens(modality)]
-        shallowest = min((towers[m].num_layers for m in prompted if m in towers), default=PAPER_DEPTH)
-        resolved: dict[str, int] = {}
+        shallowest = min((towers[m].num_layers for m in prompted if m in towers), default=0)
         for modality in MODALITIES:
             if modality not in prompted:
-                resolved[f"{modality}_prompt_depth"] = 0
+                setattr(resolved, f"{modality}_prompt_depth", 0)
             elif modality in towers:
-                resolved |= self._fitted(modality, towers[modality], default_depth=min(PAPER_DEPTH, shallowest))
-            elif not (getattr(self, f"{modality}_hidden_size") and isinstance(self._asked_depth(modality), int)):
+                resolved._fit(modality, towers[modality], shallowest)
+            elif not (getattr(self, f"{modality}_hidden_size") and isinstance(self.asked_depth(modality), int)):
                 raise ValueError(
                     f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
                     f"{modality}_prompt_depth=0 (and fusion_direction='none'), or give {modality}_hidden_size and "
                     f"{modality}_prompt_depth of the CLIP that the adapter is meant for."
                 )
-        self._validate_fused_depths(*(resolved.get(f"{m}_prompt_depth", self.depth(m)) for m in MODALITIES))
-        for name, value in resolved.items():
-            setattr(self, name, value)
+        if self.conditioning != "none":
+            resolved._fit_condition(feature_size, towers.get("text"))
+        check_combinations(resolved)
+        vars(self).update(vars(resolved))
 
-    def _fitted(self, modality: Modality, tower: TowerShape, default_depth: int) -> dict[str, int]:
-        """The width and depth of one tower, by field name. Raises a ValueError if the config does not fit."""
+    def _fit(self, modality: Modality, tower: TowerShape, shallowest: int) -> None:
+        """
+        Fill in the width and depth of one tower; `shallowest` is the number of layers of the shallower tower. Raises a
+        ValueError if the config does not fit.
+        """
         width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
-        width, depth, n = getattr(self, width_field), self._asked_depth(modality), self.num_tokens(modality)
+        width, depth, n = getattr(self, width_field), self.asked_depth(modality), self.num_tokens(modality)
         if width not in (None, tower.hidden_size):
             raise ValueError(
                 f"This adapter was made for {width_field}={width}, but the base model's {modality} tower is "
                 f"{tower.hidden_size} wide. Load it onto the base model it was trained on; for a new adapter create a "
                 "new MuDPTConfig."
             )
-        depth = default_depth if depth is None else tower.num_layers if depth == "all" else depth
-        if depth > tower.num_layers:
+        start, number = self.start(modality), tower.num_layers
+        if start >= number:
+            raise ValueError(
+                f"{modality}_first_layer (or first_layer) is {start}, but the base model's {modality} tower has only "
+                f"{number} layers, counted from 0. Choose at most {number - 1}."
+            )
+        if depth is None:
+            depth = min(PAPER_DEPTH, (shallowest if start < shallowest else number) - start)
+        elif depth == "all":
+            depth = number - start
+        if start + depth > number:
+            following = f" from layer {start} on" if start else ""
             raise ValueError(
                 f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
-                f"{tower.num_layers} layers. Choose at most {tower.num_layers}, or 'all'."
+                f"{number - start} layers{following}. Choose at most {number - start}, or 'all'."
             )
-        if tower.num_positions is not None and n + 3 > tower.num_positions:
+        if start == 0 and tower.num_positions is not None and n + 3 > tower.num_positions:
             raise ValueError(
                 f"{n} {modality} prompt tokens (num_virtual_tokens or {modality}_num_virtual_tokens) leave no room "
                 f"for BOS, a word and EOS among the tower's {tower.num_positions} positions. Use at most "
                 f"{tower.num_positions - 3}."
             )
-        return {width_field: tower.hidden_size, depth_field: depth}
+        setattr(self, width_field, tower.hidden_size)
+        setattr(self, depth_field, depth)
+
+    def _fit_condition(self, feature_size: Optional[int], text: Optional[TowerShape]) -> None:
+        """Fill in what the meta-net depends on. Raises a ValueError if the config does not fit."""
+        if self.feature_size is None and feature_size is None:
+            raise ValueError(
+                f"conditioning={self.conditioning!r} needs the features of a whole CLIP, but the base model is one "
+                "tower. Give the whole model, or feature_size of the CLIP that the adapter is meant for."
+            )
+        if None not in (self.feature_size, feature_size) and self.feature_size != feature_size:
+            raise ValueError(
+                f"This adapter was made for feature_size={self.feature_size}, but the base model's features have "
+                f"{feature_size} channels. Load it onto the base model it was trained on."
+            )
+        self.feature_size = self.feature_size or feature_size
+        if self.conditioning == "class" and text is not None:
+            if self.class_token_layer is None:
+                self.class_token_layer = 2 * text.num_layers // 3
+            if self.class_token_layer >= text.num_layers:
+                raise ValueError(
+                    f"class_token_layer is {self.class_token_layer}, but the base model's text tower has only "
+                    f"{text.num_layers} layers, counted from 0. Choose at most {text.num_layers - 1}."
+                )
 
     def validate(self) -> None:
         """Check everything that does not depend on the base model; raise the ValueError that the class describes."""
@@ -311,62 +412,9 @@ class MuDPTConfig(PeftConfig):
             if "rule" in each.metadata:
                 each.metadata["rule"].check(getattr(self, each.name), each.name)
         TRUE_OR_FALSE.check(self.inference_mode, "inference_mode")  # a field of PEFT's
-        if not any(map(self.num_tokens, MODALITIES)):
-            raise ValueError(
-                "Neither tower has prompts: give text_prompt_depth or vision_prompt_depth a value above 0 "
-                "(and at least one token)."
-            )
-        if self.text_prompt_init_text is not None and not self.num_tokens("text"):
-            raise ValueError(
-                f"text_prompt_init_text={self.text_prompt_init_text!r} starts the text prompts, but there are none. "
-                "Leave it out, or give text_prompt_depth a value above 0."
-            )
-        self._validate_fusion()
+        check_combinations(self)
 
-    def _asked_depth(self, modality: Modality) -> Depth:
-        own = getattr(self, f"{modality}_prompt_depth")
-        return self.prompt_depth if own is None else own
 
-    def _validate_fusion(self) -> None:
-        if self.fusion_direction == "none":
-            return
-        if self.folded:
-            raise ValueError(
-                f"folded=True says that the prompts are fused, but fusion_direction is {self.fusion_direction!r}. "
-                "Leave folded out; fold_adapter(model) sets both."
-            )
-        text, vision = map(self.num_tokens, MODALITIES)
-        if not (text and vision):
-            raise ValueError(
-                f"fusion_direction={self.fusion_direction!r} needs prompts in both towers, but the "
-                f"{'vision' if text else 'text'} tower has none (its depth or its number of tokens is 0). Set "
-                "fusion_direction='none', or give that tower prompts."
-            )
-        if text != vision:
-            raise ValueError(
-                f"fusion_direction={self.fusion_direction!r} pairs the prompt tokens of the towers one by one, but "
-                f"there are {text} text and {vision} visual tokens. Make text_num_virtual_tokens and "
-                "vision_num_virtual_tokens equal, or set fusion_direction='none'."
-            )
-        if self.fusion_combine == "replace" and self.fusion_direction == "bidirectional":
-            raise ValueError(
-                "fusion_combine='replace' generates one tower's prompts from the other's, so it needs one direction: "
-                "fusion_direction is 'bidirectional'. Set it to 'text_to_vision' or 'vision_to_text', or "
-                "fusion_combine='add'."
-            )
-        self._validate_fused_depths(*map(self._asked_depth, MODALITIES))
-
-    def _validate_fused_depths(self, text_depth, vision_depth) -> None:
-        if self.fusion_direction == "none" or not all(isinstance(d, int) for d in (text_depth, vision_depth)):
-            return  # a depth that is still open is looked at again by `resolve`
-        if self.fusion_combine == "replace" and text_depth != vision_depth:
-            raise ValueError(
-                "fusion_combine='replace' generates one tower's prompts layer by layer from the other's, but "
-                f"text_prompt_depth is {text_depth} and vision_prompt_depth is {vision_depth}. Make them equal, or "
-                "set fusion_combine='add'."
-            )
-        if self.fusion_direction == "vision_to_text" and min(text_depth, vision_depth) < 2:
-            raise ValueError(
-                "fusion_direction='vision_to_text' begins at the second layer (the text input takes nothing in), but "
-                f"text_prompt_depth is {text_depth} and vision_prompt_depth is {vision_depth}. Make both at least 2."
-            )
+def _overlap(first: range, second: range) -> range:
+    """The layers that two ranges have in common."""
+    return range(max(first.start, second.start), min(first.stop, second.stop))

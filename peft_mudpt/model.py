@@ -21,7 +21,7 @@ from .layer import LAYER_NAME, NO_MERGE, MuDPTLayer
 from .prompts.initialization import init_token_ids, start_from_words
 from .prompts.prompts import MultiModalPrompts
 from .towers.base import NO_ADAPTER_PER_SAMPLE, part
-from .towers.registry import Tower, find_towers
+from .towers.registry import Tower, feature_size_of, find_towers
 from .towers.text import PromptedText
 
 
@@ -131,7 +131,9 @@ class MuDPTModel(BaseTuner):
         if peft_config.folded and not peft_config.inference_mode:
             raise ValueError(FOLDED)
         resolved = copy(peft_config)  # so that a refused config stays as it was
-        resolved.resolve({modality: tower.kind.shape(tower.module) for modality, tower in towers.items()})
+        shapes = {modality: tower.kind.shape(tower.module) for modality, tower in towers.items()}
+        conditioned = resolved.conditioning != "none"
+        resolved.resolve(shapes, feature_size_of(_owner(model, towers)) if conditioned else None)
         text = _text_tower(towers)
         if text is not None:
             tower, kind = text

@@ -54,10 +54,10 @@ def mean_of_texts(features: torch.Tensor, numbers: Sequence[int]) -> torch.Tenso
     The mean over the texts of each class.
 
     Args:
-        features: features (T, D) of the texts, class by class.
+        features: features (..., T, D) of the texts, class by class.
         numbers: the numbers of texts of the C classes; their sum is T.
 
     Returns:
-        The means (C, D).
+        The means (..., C, D).
     """
-    return torch.stack([texts.mean(dim=0) for texts in features.split(list(numbers))])
+    return torch.stack([texts.mean(dim=-2) for texts in features.split(list(numbers), dim=-2)], dim=-2)

@@ -1,4 +1,4 @@
-"""Makes the texts of the classes, and tokenizes them."""
+"""Splits templates, and tokenizes the texts of the classes."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from .training.anchors import TEXT_ANCHORS, Anchors
 from .training.averaging import Averaging, epochs_of
 
 
+WARMUPS = ("constant", "linear")
 WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
 
 
@@ -24,8 +25,14 @@ class TrainingOptions(Options):
         None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
     )
     weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
+    warmup: str = flag(
+        "constant",
+        "Learning rate before the peak. constant: 1e-5, as in CoOp and the methods that follow it. linear: rises from "
+        "1e-5 to the peak.",
+        choices=WARMUPS,
+    )
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
-        0.05, "Share of the optimizer steps that use a constant learning rate of 1e-5 before the peak."
+        0.05, "Share of the optimizer steps before the peak learning rate. 0: no warmup."
     )
     text_anchor: Optional[str] = flag(
         None,
@@ -86,12 +93,13 @@ class Recipe:
         learning_rate: peak learning rate.
         weight_decay: weight decay of the optimizer.
         steps: number of optimizer steps.
-        warmup_steps: number of steps at the start with a small constant learning rate.
+        warmup_steps: number of steps before the peak learning rate.
         batch_size: training pictures per device and forward pass.
         gradient_accumulation_steps: forward passes per optimizer step.
         crop: True if training pictures are augmented by random resized crops.
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures.
+        warmup: the learning rate of the warmup steps, one of `WARMUPS`.
         anchors: the anchors that are added to the loss.
         averaging: how the learned parameters are averaged over the epochs; None: they are not.
     """
@@ -107,6 +115,7 @@ class Recipe:
     crop: bool
     seed: int
     num_workers: int = 0
+    warmup: str = "constant"
     anchors: Anchors = Anchors()
     averaging: Optional[Averaging] = None
 
@@ -167,6 +176,7 @@ def choose_recipe(
         options.augmentation == "crop" or (options.augmentation == "auto" and may_be_cropped),
         seed,
         options.dataloader_num_workers,
+        options.warmup,
         anchors=anchors,
         averaging=choose_averaging(options, method, epochs_of(steps, pictures_per_step, pictures)),
     )
@@ -189,7 +199,7 @@ def choose_anchors(options: TrainingOptions, method: Method) -> Anchors:
     given = {field.name: getattr(options, field.name) for field in fields(Anchors)}
     given = {name: value for name, value in given.items() if value is not None}
     anchors = Anchors(**{**method.anchors, **given})
-    if given and not method.leaves_adapter:
+    if anchors and not method.leaves_adapter:
         flags = ", ".join(f"--{name} {value}" for name, value in given.items())
         raise ValueError(f"{flags}: method {method.name} has no adapter to hold near the frozen CLIP; leave it out.")
     if "text_anchor" in given and not anchors.text_anchor_weight:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Optional
+from typing import Optional
 
 import torch
 from torch import nn
 
 from ..config import MODALITIES, Modality, MuDPTConfig
+from .conditioning import ClassTokens, ImageShift
 from .fusion import InjectionModel
+
+
+# The tower from which the injection model of each tower reads.
+SOURCE: dict[Modality, Modality] = {"text": "vision", "vision": "text"}
 
 
 class MultiModalPrompts(nn.Module):
@@ -21,6 +26,7 @@ class MultiModalPrompts(nn.Module):
 
     Both directions read the raw prompts. In layers without fusion, the effective prompts are the raw ones. With
     `fusion_combine="replace"`, the shift H(V_i) or F(T_i) replaces the raw prompts instead of being added to them.
+    F and H never read what a condition changes (see `for_batch`).
 
     Args:
         config: a config that `MuDPTConfig.resolve` has filled in.
@@ -30,20 +36,18 @@ class MultiModalPrompts(nn.Module):
         vision_prompts: raw vision prompts (layers, n, d_v), d_v being the vision width; None if there are none.
         text_to_vision, vision_to_text: the injection models F and H; None for a direction without fusion.
         num_tokens: modality -> number n of prompt tokens per layer; 0 for a tower without prompts.
-        depth: modality -> number of layers with prompts; 0 for a tower without prompts.
-        text_depends_on_image: whether the text prompts depend on a condition, such as an image's feature. If so, text
-            features can be neither cached nor folded nor exported. False in this class; a subclass can set it to True
-            if it overrides `for_batch`.
+        layers: modality -> the layers with prompts; empty for a tower without prompts.
+        image_shift: the meta-net of `conditioning="image"` or `"noise"`; otherwise None.
+        class_tokens: the meta-net of `conditioning="class"`; otherwise None.
     """
 
-    text_depends_on_image: ClassVar[bool] = False
     text_prompts: Optional[torch.Tensor]
     vision_prompts: Optional[torch.Tensor]
 
     def __init__(self, config: MuDPTConfig):
         super().__init__()
         self.num_tokens = {modality: config.num_tokens(modality) for modality in MODALITIES}
-        self.depth = {modality: config.depth(modality) for modality in MODALITIES}
+        self.layers = {modality: config.layers(modality) for modality in MODALITIES}
         self.combine = config.fusion_combine
 
         def width(modality: Modality) -> int:
@@ -52,10 +56,8 @@ class MultiModalPrompts(nn.Module):
             return size
 
         def raw_prompts(modality: Modality) -> Optional[torch.Tensor]:
-            depth = config.owned_depth(modality)
-            if not depth:
-                return None
-            return torch.randn(depth, config.num_tokens(modality), width(modality)) * config.init_std  # (layers, n, d)
+            layers, n = config.owned_layers(modality), config.num_tokens(modality)
+            return torch.randn(len(layers), n, width(modality)) * config.init_std if layers else None  # (layers, n, d)
 
         def injection_model(source: Modality, target: Modality) -> Optional[InjectionModel]:
             layers = config.fused_layers(source)
@@ -74,36 +76,54 @@ class MultiModalPrompts(nn.Module):
         self.text_to_vision = injection_model("text", "vision")
         self.vision_to_text = injection_model("vision", "text")
         self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}
+        self.image_shift: Optional[ImageShift] = None
+        self.class_tokens: Optional[ClassTokens] = None
+        if config.conditioning != "none":
+            assert config.feature_size is not None, "MuDPTConfig.resolve fills it in"
+            sizes = config.feature_size, config.meta_net_reduction, width("text")
+            if config.conditioning == "class":
+                assert config.class_token_layer is not None, "MuDPTConfig.resolve fills it in"
+                self.class_tokens = ClassTokens(config.class_token_layer, config.num_tokens("text"), *sizes)
+            else:
+                self.image_shift = ImageShift(config.start("text"), *sizes)
+
+    @property
+    def text_depends_on_image(self) -> bool:
+        """Whether each image has text features of its own, so that they can be neither cached nor folded."""
+        return self.image_shift is not None
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
-        """The effective prompts (len(layers), n, d) that one tower gets at these layers; layer 0 is the input."""
-        if modality == "text":
-            own, source, injection_model = self.text_prompts, self.vision_prompts, self.vision_to_text
-        else:
-            own, source, injection_model = self.vision_prompts, self.text_prompts, self.text_to_vision
+        """
+        The effective prompts (len(layers), n, d) that one tower gets at these layers, without a condition. Layer 0 is
+        the input; all of `layers` must have prompts.
+        """
+        injection_model = self.vision_to_text if modality == "text" else self.text_to_vision
         tied = self._fused_layers[modality]
         fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
         if not fused:
             # a copy: FSDP and ZeRO-3 free the memory of this module's parameters after its forward
-            return _slice(own, layers).clone()
+            return self._own(modality, layers).clone()
         assert injection_model is not None
-        shift = injection_model(fused, _slice(source, fused))  # (len(fused), n, d)
-        parts = [_slice(own, fused) + shift if self.combine == "add" else shift]
+        shift = injection_model(fused, self._own(SOURCE[modality], fused))  # (len(fused), n, d)
+        parts = [self._own(modality, fused) + shift if self.combine == "add" else shift]
         if layers.start < fused.start:
-            parts.insert(0, _slice(own, range(layers.start, fused.start)))
+            parts.insert(0, self._own(modality, range(layers.start, fused.start)))
         if fused.stop < layers.stop:
-            parts.append(_slice(own, range(fused.stop, layers.stop)))
+            parts.append(self._own(modality, range(fused.stop, layers.stop)))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
         """
-        The effective prompts (1, len(layers), n, d), which all samples of a batch share; `condition` is ignored. A
-        subclass whose prompts depend on `condition` (B, ...) returns (B, len(layers), n, d) if a condition is given.
+        The effective prompts (1, len(layers), n, d), which all samples of a batch share. With `image_shift`, text
+        prompts of a batch with a condition, the features (B, D) of one image per sample, are (B, len(layers), n, d).
         """
-        return self(modality, layers)[None]
+        prompts = self(modality, layers)[None]
+        if modality == "vision" or condition is None or self.image_shift is None:
+            return prompts
+        return self.image_shift(prompts, layers, condition)
 
-
-def _slice(prompts: Optional[torch.Tensor], layers: range) -> torch.Tensor:
-    """The rows (len(layers), n, d) of one tower's raw `prompts` that belong to these layers."""
-    assert prompts is not None, "only layers that own prompts are asked for"
-    return prompts[layers.start : layers.stop]
+    def _own(self, modality: Modality, layers: range) -> torch.Tensor:
+        """The raw prompts (len(layers), n, d) of one tower at these layers."""
+        prompts, start = getattr(self, f"{modality}_prompts"), self.layers[modality].start
+        assert prompts is not None, "only layers that own prompts are asked for"
+        return prompts[layers.start - start : layers.stop - start]

@@ -51,10 +51,11 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     config = _folded(configs[adapter_name])
     folded = MultiModalPrompts(config)
     for modality in MODALITIES:
-        layers = range(trained.depth[modality])
+        layers = trained.layers[modality]
         if layers:
             # computed in the parts that the towers ask for, so that the numbers are equal to the last bit
-            parts = [trained(modality, part) for part in (layers[:1], layers[1:]) if part]
+            inputs = 1 if layers.start == 0 else 0
+            parts = [trained(modality, part) for part in (layers[:inputs], layers[inputs:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
     layer.mudpt_adapters[adapter_name] = folded
     configs[adapter_name] = config

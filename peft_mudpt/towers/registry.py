@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
@@ -58,6 +58,14 @@ def family_of(model: nn.Module) -> Family:
     raise ValueError(
         f"The model is a {_described(model)}; give a whole {', '.join(others)} or {last}, plain or adapted."
     )
+
+
+def feature_size_of(model: nn.Module) -> Optional[int]:
+    """Number of channels of the features of a whole model; None for any other module, such as a single tower."""
+    for family in FAMILIES:
+        if isinstance(model, family.model_class):
+            return family.feature_size(part(model, "config"))
+    return None
 
 
 def find_towers(model: nn.Module) -> dict[Modality, Tower]:

@@ -1,0 +1,84 @@
+"""Makes text prompts depend on an image (CoCoOp) or on a class (TCP): a meta-net maps a feature to tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers.activations import QuickGELUActivation
+
+
+class MetaNet(nn.Module):
+    """
+    Two linear layers that map features to vectors of the text tower.
+
+    Args:
+        feature_size: number of channels (D) of the features.
+        reduction: the hidden layer has D / `reduction` channels, at least 1.
+        output_size: number of channels of the output.
+        activation: the function between the layers.
+
+    `forward` maps (B, D) to (B, output_size).
+    """
+
+    def __init__(self, feature_size: int, reduction: int, output_size: int, activation: nn.Module):
+        super().__init__()
+        hidden_size = max(1, feature_size // reduction)
+        self.linear1 = nn.Linear(feature_size, hidden_size)
+        self.activation = activation
+        self.linear2 = nn.Linear(hidden_size, output_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear2(self.activation(self.linear1(features.to(self.linear1.weight.dtype))))
+
+
+class ImageShift(nn.Module):
+    """
+    The meta-net of CoCoOp (arXiv 2203.05557): one vector per image, which is added to all text prompts of one layer.
+
+    Args:
+        layer: the layer whose prompts are shifted.
+        feature_size, reduction: see `MetaNet`.
+        width: width (d) of the text tower.
+    """
+
+    def __init__(self, layer: int, feature_size: int, reduction: int, width: int):
+        super().__init__()
+        self.layer = layer
+        self.meta_net = MetaNet(feature_size, reduction, width, nn.ReLU())
+
+    def forward(self, prompts: torch.Tensor, layers: range, features: torch.Tensor) -> torch.Tensor:
+        """
+        Shift the prompts (1, len(layers), n, d) of these layers by the normalized features (B, D) of B images, to
+        (B, len(layers), n, d). Layers other than the shifted one keep their prompts.
+        """
+        if self.layer not in layers:
+            return prompts
+        shifted = [
+            prompts[:, i : i + 1] + self.meta_net(features)[:, None, None]  # (B, 1, n, d)
+            if layer == self.layer
+            else prompts[:, i : i + 1].expand(features.shape[0], -1, -1, -1)
+            for i, layer in enumerate(layers)
+        ]
+        return torch.cat(shifted, dim=1) if len(shifted) > 1 else shifted[0]
+
+
+class ClassTokens(nn.Module):
+    """
+    The meta-net of TCP (arXiv 2311.18231): n tokens per class, which replace the text prompts in one layer.
+
+    Args:
+        layer: the layer before which the tokens replace the prompts.
+        num_tokens: number of tokens (n).
+        feature_size, reduction: see `MetaNet`.
+        width: width (d) of the text tower.
+    """
+
+    def __init__(self, layer: int, num_tokens: int, feature_size: int, reduction: int, width: int):
+        super().__init__()
+        self.layer = layer
+        self.num_tokens = num_tokens
+        self.meta_net = MetaNet(feature_size, reduction, num_tokens * width, QuickGELUActivation())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map the frozen, normalized text features (C, D) of C classes to tokens (C, n, d)."""
+        return self.meta_net(features).unflatten(-1, (self.num_tokens, -1))  # (C, n * d) -> (C, n, d)
