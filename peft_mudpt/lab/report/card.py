@@ -256,17 +256,11 @@ def _objective(result: dict[str, Any]) -> str:
     """Lines on the anchors in the loss, and on the average of the parameters; empty if there are none."""
     lines, anchors, averaging = "", result.get("anchors"), result.get("averaging")
     if anchors:
-        weights = [
-            f"{words} {anchors[name]:g}"
-            for name, words in {
-                "text_anchor_weight": f"text ({anchors['text_anchor']})",
-                "image_anchor_weight": "image",
-                "logit_anchor_weight": "logit",
-            }.items()
-            if anchors[name]
-        ]
-        lines += f"- Anchors to the frozen CLIP, with their weights in the loss: {', '.join(weights)}\n"
+        kinds = {"text": f"text ({anchors['text_anchor']})", "image": "image", "logit": "logits"}
+        weights = {words: anchors[f"{kind}_anchor_weight"] for kind, words in kinds.items()}
+        listed = ", ".join(f"{words} {weight:g}" for words, weight in weights.items() if weight)
+        lines += f"- Anchors to the frozen CLIP, by their weights in the loss: {listed}\n"
     if averaging:
         mean, std = averaging["mean"], averaging["std"]
-        lines += f"- Parameters: averaged over the epochs, weighted by a Gaussian of mean {mean:g} and std {std:g}\n"
+        lines += f"- Parameters: averaged over the epochs by a Gaussian of mean {mean:g} and std {std:g} epochs\n"
     return lines
