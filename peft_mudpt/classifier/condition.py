@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Optional
 
 import torch
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from ..layer import layer_of
+from ..layer import MuDPTLayer, layer_of
 from ..towers.base import part
 from .bank import text_bank
 from .class_texts import ClassTexts, remembered
-from .staleness import KeptFeatures, text_state
+from .staleness import Kept, text_state
 
 
 class ClassCondition:
@@ -33,7 +34,7 @@ class ClassCondition:
         self._tokenizer = tokenizer
         self._class_names = class_names
         self._class_batch_size = class_batch_size
-        self._kept: dict[str, KeptFeatures] = {}  # by template
+        self._kept: dict[str, Kept[torch.Tensor]] = {}  # by template
 
     def of(self, model: Any) -> Optional[torch.Tensor]:
         """The features (C, D) of the C classes; None if the text prompts of the active adapter need none."""
@@ -41,17 +42,17 @@ class ClassCondition:
         if layer is None or not layer.text_depends_on_class:
             return None
         template: str = remembered(model, "condition_template")
-        kept = self._kept.setdefault(template, KeptFeatures())
-        if torch.compiler.is_compiling() and kept.are_constant:
-            return kept.features
-        return self._encode(model, template, kept)
+        kept = self._kept.setdefault(template, Kept())
+        if torch.compiler.is_compiling() and kept.constant is not None:
+            return kept.constant
+        return self._encode(model, layer, template, kept)
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
         self._kept = {}
 
     @torch.compiler.disable
-    def _encode(self, model: Any, template: str, kept: KeptFeatures) -> torch.Tensor:
+    def _encode(self, model: Any, layer: MuDPTLayer, template: str, kept: Kept[torch.Tensor]) -> torch.Tensor:
         texts = ClassTexts.given(template).of(self._class_names)
 
         def features() -> torch.Tensor:
@@ -60,5 +61,6 @@ class ClassCondition:
 
         # in the precision of the weights, so that one bank serves inside and outside of autocast
         plain = torch.autocast(part(model, "device").type, torch.bfloat16, enabled=False)
-        with layer_of(model).without_prompts(), plain:
-            return kept.get(model, text_state(model), features)
+        with layer.without_prompts(), plain:
+            state_now = partial(text_state, model, below_prompts=True)
+            return kept.get(state_now(), state_now, features)

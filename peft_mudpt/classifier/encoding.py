@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -17,7 +17,7 @@ from ..layer import layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .packing import PackedClasses, class_per_row, class_words, own_rows, pack_classes
+from .packing import OwnRows, PackedClasses, class_per_row, class_words, own_rows, pack_classes
 
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
@@ -29,15 +29,16 @@ MASKED_ATTENTION = ("sdpa", "eager")
 class LayoutKind(NamedTuple):
     """What a layout of classes is valid for."""
 
-    num_tokens: int  # number of text prompt tokens
+    num_tokens: int  # number of text prompt tokens in the input
     takes_masks: bool  # whether classes can share a row
-    own_tokens: bool = False  # whether each class has prompt tokens of its own from some layer on
+    own_tokens: int = 0  # number of prompt tokens that each class has for itself from some layer on
 
 
 def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
     layer = layer_of(model)
-    return LayoutKind(num_text_tokens(model), takes_masks(model), layer is not None and layer.text_depends_on_class)
+    own_tokens = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
+    return LayoutKind(num_input_prompts(model), takes_masks(model), own_tokens)
 
 
 def lay_out_classes(
@@ -93,7 +94,7 @@ def lay_out_classes(
         packed = [pack_classes(group, num_tokens, max_length=table) for group in groups]
         if own_tokens:
             packed = [
-                replace(rows, own=own_rows(group, rows, num_tokens, max_length=table))
+                replace(rows, own=own_rows(group, rows, own_tokens, max_length=table))
                 for group, rows in zip(groups, packed)
             ]
     elif kind.is_causal:
@@ -104,30 +105,61 @@ def lay_out_classes(
 
 
 def encode_layout(
-    model: torch.nn.Module, groups: list[PackedClasses], condition: Optional[torch.Tensor] = None
+    model: torch.nn.Module,
+    groups: list[PackedClasses],
+    lower: Optional[list[torch.Tensor]] = None,
+    condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """
-    Encode the groups from `lay_out_classes` to text features (C, D), not normalized. If the text prompts depend on the
-    class, `condition` has the text features (C, D) of the classes in the frozen CLIP.
+    Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
 
     With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
     begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
     so, and keeps all.
+
+    Args:
+        model: a CLIP, plain or with an adapter.
+        groups: what `lay_out_classes` returned.
+        lower: what `lower_states` returned; None begins with the embeddings.
+        condition: if the text prompts depend on the class, the text features (C, D) of the classes in the frozen CLIP.
     """
-    sizes = [group.num_classes for group in groups]
-    conditions = [None] * len(groups) if condition is None else condition.split(sizes)
-    parts = list(zip(groups, conditions))
+    unknown = [None] * len(groups)
+    conditions = unknown if condition is None else condition.split([group.num_classes for group in groups])
+    inputs = list(zip(groups, unknown if lower is None else lower, conditions))
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
-        return torch.cat([_encode_group(model, *part) for part in parts])
-    *recomputed, last = parts
-    features = [checkpoint(_encode_group, model, *part, use_reentrant=False) for part in recomputed]
+        return torch.cat([_encode_group(model, *each) for each in inputs])
+    *recomputed, last = inputs
+    features = [checkpoint(_encode_group, model, *each, use_reentrant=False) for each in recomputed]
     return torch.cat([*features, _encode_group(model, *last)])
 
 
-def num_text_tokens(model: torch.nn.Module) -> int:
-    """Number of prompt tokens that the active adapter inserts in the text tower; 0 if none is active."""
+def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[torch.Tensor]:
+    """
+    Encode the groups up to the first layer with text prompts, below which the states do not depend on the adapter.
+
+    Args:
+        model: a CLIP with an active adapter whose text prompts start above the input.
+        groups: what `lay_out_classes` returned.
+
+    Returns:
+        For each group, the input (R, L, d) of the first layer with prompts, without a gradient.
+    """
+    layer, family = layer_of(model), family_of(model)
+    assert layer is not None, "the caller asks for the start of its prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"))
+    with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
+        states = []
+        for group in groups:
+            hidden = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+            states.append(kind.run_layers(tower, hidden, _mask_of(tower, group), layers))
+        return states
+
+
+def num_input_prompts(model: torch.nn.Module) -> int:
+    """Number of prompt tokens that the active adapter inserts in the input of the text tower; 0 if none is active."""
     layer = layer_of(model)
-    return 0 if layer is None else layer.num_tokens("text")
+    return 0 if layer is None or layer.start("text") else layer.num_tokens("text")
 
 
 def takes_masks(model: torch.nn.Module) -> bool:
@@ -148,26 +180,52 @@ def has_memory(tensor: torch.Tensor) -> bool:
 
 
 def _encode_group(
-    model: torch.nn.Module, group: PackedClasses, condition: Optional[torch.Tensor] = None
+    model: torch.nn.Module,
+    group: PackedClasses,
+    lower: Optional[torch.Tensor] = None,
+    condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     family = family_of(model)
-    mask, tower = group.attention_mask, family.text_tower(model)
-    if mask is not None:
-        mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
+    tower, kind = family.text_tower(model), family.text
     if group.own is not None:
-        assert condition is not None and mask is not None, "classes with tokens of their own have them"
-        return family.text.project(model, _pooled_with_own_tokens(model, group, mask, condition))  # (C, D)
-    options = {} if condition is None else {CONDITION: condition}
-    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
-    if group.eos is None:
-        pooled = family.text.pooled(output)  # (C, d)
+        assert condition is not None, "classes with tokens of their own have it"
+        pooled = _pooled_with_own_tokens(model, group, lower, condition)
+    elif lower is None:
+        mask, options = _mask_of(tower, group), {} if condition is None else {CONDITION: condition}
+        output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
+        states = output.last_hidden_state  # (R, L, d)
+        pooled = kind.pooled(output) if group.eos is None else _at_eos(states, group)  # (C, d)
     else:
-        pooled = output.last_hidden_state.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
-    return family.text.project(model, pooled)  # (C, D)
+        states = _upper_states(model, lower, _mask_of(tower, group), condition)  # (R, L, d)
+        pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
+    return kind.project(model, pooled)  # (C, D)
+
+
+def _upper_states(
+    model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor], condition: Optional[torch.Tensor]
+) -> torch.Tensor:
+    """The last hidden states (R, L, d) of the text tower, from the input of the first layer with prompts."""
+    family, layer = family_of(model), layer_of(model)
+    assert layer is not None, "only an adapter has a first layer with prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"), len(part(tower, f"{kind.encoder}.{kind.layers}")))
+    hidden = kind.run_layers(tower, lower, mask, layers, condition)  # (R, L + n, d)
+    before, after = kind.split(hidden, layer.num_tokens("text"))
+    hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
+    return part(tower, kind.final_norm)(hidden)
+
+
+def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Optional[torch.Tensor]:
+    # as a bias here too, because a CLIP without an adapter has no hook that makes one
+    return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
+
+
+def _at_eos(states: torch.Tensor, group: Union[PackedClasses, OwnRows]) -> torch.Tensor:
+    return states.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
 
 
 def _pooled_with_own_tokens(
-    model: torch.nn.Module, group: PackedClasses, mask: torch.Tensor, condition: torch.Tensor
+    model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor], condition: torch.Tensor
 ) -> torch.Tensor:
     """
     The pooled output (C, d) of classes whose own tokens replace the prompts before one layer. Below it, the classes
@@ -177,14 +235,15 @@ def _pooled_with_own_tokens(
     assert layer is not None and group.own is not None, "only an adapter makes tokens for classes"
     tower, text = family.text_tower(model), family.text(layer)
     index, tokens = layer.class_tokens(condition)  # (C, n, d)
-    # (R, n + L, d), as the hook of the embeddings inserts the prompts
-    hidden = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
-    hidden = text.run_layers(tower, hidden, mask, range(index))
+    start = 0 if lower is None else layer.start("text")
+    if lower is None:
+        lower = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+    hidden = text.run_layers(tower, lower, _mask_of(tower, group), range(start, index))  # (R, n + L, d)
     known = torch.cat([hidden.flatten(0, 1), tokens.flatten(0, 1).to(hidden)])  # (R * (n + L) + C * n, d)
     hidden = embedding(group.own.sources, known)  # (R', L', d)
-    own_mask = attention_bias(tower, group.own.attention_mask)
-    hidden = text.run_layers(tower, hidden, own_mask, range(index, text.shape(tower).num_layers), prompted=False)
-    return part(tower, text.final_norm)(hidden).flatten(0, 1)[group.own.eos]  # (R', L', d) -> (C, d)
+    layers = range(index, text.shape(tower).num_layers)
+    hidden = text.run_layers(tower, hidden, _mask_of(tower, group.own), layers, prompted=False)
+    return _at_eos(part(tower, text.final_norm)(hidden), group.own)  # (C, d)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:

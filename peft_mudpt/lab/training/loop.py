@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from ..data.loading import TrainingPictures
 from ..recipe import Recipe
+from .averaging import RunningAverage
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
-from .objectives import OBJECTIVES
+from .frozen_clip import FrozenClip
+from .objectives import OBJECTIVES, Anchored
 
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def train(
     image_processor: BaseImageProcessor,
     recipe: Recipe,
     checkpoints: Optional[Checkpoints] = None,
+    frozen_clip: Optional[FrozenClip] = None,
 ) -> Progress:
     """
     Train the parameters that require a gradient, in place.
@@ -72,6 +75,7 @@ def train(
         image_processor: the image processor of the CLIP model.
         recipe: how to train.
         checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
+        frozen_clip: what the anchors of the recipe refer to; None: the recipe has no anchors.
 
     Returns:
         The progress at the end.
@@ -82,6 +86,9 @@ def train(
         RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
     objective = OBJECTIVES[recipe.objective]()
+    if frozen_clip is not None:
+        objective = Anchored(objective, recipe.anchors, frozen_clip)
+    average = build_average(accelerator, classifier, len(pictures), recipe)
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
     optimizer = build_optimizer(classifier, recipe)
     schedule = build_schedule(optimizer, recipe)
@@ -89,7 +96,7 @@ def train(
     classifier.train()
     with only_what_is_learned(accelerator):
         prepared, optimizer, loader = accelerator.prepare(classifier, optimizer, loader)
-        accelerator.register_for_checkpointing(schedule, progress)
+        accelerator.register_for_checkpointing(schedule, progress, *([] if average is None else [average]))
         if checkpoints is not None and checkpoints.resume_from is not None:
             checkpoints.restore(accelerator)
             loader = accelerator.skip_first_batches(loader, progress.step * recipe.gradient_accumulation_steps)
@@ -111,6 +118,8 @@ def train(
                 schedule.step()
                 progress.step += 1
                 objective.after_step(classifier, progress.step, recipe.steps)
+                if average is not None:
+                    average.after_step(progress.step)
                 bar.update()
                 due = checkpoints is not None and checkpoints.is_due(progress.step)
                 if due or progress.step % LOGGING_STEPS == 0 or progress.step == recipe.steps:
@@ -155,13 +164,35 @@ def training_loader(
         A loader of batches `pixel_values` (B, 3, H, W) and `labels` (B,). `accelerator` must still prepare it.
     """
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
-    pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
+    length = recipe.steps * recipe.pictures_per_step(accelerator.num_processes)
     return DataLoader(
-        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size, image_processor),
+        TrainingPictures(pictures, length, recipe.seed, crop_size, image_processor),
         recipe.batch_size,
         num_workers=recipe.num_workers,
         generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
     )
+
+
+def build_average(
+    accelerator: Accelerator, model: torch.nn.Module, pictures: int, recipe: Recipe
+) -> Optional[RunningAverage]:
+    """
+    Make the average of the learned parameters over the epochs.
+
+    Args:
+        accelerator: its processes share each optimizer step.
+        model: the parameters that require a gradient are averaged.
+        pictures: number of training pictures.
+        recipe: gives the averaging and the length of the run.
+
+    Returns:
+        The average, to be advanced after each optimizer step; None if the recipe has none.
+    """
+    if recipe.averaging is None:
+        return None
+    pictures_per_step = recipe.pictures_per_step(accelerator.num_processes)
+    step_weights = recipe.averaging.step_weights(recipe.steps, pictures_per_step, pictures)
+    return RunningAverage(trainable_tensors(model), step_weights)
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
