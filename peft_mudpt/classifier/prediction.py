@@ -43,7 +43,7 @@ class PictureClassifier(torch.nn.Module):
         config: the config of the CLIP.
         family: the family of the CLIP.
         class_names: names of the C classes; the position of a name is its label.
-        template: the text of a class, with `{}` for its name; None if the classifier has no texts.
+        template: the text of a class, with `{}` for its name; None if the classifier has no texts, or several.
     """
 
     model: Any
@@ -53,6 +53,11 @@ class PictureClassifier(torch.nn.Module):
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
     _source: Optional[ClipSource] = None  # of the image processor; None: where the model was loaded from
+
+    @property
+    def class_texts(self) -> Optional[list[list[str]]]:
+        """The texts of each class, in the order of the labels; None if the classifier has no texts."""
+        return None
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The features (B, D) of images (B, 3, H, W), each with L2 norm 1. They carry a gradient if they need one."""
