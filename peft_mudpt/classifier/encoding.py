@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from reprlib import repr as short_repr
 from typing import NamedTuple, Optional
 
 import torch
@@ -41,7 +40,7 @@ def lay_out_classes(
     model: torch.nn.Module,
     class_tokens: dict[str, torch.Tensor],
     class_batch_size: Optional[int] = None,
-    class_names: Sequence[str] = (),
+    owners: Sequence[str] = (),
     layout: Optional[LayoutKind] = None,
 ) -> list[PackedClasses]:
     """
@@ -49,10 +48,10 @@ def lay_out_classes(
 
     Args:
         model: a CLIP, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C classes, padded on
+        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C texts, padded on
             the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
-        class_names: the names of the classes, for error messages; may be empty.
+        owners: what error messages call the owner of each text (see `texts.text_owners`). Empty: "class 0", ...
         layout: the kind of layout; None for the one that the model needs now.
 
     Returns:
@@ -74,10 +73,10 @@ def lay_out_classes(
         words = ids[:, :room].tolist()
         lengths = kind.text_lengths(ids).tolist()
     if max(lengths) > room:
-        label = lengths.index(max(lengths))
-        name = f" ({short_repr(class_names[label])})" if class_names else ""
+        row = lengths.index(max(lengths))
+        owner = owners[row] if owners else f"class {row}"
         raise ValueError(
-            f"The text of class {label}{name} has {max(lengths)} tokens, which with {num_tokens} prompt tokens is "
+            f"The text of {owner} has {max(lengths)} tokens, which with {num_tokens} prompt tokens is "
             f"more than the {table} positions of the text tower. Shorten it to {room} tokens, including those that "
             "the tokenizer adds (and one token of padding, if there is padding)."
         )

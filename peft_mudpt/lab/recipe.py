@@ -10,6 +10,7 @@ from .flags import Count, OptionalCount, Options, at_least, flag, more_than, sha
 from .methods import Method
 
 
+WARMUPS = ("constant", "linear")
 WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
 
 
@@ -22,8 +23,14 @@ class TrainingOptions(Options):
         None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
     )
     weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
+    warmup: str = flag(
+        "constant",
+        "Learning rate before the peak. constant: 1e-5, as in CoOp and the methods that follow it. linear: rises from "
+        "1e-5 to the peak.",
+        choices=WARMUPS,
+    )
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
-        0.05, "Share of the optimizer steps that use a constant learning rate of 1e-5 before the peak."
+        0.05, "Share of the optimizer steps before the peak learning rate. 0: no warmup."
     )
     per_device_train_batch_size: Count = flag(8, "Pictures per device and forward pass in training.")
     gradient_accumulation_steps: Count = flag(1, "Forward passes per optimizer step.")
@@ -61,12 +68,13 @@ class Recipe:
         learning_rate: peak learning rate.
         weight_decay: weight decay of the optimizer.
         steps: number of optimizer steps.
-        warmup_steps: number of steps at the start with a small constant learning rate.
+        warmup_steps: number of steps before the peak learning rate.
         batch_size: training pictures per device and forward pass.
         gradient_accumulation_steps: forward passes per optimizer step.
         crop: True if training pictures are augmented by random resized crops.
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures.
+        warmup: the learning rate of the warmup steps, one of `WARMUPS`.
     """
 
     objective: str
@@ -80,6 +88,7 @@ class Recipe:
     crop: bool
     seed: int
     num_workers: int = 0
+    warmup: str = "constant"
 
 
 def choose_recipe(
@@ -121,4 +130,5 @@ def choose_recipe(
         options.augmentation == "crop" or (options.augmentation == "auto" and may_be_cropped),
         seed,
         options.dataloader_num_workers,
+        options.warmup,
     )

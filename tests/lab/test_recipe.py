@@ -41,6 +41,10 @@ def test_options_take_precedence_over_the_methods_defaults():
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.steps) == ("sgd", 0.1, 0.0, 7)
 
 
+def test_the_warmup_is_constant_unless_the_option_says_linear():
+    assert (chosen("mudpt").warmup, chosen("mudpt", warmup="linear").warmup) == ("constant", "linear")
+
+
 @pytest.mark.parametrize(("processes", "steps"), [(1, 200 * 13), (2, 200 * 7)])
 def test_the_number_of_steps_covers_the_epochs_over_all_processes(processes, steps):
     assert chosen("mudpt", processes=processes, num_train_epochs=200).steps == steps

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BaseImageProcessor
 
-WARMUP_LEARNING_RATE = 1e-5  # constant, as in the configurations of CoOp and of the methods that follow it
+WARMUP_LEARNING_RATE = 1e-5  # at the first step; as in the configurations of CoOp and of the methods that follow it
 LOGGING_STEPS = 10
 LARGEST_WEIGHT = 10_000  # larger ones come from a diverged training, and may overflow half precision (65,504)
 
@@ -184,20 +184,22 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR:
     """
-    Make the schedule of the learning rate: `WARMUP_LEARNING_RATE` for `recipe.warmup_steps`, then a cosine from the
-    peak to zero.
+    Make the schedule of the learning rate: for `recipe.warmup_steps` the constant `WARMUP_LEARNING_RATE`, or a line
+    from it to the peak; then a cosine from the peak to zero.
 
     Args:
         optimizer: an optimizer of `build_optimizer`.
-        recipe: gives the peak learning rate, the number of warmup steps and the total number of steps.
+        recipe: gives the peak learning rate, the kind and number of warmup steps, and the total number of steps.
 
     Returns:
         The schedule, to be advanced after each optimizer step.
     """
 
+    first = min(1.0, WARMUP_LEARNING_RATE / recipe.learning_rate)
+
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
-            return min(1.0, WARMUP_LEARNING_RATE / recipe.learning_rate)
+            return first + (1 - first) * step / recipe.warmup_steps if recipe.warmup == "linear" else first
         angle = math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
         return (1 + math.cos(angle)) / 2
 
