@@ -264,6 +264,16 @@ class MethodOptions(Options):
         "Text of a class, with {} for its name. Text prompts replace its first words; the rest follows them. None: "
         "'a photo of a {}.' for methods with text prompts, the template of the data set for others.",
     )
+    templates: Optional[str] = flag(
+        None,
+        "Several texts of a class, whose features are averaged: 'imagenet' for CLIP's 80 templates, the name of "
+        "another data set of CoOp for its template, or a text file with a template per line. They are for zero-shot "
+        "CLIP and for methods without text prompts, because text prompts replace words of one --template.",
+    )
+    descriptions: Optional[str] = flag(
+        None,
+        'A JSON file {"class": ["sentence", ...], ...} with further texts of each class, used like --templates.',
+    )
 
     def __post_init__(self):
         super().__post_init__()
