@@ -78,7 +78,8 @@ class Ground:
 
 def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
     """
-    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template.
+    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class, they
+    are conditioned on its feature from the whole template.
 
     Args:
         ground: the CLIP and the classes.
@@ -99,6 +100,8 @@ def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = Tr
             words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
         if starts_from_words and "text_prompt_init_text" not in ground.fields:
             config.text_prompt_init_text = words
+        if config.conditioning == "class" and "condition_template" not in ground.fields:
+            config.condition_template = template
     return Learner(get_peft_model(ground.clip, config, revision=ground.revision), template, after_prompts)
 
 

@@ -133,7 +133,8 @@ def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str]
 
 # Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
 # the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
-# logistic regression; this one is ours.
+# logistic regression; this one is ours. TCP's code has Adam, with its weight decay of 5e-4 added to the gradient and
+# eps=1e-3; here it has AdamW of the same rate.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -172,6 +173,16 @@ METHODS: dict[str, Method] = {
             learning_rate=0.002,
             starts_from_words=False,
             look=dict(color=BLUE, marker="o"),
+        ),
+        preset_method(
+            "tcp",
+            "TCP",
+            "2311.18231",
+            optimizer="adamw",
+            learning_rate=0.002,
+            anchors=dict(text_anchor="cosine", text_anchor_weight=8),
+            starts_from_words=False,
+            look=dict(color=BLUE, marker="p", linestyle="--"),
         ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
