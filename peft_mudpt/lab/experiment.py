@@ -41,6 +41,7 @@ from .run_folder import CARD, hold
 from .saving import check_it_reloads, save_learned
 from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
+from .training.features import has_fixed_image_features
 from .training.frozen_clip import FrozenClip
 from .training.loop import Progress, train, training_loader
 from .training.objectives import check_anchors
@@ -114,15 +115,21 @@ def prepare(
     )
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
-    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, template, **_loading(training))
+    classifier = backbone.classifier(learner.model, task.class_names, learner.template_after_prompts or data.template)
+    # of the plain CLIP; the trained one is tested on them, too
+    features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
+    loading = {**_loading(training), "features": features}
+    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, template, **loading)
     return Plan(
         experiment.launched(accelerator.mixed_precision),
         selection,
         method,
         backbone,
         learner,
+        classifier,
         recipe,
         zero_shot,
+        features,
         accelerator,
         random_state(),
         started,
@@ -181,12 +188,13 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
-    classifier = plan.backbone.classifier(learner.model, plan.task.class_names, plan.template_after_prompts)
     if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        loader = training_loader(accelerator, classifier, plan.task.train, image_processor, plan.recipe)
+        loader = training_loader(accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe)
         plan.method.initialize(learner.model, loader)
     frozen_clip = _frozen_clip(plan) if plan.recipe.anchors else None
-    progress = train(accelerator, classifier, plan.task.train, image_processor, plan.recipe, checkpoints, frozen_clip)
+    progress = train(
+        accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe, checkpoints, frozen_clip
+    )
     memory = peak_memory_bytes(accelerator)
     metrics = evaluate_task(
         accelerator,
@@ -196,6 +204,7 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
         learner.template_after_prompts,
         plan.method.names_new_classes,
         **_loading(plan.experiment.training),
+        features=plan.test_features,
     )
     return Outcome(plan, metrics, progress, memory)
 

@@ -114,13 +114,6 @@ class Method:
         """True if the adapter's config stores the class names and their template."""
         return self.adapter is not None and "class_names" in {field.name for field in fields(self.adapter)}
 
-    @property
-    def plain_image_features(self) -> bool:
-        """True if the image features equal those of the plain CLIP, and therefore do not change in training."""
-        if self.adapter is None:
-            return True
-        return issubclass(self.adapter, MuDPTConfig) and not self.adapter(**self.fields).num_tokens("vision")
-
 
 def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str] = None, **facts) -> Method:
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import cross_entropy
 
+from ..data.loading import images_of
 from .anchors import Anchors, image_anchor, logit_anchor, text_anchor
 from .frozen_clip import FrozenClip, is_learned
 
@@ -16,8 +17,8 @@ class Objective:
     A loss, and an optional action after each optimizer step. Each run creates one object, which may keep state.
 
     Attributes:
-        needs_frozen_image_features: True if `loss` reads `frozen_image_features` of the batch, or computes them if the
-            batch lacks them.
+        needs_frozen_image_features: True if a batch must hold `frozen_image_features` (B, D), the normalized features
+            of the pictures from CLIP without its adapter. Batches of augmented pictures never hold them.
     """
 
     needs_frozen_image_features: bool = False
@@ -27,11 +28,12 @@ class Objective:
         Compute the loss of a batch.
 
         Args:
-            classifier: when called with `pixel_values`, it returns `logits` (B, C), normalized `image_features` (B, D)
-                and, if it uses texts, normalized `class_features` (C, D). Call it exactly once, and call none of its
-                methods, because with several processes a wrapper averages the gradients of this call.
-            batch: `pixel_values` (B, 3, H, W) and `labels` (B,). It may also hold `frozen_image_features` (B, D), the
-                normalized features of the frozen CLIP.
+            classifier: when called with the images of the batch, `classifier(**images_of(batch))`, it returns `logits`
+                (B, C), normalized `image_features` (B, D) and, if it uses texts, normalized `class_features` (C, D).
+                Call it exactly once, and call none of its methods, because with several processes a wrapper averages
+                the gradients of this call.
+            batch: `labels` (B,) and `pixel_values` (B, 3, H, W); in place of pixels, normalized `image_features`
+                (B, D) if training does not change them; and what `needs_frozen_image_features` asks for.
 
         Returns:
             The loss, a scalar tensor with a gradient.
@@ -53,7 +55,7 @@ class CrossEntropy(Objective):
     """Cross-entropy of each picture against all classes (CoOp, arXiv 2109.01134, equation 3)."""
 
     def loss(self, classifier: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return cross_entropy(classifier(pixel_values=batch["pixel_values"]).logits, batch["labels"])
+        return cross_entropy(classifier(**images_of(batch)).logits, batch["labels"])
 
 
 class Anchored(Objective):
