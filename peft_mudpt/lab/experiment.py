@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
+from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
 from .class_texts import check_texts, several
 from .data.draws import draw
@@ -216,8 +217,8 @@ def _frozen_clip(plan: Plan) -> FrozenClip:
     model, autocast = plan.learner.model, plan.accelerator.autocast
     if not plan.recipe.anchors.need_texts:
         return FrozenClip(model, autocast=autocast)
-    template = plan.learner.template or plan.data.template
-    texts = [[template.replace("{}", name)] for name in plan.task.class_names]
+    templates = plan.method.anchor_templates or [plan.learner.template or plan.data.template]
+    texts = ClassTexts.given(templates).of(plan.task.class_names)
     backbone = plan.backbone
     return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
 
