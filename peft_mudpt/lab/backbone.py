@@ -17,7 +17,6 @@ from ..classifier.loading import ClipSource
 from ..classifier.prediction import PictureClassifier
 from ..towers.registry import family_of
 from .flags import Options, flag
-from .probe import LinearProbe
 
 
 EMBEDDED = "embedded"
@@ -107,11 +106,11 @@ class Backbone:
         Make a classifier that maps B images (B, 3, H, W) to `logits` (B, C) over C classes.
 
         Args:
-            model: a CLIP, plain or adapted, or a linear probe. A linear probe is returned as it is.
+            model: a CLIP, plain or adapted, or a head on one, such as a linear probe. A head is returned as it is.
             class_names: the C classes.
             template: text of a class, with `{}` for its name.
         """
-        if isinstance(model, LinearProbe):
+        if isinstance(model, PictureClassifier):
             return model
         return MuDPTClassifier(
             model,
