@@ -150,7 +150,7 @@ def choose_recipe(
         ValueError: if the options for anchors or for the average contradict each other, or do not fit the method.
     """
     anchors = choose_anchors(options, method)
-    if not method.is_trained:
+    if not method.has_steps:
         if options.averaging_mean:
             raise ValueError(
                 f"--averaging_mean {options.averaging_mean:g}: method {method.name} trains nothing that could be "
