@@ -44,6 +44,7 @@ ONLY_READ = {
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "fewshot.py": "peft_mudpt.lab.run.run",
+    "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
     "predict.py": "peft_mudpt.lab.predicting.load_classifier",
     "report.py": "peft_mudpt.lab.schema.read_results",
     "sweep.py": "peft_mudpt.lab.sweep.run_sweep",
