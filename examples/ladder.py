@@ -23,7 +23,9 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 @dataclass(frozen=True)
 class LadderOptions(SweepOptions):
-    methods: str = flag("mudpt", "Comma-separated: methods with prompts in both towers, whose fusion is varied.")
+    methods: str = flag(
+        "mudpt,mudpt_anchored", "Comma-separated: methods with prompts in both towers, whose fusion is varied."
+    )
     shots: str = flag("16", "Comma-separated numbers for the few-shot protocol; the others use the largest.")
     learning_rate_factors: str = flag(
         "1,3,10", "As in sweep.py: factors of the default learning rate, from which each rung chooses its own."

@@ -70,7 +70,7 @@ def test_the_script_prints_the_differences_to_the_rung_without_fusion(tmp_path, 
 
     monkeypatch.setattr("peft_mudpt.lab.sweep.run_each", run_each)
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
-    flags = f"--protocol few-shot --shots 2 --train_dir {pictures} --output_dir {tmp_path / 'ladder'}"
+    flags = f"--methods mudpt --protocol few-shot --shots 2 --train_dir {pictures} --output_dir {tmp_path / 'ladder'}"
     flags += " --learning_rate_factors 1,3"
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *flags.split()])
     runpy.run_path(str(SCRIPT), run_name="__main__")
