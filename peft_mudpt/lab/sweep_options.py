@@ -21,8 +21,8 @@ class SweepOptions(Options):
     )
     datasets: str = flag("", "Comma-separated names as for --dataset of fewshot.py. Empty: the default of fewshot.py.")
     methods: str = flag(
-        "zero_shot,linear_probe,lora,coop,ivlp,maple,mudpt_linear,mudpt",
-        "Comma-separated: zero_shot, linear_probe, lora, or presets of MuDPTConfig.",
+        "zero_shot,linear_probe,lora,coop,ivlp,promptsrc,maple,mudpt_linear,mudpt,mudpt_anchored",
+        "Comma-separated names as for --method of fewshot.py.",
     )
     shots: str = flag(
         "1,4,16", "Comma-separated numbers for the few-shot protocol; the other protocols use the largest."
