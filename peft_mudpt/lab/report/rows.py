@@ -29,6 +29,7 @@ TOLD_APART = (
     "seed",
     "optimizer",
     "learning_rate",
+    "warmup",
     "protocol",
     "evaluate_on",
     *HELD_NEAR,
@@ -102,11 +103,13 @@ def row_name(result: Result) -> str:
 
     Returns:
         The method name, followed by the method's options, the optimizer, the anchors and the averaging if the run set
-        them.
+        them, and by the constant warmup of a trained method.
     """
     arguments = result["arguments"]
     options = [_method_options(result), arguments["optimizer"]]
     options += [f"{name} {arguments[name]}" for name in HELD_NEAR if arguments.get(name) is not None]
+    if arguments.get("warmup") == "constant" and result["optimizer"] is not None:
+        options.append("constant warmup")
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
 
