@@ -20,7 +20,7 @@ from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
 from .bank import mean_of_texts
-from .class_texts import class_texts_of, remembered
+from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind, lower_states
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
@@ -131,7 +131,8 @@ class MuDPTClassifier(PictureClassifier):
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
         if class_names is None:
-            class_names = remembered(self.model, "class_names")
+            remembered = active_config(self.model)
+            class_names = None if remembered is None else remembered.class_names
             if class_names is None:
                 raise ValueError("The model has no active adapter whose config has class_names. Give class_names.")
         self._class_names = check_class_names(class_names)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..layer import MuDPTLayer, layer_of
 from ..towers.base import part
 from .bank import text_bank
-from .class_texts import ClassTexts, remembered
+from .class_texts import ClassTexts, active_config
 from .staleness import Kept, text_state
 
 
@@ -41,7 +41,9 @@ class ClassCondition:
         layer = layer_of(model)
         if layer is None or not layer.text_depends_on_class:
             return None
-        template: str = remembered(model, "condition_template")
+        config = active_config(model)
+        assert config is not None, "an adapter is active, because its texts depend on the class"
+        template = config.condition_template
         kept = self._kept.setdefault(template, Kept())
         if torch.compiler.is_compiling() and kept.constant is not None:
             return kept.constant
