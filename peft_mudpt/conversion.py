@@ -66,6 +66,12 @@ def _coop(depths: Depths) -> Names:
     return {"prompt_learner.ctx": "text_prompts.0"}
 
 
+def _cocoop(depths: Depths) -> Names:
+    linears = ("meta_net.linear1", "meta_net.linear2")
+    names = [_linear(f"prompt_learner.{name}", f"image_shift.{name}") for name in linears]
+    return {**_coop(depths), **names[0], **names[1]}
+
+
 def _vpt(depths: Depths) -> Names:
     blocks = {
         f"image_encoder.transformer.resblocks.{i}.visual_ctx": f"vision_prompts.{i}" for i in range(1, depths.vision)
@@ -143,6 +149,7 @@ def _uumudpt(depths: Depths) -> Names:
 # code and that of MaPLe and PromptSRC have different names for the same prompts, so that a method may have both.
 IMPLEMENTATIONS: dict[str, tuple[str, tuple[Callable[[Depths], Names], ...]]] = {
     "coop": ("coop", (_coop,)),
+    "cocoop": ("cocoop", (_cocoop,)),
     "vpt": ("vpt_deep", (_vpt, _vpt_of_maple)),
     "mpt": ("ivlp", (_mpt, _ivlp)),
     "ivlp": ("ivlp", (_ivlp, _mpt)),
@@ -168,9 +175,10 @@ def convert_checkpoint(
             `state_dict`. The embedded class names (`token_prefix`, `token_suffix`) and the weights of CLIP, which such
             files also hold, are skipped. The names may begin with `module.` (DataParallel), and those of a prompt
             learner that was saved alone may lack its name.
-        method: name of the method in the published implementation: `coop`, `vpt`, `ivlp` (`mpt` in MuDPT's code),
-            `promptsrc` (preset `ivlp`, because PromptSRC only trains it with other losses), `maple`, `mudpt` (preset
-            `mudpt_linear`, because the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
+        method: name of the method in the published implementation: `coop`, `cocoop`, `vpt`, `ivlp` (`mpt` in MuDPT's
+            code), `promptsrc` (preset `ivlp`, because PromptSRC only trains it with other losses), `maple`, `mudpt`
+            (preset `mudpt_linear`, because the released trainer is the linear form), `umudpt` or `uumudpt` (preset
+            `mudpt`).
 
     Returns:
         The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:
@@ -296,6 +304,10 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
             fields[f"{modality}_num_virtual_tokens"] = tokens
         fields[f"{modality}_hidden_size"] = width
         fields[f"{modality}_prompt_depth"] = depths.text if fused else getattr(depths, modality)
+    meta_net = shapes.get("image_shift.meta_net.linear1.weight")  # (hidden, D)
+    if meta_net is not None:
+        fields["feature_size"] = meta_net[-1]
+        fields["meta_net_reduction"] = max(1, meta_net[-1] // meta_net[0])
     fields |= {f"{modality}_prompt_depth": 0 for modality in MODALITIES if modality not in prompts}
     return MuDPTConfig.from_preset(preset, **fields)
 

@@ -18,7 +18,7 @@ from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
-from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
+from .encoding import LayoutKind, encode_layout, encode_per_image, has_memory, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
@@ -42,7 +42,8 @@ class MuDPTClassifierOutput(ModelOutput):
         loss: cross-entropy of the logits with the labels, a scalar tensor; None if no labels were given.
         logits: similarities (B, C) of images and classes, scaled as in the model's own `logits_per_image`.
         image_features: features (B, D) of the images, each with L2 norm 1.
-        class_features: text features (C, D) of the classes, each with L2 norm 1.
+        class_features: text features (C, D) of the classes, each with L2 norm 1; (B, C, D), the text features for each
+            image, if the text prompts of the active adapter depend on the image.
     """
 
     loss: Optional[torch.Tensor] = None
@@ -208,8 +209,8 @@ class MuDPTClassifier(PictureClassifier):
             they are computed from, and, if labels are given, the loss.
         """
         image_features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
-        class_features = self.class_features()  # (C, D)
-        logits = self.family.logits(self.model, image_features @ class_features.t())  # (B, C)
+        class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
+        logits = self.family.logits(self.model, _cosine(image_features, class_features))  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
@@ -243,10 +244,28 @@ class MuDPTClassifier(PictureClassifier):
         """The older name of `activation_checkpointing_disable`."""
         self.activation_checkpointing_disable()
 
-    def class_features(self) -> torch.Tensor:
-        """The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one."""
+    def class_features(self, image_features: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """
+        The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one.
+
+        Args:
+            image_features: features (B, D) of images. Only needed if the text prompts of the active adapter depend on
+                the image; the classes then have other features (B, C, D) for each image, which are not cached.
+
+        Raises:
+            ValueError: if the text prompts depend on the image, and there are no image features.
+        """
         layer = layer_of(self.model)
-        if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
+        if layer is not None and layer.text_depends_on_image:
+            if image_features is None:
+                raise ValueError(
+                    f"The text prompts of the adapter {layer.active_name!r} depend on the image, so that the classes "
+                    "have other features for each image. Give image_features (images, channels), or read "
+                    "class_features of the classifier's output for these images."
+                )
+            features = encode_per_image(self.model, self._layout(), image_features, self.class_batch_size)
+            return normalize(features, dim=-1)  # (B, C, D)
+        if torch.compiler.is_compiling():
             return self._encode()
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
@@ -265,7 +284,12 @@ class MuDPTClassifier(PictureClassifier):
         self._known = None
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
-        """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
+        """
+        The features of the classes, multiplied by the logit scale: (C, D), without biases.
+
+        Raises:
+            ValueError: if the text prompts of the active adapter depend on the image.
+        """
         return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
@@ -281,6 +305,13 @@ class MuDPTClassifier(PictureClassifier):
         if groups is not known and has_memory(groups[0].input_ids):
             self._layouts[kind] = groups
         return groups
+
+
+def _cosine(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:
+    """The cosines (B, C) of images (B, D) with classes (C, D), or with the classes of each image (B, C, D)."""
+    if class_features.dim() == 2:
+        return image_features @ class_features.t()
+    return torch.einsum("bd,bcd->bc", image_features, class_features)
 
 
 def _remembered(model: Any, field: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from reprlib import repr as short_repr
 from typing import NamedTuple, Optional
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..layer import layer_of
-from ..towers.base import part
+from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
 from .packing import PackedClasses, class_per_row, class_words, pack_classes
@@ -21,6 +21,8 @@ from .packing import PackedClasses, class_per_row, class_words, pack_classes
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
 GROUP_BYTES = 2**30
+# The same, if each image has texts of its own. It is less, because these activations grow with the batch, too.
+GROUP_BYTES_PER_IMAGE = 2**28
 # Implementations of attention that take a mask of four axes. The others (flash attention) get one class per row.
 MASKED_ATTENTION = ("sdpa", "eager")
 
@@ -103,11 +105,46 @@ def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.
     begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
     so, and keeps all.
     """
+    return torch.cat(_in_turn([partial(_encode_group, model, group) for group in groups]))
+
+
+def encode_per_image(
+    model: torch.nn.Module,
+    groups: list[PackedClasses],
+    image_features: torch.Tensor,
+    class_batch_size: Optional[int] = None,
+) -> torch.Tensor:
+    """
+    Encode the groups from `lay_out_classes` once per image, with an adapter whose text prompts depend on the image.
+
+    Args:
+        model: a CLIP with such an adapter.
+        groups: C classes.
+        image_features: the features (B, D) of B images.
+        class_batch_size: texts that are encoded at a time, at least the classes of one group for one image; None for
+            as many as keep about 256 MiB of activations in a training step.
+
+    Returns:
+        Text features (B, C, D), not normalized. With gradients, the memory is bounded as in `encode_layout`.
+    """
+    layer = layer_of(model)
+    assert layer is not None, "only a MuDPT adapter makes text features depend on the image"
+    condition = layer.image_condition(image_features)  # (B, D), drawn once for all groups
+    if torch.compiler.is_exporting():  # their number is left open
+        parts = [condition]
+    else:
+        parts = list(condition.split(_images_per_group(model, groups, class_batch_size)))
+    encoded = iter(_in_turn([partial(_encode_group, model, group, part) for part in parts for group in groups]))
+    features = [[next(encoded).unflatten(0, (part.shape[0], -1)) for _ in groups] for part in parts]  # (b, c, D) each
+    return torch.cat([torch.cat(of_images, dim=1) for of_images in features])  # (B, C, D)
+
+
+def _in_turn(encode: list[Callable[[], torch.Tensor]]) -> list[torch.Tensor]:
+    """Call each function; with gradients, keep the activations of the last one alone."""
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
-        return torch.cat([_encode_group(model, group) for group in groups])
-    *recomputed, last = groups
-    features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
-    return torch.cat([*features, _encode_group(model, last)])
+        return [each() for each in encode]
+    *recomputed, last = encode
+    return [*(checkpoint(each, use_reentrant=False) for each in recomputed), last()]
 
 
 def num_text_tokens(model: torch.nn.Module) -> int:
@@ -133,12 +170,19 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
+def _encode_group(
+    model: torch.nn.Module, group: PackedClasses, condition: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """The features of C classes (C, D), or of these classes for each image of a condition (B * C, D)."""
     family = family_of(model)
+    options = {}
+    if condition is not None:
+        options[CONDITION] = condition.repeat_interleave(group.input_ids.shape[0], dim=0)  # (B, D) -> (B * R, D)
+        group = group.repeated(condition.shape[0])
     mask, tower = group.attention_mask, family.text_tower(model)
     if mask is not None:
         mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
-    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids)
+    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
     if group.eos is None:
         pooled = family.text.pooled(output)  # (C, d)
     else:
@@ -147,9 +191,24 @@ def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:
+    tokens_per_class = sum(map(len, words)) / len(words)
+    return max(1, int(GROUP_BYTES / (tokens_per_class * _bytes_per_token(config, dtype))))
+
+
+def _images_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:
+    if len(groups) > 1:
+        return 1
+    family = family_of(model)
+    tower = family.text_tower(model)
+    if class_batch_size is not None:
+        return max(1, class_batch_size // groups[0].num_classes)
+    tokens_per_image = groups[0].input_ids.numel()
+    dtype = family.text.like(tower).dtype
+    return max(1, int(GROUP_BYTES_PER_IMAGE / (tokens_per_image * _bytes_per_token(tower.config, dtype))))
+
+
+def _bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
     # What autograd keeps per token and layer if the weights are frozen: the input of both norms; query, key, value and
     # the output of attention; the hidden channels of the MLP before and after the activation.
     width = 6 * config.hidden_size + 2 * config.intermediate_size
-    bytes_per_token = config.num_hidden_layers * width * dtype.itemsize
-    tokens_per_class = sum(map(len, words)) / len(words)
-    return max(1, int(GROUP_BYTES / (tokens_per_class * bytes_per_token)))
+    return config.num_hidden_layers * width * dtype.itemsize

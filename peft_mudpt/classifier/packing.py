@@ -33,6 +33,24 @@ class PackedClasses:
     position_ids: Optional[torch.Tensor] = None
     attention_mask: Optional[torch.Tensor] = None
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes (C)."""
+        return self.input_ids.shape[0] if self.eos is None else self.eos.shape[0]
+
+    def repeated(self, times: int) -> PackedClasses:
+        """The same classes several times: all of them for the first image, then all for the second, and so on."""
+        eos, positions, mask = self.eos, self.position_ids, self.attention_mask
+        if eos is not None:
+            first_tokens = torch.arange(times, device=eos.device) * self.input_ids.numel()
+            eos = (first_tokens[:, None] + eos).flatten()  # (times, C) -> (times * C,)
+        return PackedClasses(
+            self.input_ids.repeat(times, 1),  # (times * R, L), as positions and mask
+            eos,
+            None if positions is None else positions.repeat(times, 1),
+            None if mask is None else mask.repeat(times, 1, 1, 1),
+        )
+
     def to(self, device: torch.device) -> PackedClasses:
         """The same classes on another device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}

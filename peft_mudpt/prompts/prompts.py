@@ -85,12 +85,17 @@ class MultiModalPrompts(nn.Module):
                 assert config.class_token_layer is not None, "MuDPTConfig.resolve fills it in"
                 self.class_tokens = ClassTokens(config.class_token_layer, config.num_tokens("text"), *sizes)
             else:
-                self.image_shift = ImageShift(config.start("text"), *sizes)
+                self.image_shift = ImageShift(config.start("text"), *sizes, noise=config.conditioning == "noise")
 
     @property
     def text_depends_on_image(self) -> bool:
         """Whether each image has text features of its own, so that they can be neither cached nor folded."""
         return self.image_shift is not None
+
+    def image_condition(self, image_features: torch.Tensor) -> torch.Tensor:
+        """What the text prompts of B images depend on (B, D), from the features (B, D) of these images."""
+        assert self.image_shift is not None, "asked only if the text prompts depend on the image"
+        return self.image_shift.condition(image_features)
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
         """
@@ -115,7 +120,8 @@ class MultiModalPrompts(nn.Module):
     def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
         """
         The effective prompts (1, len(layers), n, d), which all samples of a batch share. With `image_shift`, text
-        prompts of a batch with a condition, the features (B, D) of one image per sample, are (B, len(layers), n, d).
+        prompts of a batch with a condition (B, D), one row per sample, are (B, len(layers), n, d). `image_condition`
+        makes it from image features.
         """
         prompts = self(modality, layers)[None]
         if modality == "vision" or condition is None or self.image_shift is None:

@@ -12,6 +12,13 @@ from ..config import TowerShape
 from .base import CONDITION, INPUT_PROMPTS, PromptedTower, part
 
 
+NEEDS_IMAGES = (
+    "The text prompts of the active adapter depend on the image, but the text tower was given none. Give the whole "
+    f"model pixel_values beside input_ids, or use MuDPTClassifier. For texts alone, give {CONDITION}: one image "
+    "feature per text (texts, feature_size). Or disable the adapter: with model.disable_adapter()."
+)
+
+
 def attention_bias(tower: nn.Module, mask: torch.Tensor) -> torch.Tensor:
     """
     A mask of four axes in the form that a tower's attention takes: eager attention adds its mask to the scores, so
@@ -120,6 +127,8 @@ class PromptedText(PromptedTower):
         input_ids, mask = given.get("input_ids"), given.get("attention_mask")
         if not n or input_ids is None:
             return args, kwargs
+        if condition is None and self.source.text_depends_on_image:
+            raise ValueError(NEEDS_IMAGES)
         if condition is not None:
             prompts = self.source.prompts(self.modality, 0, 1, condition)
             assert prompts is not None, "a tower with prompts has them at its input"

@@ -20,7 +20,7 @@ def logits(model, inputs):
     return model(**inputs).logits_per_image
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "cocoop"])
 def test_a_folded_adapter_computes_the_same(preset, inputs):
     fields = {"num_virtual_tokens": 4} if preset == "coop" else {}
     model = adapted(preset, **fields)
