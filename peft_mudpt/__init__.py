@@ -4,6 +4,7 @@ from ._registration import register
 from ._version import __version__
 from .classifier.classifier import MuDPTClassifier
 from .classifier.pictures import open_picture
+from .classifier.templates import TEMPLATES
 from .config import PRESETS, MuDPTConfig
 from .conversion import convert_checkpoint
 from .model import MuDPTModel
@@ -13,6 +14,7 @@ from .serving.folding import fold_adapter
 
 __all__ = [
     "PRESETS",
+    "TEMPLATES",
     "MuDPTClassifier",
     "MuDPTConfig",
     "MuDPTModel",

@@ -27,6 +27,7 @@ def check_combinations(config: MuDPTConfig) -> None:
             "(and at least one token)."
         )
     _check_words(config)
+    _check_texts(config)
     _check_conditioning(config)
     if config.fusion_direction != "none":
         _check_fusion(config)
@@ -45,6 +46,14 @@ def _check_words(config: MuDPTConfig) -> None:
         raise ValueError(
             f"text_prompt_init_text={words!r} starts the text prompts of the input, but they begin at layer "
             f"{config.start('text')} (text_first_layer or first_layer). Leave it out, or set text_first_layer=0."
+        )
+
+
+def _check_texts(config: MuDPTConfig) -> None:
+    if config.class_template is not None and config.class_templates is not None:
+        raise ValueError(
+            f"class_template={config.class_template!r} and class_templates={config.class_templates!r} both give the "
+            "texts of a class. Leave one out."
         )
 
 

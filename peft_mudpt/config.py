@@ -14,9 +14,11 @@ from .combinations import check_combinations
 from .presets import PRESETS
 from .rules import (
     CLASS_NAMES,
+    DESCRIPTIONS,
     LARGEST_STD,
     MODULE_NAMES,
     TEMPLATE,
+    TEMPLATES,
     TEXT,
     TOKEN_IDS_BY_WORDS,
     TRUE_OR_FALSE,
@@ -101,7 +103,7 @@ class MuDPTConfig(PeftConfig):
     prompt_depth: Depth = setting(
         None,
         "Number of layers that receive prompts of their own, the input counted as the first. 'all': every layer of "
-        "the tower. None: 9 as in the paper, or every layer of the shallower tower if it has fewer.",
+        "the tower. None: 9 as in the paper, or up to the last layer of the shallower tower if these are fewer.",
         DEPTH,
     )
     text_prompt_depth: Depth = setting(
@@ -211,6 +213,14 @@ class MuDPTConfig(PeftConfig):
         "note: it changes no number.",
         either(TEMPLATE, None),
     )
+    class_templates: Optional[list[str]] = setting(
+        None, "Like class_template, if each class has several texts. A note.", either(TEMPLATES, None)
+    )
+    class_descriptions: Optional[dict[str, list[str]]] = setting(
+        None,
+        "Further texts of each class, by class name, which follow the text prompts as they are. A note.",
+        either(DESCRIPTIONS, None),
+    )
     # In the file beside `peft_type`: the package to import for whoever meets PEFT's bare "KeyError: 'MUDPT'".
     peft_mudpt_version: Optional[str] = setting(
         None, "peft_mudpt version, leave empty to auto-fill.", either(TEXT, None)
@@ -314,13 +324,12 @@ class MuDPTConfig(PeftConfig):
         self.validate()
         resolved = copy(self)
         prompted = [modality for modality in MODALITIES if self.num_tokens(modality)]
-        room = [towers[m].num_layers - self.start(m) for m in prompted if m in towers]
-        default_depth = max(1, min([PAPER_DEPTH, *room]))
+        shallowest = min((towers[m].num_layers for m in prompted if m in towers), default=0)
         for modality in MODALITIES:
             if modality not in prompted:
                 setattr(resolved, f"{modality}_prompt_depth", 0)
             elif modality in towers:
-                resolved._fit(modality, towers[modality], default_depth)
+                resolved._fit(modality, towers[modality], shallowest)
             elif not (getattr(self, f"{modality}_hidden_size") and isinstance(self.asked_depth(modality), int)):
                 raise ValueError(
                     f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
@@ -332,8 +341,11 @@ class MuDPTConfig(PeftConfig):
         check_combinations(resolved)
         vars(self).update(vars(resolved))
 
-    def _fit(self, modality: Modality, tower: TowerShape, default_depth: int) -> None:
-        """Fill in the width and depth of one tower. Raises a ValueError if the config does not fit."""
+    def _fit(self, modality: Modality, tower: TowerShape, shallowest: int) -> None:
+        """
+        Fill in the width and depth of one tower; `shallowest` is the number of layers of the shallower tower. Raises a
+        ValueError if the config does not fit.
+        """
         width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
         width, depth, n = getattr(self, width_field), self.asked_depth(modality), self.num_tokens(modality)
         if width not in (None, tower.hidden_size):
@@ -348,7 +360,10 @@ class MuDPTConfig(PeftConfig):
                 f"{modality}_first_layer (or first_layer) is {start}, but the base model's {modality} tower has only "
                 f"{number} layers, counted from 0. Choose at most {number - 1}."
             )
-        depth = default_depth if depth is None else number - start if depth == "all" else depth
+        if depth is None:
+            depth = min(PAPER_DEPTH, (shallowest if start < shallowest else number) - start)
+        elif depth == "all":
+            depth = number - start
         if start + depth > number:
             following = f" from layer {start} on" if start else ""
             raise ValueError(

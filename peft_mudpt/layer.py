@@ -96,15 +96,19 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         adapter = self._active_prompts()
         return 0 if adapter is None else adapter.num_tokens[modality]
 
+    def start(self, modality: Modality) -> int:
+        adapter = self._active_prompts()
+        return 0 if adapter is None else adapter.layers[modality].start
+
     def prompts(
         self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
-    ) -> Optional[torch.Tensor]:
+    ) -> dict[int, torch.Tensor]:
         adapter = self._active_prompts()
         if adapter is None:
-            return None
+            return {}
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
-        return adapter.for_batch(modality, layers, condition) if layers else None
+        return dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
 
     @property
     def text_depends_on_image(self) -> bool:

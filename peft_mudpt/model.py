@@ -132,7 +132,8 @@ class MuDPTModel(BaseTuner):
             raise ValueError(FOLDED)
         resolved = copy(peft_config)  # so that a refused config stays as it was
         shapes = {modality: tower.kind.shape(tower.module) for modality, tower in towers.items()}
-        resolved.resolve(shapes, feature_size_of(_owner(model, towers)))
+        conditioned = resolved.conditioning != "none"
+        resolved.resolve(shapes, feature_size_of(_owner(model, towers)) if conditioned else None)
         text = _text_tower(towers)
         if text is not None:
             tower, kind = text

@@ -1,8 +1,9 @@
-"""Rules that check values: fields of `MuDPTConfig`, class names, and templates such as "a photo of a {}"."""
+"""Rules that check values: fields of `MuDPTConfig`, class names and their texts, such as "a photo of a {}."."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral
 from reprlib import repr as short_repr
@@ -105,11 +106,60 @@ TEMPLATE = Rule(
     "a text that holds {} once, where the class name goes, such as 'a photo of a {}.'",
     lambda value: is_text(value) and value.count("{}") == 1,
 )
+TEMPLATES = Rule(
+    "a non-empty list of texts that hold {} once, where the class name goes, such as ['a photo of a {}.']",
+    lambda value: isinstance(value, list) and bool(value) and all(map(TEMPLATE.accepts, value)),
+)
+SENTENCES = Rule(
+    "a non-empty list of non-empty texts",
+    lambda value: isinstance(value, (list, tuple)) and bool(value) and all(map(_is_name, value)),
+)
+CLASS_TEXTS = Rule(
+    "a list with the texts of each class, each a non-empty list of non-empty texts",
+    lambda value: isinstance(value, (list, tuple)) and bool(value) and all(map(SENTENCES.accepts, value)),
+)
+DESCRIPTIONS = Rule(
+    "a dict that holds a non-empty list of non-empty texts for each class name",
+    lambda value: (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(map(_is_name, value))
+        and all(map(SENTENCES.accepts, value.values()))
+    ),
+)
 
 
-def check_template(template: str, name: str = "template") -> None:
+def check_template(template: Any, name: str = "template") -> None:
     """Raise a ValueError unless the template holds `{}` (the class name) exactly once; see [`Rule.check`]."""
     TEMPLATE.check(template, name)
+
+
+def check_descriptions(descriptions: Mapping[str, Sequence[str]], name: str = "descriptions") -> None:
+    """Raise a ValueError unless each class name has a list of texts; the message names the class that is wrong."""
+    if isinstance(descriptions, Mapping):
+        for class_name, sentences in descriptions.items():
+            SENTENCES.check(sentences, f"{name}[{class_name!r}]")
+    DESCRIPTIONS.check(descriptions, name)
+
+
+def normalized(name: str) -> str:
+    """
+    Convert a name to Unicode's form NFC, because a Mac writes "é" as two characters and others write one.
+
+    Args:
+        name: any text.
+
+    Returns:
+        The text in NFC.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def check_templates(templates: Sequence[str], name: str = "template") -> None:
+    """Raise a ValueError unless each template holds `{}` exactly once; the message has the position of a wrong one."""
+    for position, template in enumerate(templates):
+        check_template(template, f"{name}[{position}]")
+    TEMPLATES.check(list(templates), name)
 
 
 def check_class_names(class_names: Iterable[str], name: str = "class_names") -> list[str]:

@@ -13,10 +13,13 @@ from peft import LoraConfig
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
-from peft_mudpt import MuDPTConfig
+from peft_mudpt import PRESETS, MuDPTConfig
 
 
 BOS, EOS, PAD = 97, 98, 99
+
+# The presets whose text prompts are the same for all texts and images.
+UNCONDITIONED = [name for name in PRESETS if MuDPTConfig.from_preset(name).conditioning == "none"]
 
 # One thread by default, because the models are tiny and each worker has one core. The processes that tests start
 # inherit the variable. OMP_NUM_THREADS=2 must pass too: no result may depend on the number of threads.

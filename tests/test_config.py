@@ -25,11 +25,19 @@ def test_the_classes_it_was_trained_on_survive_saving_and_loading(tmp_path):
     assert (loaded.class_names, loaded.class_template) == (["sea lion", "été"], "of a {}.")
 
 
+def test_several_texts_of_each_class_survive_saving_and_loading(tmp_path):
+    texts = dict(class_templates=["a {}.", "{}"], class_descriptions={"été": ["la saison chaude."]})
+    MuDPTConfig(class_names=["été"], **texts).save_pretrained(tmp_path)
+    loaded = MuDPTConfig.from_pretrained(tmp_path)
+    assert {name: getattr(loaded, name) for name in texts} == texts
+
+
 def test_a_file_from_before_there_were_classes_still_loads(tmp_path):
     MuDPTConfig().save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
     fields = json.loads(file.read_text())
-    del fields["class_names"], fields["class_template"]
+    for name in ("class_names", "class_template", "class_templates", "class_descriptions"):
+        del fields[name]
     file.write_text(json.dumps(fields))
     assert MuDPTConfig.from_pretrained(tmp_path) == MuDPTConfig()
 
@@ -121,6 +129,12 @@ def test_an_unknown_preset_lists_the_known_ones():
         (dict(class_template="a photo."), "class_template='a photo.'.*once"),
         (dict(class_template="{} or {}"), "class_template='{} or {}'.*once"),
         (dict(class_template=["{}."]), "class_template="),
+        (dict(class_templates="{}."), "class_templates='{}.'"),
+        (dict(class_templates=["{}.", "a photo."]), "class_templates=.*'a photo.'.*once"),
+        (dict(class_templates=["{}."], class_template="a {}."), "class_template='a {}.' and class_templates="),
+        (dict(class_descriptions={}), "class_descriptions={}"),
+        (dict(class_descriptions={"cat": []}), r"class_descriptions={'cat': \[\]}"),
+        (dict(class_descriptions={"cat": "furry"}), "class_descriptions={'cat': 'furry'}"),
         (dict(task_type="FEATURE_EXTRACTION"), "task_type='FEATURE_EXTRACTION'"),
     ],
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from peft import PeftModel
@@ -18,12 +18,22 @@ from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
-from .encoding import LayoutKind, encode_layout, encode_per_image, has_memory, lay_out_classes, layout_kind
+from .bank import mean_of_texts
+from .class_texts import class_texts_of, remembered
+from .encoding import (
+    LayoutKind,
+    encode_layout,
+    encode_per_image,
+    has_memory,
+    lay_out_classes,
+    layout_kind,
+    lower_states,
+)
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
 from .staleness import TextState, text_state
-from .texts import tokenize_classes
+from .texts import text_owners, tokenize_texts
 
 
 FIXED = (
@@ -42,8 +52,8 @@ class MuDPTClassifierOutput(ModelOutput):
         loss: cross-entropy of the logits with the labels, a scalar tensor; None if no labels were given.
         logits: similarities (B, C) of images and classes, scaled as in the model's own `logits_per_image`.
         image_features: features (B, D) of the images, each with L2 norm 1.
-        class_features: text features (C, D) of the classes, each with L2 norm 1; (B, C, D), the text features for each
-            image, if the text prompts of the active adapter depend on the image.
+        class_features: text features (C, D) of the classes, each with L2 norm 1; (B, C, D), those for each image, if
+            the text prompts of the active adapter depend on the image.
     """
 
     loss: Optional[torch.Tensor] = None
@@ -72,23 +82,31 @@ class MuDPTClassifier(PictureClassifier):
 
     The classes cannot be changed. Make another classifier for other classes; it can share the model.
 
+    A class with several texts, from templates and descriptions, has the mean of their normalized features, normalized
+    again (CLIP, arXiv 2103.00020, section 3.1.4). Each text is encoded, and gets the text prompts: training text
+    prompts with k texts of each class takes about k times the time.
+
     Args:
         model ([`~transformers.CLIPModel`], MetaClip2Model, SiglipModel or [`~peft.PeftModel`] of one): the model that
             classifies. It is shared, not copied.
         class_names: names of the classes, in the order of the labels. None: the names in the active adapter's config,
             on which the adapter was trained.
-        template: the text of a class, with `{}` for the class name. It contains only the words that follow the text
-            prompts. None: the template in the active adapter's config.
+        template: the text of a class, with `{}` for the class name, or a list of several, such as
+            `TEMPLATES["imagenet"]`. It contains only the words that follow the text prompts. None: the descriptions
+            are all texts; or, if there are none, the texts in the active adapter's config.
         tokenizer: tokenizer of the class texts. None: the tokenizer of the CLIP that the model was loaded from. A
             plain CLIP does not record its revision on the Hub: if it is not of the main one, give its tokenizer.
         image_processor: needed only for images that are not tensors. None: the image processor of the CLIP that the
             model was loaded from.
         class_batch_size: number of classes that are encoded at a time. It bounds the memory for activations, whatever
-            the number of classes. None chooses it by the size of the model.
+            the number of classes. If classes have several texts, it counts texts. None chooses it by the size of the
+            model.
+        descriptions: further texts of each class, by class name, such as `{"cat": ["a cat has whiskers."], ...}`. They
+            follow the text prompts as they are. Names are compared in Unicode's form NFC.
 
     Raises:
-        ValueError: if the model is not supported, there are no classes, the template has no place for the name, or a
-            text is too long for the text tower.
+        ValueError: if the model is not supported, there are no classes, the template has no place for the name, the
+            descriptions lack a class or hold an unknown one, or a text is too long for the text tower.
 
     Example:
 
@@ -103,10 +121,11 @@ class MuDPTClassifier(PictureClassifier):
         self,
         model: torch.nn.Module,
         class_names: Optional[Sequence[str]] = None,
-        template: Optional[str] = None,
+        template: Union[str, Sequence[str], None] = None,
         tokenizer: Optional[PreTrainedTokenizerBase] = None,
         image_processor: Optional[BaseImageProcessor] = None,
         class_batch_size: Optional[int] = None,
+        descriptions: Optional[Mapping[str, Sequence[str]]] = None,
     ):
         super().__init__()
         self.family = family_of(model)
@@ -118,33 +137,37 @@ class MuDPTClassifier(PictureClassifier):
         ignored = getattr(config, "keys_to_ignore_at_inference", None) or []
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
-        self._class_names = check_class_names(
-            _remembered(self.model, "class_names") if class_names is None else class_names
-        )
-        self._template = _remembered(self.model, "class_template") if template is None else template
+        if class_names is None:
+            class_names = remembered(self.model, "class_names")
+            if class_names is None:
+                raise ValueError("The model has no active adapter whose config has class_names. Give class_names.")
+        self._class_names = check_class_names(class_names)
+        self._texts = class_texts_of(self.model, self._class_names, template, descriptions)
         self.class_batch_size = class_batch_size
         # a whole processor has both; an exported file records the settings of the part that is for images
         self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
-        self._class_tokens = tokenize_classes(tokenizer, self._class_names, self._template, multiple=multiple)
+        self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
         self._known: Optional[tuple[TextState, torch.Tensor]] = None
+        self._known_lower: Optional[tuple[TextState, list[PackedClasses], list[torch.Tensor]]] = None
 
     @classmethod
     def from_pretrained(
         cls,
         adapter: str | os.PathLike,
         class_names: Optional[Sequence[str]] = None,
-        template: Optional[str] = None,
+        template: Union[str, Sequence[str], None] = None,
         base_model_name_or_path: Optional[str | os.PathLike] = None,
         class_batch_size: Optional[int] = None,
         *,
         revision: Optional[str] = None,
         subfolder: Optional[str] = None,
         base_revision: Optional[str] = None,
+        descriptions: Optional[Mapping[str, Sequence[str]]] = None,
         **kwargs,
     ) -> MuDPTClassifier:
         """
@@ -152,7 +175,7 @@ class MuDPTClassifier(PictureClassifier):
 
         Args:
             adapter: folder or Hub id.
-            class_names, template, class_batch_size: see the class.
+            class_names, template, class_batch_size, descriptions: see the class.
             base_model_name_or_path: the CLIP, if it is not where the adapter's config says. It warns if the config
                 names another one.
             revision, subfolder: where the adapter is in its Hub repository or folder; None: the main branch, the root.
@@ -169,7 +192,10 @@ class MuDPTClassifier(PictureClassifier):
         folder, config = find_adapter(adapter, revision, subfolder, **hub)
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
         model = PeftModel.from_pretrained(source.clip(**kwargs), folder).eval()
-        classifier = cls(model, class_names, template, source.tokenizer(), class_batch_size=class_batch_size)
+        tokenizer = source.tokenizer()
+        classifier = cls(
+            model, class_names, template, tokenizer, class_batch_size=class_batch_size, descriptions=descriptions
+        )
         classifier._source = source
         return classifier
 
@@ -188,29 +214,48 @@ class MuDPTClassifier(PictureClassifier):
         raise ValueError(FIXED.format("class_names"))
 
     @property
-    def template(self) -> str:
-        """The text of a class, with `{}` for the class name. Like `class_names`, it cannot be set."""
-        return self._template
+    def template(self) -> Optional[str]:
+        """
+        The text of a class, with `{}` for the class name; None if classes have several texts (see `class_texts`). Like
+        `class_names`, it cannot be set.
+        """
+        return self._texts.template
 
     @template.setter
     def template(self, _) -> None:
         raise ValueError(FIXED.format("template"))
 
-    def forward(self, pixel_values: torch.Tensor, labels: Optional[torch.Tensor] = None) -> MuDPTClassifierOutput:
+    @property
+    def class_texts(self) -> list[list[str]]:
+        """The texts of each class, in the order of the labels. They cannot be set."""
+        return self._texts.of(self._class_names)
+
+    def forward(
+        self,
+        pixel_values: Optional[torch.Tensor] = None,
+        labels: Optional[torch.Tensor] = None,
+        image_features: Optional[torch.Tensor] = None,
+    ) -> MuDPTClassifierOutput:
         """
         Classify images, with gradients if they are enabled.
 
         Args:
             pixel_values: images (B, 3, H, W), as the image processor makes them.
             labels: the class indices (B,) of the images.
+            image_features: in place of `pixel_values`, features (B, D) of the images, each with L2 norm 1. If they are
+                computed once and used again, the image tower must not have changed in between.
 
         Returns:
             The logits (equal to `logits_per_image` of the model's own forward), the image and class features that
             they are computed from, and, if labels are given, the loss.
+
+        Raises:
+            ValueError: if both or none of `pixel_values` and `image_features` are given, or if `image_features` has
+                another shape or type.
         """
-        image_features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
+        image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
         class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
-        logits = self.family.logits(self.model, _cosine(image_features, class_features))  # (B, C)
+        logits = self.family.logits(self.model, _cosines(image_features, class_features))  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
@@ -249,8 +294,9 @@ class MuDPTClassifier(PictureClassifier):
         The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one.
 
         Args:
-            image_features: features (B, D) of images. Only needed if the text prompts of the active adapter depend on
-                the image; the classes then have other features (B, C, D) for each image, which are not cached.
+            image_features: features (B, D) of images. They are only used if the text prompts of the active adapter
+                depend on the image: the classes then have other features (B, C, D) for each image, which are not
+                cached.
 
         Raises:
             ValueError: if the text prompts depend on the image, and there are no image features.
@@ -260,11 +306,10 @@ class MuDPTClassifier(PictureClassifier):
             if image_features is None:
                 raise ValueError(
                     f"The text prompts of the adapter {layer.active_name!r} depend on the image, so that the classes "
-                    "have other features for each image. Give image_features (images, channels), or read "
-                    "class_features of the classifier's output for these images."
+                    "have no features without one. Give image_features (B, D), or call the classifier with images, "
+                    "and read class_features (B, C, D) of its output."
                 )
-            features = encode_per_image(self.model, self._layout(), image_features, self.class_batch_size)
-            return normalize(features, dim=-1)  # (B, C, D)
+            return self._encode(image_features)
         if torch.compiler.is_compiling():
             return self._encode()
         state = text_state(self.model)
@@ -281,7 +326,7 @@ class MuDPTClassifier(PictureClassifier):
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        self._known = None
+        self._known = self._known_lower = None
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
         """
@@ -292,14 +337,39 @@ class MuDPTClassifier(PictureClassifier):
         """
         return self.class_features() * self.family.logit_scale(self.model), None
 
-    def _encode(self) -> torch.Tensor:
-        return normalize(encode_layout(self.model, self._layout()), dim=-1)
+    def _encode(self, image_features: Optional[torch.Tensor] = None) -> torch.Tensor:
+        groups, lower = self._layout(), self._lower_states()
+        if image_features is None:
+            features = encode_layout(self.model, groups, lower)  # (T, D)
+        else:
+            features = encode_per_image(self.model, groups, image_features, lower, self.class_batch_size)  # (B, T, D)
+        features = normalize(features, dim=-1)
+        if self._texts.template is not None:
+            return features
+        return normalize(mean_of_texts(features, list(map(len, self.class_texts))), dim=-1)  # (C, D) or (B, C, D)
+
+    def _lower_states(self) -> Optional[list[torch.Tensor]]:
+        """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
+        layer = layer_of(self.model)
+        if layer is None or not layer.start("text") or torch.compiler.is_compiling():
+            return None
+        state, groups = text_state(self.model, below_prompts=True), self._layout()
+        if state is None or state.requires_grad:
+            return None
+        known = self._known_lower
+        if known is None or known[1] is not groups or not known[0].equals(state):
+            lower = lower_states(self.model, groups)
+            if not (has_memory(lower[0]) and state.lasted_until(text_state(self.model, below_prompts=True))):
+                return lower
+            self._known_lower = known = state, groups, lower
+        return known[2]
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device
         known = groups = self._layouts.get(kind)
         if groups is None:
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, self._class_names, kind)
+            owners = text_owners(self.class_texts, self._class_names)
+            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, owners, kind)
         if groups[0].input_ids.device != device:
             groups = [group.to(device) for group in groups]
         if groups is not known and has_memory(groups[0].input_ids):
@@ -307,19 +377,8 @@ class MuDPTClassifier(PictureClassifier):
         return groups
 
 
-def _cosine(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:
+def _cosines(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:
     """The cosines (B, C) of images (B, D) with classes (C, D), or with the classes of each image (B, C, D)."""
     if class_features.dim() == 2:
         return image_features @ class_features.t()
     return torch.einsum("bd,bcd->bc", image_features, class_features)
-
-
-def _remembered(model: Any, field: str) -> Any:
-    """The value of `field` ("class_names" or "class_template") in the active adapter's config."""
-    layer = layer_of(model)
-    active = None if layer is None else layer.active_name
-    value = None if active is None else getattr(model.peft_config[active], field)
-    if value is None:
-        argument = {"class_names": "class_names", "class_template": "template"}[field]
-        raise ValueError(f"The model has no active adapter whose config has {field}. Give {argument}.")
-    return value

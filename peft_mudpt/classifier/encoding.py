@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from reprlib import repr as short_repr
 from typing import NamedTuple, Optional
 
 import torch
@@ -30,20 +29,20 @@ MASKED_ATTENTION = ("sdpa", "eager")
 class LayoutKind(NamedTuple):
     """What a layout of classes is valid for."""
 
-    num_tokens: int  # number of text prompt tokens
+    num_tokens: int  # number of text prompt tokens in the input
     takes_masks: bool  # whether classes can share a row
 
 
 def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
-    return LayoutKind(num_text_tokens(model), takes_masks(model))
+    return LayoutKind(num_input_prompts(model), takes_masks(model))
 
 
 def lay_out_classes(
     model: torch.nn.Module,
     class_tokens: dict[str, torch.Tensor],
     class_batch_size: Optional[int] = None,
-    class_names: Sequence[str] = (),
+    owners: Sequence[str] = (),
     layout: Optional[LayoutKind] = None,
 ) -> list[PackedClasses]:
     """
@@ -51,10 +50,10 @@ def lay_out_classes(
 
     Args:
         model: a CLIP, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C classes, padded on
+        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C texts, padded on
             the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
-        class_names: the names of the classes, for error messages; may be empty.
+        owners: what error messages call the owner of each text (see `texts.text_owners`). Empty: "class 0", ...
         layout: the kind of layout; None for the one that the model needs now.
 
     Returns:
@@ -76,10 +75,10 @@ def lay_out_classes(
         words = ids[:, :room].tolist()
         lengths = kind.text_lengths(ids).tolist()
     if max(lengths) > room:
-        label = lengths.index(max(lengths))
-        name = f" ({short_repr(class_names[label])})" if class_names else ""
+        row = lengths.index(max(lengths))
+        owner = owners[row] if owners else f"class {row}"
         raise ValueError(
-            f"The text of class {label}{name} has {max(lengths)} tokens, which with {num_tokens} prompt tokens is "
+            f"The text of {owner} has {max(lengths)} tokens, which with {num_tokens} prompt tokens is "
             f"more than the {table} positions of the text tower. Shorten it to {room} tokens, including those that "
             "the tokenizer adds (and one token of padding, if there is padding)."
         )
@@ -97,21 +96,29 @@ def lay_out_classes(
     return [group.to(part(model, "device")) for group in packed]
 
 
-def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
+def encode_layout(
+    model: torch.nn.Module, groups: list[PackedClasses], lower: Optional[list[torch.Tensor]] = None
+) -> torch.Tensor:
     """
     Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
 
     With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
     begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
     so, and keeps all.
+
+    Args:
+        model: a CLIP, plain or with an adapter.
+        groups: what `lay_out_classes` returned.
+        lower: what `lower_states` returned; None begins with the embeddings.
     """
-    return torch.cat(_in_turn([partial(_encode_group, model, group) for group in groups]))
+    return torch.cat(_in_turn([partial(_encode_group, model, *each) for each in _with_lower(groups, lower)]))
 
 
 def encode_per_image(
     model: torch.nn.Module,
     groups: list[PackedClasses],
     image_features: torch.Tensor,
+    lower: Optional[list[torch.Tensor]] = None,
     class_batch_size: Optional[int] = None,
 ) -> torch.Tensor:
     """
@@ -119,38 +126,69 @@ def encode_per_image(
 
     Args:
         model: a CLIP with such an adapter.
-        groups: C classes.
+        groups: C texts.
         image_features: the features (B, D) of B images.
-        class_batch_size: texts that are encoded at a time, at least the classes of one group for one image; None for
-            as many as keep about 256 MiB of activations in a training step.
+        lower: what `lower_states` returned; None begins with the embeddings.
+        class_batch_size: texts that are encoded at a time, but at least one group for one image; None for as many as
+            keep about 256 MiB of activations in a training step.
 
     Returns:
         Text features (B, C, D), not normalized. With gradients, the memory is bounded as in `encode_layout`.
     """
     layer = layer_of(model)
     assert layer is not None, "only a MuDPT adapter makes text features depend on the image"
-    condition = layer.image_condition(image_features)  # (B, D), drawn once for all groups
-    if torch.compiler.is_exporting():  # their number is left open
-        parts = [condition]
+    condition = layer.image_condition(image_features)  # (B, D), once, because noise must be the same for all groups
+    if torch.compiler.is_exporting():  # the number of images is left open
+        parts: Sequence[torch.Tensor] = [condition]
     else:
-        parts = list(condition.split(_images_per_group(model, groups, class_batch_size)))
-    encoded = iter(_in_turn([partial(_encode_group, model, group, part) for part in parts for group in groups]))
+        parts = condition.split(_images_per_group(model, groups, class_batch_size))
+    inputs = [(*each, part) for part in parts for each in _with_lower(groups, lower)]
+    encoded = iter(_in_turn([partial(_encode_group, model, *each) for each in inputs]))
     features = [[next(encoded).unflatten(0, (part.shape[0], -1)) for _ in groups] for part in parts]  # (b, c, D) each
-    return torch.cat([torch.cat(of_images, dim=1) for of_images in features])  # (B, C, D)
+    return torch.cat([torch.cat(of_part, dim=1) for of_part in features])  # (B, C, D)
+
+
+def _with_lower(
+    groups: list[PackedClasses], lower: Optional[list[torch.Tensor]]
+) -> list[tuple[PackedClasses, Optional[torch.Tensor]]]:
+    return list(zip(groups, [None] * len(groups) if lower is None else lower))
 
 
 def _in_turn(encode: list[Callable[[], torch.Tensor]]) -> list[torch.Tensor]:
-    """Call each function; with gradients, keep the activations of the last one alone."""
+    """Call each function; with gradients, keep the activations of the last one only, and compute the others again."""
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
         return [each() for each in encode]
     *recomputed, last = encode
     return [*(checkpoint(each, use_reentrant=False) for each in recomputed), last()]
 
 
-def num_text_tokens(model: torch.nn.Module) -> int:
-    """Number of prompt tokens that the active adapter inserts in the text tower; 0 if none is active."""
+def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[torch.Tensor]:
+    """
+    Encode the groups up to the first layer with text prompts, below which the states do not depend on the adapter.
+
+    Args:
+        model: a CLIP with an active adapter whose text prompts start above the input.
+        groups: what `lay_out_classes` returned.
+
+    Returns:
+        For each group, the input (R, L, d) of the first layer with prompts, without a gradient.
+    """
+    layer, family = layer_of(model), family_of(model)
+    assert layer is not None, "the caller asks for the start of its prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"))
+    with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
+        states = []
+        for group in groups:
+            hidden = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+            states.append(kind.run_layers(tower, hidden, _mask_of(tower, group), layers))
+        return states
+
+
+def num_input_prompts(model: torch.nn.Module) -> int:
+    """Number of prompt tokens that the active adapter inserts in the input of the text tower; 0 if none is active."""
     layer = layer_of(model)
-    return 0 if layer is None else layer.num_tokens("text")
+    return 0 if layer is None or layer.start("text") else layer.num_tokens("text")
 
 
 def takes_masks(model: torch.nn.Module) -> bool:
@@ -171,23 +209,51 @@ def has_memory(tensor: torch.Tensor) -> bool:
 
 
 def _encode_group(
-    model: torch.nn.Module, group: PackedClasses, condition: Optional[torch.Tensor] = None
+    model: torch.nn.Module,
+    group: PackedClasses,
+    lower: Optional[torch.Tensor] = None,
+    condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    """The features of C classes (C, D), or of these classes for each image of a condition (B * C, D)."""
+    """The features (C, D) of a group, from `lower` (R, L, d) if it is given; (B * C, D) for a condition (B, D)."""
     family = family_of(model)
-    options = {}
+    tower, kind = family.text_tower(model), family.text
+    options: dict[str, torch.Tensor] = {}
     if condition is not None:
-        options[CONDITION] = condition.repeat_interleave(group.input_ids.shape[0], dim=0)  # (B, D) -> (B * R, D)
-        group = group.repeated(condition.shape[0])
-    mask, tower = group.attention_mask, family.text_tower(model)
-    if mask is not None:
-        mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
-    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
-    if group.eos is None:
-        pooled = family.text.pooled(output)  # (C, d)
+        times, rows = condition.shape[0], group.input_ids.shape[0]
+        options[CONDITION] = condition.repeat_interleave(rows, dim=0)  # (B, D) -> (B * R, D)
+        group, lower = group.repeated(times), None if lower is None else lower.repeat(times, 1, 1)  # (B * R, L, d)
+    if lower is None:
+        mask = _mask_of(tower, group)
+        output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
+        states = output.last_hidden_state  # (R, L, d)
+        pooled = kind.pooled(output) if group.eos is None else _at_eos(states, group)  # (C, d)
     else:
-        pooled = output.last_hidden_state.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
-    return family.text.project(model, pooled)  # (C, D)
+        states = _upper_states(model, lower, _mask_of(tower, group), **options)  # (R, L, d)
+        pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
+    return kind.project(model, pooled)  # (C, D)
+
+
+def _upper_states(
+    model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor], **options: torch.Tensor
+) -> torch.Tensor:
+    """The last hidden states (R, L, d) of the text tower, from the input of the first layer with prompts."""
+    family, layer = family_of(model), layer_of(model)
+    assert layer is not None, "only an adapter has a first layer with prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"), len(part(tower, f"{kind.encoder}.{kind.layers}")))
+    hidden = kind.run_layers(tower, lower, mask, layers, **options)  # (R, L + n, d)
+    before, after = kind.split(hidden, layer.num_tokens("text"))
+    hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
+    return part(tower, kind.final_norm)(hidden)
+
+
+def _mask_of(tower: torch.nn.Module, group: PackedClasses) -> Optional[torch.Tensor]:
+    # as a bias here too, because a CLIP without an adapter has no hook that makes one
+    return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
+
+
+def _at_eos(states: torch.Tensor, group: PackedClasses) -> torch.Tensor:
+    return states.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:
@@ -198,13 +264,12 @@ def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: 
 def _images_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:
     if len(groups) > 1:
         return 1
-    family = family_of(model)
-    tower = family.text_tower(model)
     if class_batch_size is not None:
         return max(1, class_batch_size // groups[0].num_classes)
-    tokens_per_image = groups[0].input_ids.numel()
-    dtype = family.text.like(tower).dtype
-    return max(1, int(GROUP_BYTES_PER_IMAGE / (tokens_per_image * _bytes_per_token(tower.config, dtype))))
+    family = family_of(model)
+    tower = family.text_tower(model)
+    bytes_per_token = _bytes_per_token(tower.config, family.text.like(tower).dtype)
+    return max(1, int(GROUP_BYTES_PER_IMAGE / (groups[0].input_ids.numel() * bytes_per_token)))
 
 
 def _bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import numpy as np
 import torch
-from transformers import BaseImageProcessor
+from torch.nn.functional import normalize
+from transformers import BaseImageProcessor, PretrainedConfig
 
 from ..layer import layer_of
 from ..rules import AT_LEAST_ONE, one_of
@@ -34,22 +35,51 @@ Errors = Literal["raise", "skip"]
 
 class PictureClassifier(torch.nn.Module):
     """
-    A classifier of pictures. Subclasses define `forward`, which maps pixel values (B, 3, H, W) to an output with
-    `logits` (B, C), and `linear_head`.
+    A classifier of pictures. Subclasses define `forward`, which maps pixel values (B, 3, H, W) or their image features
+    (B, D) to an output with `logits` (B, C), and `linear_head`.
 
     Attributes:
         model: the CLIP, plain or adapted, that makes the image features.
+        config: the config of the CLIP.
         family: the family of the CLIP.
         class_names: names of the C classes; the position of a name is its label.
-        template: the text of a class, with `{}` for its name; None if the classifier has no texts.
+        template: the text of a class, with `{}` for its name; None if the classifier has no texts, or several.
     """
 
     model: Any
+    config: PretrainedConfig
     family: Family
     class_names: list[str]
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
     _source: Optional[ClipSource] = None  # of the image processor; None: where the model was loaded from
+
+    @property
+    def class_texts(self) -> Optional[list[list[str]]]:
+        """The texts of each class, in the order of the labels; None if the classifier has no texts."""
+        return None
+
+    def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The features (B, D) of images (B, 3, H, W), each with L2 norm 1. They carry a gradient if they need one."""
+        return normalize(self.family.image_features(self.model, pixel_values), dim=-1)
+
+    def _features_of_either(
+        self, pixel_values: Optional[torch.Tensor], image_features: Optional[torch.Tensor]
+    ) -> torch.Tensor:
+        """The normalized image features (B, D), from the one of the two arguments of `forward` that was given."""
+        if pixel_values is not None and image_features is not None:
+            raise ValueError("Found both pixel_values and image_features. Give one of them.")
+        if pixel_values is not None:
+            return self.image_features(pixel_values)
+        if image_features is None:
+            raise ValueError("Found neither pixel_values (B, 3, H, W) nor image_features (B, D). Give one of them.")
+        size = self.family.feature_size(self.config)
+        if image_features.dim() != 2 or image_features.shape[1] != size or not image_features.is_floating_point():
+            raise ValueError(
+                f"image_features is a tensor {tuple(image_features.shape)} of {image_features.dtype}, but must be "
+                f"(B, {size}) in floating point. Give normalized features, such as classifier.image_features(images)."
+            )
+        return image_features
 
     def linear_head(self) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """

@@ -19,9 +19,8 @@ from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import check_clip_folder, find_adapter
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..rules import check_template
+from ..rules import check_template, normalized
 from .backbone import Backbone, BackboneOptions
-from .data.class_names import normalized
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
 from .saving import find_file

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..classifier.classifier import MuDPTClassifierOutput
@@ -44,12 +44,18 @@ class LinearProbe(PictureClassifier):
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
-    def forward(self, pixel_values: torch.Tensor) -> MuDPTClassifierOutput:
-        """Compute the `logits` (B, C) and the normalized `image_features` (B, D) of B images (B, 3, H, W)."""
+    def forward(
+        self,
+        pixel_values: Optional[torch.Tensor] = None,
+        labels: Optional[torch.Tensor] = None,
+        image_features: Optional[torch.Tensor] = None,
+    ) -> MuDPTClassifierOutput:
+        """Classify images. The arguments, the output and the errors are those of `MuDPTClassifier.forward`."""
         with torch.no_grad():
-            features = normalize(self.family.image_features(self.model, pixel_values), dim=-1)  # (B, D)
+            features = self._features_of_either(pixel_values, image_features)  # (B, D)
         logits = self.family.logit_scale(self.model) * self.head(features)  # (B, C)
-        return MuDPTClassifierOutput(logits=logits, image_features=features)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return MuDPTClassifierOutput(loss, logits, features)
 
     def linear_head(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights (C, D) and biases (C,) of the layer, multiplied by the logit scale."""

@@ -62,7 +62,8 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
 
     The exported program takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and
     returns `probabilities` (B, C). The file also contains `class_names` (JSON, in the order of the probabilities),
-    `class_template` (not of a linear probe), `picture_rule` (how to open a picture, in words) and
+    `class_template` (not of a linear probe) or, if classes have several texts, `class_texts` (JSON, the texts of each
+    class in the order of the probabilities), `picture_rule` (how to open a picture, in words) and
     `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
     `torch.export` archive as extra files.
 
@@ -104,6 +105,8 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     }
     if classifier.template is not None:
         notes["class_template"] = classifier.template
+    elif classifier.class_texts is not None:
+        notes["class_texts"] = json.dumps(classifier.class_texts)
     example = torch.zeros(2, *classifier.family.image_shape(classifier.model.config))
     # in the folder that is there already, so that an error leaves no new one
     folder = next(parent for parent in file.absolute().parents if parent.is_dir())

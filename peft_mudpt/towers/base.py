@@ -1,10 +1,11 @@
-"""The forward hooks that insert prompts into a tower, overwrite them in each deep layer, and remove them at the end.
+"""The forward hooks that insert prompts into a tower, overwrite them in later layers, and remove them at the end.
 
-All model families share these hooks. They are registered once and hold no tensor and no module, only a `PromptSource`,
-which they ask for prompts in every forward call. Enabling, disabling or switching an adapter therefore only changes
-what the source returns, and `torch.compile` follows the change. Deep layers are all layers but the first. One call
-computes the prompts of all deep layers, and the encoder passes them to its layers as an argument. Because an argument
-belongs to one call, threads, exceptions and gradient checkpointing cannot mix up the prompts of different calls.
+All model families share these hooks. They are registered once and hold no tensor and no module, only a
+`PromptSource`, which they ask for prompts in every forward call. Enabling, disabling or switching an adapter therefore
+only changes what the source returns, and `torch.compile` follows the change. Deep layers are all layers but the first,
+whose prompts enter with the embeddings. One call computes the prompts of all deep layers, and the encoder passes them
+to its layers as an argument. Because an argument belongs to one call, threads, exceptions and gradient checkpointing
+cannot mix up the prompts of different calls.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ NO_ADAPTER_PER_SAMPLE = (
 CONDITION = "mudpt_condition"
 IMAGES = "mudpt_images"  # from the whole model to both towers (see `per_image`)
 INPUT_PROMPTS = "mudpt_input_prompts"  # from the tower to its encoder
-DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers
+DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers, as are the masks of layers with inserted prompts
+DEEP_MASK = "mudpt_deep_mask"
 
 
 class PromptSource(Protocol):
@@ -38,13 +40,16 @@ class PromptSource(Protocol):
     def num_tokens(self, modality: Modality) -> int:
         """Number of prompt tokens that this tower uses at present; 0 if it runs without prompts."""
 
+    def start(self, modality: Modality) -> int:
+        """The layer at which the prompts enter this tower; 0 is the input, also if the tower has no prompts."""
+
     def prompts(
         self, modality: Modality, start: int, stop: Optional[int] = None, condition: Optional[torch.Tensor] = None
-    ) -> Optional[torch.Tensor]:
+    ) -> dict[int, torch.Tensor]:
         """
-        The prompts (b, k, n, d) of the k layers from `start` up to but without `stop` (None: up to the last layer with
-        prompts); layer 0 is the input. None if these layers have no prompts. b is 1 if all samples share the prompts,
-        or the batch size B if the prompts depend on `condition` (B, ...).
+        The prompts (b, n, d) of the layers from `start` up to but without `stop` (None: up to the last layer with
+        prompts), by layer; layer 0 is the input. Layers without prompts of their own are missing. b is 1 if all
+        samples share the prompts, or the batch size B if the prompts depend on `condition` (B, ...).
         """
 
     @property
@@ -68,10 +73,10 @@ class PromptedTower:
     Base class for one kind of tower. Its class attributes say where the tower keeps its parts (as dotted paths), its
     methods are the hooks.
 
-    The hooks insert prompts after the embeddings, overwrite them before each deep layer, and remove them after the
-    last layer. The base model's outputs therefore have the same shapes as without prompts; only `attentions`, which
-    relate all tokens, include the prompts. If called directly, `embeddings` returns the prompts too, and `encoder`
-    expects them in its input.
+    The hooks insert prompts after the embeddings (or before a later layer, if the prompts start there), overwrite them
+    before each later layer that has prompts of its own, and remove them after the last layer. The base model's outputs
+    therefore have the same shapes as without prompts; only `attentions`, which relate all tokens, include the prompts.
+    If called directly, `embeddings` returns the prompts too, and `encoder` expects them in its input.
 
     Args:
         source: the object that the hooks ask for prompts.
@@ -167,18 +172,21 @@ class PromptedTower:
 
     def insert(self, embeddings: nn.Module, args: tuple, hidden: torch.Tensor) -> Optional[torch.Tensor]:
         """Insert input prompts computed without a condition; if there is one, `hand_down` replaces these prompts."""
-        prompts = self.source.prompts(self.modality, 0, 1)  # (1, 1, n, d)
+        prompts = self.source.prompts(self.modality, 0, 1).get(0)  # (1, n, d)
         if prompts is None:
             return None
-        return self._replace(hidden, 0, self.as_embedded(embeddings, prompts[:, 0], hidden.device))  # -> (B, L + n, d)
+        return self._replace(hidden, 0, self.as_embedded(embeddings, prompts, hidden.device))  # -> (B, L + n, d)
 
-    def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+    def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Compute the prompts of all deep layers in one call, and pass them to the layers as an argument."""
         condition, own = kwargs.get(CONDITION), kwargs.pop(INPUT_PROMPTS, None)
         kwargs.pop(IMAGES, None)
         if own is not None:  # (b, n, d), which the embeddings could not know
             hidden, *rest = args or (kwargs.pop("inputs_embeds"),)
             args = self._replace(hidden, own.shape[1], own), *rest  # (B, L + n, d), unchanged shape
+        n, mask = self.source.num_tokens(self.modality), args[1] if len(args) > 1 else kwargs.get("attention_mask")
+        if n and mask is not None and self.source.start(self.modality):
+            kwargs = {**kwargs, DEEP_MASK: self.mask_with_room(mask, n)}
         layers = part(encoder, self.layers)
         if encoder.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
             # Each layer computes its own prompts, and again in the backward pass: reentrant checkpointing cannot
@@ -186,20 +194,32 @@ class PromptedTower:
             return args, kwargs
         prompts = self.source.prompts(self.modality, 1, condition=condition)
         kwargs.pop(CONDITION, None)
-        return args, kwargs if prompts is None else {**kwargs, DEEP_PROMPTS: prompts}
+        return args, {**kwargs, DEEP_PROMPTS: prompts} if prompts else kwargs
 
-    def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
-        """Overwrite the prompt tokens that the previous layer returned with the prompts of deep layer `index`."""
+    def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """
+        Overwrite the prompt tokens that the previous layer returned with the prompts of deep layer `index`, or insert
+        them if they start there.
+        """
         # taken out of the arguments, because no layer knows them
         prompts, condition = kwargs.pop(DEEP_PROMPTS, None), kwargs.pop(CONDITION, None)
-        if prompts is not None:  # (b, k, n, d), of the layers 1 to k
-            own = prompts[:, index - 1 : index] if index else prompts[:, :0]
-        else:
-            own = self.source.prompts(self.modality, index, index + 1, condition) if index else None
-        if own is not None and own.shape[1]:
+        mask = kwargs.pop(DEEP_MASK, None)
+        if prompts is None:
+            prompts = self.source.prompts(self.modality, index, index + 1, condition) if index else {}
+        own, start = prompts.get(index), self.source.start(self.modality)
+        if own is not None and index:
             hidden, *rest = args
-            args = self._replace(hidden, own.shape[2], own[:, 0]), *rest  # (B, L + n, d), unchanged shape
+            args = self._replace(hidden, 0 if index == start else own.shape[1], own), *rest  # (B, L + n, d)
+        if mask is not None and index >= start:
+            if len(args) > 1:
+                args = args[0], mask, *args[2:]
+            else:
+                kwargs["attention_mask"] = mask
         return args, kwargs
+
+    def mask_with_room(self, mask: torch.Tensor, n: int) -> torch.Tensor:
+        """The encoder's attention mask for sequences into which n prompts were inserted above the input."""
+        raise NotImplementedError
 
     def remove(self, encoder: nn.Module, args: tuple, output):
         """Remove the prompt tokens from the encoder's last hidden state."""
@@ -210,13 +230,16 @@ class PromptedTower:
 
     def remove_from_hidden_states(self, tower: nn.Module, args: tuple, output):
         """Remove the prompt tokens from the hidden states of all layers, if the caller has asked for hidden states."""
-        n = self.source.num_tokens(self.modality)
+        n, start = self.source.num_tokens(self.modality), self.source.start(self.modality)
         if not n:
             return None
 
         def shortened(states):  # hidden states are (B, L + n, d); attentions, which have a fourth axis, stay
             if isinstance(states, tuple) and any(state is not None and state.dim() == 3 for state in states):
-                return tuple(None if state is None else self._replace(state, n) for state in states)
+                # the first is the input of layer 0, the others are the outputs of the layers
+                has_prompts = [index > start or start == 0 for index in range(len(states))]
+                pairs = zip(states, has_prompts)
+                return tuple(self._replace(state, n) if has and state is not None else state for state, has in pairs)
             return states
 
         if isinstance(output, tuple):  # return_dict=False

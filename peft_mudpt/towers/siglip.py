@@ -71,6 +71,10 @@ class PromptedSiglipText(PromptedText):
         }
 
     @classmethod
+    def pooled_states(cls, tower: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        return part(tower, "head")(states[:, -1])
+
+    @classmethod
     def text_lengths(cls, ids: torch.Tensor) -> torch.Tensor:
         """
         For each text (B, L), the number (B,) of leading tokens that must not be cut off. In a trailing run of one

@@ -36,7 +36,7 @@ def attention_bias(tower: nn.Module, mask: torch.Tensor) -> torch.Tensor:
 class PromptedText(PromptedTower):
     """
     A text tower whose n prompts stand before the words. The prompts get the embeddings of their positions, and the
-    words move n positions to the right.
+    words move n positions to the right. Prompts that start above the input get no positions, and move no word.
 
     The prompts are inserted after the embeddings and removed before the tower pools. The pooling rule of each family
     therefore still holds, and the token ids need no placeholders.
@@ -44,6 +44,7 @@ class PromptedText(PromptedTower):
     Attributes:
         argument_names: names of the tower's first positional arguments, in order.
         token_embedding: where the embeddings keep the module that maps token ids to embeddings.
+        final_norm: where the tower keeps the LayerNorm after its encoder.
         tokens_before: how many tokens stand before the prompts (BOS, or none).
         is_causal: whether attention is causal, so that the texts of several classes can share a row of the batch (see
             `classifier.packing`). A causal family has BOS before its prompts and must override `is_eos`; a family that
@@ -55,6 +56,7 @@ class PromptedText(PromptedTower):
     projection: ClassVar[Optional[str]] = "text_projection"
     argument_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
     token_embedding: ClassVar[str] = "token_embedding"
+    final_norm: ClassVar[str] = "final_layer_norm"
     tokens_before: ClassVar[int]
     is_causal: ClassVar[bool]
 
@@ -116,24 +118,26 @@ class PromptedText(PromptedTower):
 
     def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """
-        Move the words' positions by n, and add n columns for the prompts to the attention mask. If a condition is
-        given, also compute the input prompts from it. If the mask has four axes, the caller has already laid out the
-        sequence, prompts included (see `classifier.packing`), and positions and mask stay as they are.
+        If the prompts start at the input, move the words' positions by n, and add n columns for the prompts to the
+        attention mask. If a condition is given, also compute the input prompts from it. If the mask has four axes, the
+        caller has already laid out the sequence, input prompts included (see `classifier.packing`), and positions and
+        mask stay as they are.
         """
         condition = kwargs.get(CONDITION)
         args, kwargs = super().prepare(tower, args, kwargs)
-        n = self.source.num_tokens(self.modality)
+        prompts = self.source.num_tokens(self.modality)
+        n = 0 if self.source.start(self.modality) else prompts
         given = {**dict(zip(self.argument_names, args)), **kwargs}
         input_ids, mask = given.get("input_ids"), given.get("attention_mask")
-        if not n or input_ids is None:
+        if not prompts or input_ids is None:
             return args, kwargs
         if condition is None and self.source.text_depends_on_image:
             raise ValueError(NEEDS_IMAGES)
         if condition is not None:
-            prompts = self.source.prompts(self.modality, 0, 1, condition)
-            assert prompts is not None, "a tower with prompts has them at its input"
-            embedded = self.as_embedded(part(tower, self.embeddings), prompts[:, 0], input_ids.device)
-            kwargs |= {CONDITION: condition, INPUT_PROMPTS: embedded}
+            kwargs |= {CONDITION: condition}
+            own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)
+            if own is not None:
+                kwargs |= {INPUT_PROMPTS: self.as_embedded(part(tower, self.embeddings), own, input_ids.device)}
         if mask is not None and mask.dim() == 4:
             self._check_layout(input_ids, mask, given.get("position_ids"), n)
             given |= {**kwargs, "attention_mask": attention_bias(tower, mask)}
@@ -162,6 +166,65 @@ class PromptedText(PromptedTower):
 
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
         """The tower's arguments, with positions that leave room for n prompts; the mask already covers the prompts."""
+        raise NotImplementedError
+
+    def mask_with_room(self, mask: torch.Tensor, n: int) -> torch.Tensor:
+        """
+        The encoder's attention mask, (B, 1, L, L) or (B, L), for sequences into which n prompts were inserted above
+        the input. The tokens after the prompts see them; with causal attention, the prompts see what is before them.
+        """
+        if mask.dim() == 2:
+            before, after = mask.tensor_split([self.tokens_before], dim=1)
+            return torch.cat([before, mask.new_ones(mask.shape[0], n), after], dim=1)
+        allowed, denied = (0.0, torch.finfo(mask.dtype).min) if mask.is_floating_point() else (True, False)
+        batch, heads, length, _ = mask.shape
+        t, unseen = self.tokens_before, denied if self.is_causal else allowed
+
+        def block(rows: int, columns: int, value: float | bool) -> torch.Tensor:
+            return mask.new_full((batch, heads, rows, columns), value)
+
+        among = block(n, n, allowed)  # which prompt sees which
+        if self.is_causal:
+            among = torch.where(torch.ones(n, n, device=mask.device).tril().bool(), among, denied)
+        above, below = mask[:, :, :t], mask[:, :, t:]  # the rows of the tokens before and after the prompts
+        rows = [
+            torch.cat([above[..., :t], block(t, n, unseen), above[..., t:]], dim=-1),
+            torch.cat([block(n, t, allowed), among, block(n, length - t, unseen)], dim=-1),
+            torch.cat([below[..., :t], block(length - t, n, allowed), below[..., t:]], dim=-1),
+        ]
+        return torch.cat(rows, dim=-2)  # (B, 1, L + n, L + n)
+
+    def run_layers(
+        self,
+        tower: nn.Module,
+        hidden: torch.Tensor,
+        mask: Optional[torch.Tensor],
+        layers: range,
+        **options: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        Run some layers of a tower.
+
+        Args:
+            tower: the text tower.
+            hidden: the input (B, L, d) of the first of these layers.
+            mask: the attention mask of the encoder, as at its input; None: the default of the tower.
+            layers: indices of the layers.
+            **options: other arguments of the encoder, such as `CONDITION`.
+
+        Returns:
+            The output (B, L or L + n, d) of the last of these layers, not normalized. It includes the prompts.
+        """
+        encoder = part(tower, self.encoder)
+        given = {**options, "is_causal": True} if self.is_causal else options
+        (hidden, *_), given = self.hand_down(encoder, (hidden, mask), given)
+        for layer in list(part(encoder, self.layers))[layers.start : layers.stop]:
+            hidden = layer(hidden, mask, **given)
+        return hidden
+
+    @classmethod
+    def pooled_states(cls, tower: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The pooled output (B, d) from the last hidden states (B, L, d), if the tower pools the same token always."""
         raise NotImplementedError
 
     @staticmethod

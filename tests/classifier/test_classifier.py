@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt.lab.probe import LinearProbe
 from tests.classifier.conftest import NAMES, OLDER_TORCH, adapted, assert_fresh, expected_logits
 
 
@@ -55,6 +56,30 @@ class TestClassifying:
         parameters = [p for p in classifier.parameters() if p.requires_grad]
         for mine, its in zip(torch.autograd.grad(output.loss, parameters), torch.autograd.grad(expected, parameters)):
             assert (mine - its).norm() <= 1e-4 * its.norm()
+
+    def test_image_features_take_the_place_of_the_images(self, classifier, pixel_values):
+        labels = torch.tensor([0, 1, 2, 0, 1])
+        expected = classifier(pixel_values, labels)
+        found = classifier(image_features=classifier.image_features(pixel_values), labels=labels)
+        for field in ("loss", "logits", "image_features"):
+            torch.testing.assert_close(found[field], expected[field])
+        torch.testing.assert_close(found.image_features.norm(dim=-1), torch.ones(5))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({}, "neither pixel_values .* nor image_features"),
+            ({"pixel_values": torch.zeros(2, 3, 32, 32), "image_features": torch.zeros(2, 64)}, "both"),
+            ({"image_features": torch.zeros(2, 63)}, r"image_features .*\(2, 63\).* \(B, 64\)"),
+            ({"image_features": torch.zeros(64)}, r"image_features .*\(64,\).* \(B, 64\)"),
+            ({"image_features": torch.zeros(2, 64).long()}, "image_features .*int64.* floating point"),
+        ],
+        ids=["neither", "both", "width", "axes", "type"],
+    )
+    def test_other_images_than_either_pixels_or_features_are_refused(self, classifier, given, message):
+        for refusing in (classifier, LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), NAMES)):
+            with pytest.raises(ValueError, match=message):
+                refusing(**given)
 
 
 class TestLoading:
@@ -218,3 +243,99 @@ def test_the_output_carries_the_features_that_the_logits_are_made_from(model, cl
     torch.testing.assert_close(output.logits, model.logit_scale.exp() * cosine)
     images = torch.nn.functional.normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
     torch.testing.assert_close(output.image_features, images)
+
+
+SENTENCES = {
+    "red star": ["it has five points.", "red."],
+    "blue heart": ["love"],
+    "green cross": ["a pharmacy.", "a plus"],
+}
+
+
+def mean_over_texts(model, tokenizer, texts):
+    """The class features, from each text alone by the model's own method."""
+    classes = []
+    for own in texts:
+        features = [
+            model.get_text_features(**tokenizer([text], return_tensors="pt")).pooler_output.flatten() for text in own
+        ]
+        mean = sum(feature / feature.norm() for feature in features) / len(own)
+        classes.append(mean / mean.norm())
+    return torch.stack(classes)
+
+
+class TestSeveralTexts:
+    @pytest.mark.parametrize("preset", [None, "vpt_deep", "mudpt"])
+    @pytest.mark.parametrize(
+        ("template", "descriptions"),
+        [(["a {}.", "one {} here", "{}"], None), ("a {}.", SENTENCES), (None, SENTENCES)],
+        ids=["templates", "both", "descriptions"],
+    )
+    def test_a_class_has_the_mean_of_its_texts_with_gradients(self, preset, template, descriptions, tokenizer):
+        model = CLIPModel.from_pretrained(demo.MODEL_PATH) if preset is None else adapted(preset)
+        model.requires_grad_(preset == "mudpt")
+        classifier = MuDPTClassifier(model, NAMES, template, tokenizer, descriptions=descriptions)
+        templates = [template] if isinstance(template, str) else template or []
+        texts = [[t.format(n) for t in templates] + (descriptions or {}).get(n, []) for n in NAMES]
+        assert (classifier.class_texts, classifier.template) == (texts, None)
+        expected, got = mean_over_texts(model, tokenizer, texts), classifier.class_features()
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        assert got.requires_grad == expected.requires_grad
+        if got.requires_grad:
+            prompts = [p for name, p in model.named_parameters() if name.endswith("prompts")]
+            weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(0))
+            pairs = zip(
+                *(torch.autograd.grad((f * weights).sum(), prompts, allow_unused=True) for f in (got, expected))
+            )
+            for mine, its in pairs:
+                torch.testing.assert_close(mine, its, atol=1e-4, rtol=1e-4)
+
+    def test_a_list_of_one_template_changes_no_bit(self, model, classifier, tokenizer, pixel_values):
+        one = MuDPTClassifier(model, NAMES, ["{}."], tokenizer)
+        assert one.template == "{}."
+        assert torch.equal(one(pixel_values).logits, classifier(pixel_values).logits)
+
+    @torch.no_grad()
+    def test_the_mean_is_cached_and_never_stale(self, model, tokenizer, monkeypatch):
+        classifier = MuDPTClassifier(model, NAMES, ["a {}.", "{}"], tokenizer)
+        before = classifier.class_features()
+        with monkeypatch.context() as context:
+            context.setattr("peft_mudpt.classifier.classifier.encode_layout", lambda *_: pytest.fail("encoded again"))
+            assert torch.equal(classifier.class_features(), before)
+        with model.disable_adapter():
+            expected = mean_over_texts(model, tokenizer, classifier.class_texts)
+            torch.testing.assert_close(classifier.class_features(), expected, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        "notes",
+        [
+            {"class_templates": ["a {}.", "{}"]},
+            {"class_descriptions": SENTENCES},
+            {"class_template": "a {}.", "class_descriptions": SENTENCES},
+        ],
+        ids=lambda notes: "+".join(notes),
+    )
+    def test_an_adapter_remembers_them(self, notes, tokenizer, pixel_values, tmp_path):
+        model = adapted("vpt_deep", class_names=NAMES, **notes)
+        template = notes.get("class_templates", notes.get("class_template"))
+        given = MuDPTClassifier(model, NAMES, template, tokenizer, descriptions=notes.get("class_descriptions"))
+        model.save_pretrained(tmp_path)
+        loaded = MuDPTClassifier.from_pretrained(tmp_path)
+        assert loaded.class_texts == given.class_texts
+        assert torch.equal(loaded.predict_proba(pixel_values), given.predict_proba(pixel_values))
+        some = MuDPTClassifier(loaded.model, NAMES[:0:-1], None, tokenizer)
+        assert some.class_texts == given.class_texts[:0:-1]
+
+    def test_a_class_that_the_descriptions_lack_or_an_unknown_one_is_refused(self, model, tokenizer):
+        with pytest.raises(ValueError, match=r"descriptions holds no texts of \['circle'\]"):
+            MuDPTClassifier(model, [*NAMES, "circle"], "{}.", tokenizer, descriptions=SENTENCES)
+        with pytest.raises(
+            ValueError, match=r"descriptions holds texts of \['green cross'\], .*\['blue heart', 'red star'\]"
+        ):
+            MuDPTClassifier(model, NAMES[:2], "{}.", tokenizer, descriptions=SENTENCES)
+
+    def test_a_text_that_is_too_long_is_named(self, model, tokenizer):
+        with pytest.raises(ValueError, match="text of class 1 .'blue heart', text 2 of 2. has .* positions"):
+            MuDPTClassifier(
+                model, NAMES, None, tokenizer, descriptions={**SENTENCES, "blue heart": ["love", "very " * 100]}
+            )

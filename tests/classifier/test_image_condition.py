@@ -38,11 +38,11 @@ def own_logits(classifier, pixel_values):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:attention_mask was ignored")
-@pytest.mark.parametrize("conditioning", ["image", "noise"])
-@pytest.mark.parametrize("class_batch_size", [None, 1, 3, 9])
+@pytest.mark.parametrize("fields", [{}, {"conditioning": "noise"}, {"first_layer": 1, "prompt_depth": 2}], ids=str)
+@pytest.mark.parametrize("class_batch_size", [None, 3, 9])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_computes_what_the_model_computes(family, class_batch_size, conditioning):
-    classifier = classifier_of(cocoop(family, conditioning=conditioning), family, class_batch_size=class_batch_size)
+def test_it_computes_what_the_model_computes(family, class_batch_size, fields):
+    classifier = classifier_of(cocoop(family, **fields), family, class_batch_size=class_batch_size)
     output = classifier(images(), labels=torch.tensor([0, 1, 3]))
     expected = own_logits(classifier, images())
     torch.testing.assert_close(output.logits, expected, atol=2e-5, rtol=1e-5)
@@ -58,7 +58,7 @@ def test_attention_without_packing_computes_the_same(monkeypatch):
     torch.testing.assert_close(classifier_of(classifier.model)(images()).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"prompt_depth": 2, "vision_prompt_depth": 2}])
+@pytest.mark.parametrize("fields", [{}, {"prompt_depth": 2, "vision_prompt_depth": 2}, {"first_layer": 1}])
 def test_the_number_of_images_at_a_time_changes_no_gradient(fields):
     gradients = []
     for class_batch_size in (None, 1):
@@ -89,9 +89,9 @@ class TestOneGroup:
         seen = []
         encode = encoding._encode_group
 
-        def watched(model, group, condition=None):
+        def watched(model, group, lower, condition):
             seen.append((len(condition), group.num_classes))
-            return encode(model, group, condition)
+            return encode(model, group, lower, condition)
 
         monkeypatch.setattr(encoding, "_encode_group", watched)
         return seen

@@ -128,3 +128,11 @@ def test_without_matplotlib_the_tables_are_printed_and_nothing_is_written(run, t
     assert done.code == 2 and "pip install 'peft_mudpt[report]'" in done.stderr
     assert done.stdout == markdown_report([result()], pictures={})
     assert not (folder / "report").exists()
+
+
+def test_the_script_compares_rows_with_a_reference(run, tmp_path):
+    made = [result("ivlp", 60.0), result("mudpt", 61.0)]
+    done = run(write(tmp_path, *made), "--brief", "--paired", "ivlp")
+    assert done.code == 0 and done.stdout == markdown_report(made, {}, accuracy_only=True, paired=["ivlp"])
+    assert "| mudpt | +1.0 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert run(tmp_path, "--paired", "nothing").code == 2

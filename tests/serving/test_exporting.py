@@ -102,6 +102,16 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
 
 
+def test_a_file_of_classes_with_several_texts_names_them(images, tmp_path):
+    model = CLIPModel.from_pretrained(demo.MODEL_PATH)
+    classifier = MuDPTClassifier(model, NAMES, ["a {}.", "{}"])
+    file, notes = tmp_path / "classifier.pt2", {"class_texts": "", "class_template": ""}
+    export_classifier(classifier, file, "torch_export")
+    found = torch.export.load(file, extra_files=notes).module()(images)
+    torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
+    assert json.loads(notes["class_texts"]) == [[f"a {name}.", name] for name in NAMES] and not notes["class_template"]
+
+
 def test_a_linear_probe_is_written_as_well(images, tmp_path):
     probe = LinearProbe(CLIPModel.from_pretrained(demo.MODEL_PATH), NAMES).eval()
     for parameter in probe.head.parameters():

@@ -6,8 +6,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import CLIPConfig, CLIPModel
 
-from peft_mudpt import PRESETS, MuDPTConfig, fold_adapter
-from tests.conftest import build_clip
+from peft_mudpt import MuDPTConfig, fold_adapter
+from tests.conftest import UNCONDITIONED, build_clip
 
 
 def adapted(preset="mudpt", **fields):
@@ -20,7 +20,7 @@ def logits(model, inputs):
     return model(**inputs).logits_per_image
 
 
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "cocoop"])
+@pytest.mark.parametrize("preset", UNCONDITIONED)
 def test_a_folded_adapter_computes_the_same(preset, inputs):
     fields = {"num_virtual_tokens": 4} if preset == "coop" else {}
     model = adapted(preset, **fields)

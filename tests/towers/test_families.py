@@ -135,7 +135,7 @@ class TestPublishedSizes:
 @torch.no_grad()
 def vision_by_hand(model, pixel_values, **options):
     """Image features from the parts of the tower, with the prompts put in between, layer by layer."""
-    tower, prompts = model.vision_model, model.prompt_learner.prompts("vision", 0)[0]  # (J, n, d)
+    tower, prompts = model.vision_model, torch.cat([*model.prompt_learner.prompts("vision", 0).values()])  # (J, n, d)
     with model.disable_adapter():
         patches = tower.embeddings(pixel_values, **options)
         hidden = torch.cat([patches, prompts[0].expand(len(patches), -1, -1)], dim=1)
@@ -149,7 +149,7 @@ def vision_by_hand(model, pixel_values, **options):
 @torch.no_grad()
 def text_by_hand(model, ids):
     """Text features likewise."""
-    tower, prompts = model.text_model, model.prompt_learner.prompts("text", 0)[0]  # (J, n, d)
+    tower, prompts = model.text_model, torch.cat([*model.prompt_learner.prompts("text", 0).values()])  # (J, n, d)
     siglip, n = hasattr(tower, "head"), prompts.shape[1]
     start = 0 if siglip else 1  # behind BOS, if there is one
     ids = ids[:, : LENGTH - n] if siglip else ids  # padding gives way

@@ -240,7 +240,7 @@ def through_blocks(tower, hidden, prompts, places, mask=None):
 
 
 def text_by_hand(model, ids):
-    tower, prompts = model.text_encoder, model.prompt_learner.prompts("text", 0)[0]  # (J, n, d)
+    tower, prompts = model.text_encoder, torch.cat([*model.prompt_learner.prompts("text", 0).values()])  # (J, n, d)
     n, length = prompts.shape[1], ids.shape[1]
     with model.disable_adapter():
         words = tower.tokens.words(ids) * math.sqrt(32)
@@ -253,7 +253,7 @@ def text_by_hand(model, ids):
 
 
 def images_by_hand(model, pixel_values):
-    tower, prompts = model.image_encoder, model.prompt_learner.prompts("vision", 0)[0]  # (J, n, d)
+    tower, prompts = model.image_encoder, torch.cat([*model.prompt_learner.prompts("vision", 0).values()])  # (J, n, d)
     with model.disable_adapter():
         patches = tower.patches(pixel_values)
         hidden = torch.cat([patches, prompts[0].expand(len(patches), -1, -1)], dim=1)

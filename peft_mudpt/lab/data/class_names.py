@@ -1,26 +1,13 @@
-"""The names of classes: one form for each name, and the file that gives names to class folders."""
+"""Reads the file that gives names to class folders."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...rules import normalized
 from .files import listed
-
-
-def normalized(name: str) -> str:
-    """
-    Convert a name to Unicode's form NFC, because a Mac writes "é" as two characters and others write one.
-
-    Args:
-        name: any text.
-
-    Returns:
-        The text in NFC.
-    """
-    return unicodedata.normalize("NFC", name)
 
 
 def read_text(path: Path, flag: str) -> str:

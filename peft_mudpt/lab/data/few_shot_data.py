@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from .class_names import normalized
+from ...rules import normalized
 from .options import DataOptions
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from .class_names import normalized, read_class_names
+from ...rules import normalized
+from .class_names import read_class_names
 from .few_shot_data import DEFAULT_TEMPLATE, FewShotData, dataset_of_files
 from .files import describe_left_aside, kind_of_file, list_pictures, listed, visible_entries
 from .options import DataOptions

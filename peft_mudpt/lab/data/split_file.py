@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from .class_names import normalized, read_text
+from ...rules import normalized
+from .class_names import read_text
 from .files import listed
 from .separation import PARTS, Picture
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from statistics import mean, median
 from typing import Optional
 
-from .escaping import plain
+from .escaping import literal, plain
+from .paired import mean_and_interval
 from .rows import (
     Column,
     Result,
@@ -17,6 +19,9 @@ from .rows import (
     is_untrained,
     mean_and_deviation,
 )
+
+
+Cell = tuple[str, Column]  # name of the row, and column
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -36,8 +41,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def accuracy_table(rows: Rows) -> str:
     """
-    Format accuracies as mean ± standard deviation over seeds, in percent. A line above the table names the number of
-    seeds.
+    Format accuracies as mean ± standard deviation over seeds, in percent. The row with the best mean in the last
+    column stands first. A line above the table names the number of seeds.
 
     If a row has fewer seeds than the whole table, the row name says so, except for an untrained method, which does
     not depend on seeds.
@@ -48,7 +53,6 @@ def accuracy_table(rows: Rows) -> str:
     Returns:
         The line and the table, as Markdown.
     """
-    columns = columns_of(rows)
     seeds = {seed for row in rows.values() for runs in row.values() for seed in runs}
     statistics = {(n, c): mean_and_deviation(runs) for n, row in rows.items() for c, runs in row.items()}
     best: dict[Column, float] = {}
@@ -65,17 +69,63 @@ def accuracy_table(rows: Rows) -> str:
         text = f"{average:.1f}" if deviation is None else f"{average:.1f} ± {deviation:.1f}"
         return f"**{text}**" if shown[name, column] == best[column] else text
 
+    over = "one seed" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
+    return f"Accuracy in %, {over}.\n\n{_best_first(rows, shown, cell)}"
+
+
+def difference_table(rows: Rows, reference: str) -> str:
+    """
+    Format paired differences as their mean over seeds with the 95 % confidence interval in brackets, in percentage
+    points. A line above the table explains this.
+
+    Args:
+        rows: rows of `paired.differences`.
+        reference: name of the row to which the others are compared.
+
+    Returns:
+        The line and the table, as Markdown.
+    """
+    statistics = {(n, c): mean_and_interval(runs) for n, row in rows.items() for c, runs in row.items()}
+
+    def cell(name: str, column: Column) -> str:
+        if column not in rows[name]:
+            return ""
+        if statistics[name, column] is None:
+            return "–"
+        average, half = statistics[name, column]
+        if half is None:
+            return f"{average:+.1f}"
+        text = f"{average:+.1f} [{average - half:+.1f}, {average + half:+.1f}]"
+        return f"**{text}**" if abs(average) > half else text
+
+    shown = {key: round(found[0], 1) for key, found in statistics.items() if found}
+    return (
+        f"Accuracy minus that of {literal(reference)} with the same seed and pictures, in percentage points: mean "
+        "over the seeds that both have [95 % confidence interval of Student's t]. Bold here: the interval excludes 0."
+        f"\n\n{_best_first(rows, shown, cell)}"
+    )
+
+
+def _best_first(rows: Rows, means: Mapping[Cell, float], cell: Callable[[str, Column], str]) -> str:
+    """
+    Format rows with the highest mean of the last column first. Rows that are equal there, or have no value, are
+    ordered by the column before, and then stay in their order.
+    """
+    columns = columns_of(rows)
+    seeds = {seed for row in rows.values() for runs in row.values() for seed in runs}
+
+    def merit(name: str) -> list[float]:
+        return [means.get((name, column), -inf) for column in reversed(columns)]
+
     def title(name: str) -> str:
         counts = sorted({len(runs) for runs in rows[name].values()})
         if is_untrained(name) or counts == [len(seeds)]:
             return plain(name)
         return f"{plain(name)} ({' to '.join(map(str, counts[:1] + counts[1:][-1:]))} of {len(seeds)} seeds)"
 
-    over = "one seed" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
-    lines = [[title(name), *(cell(name, column) for column in columns)] for name in rows]
-    return (
-        f"Accuracy in %, {over}.\n\n{markdown_table(['method', *(plain(str(column)) for column in columns)], lines)}"
-    )
+    names = sorted(rows, key=merit, reverse=True)  # a reversed sort keeps equal elements in their order
+    lines = [[title(name), *(cell(name, column) for column in columns)] for name in names]
+    return markdown_table(["method", *(plain(str(column)) for column in columns)], lines)
 
 
 def cost_table(results: Iterable[Result]) -> str:

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..protocols import PROTOCOLS
 from .escaping import literal, plain
-from .markdown import accuracy_table, cost_table, learning_rate_table, nearest_words_table
+from .markdown import accuracy_table, cost_table, difference_table, learning_rate_table, nearest_words_table
+from .paired import check_reference, differences, on_the_same_pictures
 from .rows import (
     Result,
+    Rows,
     Section,
     asked_otherwise,
     base_to_new_rows,
     few_shot_rows,
     learning_rate_rows,
     mean_over_data_sets,
+    row_name,
     runs_of,
     sections,
     transfer_rows,
@@ -25,16 +28,18 @@ EMBEDDED_WORLD = (
     "This is the embedded world of drawn shapes and a tiny CLIP. It shows that learning works, and says nothing about "
     "CLIP on photographs."
 )
+FEW_SHOT = "Few-shot: all classes, by shots per class"
 LEGEND = (
-    "Bold: the best mean of a column. –: the method cannot name these classes, or has no such value. Empty: not run. "
-    "Harmonic means are computed for each run and then averaged. If learning rates were searched, the search used the "
-    "first seed, the most shots and validation pictures of the training classes; all runs use the best rate."
+    "Bold: the best mean of a column. The row with the best mean in the last column stands first. –: the method "
+    "cannot name these classes, or has no such value. Empty: not run. Harmonic means are computed for each run and "
+    "then averaged. If learning rates were searched, the search used the first seed, the most shots and validation "
+    "pictures of the training classes; all runs use the best rate."
 )
 
 
-def few_shot_tables(section: Section) -> dict[str, str]:
+def accuracy_tables(section: Section) -> dict[str, str]:
     """
-    Make the table of the few-shot protocol.
+    Make the tables of accuracy, one for each protocol; except for few-shot, one for each number of shots too.
 
     Args:
         section: the results of one model on one data set.
@@ -42,11 +47,18 @@ def few_shot_tables(section: Section) -> dict[str, str]:
     Returns:
         The tables by title; an empty dict if there are no results.
     """
-    rows = few_shot_rows(section.results)
-    if not rows:
-        return {}
-    compared = [result for results in runs_of(section.results, "few-shot").values() for result in results]
-    return {"Few-shot: all classes, by shots per class": accuracy_table(rows) + _unlike(compared)}
+    return {title: accuracy_table(rows) + _unlike(compared) for title, (rows, compared) in _rows_of(section).items()}
+
+
+def _rows_of(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
+    """The rows of each table of accuracy, and the results in it, by title."""
+    few_shot = [result for members in runs_of(section.results, "few-shot").values() for result in members]
+    tables = {FEW_SHOT: (few_shot_rows(few_shot), few_shot)} if few_shot else {}
+    for protocol in PROTOCOLS[1:]:
+        rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows
+        for shots, compared in runs_of(section.results, protocol).items():
+            tables[f"{protocol.capitalize()}, {shots} shots"] = rows_of(compared), compared
+    return tables
 
 
 def _unlike(results: Iterable[Result]) -> str:
@@ -55,23 +67,29 @@ def _unlike(results: Iterable[Result]) -> str:
     return f"\n\nThe rows differ in other options: {'; '.join(options)}." if options else ""
 
 
-def class_and_domain_tables(section: Section) -> dict[str, str]:
+def paired_tables(section: Section, reference: str) -> dict[str, str]:
     """
-    Make the tables of base-to-new, cross-dataset and domain generalization, one for each protocol and number of
-    shots.
+    Make the tables of the differences between each row and a reference row, one for each table of accuracy.
 
     Args:
         section: the results of one model on one data set.
+        reference: name of the reference row.
 
     Returns:
-        The tables by title; an empty dict if there are no results.
+        The tables by title; an empty dict if no other row can be compared.
     """
+    same, other = on_the_same_pictures(section.results, reference)
+    names = ", ".join(dict.fromkeys(f"{row_name(r)} (seed {r['arguments']['seed']})" for r in other))
+    note = f"\n\nLeft out, because they used other pictures: {plain(names)}." if other else ""
     tables = {}
-    for protocol in PROTOCOLS[1:]:
-        rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows
-        for shots, results in runs_of(section.results, protocol).items():
-            tables[f"{protocol.capitalize()}, {shots} shots"] = accuracy_table(rows_of(results)) + _unlike(results)
+    for title, (rows, _) in _rows_of(section._replace(results=same)).items():
+        if found := differences(rows, reference):
+            tables[_paired_title(title, reference)] = difference_table(found, reference) + note
     return tables
+
+
+def _paired_title(title: str, reference: str) -> str:
+    return f"{title}: difference to {plain(reference)}"
 
 
 def cost_tables(section: Section) -> dict[str, str]:
@@ -129,17 +147,18 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
 
 
 # To add a table, write a function and add it here.
-ACCURACY_TABLES = (few_shot_tables, class_and_domain_tables)
+ACCURACY_TABLES = (accuracy_tables,)
 OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
 
 
-def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
+def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[str, str]:
     """
     Make the tables of few-shot and base-to-new accuracy averaged over data sets, for each model with results on
     several data sets.
 
     Args:
         parts: the results of each model on each data set.
+        paired: names of rows; for each, a table holds the differences between it and the other rows.
 
     Returns:
         The tables by title.
@@ -148,24 +167,33 @@ def mean_tables(parts: Sequence[Section]) -> dict[str, str]:
     models = list(dict.fromkeys(part.model for part in parts))
     for model in models:
         of_model = [part.results for part in parts if part.model == model]
-        shots = sorted({shots for results in of_model for shots in runs_of(results, "base-to-new")})
-        kinds = {"Few-shot": [few_shot_rows(results) for results in of_model]}
-        for k in shots:
-            found = [runs_of(results, "base-to-new").get(k, []) for results in of_model]
-            kinds[f"Base-to-new, {k} shots"] = [base_to_new_rows(results) for results in found]
-        for kind, by_data_set in kinds.items():
-            by_data_set = [rows for rows in by_data_set if rows]
-            rows = mean_over_data_sets(by_data_set) if len(by_data_set) > 1 else {}
-            if rows:
-                title = f"{kind}: mean over {len(by_data_set)} data sets{'' if len(models) == 1 else f', {model}'}"
-                left_out = sorted({name for some in by_data_set for name in some} - rows.keys())
-                note = (
-                    f"\n\nLeft out, because not run on all data sets: {plain(', '.join(left_out))}."
-                    if left_out
-                    else ""
-                )
-                tables[title] = accuracy_table(rows) + note
+        suffix = "" if len(models) == 1 else f", {model}"
+        for title, (rows, note) in _mean_rows(of_model).items():
+            tables[title + suffix] = accuracy_table(rows) + note
+        for reference in paired:
+            same = [on_the_same_pictures(results, reference)[0] for results in of_model]
+            for title, (rows, note) in _mean_rows(same).items():
+                if found := differences(rows, reference):
+                    tables[_paired_title(title + suffix, reference)] = difference_table(found, reference) + note
     return tables
+
+
+def _mean_rows(by_data_set: Sequence[list[Result]]) -> dict[str, tuple[Rows, str]]:
+    """The rows of each mean over data sets, and a note on the rows that are left out, by title."""
+    shots = sorted({shots for results in by_data_set for shots in runs_of(results, "base-to-new")})
+    kinds = {"Few-shot": [few_shot_rows(results) for results in by_data_set]}
+    for k in shots:
+        found = [runs_of(results, "base-to-new").get(k, []) for results in by_data_set]
+        kinds[f"Base-to-new, {k} shots"] = [base_to_new_rows(results) for results in found]
+    means = {}
+    for kind, tables in kinds.items():
+        tables = [rows for rows in tables if rows]
+        rows = mean_over_data_sets(tables) if len(tables) > 1 else {}
+        if rows:
+            left_out = ", ".join(sorted({name for some in tables for name in some} - rows.keys()))
+            note = f"\n\nLeft out, because not run on all data sets: {plain(left_out)}." if left_out else ""
+            means[f"{kind}: mean over {len(tables)} data sets"] = rows, note
+    return means
 
 
 def data_lines(parts: Sequence[Section]) -> str:
@@ -185,7 +213,10 @@ def data_lines(parts: Sequence[Section]) -> str:
 
 
 def markdown_report(
-    results: Sequence[Result], pictures: Mapping[str, Sequence[str]], accuracy_only: bool = False
+    results: Sequence[Result],
+    pictures: Mapping[str, Sequence[str]],
+    accuracy_only: bool = False,
+    paired: Sequence[str] = (),
 ) -> str:
     """
     Write the report of results.
@@ -194,22 +225,27 @@ def markdown_report(
         results: as from `read_results`.
         pictures: paths of plots to show, relative to the report, by the title of their section.
         accuracy_only: True to leave out costs, nearest words and the learning rate search.
+        paired: names of rows; for each, a table holds the differences between it and the other rows.
 
     Returns:
         The report, as Markdown.
 
     Raises:
-        ValueError: if two results have the same row, column and seed in a table.
+        ValueError: if two results have the same row, column and seed in a table, or if no row has a name in `paired`.
     """
+    for reference in paired:
+        check_reference(results, reference)
     parts = sections(results)
     blocks = [data_lines(parts), LEGEND]
-    for title, table in mean_tables(parts).items():
+    for title, table in mean_tables(parts, paired).items():
         blocks += [f"## {plain(title)}", table]
-    kinds = ACCURACY_TABLES if accuracy_only else (*ACCURACY_TABLES, *OTHER_TABLES)
     for part in parts:
         if len(parts) > 1 or not accuracy_only:
             blocks.append(f"## {plain(part.title)}")
         blocks += [f"![{picture}]({picture})" for picture in pictures.get(part.title, ())]
-        for title, table in (item for kind in kinds for item in kind(part).items()):
+        tables = [kind(part) for kind in ACCURACY_TABLES]
+        tables += [paired_tables(part, reference) for reference in paired]
+        tables += [] if accuracy_only else [kind(part) for kind in OTHER_TABLES]
+        for title, table in (item for by_title in tables for item in by_title.items()):
             blocks += [f"### {title}", table]
     return "\n\n".join(blocks) + "\n"

@@ -21,7 +21,11 @@ MARK = "<!-- written by examples/report.py -->"  # the first line of a report, w
 
 
 def write_report(
-    results: Sequence[Result], figures: Mapping[str, Mapping[str, Figure]], folder: Path, published: str = ""
+    results: Sequence[Result],
+    figures: Mapping[str, Mapping[str, Figure]],
+    folder: Path,
+    published: str = "",
+    paired: Sequence[str] = (),
 ) -> None:
     """
     Write `report.md` and the plots that it shows. An earlier report in the folder is replaced.
@@ -31,13 +35,14 @@ def write_report(
         figures: figures by file name, by the title of their section (see `plots.plot_all`).
         folder: the folder to write to; it is created if needed.
         published: Markdown to append.
+        paired: names of rows to which the others are compared (see `tables.markdown_report`).
 
     Raises:
         ValueError: if a file of the same name exists, but the folder holds no earlier report. No file is written then.
     """
     folders = picture_folders(figures)
     pictures = {title: [folders[title] + name for name in plots] for title, plots in figures.items()}
-    text = f"{MARK}\n\n{markdown_report(results, pictures)}{published}"
+    text = f"{MARK}\n\n{markdown_report(results, pictures, paired=paired)}{published}"
     _check_that_files_are_ours(folder, [REPORT, *(name for names in pictures.values() for name in names)])
     for title, plots in figures.items():
         for name, figure in plots.items():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from peft_mudpt.lab.report.rows import few_shot_rows, mean_over_data_sets, sections
+from peft_mudpt.lab.report.rows import few_shot_rows, mean_over_data_sets, row_name, sections
 from peft_mudpt.lab.report.tables import markdown_report
 from tests.lab.report.made_results import base_to_new, cells, counts, result, search
 
@@ -21,10 +21,25 @@ def few_shot(*results) -> list[list[str]]:
 # --- accuracies
 
 
-def test_rows_are_in_the_order_of_the_records_and_unknown_methods_come_last():
+def test_the_best_mean_of_the_last_column_stands_first_and_unknown_methods_too():
+    accuracies = {"zero_shot": 50.0, "coop": 60.0, "mudpt": 55.0, "brandnew": 70.0}
+    runs = [result(name, accuracy, shots=16) for name, accuracy in accuracies.items()]
+    runs += [result("zero_shot", 90.0, shots=1), result("coop", 10.0, shots=1)]
+    assert [row[0] for row in few_shot(*runs)[1:]] == ["brandnew", "coop", "mudpt", "zero_shot"]
+
+
+def test_rows_without_a_value_in_the_last_column_stand_last_by_the_column_before():
+    runs = [base_to_new("linear_probe", 90.0, None, None), base_to_new("lora", 95.0, None, None)]
+    runs += [base_to_new("coop", 40.0, 20.0, 26.7), base_to_new("mudpt", 30.0, 30.0, 30.0)]
+    names = [row[0] for row in cells(report(*runs), "Base-to-new, 16 shots")[1:]]
+    assert names == ["mudpt", "coop", "lora", "linear_probe"]
+
+
+def test_rows_that_are_printed_alike_are_in_the_order_of_the_records_and_unknown_methods_come_last():
     methods = ["mudpt", "brandnew", "coop", "maple", "zero_shot", "lora", "vpt_deep"]
     ordered = ["zero_shot", "lora", "coop", "vpt_deep", "maple", "mudpt", "brandnew"]
-    assert [row[0] for row in few_shot(*map(result, methods))[1:]] == ordered
+    runs = [result(method, 80.0 + i / 1000) for i, method in enumerate(methods)]
+    assert [row[0] for row in few_shot(*runs)[1:]] == ordered
 
 
 def test_a_cell_is_mean_and_sample_deviation_over_seeds():
@@ -41,17 +56,17 @@ def test_one_seed_has_no_deviation():
 def test_columns_are_shots_by_size_and_the_best_of_each_is_bold():
     runs = [result("coop", 60.0, shots=16), result("coop", 50.0, shots=2)]
     runs += [result("mudpt", 70.0, shots=16), result("mudpt", 40.0, shots=2)]
-    assert few_shot(*runs) == [["method", "2", "16"], ["coop", "**50.0**", "60.0"], ["mudpt", "40.0", "**70.0**"]]
+    assert few_shot(*runs) == [["method", "2", "16"], ["mudpt", "40.0", "**70.0**"], ["coop", "**50.0**", "60.0"]]
 
 
 def test_the_cell_of_a_missing_run_is_empty():
     runs = [result("coop", 60.0, shots=16), result("mudpt", 70.0, shots=16), result("mudpt", 40.0, shots=2)]
-    assert few_shot(*runs)[1] == ["coop", "", "60.0"]
+    assert few_shot(*runs)[2] == ["coop", "", "60.0"]
 
 
 def test_one_run_of_zero_shot_fills_every_column():
     runs = [result("zero_shot", 45.0, shots=1), result(shots=4, accuracy=70.0), result(shots=8, accuracy=75.0)]
-    assert few_shot(*runs)[:2] == [["method", "4", "8"], ["zero_shot", "45.0", "45.0"]]
+    assert few_shot(*runs)[::2] == [["method", "4", "8"], ["zero_shot", "45.0", "45.0"]]
 
 
 def test_a_row_with_fewer_seeds_says_so():
@@ -66,6 +81,12 @@ def test_a_row_with_fewer_seeds_says_so():
 def test_a_row_whose_columns_have_unequal_seeds_says_so():
     runs = [result(seed=seed, shots=shots) for seed, shots in ((1, 4), (2, 4), (3, 4), (1, 8))]
     assert few_shot(*runs)[1][0] == "mudpt (1 to 3 of 3 seeds)"
+
+
+def test_anchors_and_an_average_that_a_run_set_make_another_row():
+    changed = result()
+    changed["arguments"] |= {"text_anchor_weight": 25, "averaging_mean": None, "image_anchor_weight": 0}
+    assert row_name(changed) == "mudpt text_anchor_weight 25 image_anchor_weight 0"
 
 
 def test_another_optimizer_makes_another_row():
@@ -136,7 +157,7 @@ def test_harmonic_means_are_averaged_over_runs():
 
 def test_a_method_that_cannot_name_new_classes_has_a_dash():
     runs = [base_to_new("linear_probe", 90.0, None, None), base_to_new("mudpt", 80.0, 60.0, 68.57)]
-    assert cells(report(*runs), "Base-to-new")[1] == ["linear_probe", "**90.0**", "–", "–"]
+    assert cells(report(*runs), "Base-to-new")[2] == ["linear_probe", "**90.0**", "–", "–"]
 
 
 @pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalization"])

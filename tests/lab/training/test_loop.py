@@ -86,15 +86,34 @@ def test_training_equals_a_plain_loop_of_sgd_over_the_sequence_of_pictures(pictu
     assert progress.step == 6 and progress.loss == pytest.approx(sum(losses) / 6, rel=1e-4)
 
 
-def test_the_schedule_is_a_constant_and_then_a_cosine_to_zero():
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-    schedule = build_schedule(optimizer, recipe_of(steps=10, learning_rate=0.5, warmup_steps=2))
+def learning_rates(recipe) -> list[float]:
+    """The learning rate of each step of a run, and the one after its last step."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.learning_rate)
+    schedule = build_schedule(optimizer, recipe)
     rates = []
-    for _ in range(11):
+    for _ in range(recipe.steps + 1):
         rates.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
+    return rates
+
+
+def test_the_schedule_is_a_constant_and_then_a_cosine_to_zero():
+    rates = learning_rates(recipe_of(steps=10, learning_rate=0.5, warmup_steps=2))
     assert rates[:3] == [1e-5, 1e-5, 0.5] and rates[6] == pytest.approx(0.25) and rates[10] == 0
+
+
+def test_a_linear_warmup_rises_in_equal_steps_to_the_peak_and_then_follows_the_same_cosine():
+    recipe = recipe_of(steps=12, learning_rate=0.50001, warmup_steps=4, warmup="linear")
+    rates = learning_rates(recipe)
+    assert rates[:5] == pytest.approx([0.00001, 0.12501, 0.25001, 0.37501, 0.50001])
+    assert rates[4:] == learning_rates(dataclasses.replace(recipe, warmup="constant"))[4:]
+
+
+@pytest.mark.parametrize("warmup", ["constant", "linear"])
+def test_the_warmup_never_exceeds_a_peak_below_it(warmup):
+    recipe = recipe_of(steps=10, learning_rate=1e-6, warmup_steps=4, warmup=warmup)
+    assert learning_rates(recipe)[:5] == pytest.approx([1e-6] * 5)
 
 
 def test_accumulated_forward_passes_equal_one_large_batch(pictures, tmp_path):
@@ -137,8 +156,8 @@ def test_a_resumed_run_with_dropout_ends_with_the_same_weights_bit_for_bit(pictu
 def test_fewer_steps_than_asked_are_an_error(pictures, tmp_path, monkeypatch):
     load = training_loop.training_loader
 
-    def short(accelerator, classifier, pictures, image_processor, recipe):
-        return load(accelerator, classifier, pictures, image_processor, dataclasses.replace(recipe, steps=2))
+    def short(accelerator, classifier, pictures, image_processor, recipe, known):
+        return load(accelerator, classifier, pictures, image_processor, dataclasses.replace(recipe, steps=2), known)
 
     monkeypatch.setattr(training_loop, "training_loader", short)
     with pytest.raises(RuntimeError, match="2 of 6 steps"):
