@@ -21,7 +21,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPForImageClassification, CLIPModel, CLIPTextModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo, fold_adapter
-from tests.conftest import another_clip, build_clip, config, logits
+from tests.conftest import UNCONDITIONED, another_clip, build_clip, config, logits
 
 
 WEIGHTS = "adapter_model.safetensors"
@@ -45,8 +45,9 @@ def saved(clip, inputs, tmp_path):
 
 
 class TestStateDict:
-    @pytest.mark.parametrize("folded", [False, True])
-    @pytest.mark.parametrize("preset", PRESETS)
+    @pytest.mark.parametrize(
+        ("preset", "folded"), [*((preset, False) for preset in PRESETS), *((preset, True) for preset in UNCONDITIONED)]
+    )
     def test_it_holds_every_tensor_of_the_adapter_and_no_other(self, clip, preset, folded):
         model = get_peft_model(clip, MuDPTConfig.from_preset(preset))
         if folded:

@@ -173,6 +173,22 @@ METHODS: dict[str, Method] = {
             starts_from_words=False,
             look=dict(color=BLUE, marker="o"),
         ),
+        preset_method(
+            "cocoop",
+            "CoCoOp",
+            "2203.05557",
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d"),
+        ),
+        Method(
+            "cocoop_noise",
+            "CoCoOp from noise in place of images, a control",
+            "2203.05557",
+            adapter=MuDPTConfig,
+            fields={**PRESETS["cocoop"], "conditioning": "noise"},
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d", linestyle=":"),
+        ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
         preset_method(

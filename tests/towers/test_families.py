@@ -22,9 +22,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.texts import tokenize_classes
-from tests.conftest import build_clip, checkpoint_layers, enlivened
+from tests.conftest import UNCONDITIONED, build_clip, checkpoint_layers, enlivened
 
 
 # Published CLIPs: width, heads, layers of the text and of the vision tower, projection width, patch and image size.
@@ -177,7 +177,7 @@ def through_layers(tower, hidden, prompts, start, mask=None):
 
 class TestFamilies:
     @torch.no_grad()
-    @pytest.mark.parametrize("preset", PRESETS)
+    @pytest.mark.parametrize("preset", UNCONDITIONED)
     @pytest.mark.parametrize("family", FAMILIES)
     def test_features_are_those_of_the_parts_with_the_prompts_in_between(self, family, preset):
         model = adapted(FAMILIES[family](), preset, **({"num_virtual_tokens": 4} if preset == "coop" else {}))
