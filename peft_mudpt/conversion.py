@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, Optional
 
 import torch
@@ -66,10 +67,10 @@ def _coop(depths: Depths) -> Names:
     return {"prompt_learner.ctx": "text_prompts.0"}
 
 
-def _cocoop(depths: Depths) -> Names:
+def _with_meta_net(depths: Depths, ours: str) -> Names:
     linears = ("meta_net.linear1", "meta_net.linear2")
-    names = [_linear(f"prompt_learner.{name}", f"image_shift.{name}") for name in linears]
-    return {**_coop(depths), **names[0], **names[1]}
+    first, second = (_linear(f"prompt_learner.{name}", f"{ours}.{name}") for name in linears)
+    return {**_coop(depths), **first, **second}
 
 
 def _vpt(depths: Depths) -> Names:
@@ -149,7 +150,8 @@ def _uumudpt(depths: Depths) -> Names:
 # code and that of MaPLe and PromptSRC have different names for the same prompts, so that a method may have both.
 IMPLEMENTATIONS: dict[str, tuple[str, tuple[Callable[[Depths], Names], ...]]] = {
     "coop": ("coop", (_coop,)),
-    "cocoop": ("cocoop", (_cocoop,)),
+    "cocoop": ("cocoop", (partial(_with_meta_net, ours="image_shift"),)),
+    "tcp": ("tcp", (partial(_with_meta_net, ours="class_tokens"),)),
     "vpt": ("vpt_deep", (_vpt, _vpt_of_maple)),
     "mpt": ("ivlp", (_mpt, _ivlp)),
     "ivlp": ("ivlp", (_ivlp, _mpt)),
@@ -175,9 +177,9 @@ def convert_checkpoint(
             `state_dict`. The embedded class names (`token_prefix`, `token_suffix`) and the weights of CLIP, which such
             files also hold, are skipped. The names may begin with `module.` (DataParallel), and those of a prompt
             learner that was saved alone may lack its name.
-        method: name of the method in the published implementation: `coop`, `cocoop`, `vpt`, `ivlp` (`mpt` in MuDPT's
-            code), `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the linear
-            form), `umudpt` or `uumudpt` (preset `mudpt`).
+        method: name of the method in the published implementation: `coop`, `cocoop`, `tcp`, `vpt`, `ivlp` (`mpt` in
+            MuDPT's code), `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the
+            linear form), `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
         The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:
@@ -303,12 +305,19 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
             fields[f"{modality}_num_virtual_tokens"] = tokens
         fields[f"{modality}_hidden_size"] = width
         fields[f"{modality}_prompt_depth"] = depths.text if fused else getattr(depths, modality)
-    meta_net = shapes.get("image_shift.meta_net.linear1.weight")  # (hidden, D)
-    if meta_net is not None:
-        fields["feature_size"] = meta_net[-1]
-        fields["meta_net_reduction"] = max(1, meta_net[-1] // meta_net[0])
     fields |= {f"{modality}_prompt_depth": 0 for modality in MODALITIES if modality not in prompts}
+    fields |= next((_meta_net(shape) for name, shape in shapes.items() if name.endswith("linear1.weight")), {})
     return MuDPTConfig.from_preset(preset, **fields)
+
+
+def _meta_net(shape: torch.Size) -> dict[str, int]:
+    """The fields of a config that follow from the first weight (hidden channels, channels of the features)."""
+    if len(shape) != 2 or shape[0] > shape[1]:
+        raise ValueError(
+            f"The first layer of the meta-net has shape {tuple(shape)}, expected (hidden channels, channels of the "
+            "features), no more of the first than of the second."
+        )
+    return {"feature_size": shape[1], "meta_net_reduction": shape[1] // shape[0]}
 
 
 def _check_shapes(config: MuDPTConfig, found: dict[str, tuple[str, torch.Size]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import RLock
 from typing import Optional, cast
 
@@ -67,6 +69,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self.switch_lock = SwitchLock()
         # Another object after each switch. Unlike a flag, it shows a switch there and back.
         self.last_switch = object()
+        self._without_prompts = False
 
     def update_layer(
         self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig, owner: nn.Module
@@ -108,7 +111,22 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
             return {}
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
-        return dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
+        found = dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
+        if modality == "text" and adapter.text_depends_on_class and condition is not None:
+            layer, tokens = self.class_tokens(condition)
+            if start <= layer and (stop is None or layer < stop):
+                found[layer] = tokens
+        return found
+
+    def class_tokens(self, condition: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """
+        The tokens (C, n, d) of C classes, from their text features (C, D) in the frozen CLIP, and the layer before
+        which they replace the text prompts of the active adapter.
+        """
+        adapter = self._active_prompts()
+        assert adapter is not None and adapter.class_tokens is not None, "asked only if texts depend on the class"
+        assert adapter.class_tokens.layer is not None, "MuDPTConfig.resolve fills it in"
+        return adapter.class_tokens.layer, adapter.class_tokens(condition)
 
     @property
     def text_depends_on_image(self) -> bool:
@@ -122,14 +140,32 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         return adapter.image_condition(image_features)
 
     @property
+    def text_depends_on_class(self) -> bool:
+        adapter = self._active_prompts()
+        return adapter is not None and adapter.text_depends_on_class
+
+    @property
     def active_name(self) -> Optional[str]:
         """The name of the active MuDPT adapter, enabled or not; adapters of other methods may be active beside it."""
         own = [name for name in self.active_adapters if name in self.mudpt_adapters]
         return own[0] if own else None  # no next(..., None): torch 2.8 does not compile it
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
-        name = None if self.disable_adapters else self.active_name
+        name = None if self.disable_adapters or self._without_prompts else self.active_name
         return None if name is None else cast(MultiModalPrompts, self.mudpt_adapters[name])
+
+    @contextmanager
+    def without_prompts(self) -> Iterator[None]:
+        """
+        Run the towers without prompts inside of this block. Unlike PEFT's `disable_adapter`, it leaves `requires_grad`
+        and the adapters of other methods as they are.
+        """
+        with self.switch_lock:
+            before, self._without_prompts = self._without_prompts, True
+            try:
+                yield
+            finally:
+                self._without_prompts = before
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         # names that are not here are those of another method's adapters on the same model
@@ -189,6 +225,27 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
 def layer_of(model: nn.Module) -> Optional[MuDPTLayer]:
     """The MuDPT layer of a CLIP or of a tower, also through a `PeftModel`; None if it has no MuDPT adapter."""
     return getattr(model, LAYER_NAME, None)
+
+
+def find_adapter(model: nn.Module, adapter_name: Optional[str] = None, way_out: str = "") -> tuple[MuDPTLayer, str]:
+    """
+    The MuDPT layer of a model, and the name of one of its adapters.
+
+    Args:
+        model: a CLIP or a tower, also in a `PeftModel`.
+        adapter_name: the MuDPT adapter; None for the active one.
+        way_out: what the error advises.
+
+    Raises:
+        ValueError: if there is no such MuDPT adapter.
+    """
+    layer = layer_of(model)
+    name = layer.active_name if adapter_name is None and layer is not None else adapter_name
+    if layer is None or name is None or name not in layer.mudpt_adapters:
+        asked = "active MuDPT adapter" if name is None else f"MuDPT adapter {name!r}"
+        names = [] if layer is None else list(layer.mudpt_adapters)
+        raise ValueError(f"The model has no {asked}; its MuDPT adapters are {names}. {way_out}".rstrip())
+    return layer, name
 
 
 def _marks(prompts: nn.Module) -> list[tuple[int, int]]:

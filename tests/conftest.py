@@ -14,12 +14,15 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 from peft_mudpt import PRESETS, MuDPTConfig
+from peft_mudpt.layer import layer_of
 
 
 BOS, EOS, PAD = 97, 98, 99
 
-# The presets whose text prompts are the same for all texts and images.
-UNCONDITIONED = [name for name in PRESETS if MuDPTConfig.from_preset(name).conditioning == "none"]
+# The presets whose text features are the same for all images, so that they can be cached, folded and packed once.
+SAME_FOR_ALL_IMAGES = [
+    name for name in PRESETS if MuDPTConfig.from_preset(name).conditioning not in ("image", "noise")
+]
 
 # One thread by default, because the models are tiny and each worker has one core. The processes that tests start
 # inherit the variable. OMP_NUM_THREADS=2 must pass too: no result may depend on the number of threads.
@@ -80,6 +83,17 @@ def build_inputs() -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": (input_ids != PAD).long(), "pixel_values": pixel_values}
 
 
+def completed(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inputs, and features that the active adapter needs for the texts; any do, as CLIP is random anyway."""
+    layer = layer_of(model)
+    if layer is None or not (layer.text_depends_on_class or (layer.text_depends_on_image and len(inputs) == 1)):
+        return inputs
+    adapter = layer.mudpt_adapters[layer.active_name]
+    meta_net = (adapter.class_tokens or adapter.image_shift).meta_net
+    rows, channels = len(inputs["input_ids"]), meta_net.linear1.in_features
+    return {**inputs, "mudpt_condition": torch.randn(rows, channels, generator=torch.Generator().manual_seed(3))}
+
+
 def config(**fields) -> MuDPTConfig:
     """An adapter whose prompts are large enough to matter."""
     return MuDPTConfig(**{"init_std": 0.5, **fields})
@@ -87,7 +101,7 @@ def config(**fields) -> MuDPTConfig:
 
 @torch.no_grad()
 def logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model.eval()(**inputs).logits_per_image
+    return model.eval()(**completed(model, inputs)).logits_per_image
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -139,7 +153,7 @@ def hooks_on(model: nn.Module) -> int:
 def logits_and_gradients(model, **inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """What a training step computes, for a loss that depends on every logit."""
     model.zero_grad()
-    inputs = {**build_inputs(), **inputs}
+    inputs = completed(model, {**build_inputs(), **inputs})
     logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].to(model.dtype)}).logits_per_image  # (3, 2)
     logits.log_softmax(dim=-1, dtype=torch.float64)[:, 0].mean().backward()
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -40,7 +40,8 @@ def test_the_config_is_the_preset_with_the_sizes_of_the_file(method):
     preset = MuDPTConfig.from_preset(PRESETS.get(method, method))
     for name in ("fusion_direction", "fusion_type", "fusion_combine", "fusion_sharing"):
         assert getattr(config, name) == getattr(preset, name)
-    assert (config.conditioning, config.feature_size) == (preset.conditioning, 64 if method == "cocoop" else None)
+    assert config.conditioning == preset.conditioning
+    assert config.feature_size == (None if preset.conditioning == "none" else 64)
     for modality, width in (("text", 64), ("vision", 128)):
         if config.num_tokens(modality):
             assert getattr(config, f"{modality}_hidden_size") == width

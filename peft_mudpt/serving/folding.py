@@ -8,7 +8,7 @@ from typing import Optional, cast
 import torch
 
 from ..config import MODALITIES, MuDPTConfig
-from ..layer import layer_of
+from ..layer import find_adapter
 from ..prompts.prompts import MultiModalPrompts
 from ..towers.base import part
 
@@ -21,8 +21,9 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
 
     The model's outputs stay the same, with less computation. The folded adapter is saved and loaded like any other,
     but can no longer be trained. With n prompt tokens per layer, its file has `layers * n * (text width + vision
-    width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. Modules that were trained by `modules_to_save`
-    stay as they are.
+    width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. With `conditioning="class"` it also keeps the
+    meta-net, as constants, because new class names need it. Modules that were trained by `modules_to_save` stay as
+    they are.
 
     Args:
         model: a [`~peft.PeftModel`], or a CLIP of transformers with adapters.
@@ -31,16 +32,9 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     Raises:
         ValueError: if there is no such MuDPT adapter, or its text prompts depend on the image.
     """
-    layer = layer_of(model)
-    if adapter_name is None and layer is not None:
-        adapter_name = layer.active_name
-    if layer is None or adapter_name is None or adapter_name not in layer.mudpt_adapters:
-        asked = "active MuDPT adapter" if adapter_name is None else f"MuDPT adapter {adapter_name!r}"
-        names = [] if layer is None else list(layer.mudpt_adapters)
-        raise ValueError(
-            f"The model has no {asked} to fold; its MuDPT adapters are {names}. Export LoRA adapters "
-            "and plain models to a .onnx or .pt2 file (export_classifier)."
-        )
+    layer, adapter_name = find_adapter(
+        model, adapter_name, "Export LoRA adapters and plain models to a .onnx or .pt2 file (export_classifier)."
+    )
     trained = cast(MultiModalPrompts, layer.mudpt_adapters[adapter_name])
     if trained.text_depends_on_image:
         raise ValueError(
@@ -57,6 +51,9 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
             inputs = 1 if layers.start == 0 else 0
             parts = [trained(modality, part) for part in (layers[:inputs], layers[inputs:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
+    if trained.class_tokens is not None:  # new class names get their tokens from it
+        weights = trained.class_tokens.state_dict()
+        folded.class_tokens.load_state_dict({name: t.clone() for name, t in weights.items()}, assign=True)
     layer.mudpt_adapters[adapter_name] = folded
     configs[adapter_name] = config
 

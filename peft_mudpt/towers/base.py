@@ -54,16 +54,20 @@ class PromptSource(Protocol):
 
     @property
     def text_depends_on_image(self) -> bool:
-        """Whether text prompts depend on the image at present, so that the text tower needs a condition."""
+        """Whether the text tower needs a condition at present: the feature of an image, or noise in its place."""
 
     def image_condition(self, image_features: torch.Tensor) -> torch.Tensor:
         """The condition (B, D) of texts that belong to B images with these features (B, D), normalized or not."""
 
+    @property
+    def text_depends_on_class(self) -> bool:
+        """Whether the text tower needs a condition at present: the text feature of each class in the frozen CLIP."""
+
 
 def part(module: nn.Module, path: str) -> Any:
-    """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to a module."""
+    """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to it; "": the module."""
     found: Any = module
-    for name in path.split("."):
+    for name in path.split(".") if path else ():
         found = getattr(found, name)
     return found
 
@@ -87,7 +91,7 @@ class PromptedTower:
         tower: where a whole model keeps the tower.
         projection: where a whole model keeps the module that projects the tower's pooled output to the feature; None
             if the tower projects by itself.
-        embeddings, encoder: where the tower keeps these modules.
+        embeddings, encoder: where the tower keeps these modules. "": the tower is its own encoder.
         layers: where the encoder keeps its layers.
         position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d).
     """
@@ -115,7 +119,7 @@ class PromptedTower:
     @classmethod
     def shape(cls, tower: nn.Module) -> TowerShape:
         """The sizes of a tower that an adapter depends on."""
-        layers = part(tower, f"{cls.encoder}.{cls.layers}")
+        layers = part(part(tower, cls.encoder), cls.layers)
         return TowerShape(part(tower, "config").hidden_size, len(layers))
 
     @classmethod

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from peft.utils.integrations import gather_params_ctx
 from torch import nn
 
 from ..config import TowerShape
-from .base import CONDITION, INPUT_PROMPTS, PromptedTower, part
+from .base import CONDITION, DEEP_PROMPTS, INPUT_PROMPTS, PromptedTower, part
 
 
 NEEDS_IMAGES = (
     "The text prompts of the active adapter depend on the image, but the text tower was given none. Give the whole "
     f"model pixel_values beside input_ids, or use MuDPTClassifier. For texts alone, give {CONDITION}: one image "
     "feature per text (texts, feature_size). Or disable the adapter: with model.disable_adapter()."
+)
+NEEDS_CLASSES = (
+    "The text prompts of the active adapter depend on the class, but the text tower was given texts alone. Use "
+    f"MuDPTClassifier, or give {CONDITION}: for each text, the feature of its class in the CLIP without the adapter "
+    "(texts, feature_size), as `text_bank` computes it. Without the adapter, as in `with model.disable_adapter():`, "
+    "texts need no more."
 )
 
 
@@ -133,6 +139,8 @@ class PromptedText(PromptedTower):
             return args, kwargs
         if condition is None and self.source.text_depends_on_image:
             raise ValueError(NEEDS_IMAGES)
+        if condition is None and self.source.text_depends_on_class:
+            raise ValueError(NEEDS_CLASSES)
         if condition is not None:
             kwargs |= {CONDITION: condition}
             own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)
@@ -200,7 +208,8 @@ class PromptedText(PromptedTower):
         hidden: torch.Tensor,
         mask: Optional[torch.Tensor],
         layers: range,
-        **options: torch.Tensor,
+        condition: Optional[torch.Tensor] = None,
+        prompted: bool = True,
     ) -> torch.Tensor:
         """
         Run some layers of a tower.
@@ -210,16 +219,20 @@ class PromptedText(PromptedTower):
             hidden: the input (B, L, d) of the first of these layers.
             mask: the attention mask of the encoder, as at its input; None: the default of the tower.
             layers: indices of the layers.
-            **options: other arguments of the encoder, such as `CONDITION`.
+            condition: what the prompts depend on, one row per sample; None: nothing.
+            prompted: False if the hooks put no prompts into these layers, as in rows that have another layout.
 
         Returns:
             The output (B, L or L + n, d) of the last of these layers, not normalized. It includes the prompts.
         """
         encoder = part(tower, self.encoder)
-        given = {**options, "is_causal": True} if self.is_causal else options
-        (hidden, *_), given = self.hand_down(encoder, (hidden, mask), given)
+        options: dict[str, Any] = {"is_causal": True} if self.is_causal else {}
+        if prompted:
+            (hidden, *_), options = self.hand_down(encoder, (hidden, mask), {**options, CONDITION: condition})
+        else:
+            options[DEEP_PROMPTS] = {}
         for layer in list(part(encoder, self.layers))[layers.start : layers.stop]:
-            hidden = layer(hidden, mask, **given)
+            hidden = layer(hidden, mask, **options)
         return hidden
 
     @classmethod

@@ -80,39 +80,27 @@ def test_all_classes_of_an_image_see_the_same_noise():
     assert not torch.allclose(by_class[0], by_class[1], atol=1e-2)
 
 
-class TestOneGroup:
-    """What is encoded at a time."""
+def rows_of_calls(classifier):
+    """The numbers of rows with which the text tower is called. A row holds the classes of one image."""
+    rows = []
+    classifier.model.text_model.register_forward_pre_hook(lambda tower, args: rows.append(len(args[0])))
+    classifier(images())
+    return rows
 
-    @pytest.fixture
-    def rows(self, monkeypatch):
-        """The numbers of rows with which the text tower is called."""
-        seen = []
-        encode = encoding._encode_group
 
-        def watched(model, group, lower, condition):
-            seen.append((len(condition), group.num_classes))
-            return encode(model, group, lower, condition)
+@torch.no_grad()
+@pytest.mark.parametrize(("class_batch_size", "rows"), [(None, [3]), (8, [2, 1]), (5, [1] * 3), (2, [1] * 6)])
+def test_as_many_classes_are_encoded_at_a_time_as_asked_for(class_batch_size, rows):
+    assert rows_of_calls(classifier_of(cocoop(), class_batch_size=class_batch_size)) == rows
 
-        monkeypatch.setattr(encoding, "_encode_group", watched)
-        return seen
 
-    @torch.no_grad()
-    @pytest.mark.parametrize(
-        ("class_batch_size", "groups"),
-        [(None, [(3, 4)]), (8, [(2, 4), (1, 4)]), (5, [(1, 4)] * 3), (2, [(1, 2), (1, 2)] * 3)],
-    )
-    def test_holds_as_many_texts_as_asked_for(self, rows, class_batch_size, groups):
-        classifier_of(cocoop(), class_batch_size=class_batch_size)(images())
-        assert rows == groups
-
-    @torch.no_grad()
-    def test_is_bounded_by_its_bytes(self, rows, monkeypatch):
-        classifier = classifier_of(cocoop())
-        (group,) = classifier._layout()
-        per_token = 3 * (6 * 32 + 2 * 64) * 4  # layers, channels that a layer keeps, bytes
-        monkeypatch.setattr(encoding, "GROUP_BYTES_PER_IMAGE", 2 * group.input_ids.numel() * per_token)
-        classifier(images())
-        assert rows == [(2, 4), (1, 4)]
+@torch.no_grad()
+def test_what_is_encoded_at_a_time_is_bounded_by_its_bytes(monkeypatch):
+    per_token = 3 * (6 * 32 + 2 * 64) * 4  # layers, channels that a layer keeps, bytes
+    tokens = 1 + sum(len(words) + 1 for words in WORDS)  # BOS; each class with its EOS
+    for images_at_a_time, rows in ((3, [3]), (2, [2, 1]), (0.5, [1] * 3)):
+        monkeypatch.setattr(encoding, "GROUP_BYTES_PER_IMAGE", images_at_a_time * tokens * per_token)
+        assert rows_of_calls(classifier_of(cocoop())) == rows
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mudpt import MuDPTConfig, fold_adapter
-from tests.conftest import UNCONDITIONED, build_clip
+from tests.conftest import SAME_FOR_ALL_IMAGES, build_clip, logits
 
 
 def adapted(preset="mudpt", **fields):
@@ -15,12 +15,7 @@ def adapted(preset="mudpt", **fields):
     return get_peft_model(build_clip(), MuDPTConfig.from_preset(preset, **{"init_std": 0.5, **fields})).eval()
 
 
-@torch.no_grad()
-def logits(model, inputs):
-    return model(**inputs).logits_per_image
-
-
-@pytest.mark.parametrize("preset", UNCONDITIONED)
+@pytest.mark.parametrize("preset", SAME_FOR_ALL_IMAGES)
 def test_a_folded_adapter_computes_the_same(preset, inputs):
     fields = {"num_virtual_tokens": 4} if preset == "coop" else {}
     model = adapted(preset, **fields)
@@ -109,7 +104,7 @@ def test_one_tower_alone_loads_it(inputs, tmp_path):
 
 
 def test_what_is_no_mudpt_adapter_is_refused():
-    with pytest.raises(ValueError, match="no MuDPT adapter 'other' to fold; its MuDPT adapters are .'default'."):
+    with pytest.raises(ValueError, match="no MuDPT adapter 'other'; its MuDPT adapters are .'default'."):
         fold_adapter(adapted(), "other")
     with pytest.raises(ValueError, match="no active MuDPT adapter"):
         fold_adapter(get_peft_model(build_clip(), LoraConfig(target_modules=["q_proj"])))
