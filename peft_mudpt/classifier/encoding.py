@@ -159,7 +159,8 @@ def encode_per_image(
         parts: Sequence[torch.Tensor] = [condition]
     else:
         parts = condition.split(_images_per_group(model, groups, class_batch_size))
-    inputs = list(zip(groups, lower or [None] * len(groups)))
+    nothing = [None] * len(groups)
+    inputs = list(zip(groups, lower or nothing))
     encoded = iter(_in_turn([partial(_encode_for_images, model, part, *each) for part in parts for each in inputs]))
     return torch.cat([torch.cat([next(encoded) for _ in groups], dim=1) for _ in parts])  # (B, C, D)
 

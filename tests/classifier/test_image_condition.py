@@ -83,7 +83,7 @@ def test_all_classes_of_an_image_see_the_same_noise():
 def rows_of_calls(classifier):
     """The numbers of rows with which the text tower is called. A row holds the classes of one image."""
     rows = []
-    classifier.model.text_model.register_forward_pre_hook(lambda tower, args: rows.append(len(args[0])))
+    classifier.model.text_model.register_forward_hook(lambda _, __, output: rows.append(len(output.pooler_output)))
     classifier(images())
     return rows
 
@@ -97,7 +97,7 @@ def test_as_many_classes_are_encoded_at_a_time_as_asked_for(class_batch_size, ro
 @torch.no_grad()
 def test_what_is_encoded_at_a_time_is_bounded_by_its_bytes(monkeypatch):
     per_token = 3 * (6 * 32 + 2 * 64) * 4  # layers, channels that a layer keeps, bytes
-    tokens = 1 + sum(len(words) + 1 for words in WORDS)  # BOS; each class with its EOS
+    tokens = 2 + sum(map(len, WORDS))  # BOS and the common word; of each class its other words and EOS
     for images_at_a_time, rows in ((3, [3]), (2, [2, 1]), (0.5, [1] * 3)):
         monkeypatch.setattr(encoding, "GROUP_BYTES_PER_IMAGE", images_at_a_time * tokens * per_token)
         assert rows_of_calls(classifier_of(cocoop())) == rows
