@@ -227,8 +227,9 @@ class PromptedText(PromptedTower):
         """
         encoder = part(tower, self.encoder)
         options: dict[str, Any] = {"is_causal": True} if self.is_causal else {}
+        options |= {} if condition is None else {CONDITION: condition}
         if prompted:
-            (hidden, *_), options = self.hand_down(encoder, (hidden, mask), {**options, CONDITION: condition})
+            (hidden, *_), options = self.hand_down(encoder, (hidden, mask), options)
         else:
             options[DEEP_PROMPTS] = {}
         for layer in list(part(encoder, self.layers))[layers.start : layers.stop]:
