@@ -214,6 +214,22 @@ METHODS: dict[str, Method] = {
             look=dict(color=BLUE, marker="o"),
         ),
         preset_method(
+            "cocoop",
+            "CoCoOp",
+            "2203.05557",
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d"),
+        ),
+        Method(
+            "cocoop_noise",
+            "CoCoOp from noise in place of images, a control",
+            "2203.05557",
+            adapter=MuDPTConfig,
+            fields={**PRESETS["cocoop"], "conditioning": "noise"},
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d", linestyle=":"),
+        ),
+        preset_method(
             "tcp",
             "TCP",
             "2311.18231",
