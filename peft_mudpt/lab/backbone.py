@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from .. import demo
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import ClipSource
+from ..classifier.prediction import PictureClassifier
 from ..towers.registry import family_of
 from .flags import Options, flag
 from .probe import LinearProbe
@@ -101,7 +102,7 @@ class Backbone:
         family_of(clip)  # before PEFT, which refuses some models by NotImplementedError
         return clip.to(self.device)
 
-    def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> torch.nn.Module:
+    def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> PictureClassifier:
         """
         Make a classifier that maps B images (B, 3, H, W) to `logits` (B, C) over C classes.
 

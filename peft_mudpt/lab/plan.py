@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Optional, Union
 
+import torch
 from accelerate import Accelerator
 
+from ..classifier.prediction import PictureClassifier
 from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.draws import Drawn
 from .data.few_shot_data import FewShotData
@@ -120,8 +122,11 @@ class Plan:
         method: the method that adapts the CLIP.
         backbone: the CLIP.
         learner: the CLIP to which the method was applied, not yet trained.
-        recipe: how the learner is trained; None: the method trains nothing.
+        classifier: the classifier of the learner, which is trained.
+        recipe: how it is trained; None: the method trains nothing.
         zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
+        test_features: image features of the plain CLIP, by test set, if training does not change them (see
+            `evaluation.evaluate_task`); else None.
         accelerator: the accelerator of the run.
         random_state: state of the global random number generators when training begins.
         started: time at which `prepare` started, in seconds of `time.perf_counter`.
@@ -132,8 +137,10 @@ class Plan:
     method: Method
     backbone: Backbone
     learner: Learner
+    classifier: PictureClassifier
     recipe: Optional[Recipe]
     zero_shot: dict[str, Any]
+    test_features: Optional[dict[str, torch.Tensor]]
     accelerator: Accelerator
     random_state: RandomState
     started: float
