@@ -13,7 +13,6 @@ from typing import Any, Optional
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from peft import PeftModel
 
 from .backbone import Backbone
 from .data.draws import draw
@@ -43,7 +42,8 @@ from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
 from .training.features import has_fixed_image_features
 from .training.frozen_clip import FrozenClip
-from .training.loop import Progress, train, training_loader
+from .training.initialization import check_prompt_initialization, initialize, note_resumed
+from .training.loop import Progress, train
 from .training.objectives import check_anchors
 
 
@@ -116,6 +116,8 @@ def prepare(
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
     classifier = backbone.classifier(learner.model, task.class_names, learner.template_after_prompts or data.template)
+    if recipe is not None:
+        check_prompt_initialization(recipe, classifier.model)
     # of the plain CLIP; the trained one is tested on them, too
     features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
     loading = {**_loading(training), "features": features}
@@ -188,9 +190,10 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
-    if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        loader = training_loader(accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe)
-        plan.method.initialize(learner.model, loader)
+    if checkpoints is None or checkpoints.resume_from is None:
+        initialize(plan.classifier.model, plan.task.train, image_processor, plan.recipe, plan.method.initialize)
+    else:
+        note_resumed(plan.classifier.model, plan.task.train, plan.recipe)
     frozen_clip = _frozen_clip(plan) if plan.recipe.anchors else None
     progress = train(
         accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe, checkpoints, frozen_clip
@@ -256,6 +259,7 @@ def record(
         "summary": outcome.summary,
         "optimizer": recipe and recipe.optimizer,
         "learning_rate": recipe and recipe.learning_rate,
+        "prompt_initialization": recipe and recipe.prompt_initialization,
         "anchors": asdict(recipe.anchors) if recipe and recipe.anchors else None,
         "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
         "steps": outcome.progress.step,
@@ -270,7 +274,7 @@ def record(
         return result
     with nullcontext() if held else hold(folder, plan.identity):
         result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
-        if plan.method.leaves_adapter:
+        if plan.method.is_trained:
             _check_it_reloads(plan, folder)
         result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
         if plan.method.leaves_adapter:
@@ -298,8 +302,8 @@ def _check_it_reloads(plan: Plan, folder: Path) -> None:
     backbone, names = plan.backbone, plan.task.class_names
     pixel_values = TestPictures(plan.task.train, backbone.image_processor)[0]["pixel_values"][None]
 
-    def logits_of(model: PeftModel) -> torch.Tensor:
+    def logits_of(model: torch.nn.Module) -> torch.Tensor:
         classifier = backbone.classifier(model, names, plan.template_after_prompts)
         return classifier(pixel_values.to(backbone.device)).logits
 
-    check_it_reloads(plan.learner.model, backbone.load_clip(), folder, logits_of)
+    check_it_reloads(plan.learner.model, backbone.load_clip(), folder, names, logits_of)

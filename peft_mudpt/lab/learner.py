@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..classifier.texts import split_template
@@ -93,14 +93,16 @@ def leave_plain(ground: Ground) -> Learner:
     return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
 
 
-def add_probe(ground: Ground) -> Learner:
+def add_probe(ground: Ground, adapted: Optional[PeftModel] = None) -> Learner:
     """
     Put one linear layer on the image features of the CLIP (see `LinearProbe`).
 
     Args:
         ground: the CLIP and the classes.
+        adapted: the CLIP with an adapter, which is trained with the layer; None: the CLIP stays as it is.
 
     Returns:
         The learner, whose model is the linear probe.
     """
-    return Learner(LinearProbe(ground.clip, ground.class_names), ground.template, ground.template)
+    probe = LinearProbe(ground.clip if adapted is None else adapted, ground.class_names)
+    return Learner(probe, ground.template, ground.template)

@@ -11,8 +11,6 @@ from typing import Optional
 
 import torch
 from peft import PeftConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import BaseImageProcessor
 
 from ..classifier.classifier import MuDPTClassifier
@@ -23,7 +21,7 @@ from ..rules import check_template, normalized
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
-from .saving import find_file
+from .saving import find_file, load_probe
 from .schema import RESULT, read_json, read_result
 
 
@@ -154,13 +152,7 @@ def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
     if result is None:
         raise ValueError(f"{folder} holds a linear probe, but no {RESULT}, which stores its classes. Train it again.")
     backbone = _backbone(folder, model_name_or_path)
-    probe = LinearProbe(backbone.load_clip(), result["class_names"], backbone.image_processor).eval()
-    file = folder / PROBE_WEIGHTS
-    try:
-        probe.head.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
-    return probe
+    return load_probe(folder, backbone.load_clip(), result["class_names"], backbone.image_processor)
 
 
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -12,13 +12,14 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
-from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..serving.folding import fold_adapter
 from .learner import Learner
 from .probe import LinearProbe
-from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
+from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
 from .schema import RESULT, naming
 
 
@@ -28,14 +29,14 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
 
     Args:
         learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a linear probe, its
-            layer; of a plain CLIP, nothing.
+            layer, and the adapter below it if there is one; of a plain CLIP, nothing.
         class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
-            config.
+            config, unless it is below a linear probe: it would then classify wrongly by texts.
         class_template: text of a class that follows the text prompts. A MuDPT adapter stores it in its config.
         folder: the folder to write to; it is created if needed.
 
     Returns:
-        Size of the file of weights, in bytes; 0 if nothing is saved.
+        Size of the files of weights, in bytes; 0 if nothing is saved.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -43,20 +44,54 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
     if isinstance(learner.model, PreTrainedModel):
         return 0
     model, partial = learner.model, folder / LEARNED_PARTIAL
-    weights = PROBE_WEIGHTS if isinstance(model, LinearProbe) else ADAPTER_WEIGHTS
     with naming(folder):
         partial.mkdir(parents=True)
         if isinstance(model, LinearProbe):
-            save_file(model.head.state_dict(), partial / weights)
+            save_file(model.head.state_dict(), partial / PROBE_WEIGHTS)
+            if isinstance(model.model, PeftModel):
+                _save_adapter(model.model, partial)
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
                 config.class_names, config.class_template = list(class_names), class_template
             _save_adapter(model, partial)
+        size = sum(file.stat().st_size for file in partial.iterdir() if file.name in (PROBE_WEIGHTS, ADAPTER_WEIGHTS))
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
         partial.rmdir()
-    return (folder / weights).stat().st_size
+    return size
+
+
+def load_probe(
+    folder: Path,
+    clip: PreTrainedModel,
+    class_names: Sequence[str],
+    image_processor: Optional[BaseImageProcessor] = None,
+) -> LinearProbe:
+    """
+    Load a linear probe that `save_learned` has saved, with the adapter below it if there is one.
+
+    Args:
+        folder: the folder of the run.
+        clip: the CLIP that the probe was trained on.
+        class_names: names of the C classes; the position of a name is its label.
+        image_processor: see `LinearProbe`.
+
+    Returns:
+        The probe, on the device of the CLIP.
+
+    Raises:
+        ValueError: if the weights do not fit the classes or the CLIP.
+    """
+    has_adapter = (folder / ADAPTER_CONFIG).is_file()
+    model = PeftModel.from_pretrained(clip, folder) if has_adapter else clip
+    probe = LinearProbe(model, class_names, image_processor).to(clip.device).eval()
+    file = folder / PROBE_WEIGHTS
+    try:
+        probe.head.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
+    return probe
 
 
 def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:
@@ -113,20 +148,26 @@ def find_file(adapter: str | os.PathLike, name: str) -> Optional[Path]:
 
 @torch.no_grad()
 def check_it_reloads(
-    model: PeftModel, clip: PreTrainedModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
+    model: torch.nn.Module,
+    clip: PreTrainedModel,
+    folder: Path,
+    class_names: Sequence[str],
+    logits_of: Callable[[torch.nn.Module], torch.Tensor],
 ) -> None:
     """
-    Load the saved adapter, and check that its logits equal those of the trained model.
+    Load the saved adapter or linear probe, and check that its logits equal those of the trained model.
 
     Args:
         model: the trained model.
         clip: a new copy of the CLIP that the model adapts.
-        folder: the folder of the adapter.
+        folder: the folder of the run.
+        class_names: names of the C classes; the position of a name is its label.
         logits_of: computes the logits of a model for fixed inputs.
 
     Raises:
         RuntimeError: if the logits differ.
     """
-    reloaded = PeftModel.from_pretrained(clip, folder).eval()
+    is_probe = isinstance(model, LinearProbe)
+    reloaded = load_probe(folder, clip, class_names) if is_probe else PeftModel.from_pretrained(clip, folder).eval()
     if not torch.equal(logits_of(model.eval()), logits_of(reloaded)):
-        raise RuntimeError(f"The adapter reloaded from {folder} gives other logits than the trained model.")
+        raise RuntimeError(f"The weights reloaded from {folder} give other logits than the trained model.")

@@ -118,6 +118,10 @@ FIELDS = {
     ),
     "optimizer": Field("sgd or adamw; null if nothing is trained", _optional(is_text)),
     "learning_rate": Field("peak learning rate; null if nothing is trained", _optional(_is_number)),
+    "prompt_initialization": Field(
+        "how the vision prompts started from the training pictures; null: from random numbers, or there are none",
+        _optional(is_text),
+    ),
     "anchors": Field(
         "{text_anchor, text_anchor_weight, image_anchor_weight, logit_anchor_weight}: what holds the adapter near the "
         "frozen CLIP; null if nothing does",
@@ -142,7 +146,12 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-LATER = ("training_pictures", "anchors", "averaging")  # fields that earlier versions did not write
+LATER = (
+    "training_pictures",
+    "prompt_initialization",
+    "anchors",
+    "averaging",
+)  # fields that earlier versions did not write
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
 
-HELD_NEAR = tuple(field.name for field in fields(Anchors)) + ("averaging_mean", "averaging_std")  # flags
+# flags that stand in the name of a row
+NAMED = ("prompt_initialization", *(field.name for field in fields(Anchors)), "averaging_mean", "averaging_std")
 TOLD_APART = (
     "method",
     "method_kwargs",
@@ -30,7 +31,7 @@ TOLD_APART = (
     "learning_rate",
     "protocol",
     "evaluate_on",
-    *HELD_NEAR,
+    *NAMED,
 )
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
@@ -100,12 +101,11 @@ def row_name(result: Result) -> str:
         result: the result of a run.
 
     Returns:
-        The method name, followed by the method's options, the optimizer, the anchors and the averaging if the run set
-        them.
+        The method name, followed by the method's options, the optimizer, and the flags of `NAMED` if the run set them.
     """
     arguments = result["arguments"]
     options = [arguments[name] for name in ("method_kwargs", "optimizer")]
-    options += [f"{name} {arguments[name]}" for name in HELD_NEAR if arguments.get(name) is not None]
+    options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
 
