@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Optional, Union
 
 import torch
@@ -20,11 +21,12 @@ from ..towers.base import part
 from ..towers.registry import family_of
 from .bank import mean_of_texts
 from .class_texts import class_texts_of, remembered
+from .condition import ClassCondition
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind, lower_states
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
-from .staleness import TextState, text_state
+from .staleness import Kept, text_state
 from .texts import text_owners, tokenize_texts
 
 
@@ -140,11 +142,11 @@ class MuDPTClassifier(PictureClassifier):
         if tokenizer is None:
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
+        self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
         self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
-        self._known: Optional[tuple[TextState, torch.Tensor]] = None
-        self._known_lower: Optional[tuple[TextState, list[PackedClasses], list[torch.Tensor]]] = None
+        self._features, self._lower = Kept(), Kept()  # of the classes; of their texts below the first layer of prompts
 
     @classmethod
     def from_pretrained(
@@ -288,44 +290,38 @@ class MuDPTClassifier(PictureClassifier):
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return self._encode()
-        known = self._known
-        if known is None or not known[0].equals(state):
-            with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-                features = self._encode()
-            if not (has_memory(features) and state.lasted_until(text_state(self.model))):
-                return features
-            self._known = known = state, features
-        return known[1].clone()  # the caller may write to the copy
+        (features,) = self._features.get(partial(text_state, self.model), lambda: [self._encode()])
+        return features.clone()  # the caller may write to the copy
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        self._known = self._known_lower = None
+        for kept in (self._features, self._lower, self._condition):
+            kept.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
         """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
         return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
-        features = normalize(encode_layout(self.model, self._layout(), self._lower_states()), dim=-1)  # (T, D)
+        numbers, condition = list(map(len, self.class_texts)), self._condition.of(self.model)  # None or (C, D)
+        if condition is not None and self._texts.template is None:
+            condition = condition.repeat_interleave(torch.tensor(numbers, device=condition.device), dim=0)  # (T, D)
+        encoded = encode_layout(self.model, self._layout(), condition, self._lower_states())
+        features = normalize(encoded, dim=-1)  # (T, D)
         if self._texts.template is not None:
             return features
-        return normalize(mean_of_texts(features, list(map(len, self.class_texts))), dim=-1)  # (C, D)
+        return normalize(mean_of_texts(features, numbers), dim=-1)  # (C, D)
 
     def _lower_states(self) -> Optional[list[torch.Tensor]]:
         """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
         layer = layer_of(self.model)
         if layer is None or not layer.start("text") or torch.compiler.is_compiling():
             return None
-        state, groups = text_state(self.model, below_prompts=True), self._layout()
+        state_now = partial(text_state, self.model, below_prompts=True)
+        state = state_now()
         if state is None or state.requires_grad:
             return None
-        known = self._known_lower
-        if known is None or known[1] is not groups or not known[0].equals(state):
-            lower = lower_states(self.model, groups)
-            if not (has_memory(lower[0]) and state.lasted_until(text_state(self.model, below_prompts=True))):
-                return lower
-            self._known_lower = known = state, groups, lower
-        return known[2]
+        return self._lower.get(state_now, lambda: lower_states(self.model, self._layout()))
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device
