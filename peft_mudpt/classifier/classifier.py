@@ -20,7 +20,7 @@ from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
 from .bank import mean_of_texts
-from .class_texts import class_texts_of, remembered
+from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind, lower_states
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
@@ -131,7 +131,8 @@ class MuDPTClassifier(PictureClassifier):
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
         if class_names is None:
-            class_names = remembered(self.model, "class_names")
+            remembered = active_config(self.model)
+            class_names = None if remembered is None else remembered.class_names
             if class_names is None:
                 raise ValueError("The model has no active adapter whose config has class_names. Give class_names.")
         self._class_names = check_class_names(class_names)
@@ -144,9 +145,11 @@ class MuDPTClassifier(PictureClassifier):
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
         self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
         self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
+        self._texts_per_class = list(map(len, self.class_texts))
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
-        self._features, self._lower = Kept(), Kept()  # of the classes; of their texts below the first layer of prompts
+        self._kept: Kept[torch.Tensor] = Kept()
+        self._kept_lower: Kept[list[torch.Tensor]] = Kept()
 
     @classmethod
     def from_pretrained(
@@ -290,12 +293,12 @@ class MuDPTClassifier(PictureClassifier):
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return self._encode()
-        (features,) = self._features.get(partial(text_state, self.model), lambda: [self._encode()])
-        return features.clone()  # the caller may write to the copy
+        # a copy, because the caller may write to it
+        return self._kept.get(state, partial(text_state, self.model), self._encode).clone()
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        for kept in (self._features, self._lower, self._condition):
+        for kept in (self._kept, self._kept_lower, self._condition):
             kept.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
@@ -303,25 +306,26 @@ class MuDPTClassifier(PictureClassifier):
         return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
-        numbers, condition = list(map(len, self.class_texts)), self._condition.of(self.model)  # None or (C, D)
+        condition = self._condition.of(self.model)  # None, or (C, D)
         if condition is not None and self._texts.template is None:
-            condition = condition.repeat_interleave(torch.tensor(numbers, device=condition.device), dim=0)  # (T, D)
-        encoded = encode_layout(self.model, self._layout(), condition, self._lower_states())
-        features = normalize(encoded, dim=-1)  # (T, D)
+            numbers = torch.tensor(self._texts_per_class, device=condition.device)
+            condition = condition.repeat_interleave(numbers, dim=0)  # (T, D)
+        features = encode_layout(self.model, self._layout(), self._lower_states(), condition)
+        features = normalize(features, dim=-1)  # (T, D)
         if self._texts.template is not None:
             return features
-        return normalize(mean_of_texts(features, numbers), dim=-1)  # (C, D)
+        return normalize(mean_of_texts(features, self._texts_per_class), dim=-1)  # (C, D)
 
     def _lower_states(self) -> Optional[list[torch.Tensor]]:
         """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
         layer = layer_of(self.model)
         if layer is None or not layer.start("text") or torch.compiler.is_compiling():
             return None
-        state_now = partial(text_state, self.model, below_prompts=True)
+        state_now, groups = partial(text_state, self.model, below_prompts=True), self._layout()
         state = state_now()
         if state is None or state.requires_grad:
             return None
-        return self._lower.get(state_now, lambda: lower_states(self.model, self._layout()))
+        return self._kept_lower.get(state, state_now, partial(lower_states, self.model, groups), groups)
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..layer import MuDPTLayer, layer_of
 from ..towers.base import part
 from .bank import text_bank
-from .class_texts import ClassTexts, remembered
+from .class_texts import ClassTexts, active_config
 from .staleness import Kept, text_state
 
 
@@ -34,17 +34,19 @@ class ClassCondition:
         self._tokenizer = tokenizer
         self._class_names = class_names
         self._class_batch_size = class_batch_size
-        self._kept: dict[str, Kept] = {}  # by template
+        self._kept: dict[str, Kept[torch.Tensor]] = {}  # by template
 
     def of(self, model: Any) -> Optional[torch.Tensor]:
         """The features (C, D) of the C classes; None if the text prompts of the active adapter need none."""
         layer = layer_of(model)
         if layer is None or not layer.text_depends_on_class:
             return None
-        template: str = remembered(model, "condition_template")
+        config = active_config(model)
+        assert config is not None, "an adapter is active, because its texts depend on the class"
+        template = config.condition_template
         kept = self._kept.setdefault(template, Kept())
-        if torch.compiler.is_compiling() and kept.constants is not None:
-            return kept.constants[0]
+        if torch.compiler.is_compiling() and kept.constant is not None:
+            return kept.constant
         return self._encode(model, layer, template, kept)
 
     def forget(self) -> None:
@@ -52,14 +54,15 @@ class ClassCondition:
         self._kept = {}
 
     @torch.compiler.disable
-    def _encode(self, model: Any, layer: MuDPTLayer, template: str, kept: Kept) -> torch.Tensor:
+    def _encode(self, model: Any, layer: MuDPTLayer, template: str, kept: Kept[torch.Tensor]) -> torch.Tensor:
         texts = ClassTexts.given(template).of(self._class_names)
 
-        def features() -> list[torch.Tensor]:
+        def features() -> torch.Tensor:
             bank = text_bank(model, self._tokenizer, texts, class_batch_size=self._class_batch_size)
-            return [normalize(bank, dim=-1)]  # (C, D)
+            return normalize(bank, dim=-1)  # (C, D)
 
         # in the precision of the weights, so that one bank serves inside and outside of autocast
         plain = torch.autocast(part(model, "device").type, torch.bfloat16, enabled=False)
         with layer.without_prompts(), plain:
-            return kept.get(partial(text_state, model), features)[0]
+            state_now = partial(text_state, model, below_prompts=True)
+            return kept.get(state_now(), state_now, features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -13,11 +13,11 @@ from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
-from ..layer import MuDPTLayer, layer_of
+from ..layer import layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .packing import PackedClasses, class_per_row, class_words, own_rows, pack_classes
+from .packing import OwnRows, PackedClasses, class_per_row, class_words, own_rows, pack_classes
 
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
@@ -31,14 +31,14 @@ class LayoutKind(NamedTuple):
 
     num_tokens: int  # number of text prompt tokens in the input
     takes_masks: bool  # whether classes can share a row
-    own_tokens: int = 0  # number of prompt tokens that each class has of its own from some layer on
+    own_tokens: int = 0  # number of prompt tokens that each class has for itself from some layer on
 
 
 def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
     layer = layer_of(model)
-    own = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
-    return LayoutKind(num_input_prompts(model), takes_masks(model), own)
+    own_tokens = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
+    return LayoutKind(num_input_prompts(model), takes_masks(model), own_tokens)
 
 
 def lay_out_classes(
@@ -107,8 +107,8 @@ def lay_out_classes(
 def encode_layout(
     model: torch.nn.Module,
     groups: list[PackedClasses],
-    condition: Optional[torch.Tensor] = None,
     lower: Optional[list[torch.Tensor]] = None,
+    condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """
     Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
@@ -120,16 +120,16 @@ def encode_layout(
     Args:
         model: a CLIP, plain or with an adapter.
         groups: what `lay_out_classes` returned.
-        condition: if the text prompts depend on the class, the text features (C, D) of the classes in the frozen CLIP.
         lower: what `lower_states` returned; None begins with the embeddings.
+        condition: if the text prompts depend on the class, the text features (C, D) of the classes in the frozen CLIP.
     """
-    nothing = [None] * len(groups)
-    sizes = [group.num_classes for group in groups]
-    parts = list(zip(groups, nothing if condition is None else condition.split(sizes), lower or nothing))
+    unknown = [None] * len(groups)
+    conditions = unknown if condition is None else condition.split([group.num_classes for group in groups])
+    inputs = list(zip(groups, unknown if lower is None else lower, conditions))
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
-        return torch.cat([_encode_group(model, *part) for part in parts])
-    *recomputed, last = parts
-    features = [checkpoint(_encode_group, model, *part, use_reentrant=False) for part in recomputed]
+        return torch.cat([_encode_group(model, *each) for each in inputs])
+    *recomputed, last = inputs
+    features = [checkpoint(_encode_group, model, *each, use_reentrant=False) for each in recomputed]
     return torch.cat([*features, _encode_group(model, *last)])
 
 
@@ -142,11 +142,18 @@ def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[to
         groups: what `lay_out_classes` returned.
 
     Returns:
-        For each group, the input (R, L, d) of the first layer with prompts.
+        For each group, the input (R, L, d) of the first layer with prompts, without a gradient.
     """
-    layer = layer_of(model)
+    layer, family = layer_of(model), family_of(model)
     assert layer is not None, "the caller asks for the start of its prompts"
-    return [_states_at(model, layer, group, layer.start("text")) for group in groups]
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"))
+    with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
+        states = []
+        for group in groups:
+            hidden = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+            states.append(kind.run_layers(tower, hidden, _mask_of(tower, group), layers))
+        return states
 
 
 def num_input_prompts(model: torch.nn.Module) -> int:
@@ -175,90 +182,68 @@ def has_memory(tensor: torch.Tensor) -> bool:
 def _encode_group(
     model: torch.nn.Module,
     group: PackedClasses,
-    condition: Optional[torch.Tensor] = None,
     lower: Optional[torch.Tensor] = None,
+    condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    family, layer = family_of(model), layer_of(model)
+    family = family_of(model)
     tower, kind = family.text_tower(model), family.text
     if group.own is not None:
-        pooled = _pooled_with_own_tokens(model, group, condition, lower)  # (C, d)
-    elif lower is not None:
-        assert layer is not None, "only an adapter has a first layer with prompts"
-        hidden = _run(model, layer, lower, _mask_of(tower, group), layer.start("text"))  # (R, L + n, d)
-        states = torch.cat([part for part in kind.split(hidden, layer.num_tokens("text")) if part is not None], dim=1)
-        pooled = kind.pooled_states(tower, states) if group.eos is None else _at(group.eos, states)  # (C, d)
-    else:
-        options = {} if condition is None else {CONDITION: condition}
-        mask = _mask_of(tower, group)
+        assert condition is not None, "classes with tokens of their own have it"
+        pooled = _pooled_with_own_tokens(model, group, lower, condition)
+    elif lower is None:
+        mask, options = _mask_of(tower, group), {} if condition is None else {CONDITION: condition}
         output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
-        pooled = kind.pooled(output) if group.eos is None else _at(group.eos, output.last_hidden_state)  # (C, d)
+        states = output.last_hidden_state  # (R, L, d)
+        pooled = kind.pooled(output) if group.eos is None else _at_eos(states, group)  # (C, d)
+    else:
+        states = _upper_states(model, lower, _mask_of(tower, group), condition)  # (R, L, d)
+        pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
     return kind.project(model, pooled)  # (C, D)
 
 
+def _upper_states(
+    model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor], condition: Optional[torch.Tensor]
+) -> torch.Tensor:
+    """The last hidden states (R, L, d) of the text tower, from the input of the first layer with prompts."""
+    family, layer = family_of(model), layer_of(model)
+    assert layer is not None, "only an adapter has a first layer with prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"), len(part(tower, f"{kind.encoder}.{kind.layers}")))
+    hidden = kind.run_layers(tower, lower, mask, layers, condition)  # (R, L + n, d)
+    before, after = kind.split(hidden, layer.num_tokens("text"))
+    hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
+    return part(tower, kind.final_norm)(hidden)
+
+
+def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Optional[torch.Tensor]:
+    # as a bias here too, because a CLIP without an adapter has no hook that makes one
+    return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
+
+
+def _at_eos(states: torch.Tensor, group: Union[PackedClasses, OwnRows]) -> torch.Tensor:
+    return states.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
+
+
 def _pooled_with_own_tokens(
-    model: torch.nn.Module,
-    group: PackedClasses,
-    condition: Optional[torch.Tensor],
-    lower: Optional[torch.Tensor],
+    model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor], condition: torch.Tensor
 ) -> torch.Tensor:
     """
     The pooled output (C, d) of classes whose own tokens replace the prompts before one layer. Below it, the classes
     share the prompts of their row, and from it on they stand in the rows `group.own`.
     """
-    layer, tower = layer_of(model), family_of(model).text_tower(model)
-    assert layer is not None and group.own is not None and condition is not None, "the adapter makes them from these"
+    layer, family = layer_of(model), family_of(model)
+    assert layer is not None and group.own is not None, "only an adapter makes tokens for classes"
+    tower, text = family.text_tower(model), family.text(layer)
     index, tokens = layer.class_tokens(condition)  # (C, n, d)
-    hidden = _states_at(model, layer, group, index, lower)  # (R, n + L, d)
+    start = 0 if lower is None else layer.start("text")
+    if lower is None:
+        lower = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+    hidden = text.run_layers(tower, lower, _mask_of(tower, group), range(start, index))  # (R, n + L, d)
     known = torch.cat([hidden.flatten(0, 1), tokens.flatten(0, 1).to(hidden)])  # (R * (n + L) + C * n, d)
     hidden = embedding(group.own.sources, known)  # (R', L', d)
-    mask = attention_bias(tower, group.own.attention_mask)
-    return _at(group.own.eos, _run(model, layer, hidden, mask, index, prompted=False))  # (R', L', d) -> (C, d)
-
-
-def _states_at(
-    model: torch.nn.Module,
-    layer: MuDPTLayer,
-    group: PackedClasses,
-    index: int,
-    lower: Optional[torch.Tensor] = None,
-) -> torch.Tensor:
-    """
-    The input (R, L, d) of the layer `index` above the input; L includes the prompts that entered below. `lower` is the
-    input of the first layer with prompts; None begins with the embeddings.
-    """
-    family = family_of(model)
-    tower, kind = family.text_tower(model), family.text(layer)
-    layers, mask = range(index), _mask_of(tower, group)
-    if lower is None:
-        lower = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
-    else:
-        layers = layers[layer.start("text") :]
-    return kind.run_layers(tower, lower, mask, layers)
-
-
-def _run(
-    model: torch.nn.Module,
-    layer: MuDPTLayer,
-    hidden: torch.Tensor,
-    mask: Optional[torch.Tensor],
-    index: int,
-    prompted: bool = True,
-) -> torch.Tensor:
-    """The last hidden states of the text tower, normalized and with prompts, from the input of one layer."""
-    family = family_of(model)
-    tower, kind = family.text_tower(model), family.text(layer)
-    hidden = kind.run_layers(tower, hidden, mask, range(index, kind.shape(tower).num_layers), prompted)
-    return part(tower, kind.final_norm)(hidden)
-
-
-def _mask_of(tower: torch.nn.Module, group: PackedClasses) -> Optional[torch.Tensor]:
-    # as a bias here too, because a CLIP without an adapter has no hook that makes one
-    return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
-
-
-def _at(places: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """The states (C, d) at C places among the R * L of `states` (R, L, d)."""
-    return states.flatten(0, 1)[places]
+    layers = range(index, text.shape(tower).num_layers)
+    hidden = text.run_layers(tower, hidden, _mask_of(tower, group.own), layers, prompted=False)
+    return _at_eos(part(tower, text.final_norm)(hidden), group.own)  # (C, d)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:

@@ -34,8 +34,8 @@ class OwnRows(_Rows):
     layers in which each class has n prompt tokens of its own.
 
     Attributes:
-        sources: (R, L), where each token comes from: its index among all tokens of the rows of `PackedClasses`,
-            prompts included, followed by the C * n tokens of the classes.
+        sources: (R, L), where each token comes from: its index among all tokens of the rows of `PackedClasses`, with
+            the prompts, followed by the C * n tokens of the classes.
         eos: (C,), the index of each class's EOS among the R * L tokens.
         attention_mask: (R, 1, L, L), true where the token of the third axis attends to the token of the fourth.
     """

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Optional
+from typing import Generic, Optional, TypeVar, Union
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import has_memory
+
+
+Result = TypeVar("Result", bound=Union[torch.Tensor, list[torch.Tensor]])
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,15 @@ def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[
     """
     parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
     tower = parts[0]
-    start = None if layer is None else layer.start("text")
+    starts = [] if layer is None else [layer.start("text"), layer.num_tokens("text")]
     if layer is not None and layer.num_tokens("text") and not below_prompts:
         parts.append(layer)
     tensors: list[torch.Tensor] = []
     marks = [] if layer is None else [layer.last_switch]
-    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), start]
+    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *starts]
+    steps = _optimizer_steps()
+    if not below_prompts:
+        switches.append(steps.total)
     for module in (module for root in parts for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
@@ -77,60 +84,73 @@ def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[
             switches.append((tuple(getattr(module, "merged_adapters", ())), numbers))
     if not all(map(has_memory, tensors)):
         return None
-    requires_grad, steps = any(t.requires_grad for t in tensors), _optimizer_steps()
-    switches += steps if requires_grad else []
     # an inference tensor counts no writes, so it is always taken for changed
-    versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
-    return TextState(tensors, versions, switches, marks, requires_grad)
+    versions = [
+        (object() if t.is_inference() else t._version, t.data_ptr(), steps.by_tensor.get(t, 0)) for t in tensors
+    ]
+    return TextState(tensors, versions, switches, marks, any(t.requires_grad for t in tensors))
 
 
-class Kept:
-    """Tensors that are computed from texts once, and again when they are stale."""
+class Kept(Generic[Result]):
+    """What is computed from texts, one tensor or several, once, and again when it is stale."""
 
     def __init__(self) -> None:
-        self._known: Optional[tuple[TextState, list[torch.Tensor]]] = None
+        self._known: Optional[tuple[TextState, object, Result]] = None
 
     @property
-    def constants(self) -> Optional[list[torch.Tensor]]:
-        """The tensors that were computed last; None if there are none, or if they depend on what is trained."""
-        return None if self._known is None or self._known[0].requires_grad else self._known[1]
+    def constant(self) -> Optional[Result]:
+        """What was computed last, if nothing that it depends on was being trained; otherwise None."""
+        return None if self._known is None or self._known[0].requires_grad else self._known[2]
 
     def get(
-        self, state_now: Callable[[], Optional[TextState]], compute: Callable[[], list[torch.Tensor]]
-    ) -> list[torch.Tensor]:
+        self,
+        state: Optional[TextState],
+        state_now: Callable[[], Optional[TextState]],
+        compute: Callable[[], Result],
+        source: object = None,
+    ) -> Result:
         """
-        Return the tensors, without a gradient. The caller must not write to them.
+        Return what `compute` gives, without a gradient.
 
         Args:
-            state_now: function that takes a snapshot of what they depend on. None: nothing can be kept.
-            compute: function that computes the tensors.
+            state: the state of the model; None if it cannot be told, so that nothing is kept.
+            state_now: function that takes the state again, after the computation.
+            compute: the function.
+            source: object from which it computes, beside the model.
         """
-        known, state = self._known, state_now()
-        if known is None or state is None or not known[0].equals(state):
-            with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-                tensors = compute()
-            if state is None or not (all(map(has_memory, tensors)) and state.lasted_until(state_now())):
-                return tensors
-            self._known = known = state, tensors
-        return known[1]
+        known = self._known
+        if known is not None and state is not None and known[1] is source and known[0].equals(state):
+            return known[2]
+        with torch.inference_mode(False), torch.no_grad():  # so that it can be used outside of it, too
+            result = compute()
+        tensors = [result] if isinstance(result, torch.Tensor) else result
+        if state is not None and all(map(has_memory, tensors)) and state.lasted_until(state_now()):
+            self._known = state, source, result
+        return result
 
     def forget(self) -> None:
         """Clear the cache."""
         self._known = None
 
 
+class _OptimizerSteps:
+    """Counts optimizer steps, in total and by tensor, because fused optimizers do not increase `Tensor._version`."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_tensor = WeakTensorKeyDictionary()
+
+    def count(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        self.total += 1
+        for group in optimizer.param_groups:
+            for tensor in group["params"]:
+                self.by_tensor[tensor] = self.by_tensor.get(tensor, 0) + 1
+
+
 @cache
-def _optimizer_steps() -> list[int]:
-    """A list of one number: the optimizer steps so far. From now on, a step increases `Tensor._version`."""
-    steps = [0]
-
-    def count(optimizer: torch.optim.Optimizer, *_) -> None:
-        steps[0] += 1
-        # Fused optimizers do not increase the version, and what they train may be frozen when it is next looked at.
-        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch.autograd.graph.increment_version(trained)
-
-    register_optimizer_step_post_hook(count)
+def _optimizer_steps() -> _OptimizerSteps:
+    steps = _OptimizerSteps()
+    register_optimizer_step_post_hook(steps.count)
     return steps
 
 

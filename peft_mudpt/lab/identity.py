@@ -40,12 +40,19 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
         groups: groups of options. Options that do not determine the result, such as --output_dir, are dropped.
 
     Returns:
-        The values by flag name, and the loss of the method under "objective" if `groups` name a method.
+        The values by flag name and, if `groups` name a method, its loss under "objective". The options of a method
+        without an adapter include its defaults.
     """
     names = [option.name for kind in DECIDING for option in fields(kind) if option.name not in NOT_DECIDING]
     given = {name: value for group in groups for name, value in asdict(group).items()}
     asked = {name: given[name] for name in names if name in given}
-    return {**asked, OBJECTIVE: find_method(given["method"]).objective} if "method" in given else asked
+    if "method" not in given:
+        return asked
+    method = find_method(given["method"])
+    if method.options:
+        typed = json.loads(given["method_kwargs"] or "{}")
+        asked["method_kwargs"] = json.dumps({**method.options, **typed}, ensure_ascii=False)
+    return {**asked, OBJECTIVE: method.objective}
 
 
 def pictures_of(task: Task, fingerprint: Callable[[dict], str] = fingerprint) -> dict[str, dict[str, str]]:
@@ -174,7 +181,7 @@ def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         name: Path(value).name
-        if isinstance(value, str) and name != "template" and Path(value).is_absolute()
+        if isinstance(value, str) and name not in ("template", "templates") and Path(value).is_absolute()
         else value
         for name, value in asked.items()
     }

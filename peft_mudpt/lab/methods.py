@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
@@ -11,11 +11,13 @@ import torch
 from peft import LoraConfig, PeftConfig
 from torch.utils.data import DataLoader
 
+from ..classifier.templates import IMAGENET
 from ..config import MuDPTConfig, PromptInitialization
 from ..presets import PRESETS
 from ..rules import check_template
 from .flags import Options, flag
-from .learner import Ground, Learner, add_adapter, add_probe, leave_plain
+from .learner import Ground, Learner, add_adapter, add_head, add_probe, add_tip_adapter, leave_plain
+from .tip_adapter import TipAdapter
 
 
 # The palette of Okabe and Ito, because color-blind readers can distinguish its colors. Related methods share a color
@@ -24,7 +26,7 @@ VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F0
 SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
 
 
-# The published weights, which are the same for all data sets.
+# The weights of PromptSRC's released configurations, which are the same for all data sets.
 PROMPTSRC_ANCHORS = dict(text_anchor="l1", text_anchor_weight=25, image_anchor_weight=10, logit_anchor_weight=1)
 
 
@@ -38,12 +40,19 @@ class Method:
         title: name in running text.
         paper: arXiv number of the paper.
         adapter: class of the adapter's PEFT config; None: the method has no adapter.
-        fields: values of those fields of the PEFT config that differ from the defaults of its class.
-        put_on: function that applies the method to a CLIP; only used if `adapter` is None.
-        optimizer: default optimizer, "sgd" or "adamw"; None: nothing is trained.
-        learning_rate: default peak learning rate, as published; None: nothing is trained.
+        fields: values of those fields of the PEFT config that differ from the defaults of its class; without an
+            adapter, the options of the method with their defaults.
+        put_on: function that applies the method to a CLIP, given the CLIP and the options of `fields`; only used if
+            `adapter` is None.
+        fit: function that learns without optimizer steps; None: the method learns by steps, or not at all. It is
+            called once, with the model that `put_on` made, and with the normalized features (N, D) and the labels (N,)
+            of the training pictures, which are not augmented.
+        optimizer: default optimizer, "sgd" or "adamw"; None: there are no steps.
+        learning_rate: default peak learning rate, as published; None: there are no steps.
         objective: the loss, one of `training.objectives.OBJECTIVES`.
         anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
+        anchor_templates: texts of a class that the frozen CLIP encodes for the anchors, with `{}` for its name; empty:
+            the template of the run.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
         has_head: True if a linear layer on the image features, trained with the adapter, takes the place of texts.
@@ -62,11 +71,13 @@ class Method:
     paper: Optional[str] = None
     adapter: Optional[type[PeftConfig]] = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    put_on: Callable[[Ground], Learner] = leave_plain
+    put_on: Callable[..., Learner] = leave_plain
+    fit: Optional[Callable[[Any, torch.Tensor, torch.Tensor], None]] = None
     optimizer: Optional[str] = "sgd"
     learning_rate: Optional[float] = 0.0025  # that of MuDPT and of most prompt methods
     objective: str = "cross_entropy"
     anchors: Mapping[str, Any] = field(default_factory=dict)
+    anchor_templates: Sequence[str] = IMAGENET
     averaging: Optional[tuple[float, float]] = None
     has_head: bool = False
     prompt_initialization: Optional[PromptInitialization] = None
@@ -87,13 +98,17 @@ class Method:
             The learner, ready to be trained.
 
         Raises:
-            ValueError: if `ground.fields` names a field that the adapter's config lacks, or any field for a method
-                without an adapter, or if the config does not fit the CLIP.
+            ValueError: if `ground.fields` names a field that the adapter's config or the method lacks, or if the
+                config does not fit the CLIP.
         """
         if self.adapter is None:
-            if ground.fields:
-                raise ValueError(f"Method {self.name} has no config; leave out --method_kwargs {ground.fields}.")
-            return self.put_on(ground)
+            if unknown := ground.fields.keys() - self.fields.keys():
+                known = f"the options {', '.join(self.fields)}" if self.fields else "no options"
+                raise ValueError(
+                    f"Method {self.name} has {known}; leave {', '.join(sorted(unknown))} out of --method_kwargs "
+                    f"{ground.fields}."
+                )
+            return self.put_on(ground, **{**self.fields, **ground.fields})
         try:
             config = self.adapter(**{**self.fields, **ground.fields})
         except TypeError as error:  # a dataclass raises this for an unknown field
@@ -102,12 +117,22 @@ class Method:
                 f"Give fields of {self.adapter.__name__}."
             ) from error
         learner = add_adapter(ground, config, self.starts_from_words)
-        return add_probe(ground, learner.model) if self.has_head else learner
+        return add_head(ground, learner) if self.has_head else learner
 
     @property
     def is_trained(self) -> bool:
-        """True if the method learns parameters."""
+        """True if the method learns from the training pictures, by steps or without."""
+        return self.has_steps or self.fit is not None
+
+    @property
+    def has_steps(self) -> bool:
+        """True if the method learns by optimizer steps."""
         return self.optimizer is not None
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of a method without an adapter, with their defaults; empty for adapters, which have a config."""
+        return self.fields if self.adapter is None else {}
 
     @property
     def leaves_adapter(self) -> bool:
@@ -148,7 +173,9 @@ VPT_WITH_HEAD: dict[str, Any] = dict(
 
 # Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
 # the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
-# logistic regression; this one is ours.
+# logistic regression; this one is ours. Tip-Adapter's alpha and beta are the paper's defaults, without its search.
+# TCP's code has Adam, with its weight decay of 5e-4 added to the gradient and eps=1e-3; here it has AdamW of the same
+# rate.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -165,10 +192,23 @@ METHODS: dict[str, Method] = {
             "Linear probe",
             "2103.00020",
             put_on=add_probe,
+            fields={"start": "text"},
             optimizer="adamw",
             learning_rate=1e-3,
             names_new_classes=False,
             look=dict(color=GRAY, marker="s"),
+        ),
+        Method(
+            "tip_adapter",
+            "Tip-Adapter, training-free",
+            "2111.03930",
+            put_on=add_tip_adapter,
+            fields={"alpha": 1.0, "beta": 5.5},
+            fit=TipAdapter.remember,
+            optimizer=None,
+            learning_rate=None,
+            names_new_classes=False,
+            look=dict(color=GRAY, marker="p", linestyle=":"),
         ),
         Method(
             "lora",
@@ -187,6 +227,16 @@ METHODS: dict[str, Method] = {
             learning_rate=0.002,
             starts_from_words=False,
             look=dict(color=BLUE, marker="o"),
+        ),
+        preset_method(
+            "tcp",
+            "TCP",
+            "2311.18231",
+            optimizer="adamw",
+            learning_rate=0.002,
+            anchors=dict(text_anchor="cosine", text_anchor_weight=8),
+            starts_from_words=False,
+            look=dict(color=BLUE, marker="p", linestyle="--"),
         ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
@@ -293,6 +343,16 @@ class MethodOptions(Options):
         None,
         "Text of a class, with {} for its name. Text prompts replace its first words; the rest follows them. None: "
         "'a photo of a {}.' for methods with text prompts, the template of the data set for others.",
+    )
+    templates: Optional[str] = flag(
+        None,
+        "Several texts of a class, whose features are averaged: 'imagenet' for CLIP's 80 templates, the name of "
+        "another data set of CoOp for its template, or a text file with a template per line. They are for zero-shot "
+        "CLIP and for methods without text prompts, because text prompts replace words of one --template.",
+    )
+    descriptions: Optional[str] = flag(
+        None,
+        'A JSON file {"class": ["sentence", ...], ...} with further texts of each class, used like --templates.',
     )
 
     def __post_init__(self):

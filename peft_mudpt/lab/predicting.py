@@ -13,15 +13,18 @@ import torch
 from peft import PeftConfig
 from transformers import BaseImageProcessor
 
+from ..classifier.class_texts import ClassTexts, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import check_clip_folder, find_adapter
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..rules import check_template, normalized
+from ..config import MuDPTConfig
+from ..rules import normalized
 from .backbone import Backbone, BackboneOptions
-from .probe import LinearProbe
-from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
-from .saving import find_file, load_probe
+from .heads import Head
+from .learner import HEADS
+from .run_folder import ADAPTER_CONFIG, RUN
+from .saving import find_file, load_head
 from .schema import RESULT, read_json, read_result
 
 
@@ -35,8 +38,8 @@ def load_classifier(
     model_name_or_path: Optional[str] = None,
 ) -> PictureClassifier:
     """
-    Load the classifier that a run left: an adapter of this package, a LoRA adapter of PEFT, a linear probe, or, of a
-    zero-shot run, the plain CLIP.
+    Load the classifier that a run left: an adapter of this package, a LoRA adapter of PEFT, a head such as a linear
+    probe, or, of a zero-shot run, the plain CLIP.
 
     The arguments are checked before a model is loaded.
 
@@ -52,40 +55,43 @@ def load_classifier(
 
     Raises:
         ValueError: if the adapter or its CLIP is missing, if an argument is None and the adapter does not provide its
-            value, or if classes or a template are given for a linear probe.
+            value, or if classes or a template are given for a head.
     """
     folder = Path(adapter)
-    if (folder / PROBE_WEIGHTS).is_file():
+    for kind in HEADS:
+        if not (folder / kind.file).is_file():
+            continue
         if class_names is not None or template is not None:
             raise ValueError(
-                f"{folder} holds a linear probe, which knows only the classes that it was trained on, and no texts. "
+                f"{folder} holds {kind.words}, which knows only the classes that it was trained on, and no texts. "
                 "Leave out --classes and --template."
             )
-        return _load_probe(folder, model_name_or_path)
+        return _load_head(kind, folder, model_name_or_path)
     config = None if _is_zero_shot(folder) else find_adapter(adapter)[1]
-    if class_names is None or template is None:
-        stored_names, stored_template = _stored_classes(config, adapter)
+    texts = None if template is None else ClassTexts.given(template)
+    if class_names is None or texts is None:
+        stored_names, stored_texts = _stored_classes(config, adapter)
         class_names = stored_names if class_names is None else class_names
-        template = stored_template if template is None else template
+        texts = texts or stored_texts
     if class_names is None:
         raise ValueError(
             f"The adapter {adapter} does not store the classes it was trained on. Give class names "
             '(--classes "cat,dog").'
         )
-    if template is None:
+    if texts is None:
         raise ValueError(
             f"The adapter {adapter} does not store the text of a class. Give the text that follows the text prompts, "
             'such as "{}." (--template).'
         )
-    check_template(template)
+    texts = texts.only(class_names, f"The adapter {adapter}")
     if config is None:
         backbone = _backbone(folder, model_name_or_path)
-        return backbone.classifier(backbone.load_clip(), class_names, template)
+        return backbone.classifier(backbone.load_clip(), class_names, texts)
     base = model_name_or_path or config.base_model_name_or_path
     if not base:
         raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it ({CLIP_FLAG}).")
     check_clip_folder(base, CLIP_FLAG)
-    return MuDPTClassifier.from_pretrained(adapter, class_names, template, base)
+    return MuDPTClassifier.from_pretrained(adapter, class_names, base_model_name_or_path=base, **texts.as_arguments())
 
 
 def split_names(text: Optional[str]) -> Optional[list[str]]:
@@ -147,12 +153,12 @@ def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch
         return error
 
 
-def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
+def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]) -> Head:
     result = read_result(folder)
     if result is None:
-        raise ValueError(f"{folder} holds a linear probe, but no {RESULT}, which stores its classes. Train it again.")
+        raise ValueError(f"{folder} holds {kind.words}, but no {RESULT}, which stores its classes. Train it again.")
     backbone = _backbone(folder, model_name_or_path)
-    return load_probe(folder, backbone.load_clip(), result["class_names"], backbone.image_processor)
+    return load_head(kind, folder, backbone.load_clip(), result["class_names"], backbone.image_processor)
 
 
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
@@ -177,11 +183,14 @@ def _is_zero_shot(folder: Path) -> bool:
 
 def _stored_classes(
     config: Optional[PeftConfig], adapter: str | os.PathLike
-) -> tuple[Optional[list[str]], Optional[str]]:
-    """Find the training classes and the text after the prompts, in the config or `result.json`; None if not stored."""
-    class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
-    if class_names is not None or template is not None:
-        return class_names, template
+) -> tuple[Optional[list[str]], Optional[ClassTexts]]:
+    """Find the training classes and their texts after the prompts, in the config or the result; None if not stored."""
+    if isinstance(config, MuDPTConfig):
+        texts = remembered_texts(config)
+        if config.class_names is not None or texts is not None:
+            return config.class_names, texts
     file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
     result = {} if file is None else read_result(file.parent) or {}
-    return result.get("class_names"), result.get("template_after_prompts")
+    arguments = result.get("class_texts") or {"template": result.get("template_after_prompts")}
+    texts = ClassTexts.given(**arguments) if any(arguments.values()) else None
+    return result.get("class_names"), texts

@@ -162,7 +162,7 @@ def choose_recipe(
             method.
     """
     anchors = choose_anchors(options, method)
-    if not method.is_trained:
+    if not method.has_steps:
         if options.prompt_initialization is not None:
             raise ValueError(
                 f"--prompt_initialization {options.prompt_initialization}: method {method.name} has no prompts; leave "

@@ -16,23 +16,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from ..classifier.class_texts import ClassTexts
+from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
+from .heads import Head
 from .learner import Learner
-from .probe import LinearProbe
-from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
+from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL
 from .schema import RESULT, naming
 
 
-def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
+def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, folder: Path) -> int:
     """
     Save the learned weights. Each file is completed in a temporary folder, and then moved to `folder`.
 
     Args:
-        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a linear probe, its
-            layer, and the adapter below it if there is one; of a plain CLIP, nothing.
+        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a head, such as
+            a linear probe, its tensors, and the adapter below it if there is one; of a plain CLIP, nothing.
         class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
-            config, unless it is below a linear probe: it would then classify wrongly by texts.
-        class_template: text of a class that follows the text prompts. A MuDPT adapter stores it in its config.
+            config, unless it is below a head: it would then classify by texts, which it was not trained for.
+        texts: the texts of the classes, which follow the text prompts. A MuDPT adapter stores them in its config.
         folder: the folder to write to; it is created if needed.
 
     Returns:
@@ -46,52 +48,63 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
     model, partial = learner.model, folder / LEARNED_PARTIAL
     with naming(folder):
         partial.mkdir(parents=True)
-        if isinstance(model, LinearProbe):
-            save_file(model.head.state_dict(), partial / PROBE_WEIGHTS)
+        if isinstance(model, Head):
+            save_file(model.head.state_dict(), partial / model.file)
             if isinstance(model.model, PeftModel):
                 _save_adapter(model.model, partial)
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
-                config.class_names, config.class_template = list(class_names), class_template
+                _remember(config, class_names, texts)
             _save_adapter(model, partial)
-        size = sum(file.stat().st_size for file in partial.iterdir() if file.name in (PROBE_WEIGHTS, ADAPTER_WEIGHTS))
+        size = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
         partial.rmdir()
     return size
 
 
-def load_probe(
+def load_head(
+    kind: type[Head],
     folder: Path,
     clip: PreTrainedModel,
     class_names: Sequence[str],
     image_processor: Optional[BaseImageProcessor] = None,
-) -> LinearProbe:
+) -> Head:
     """
-    Load a linear probe that `save_learned` has saved, with the adapter below it if there is one.
+    Load a head that `save_learned` has saved, with the adapter below it if there is one.
 
     Args:
+        kind: the class of the head.
         folder: the folder of the run.
-        clip: the CLIP that the probe was trained on.
+        clip: the CLIP that the head was trained on.
         class_names: names of the C classes; the position of a name is its label.
-        image_processor: see `LinearProbe`.
+        image_processor: see `Head`.
 
     Returns:
-        The probe, on the device of the CLIP.
+        The head, on the device of the CLIP.
 
     Raises:
         ValueError: if the weights do not fit the classes or the CLIP.
     """
-    has_adapter = (folder / ADAPTER_CONFIG).is_file()
+    has_adapter, file = (folder / ADAPTER_CONFIG).is_file(), folder / kind.file
     model = PeftModel.from_pretrained(clip, folder) if has_adapter else clip
-    probe = LinearProbe(model, class_names, image_processor).to(clip.device).eval()
-    file = folder / PROBE_WEIGHTS
+    head = kind(model, class_names, image_processor)
     try:
-        probe.head.load_state_dict(load_file(file))
+        head.load_learned(load_file(file))
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
-    return probe
+    return head.to(clip.device).eval()
+
+
+def _remember(config: MuDPTConfig, class_names: list[str], texts: ClassTexts) -> None:
+    """Note the classes and their texts in the config of an adapter."""
+    config.class_names = list(class_names)
+    own = texts.only(class_names).as_arguments()
+    several = isinstance(own["template"], list)
+    config.class_template = None if several else own["template"]
+    config.class_templates = own["template"] if several else None
+    config.class_descriptions = own["descriptions"]
 
 
 def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:
@@ -151,23 +164,25 @@ def check_it_reloads(
     model: torch.nn.Module,
     clip: PreTrainedModel,
     folder: Path,
-    class_names: Sequence[str],
     logits_of: Callable[[torch.nn.Module], torch.Tensor],
 ) -> None:
     """
-    Load the saved adapter or linear probe, and check that its logits equal those of the trained model.
+    Load the saved weights, and check that their logits equal those of the trained model.
 
     Args:
-        model: the trained model.
+        model: the trained model: a `PeftModel` or a head.
         clip: a new copy of the CLIP that the model adapts.
-        folder: the folder of the run.
-        class_names: names of the C classes; the position of a name is its label.
+        folder: the folder of the weights.
         logits_of: computes the logits of a model for fixed inputs.
 
     Raises:
         RuntimeError: if the logits differ.
     """
-    is_probe = isinstance(model, LinearProbe)
-    reloaded = load_probe(folder, clip, class_names) if is_probe else PeftModel.from_pretrained(clip, folder).eval()
-    if not torch.equal(logits_of(model.eval()), logits_of(reloaded)):
+    reloaded: torch.nn.Module
+    if isinstance(model, Head):
+        reloaded = load_head(type(model), folder, clip, model.class_names)
+    else:
+        reloaded = PeftModel.from_pretrained(clip, folder)
+    reloaded.to(clip.device)
+    if not torch.equal(logits_of(model.eval()), logits_of(reloaded.eval())):
         raise RuntimeError(f"The weights reloaded from {folder} give other logits than the trained model.")

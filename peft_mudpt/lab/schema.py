@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from safetensors import SafetensorError
 
-from ..rules import is_text
+from ..rules import DESCRIPTIONS, TEMPLATE, TEMPLATES, is_text
 
 
 SCHEMA_VERSION = 1
@@ -85,6 +85,10 @@ _are_options = _record(
     method_kwargs=_optional(_is_json_object),
     **dict.fromkeys(("shots", "seed"), _is_whole),
 )
+_are_class_texts = _record(
+    template=lambda value: value is None or TEMPLATE.accepts(value) or TEMPLATES.accepts(value),
+    descriptions=_optional(DESCRIPTIONS.accepts),
+)
 
 FIELDS = {
     "schema_version": Field("int; version of this layout", _is_whole),
@@ -95,8 +99,16 @@ FIELDS = {
     "dataset": Field("name of the training data", is_text),
     "method": Field("name of the method, as for --method", is_text),
     "class_names": Field("the training classes; the position of a name is its label", _list(is_text)),
-    "template": Field("text of a class, with {} for its name", is_text),
-    "template_after_prompts": Field("the part of template that follows the text prompts", is_text),
+    "template": Field("text of a class, with {} for its name; null if classes have several texts", _optional(is_text)),
+    "template_after_prompts": Field("the part of template that follows the text prompts", _optional(is_text)),
+    "class_texts": Field(
+        "{template: text or [text, ...] or null, descriptions: {class name: [text, ...]} or null}: the texts of the "
+        "training classes, if they have several; otherwise null",
+        _optional(_are_class_texts),
+    ),
+    "zero_shot_texts": Field(
+        "the same for CLIP without the adapter, with the descriptions of all classes", _optional(_are_class_texts)
+    ),
     "items": Field(
         "{train, validation: [item, ...]}: the drawn pictures, as paths or split[index]",
         _record(train=_list(is_text), validation=_list(is_text)),
@@ -146,20 +158,27 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
+# fields that earlier versions did not write
 LATER = (
     "training_pictures",
     "prompt_initialization",
     "anchors",
     "averaging",
-)  # fields that earlier versions did not write
+    "class_texts",
+    "zero_shot_texts",
+)
+
+
+# Options of methods that had none in earlier versions, with the values that give what these versions did.
+EARLIER_OPTIONS = {"linear_probe": {"start": "zero"}}
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Convert the options of a run to the form of this version.
 
-    Earlier versions wrote "domain-generalisation", named no loss because all used cross-entropy, and stored
-    `method_kwargs` as the user typed it.
+    Earlier versions wrote "domain-generalisation", named no loss because all used cross-entropy, stored
+    `method_kwargs` as the user typed it, and had no options of methods without an adapter.
 
     Args:
         asked: options by flag name.
@@ -169,8 +188,10 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     current = {"objective": "cross_entropy", **asked}
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
-    if asked.get("method_kwargs") is not None:  # as they were typed
-        current["method_kwargs"] = json.dumps(json.loads(asked["method_kwargs"]), ensure_ascii=False)
+    typed = asked.get("method_kwargs")
+    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})
+    if typed is not None or method_kwargs:
+        current["method_kwargs"] = json.dumps(method_kwargs, ensure_ascii=False)
     return current
 
 

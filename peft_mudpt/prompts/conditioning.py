@@ -91,6 +91,5 @@ class ClassTokens(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map the text features (C, D) of C classes in the frozen CLIP, of any length, to tokens (C, n, d)."""
-        return self.meta_net(normalize(features, dim=-1)).unflatten(
-            -1, (self.num_tokens, -1)
-        )  # (C, n * d) -> (C, n, d)
+        tokens = self.meta_net(normalize(features, dim=-1))  # (C, n * d)
+        return tokens.unflatten(-1, (self.num_tokens, -1))  # (C, n, d)

@@ -201,6 +201,7 @@ class PromptedText(PromptedTower):
         hidden: torch.Tensor,
         mask: Optional[torch.Tensor],
         layers: range,
+        condition: Optional[torch.Tensor] = None,
         prompted: bool = True,
     ) -> torch.Tensor:
         """
@@ -211,6 +212,7 @@ class PromptedText(PromptedTower):
             hidden: the input (B, L, d) of the first of these layers.
             mask: the attention mask of the encoder, as at its input; None: the default of the tower.
             layers: indices of the layers.
+            condition: what the prompts depend on, one row per sample; None: nothing.
             prompted: False if the hooks put no prompts into these layers, as in rows that have another layout.
 
         Returns:
@@ -218,6 +220,7 @@ class PromptedText(PromptedTower):
         """
         encoder = part(tower, self.encoder)
         options: dict[str, Any] = {"is_causal": True} if self.is_causal else {}
+        options |= {} if condition is None else {CONDITION: condition}
         if prompted:
             (hidden, *_), options = self.hand_down(encoder, (hidden, mask), options)
         else:

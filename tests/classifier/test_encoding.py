@@ -49,7 +49,7 @@ def assert_equal_features_and_gradients(model, tokens, class_batch_size=None):
     inputs = completed(model, {"input_ids": tokens["input_ids"]})
     plain = model.get_text_features(**inputs).pooler_output
     groups = lay_out_classes(model, tokens, class_batch_size)
-    packed = encode_layout(model, groups, inputs.get("mudpt_condition"))
+    packed = encode_layout(model, groups, condition=inputs.get("mudpt_condition"))
     torch.testing.assert_close(packed, plain, atol=1e-5, rtol=0)
     assert packed.requires_grad == plain.requires_grad
     if plain.requires_grad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -104,9 +105,18 @@ def row_name(result: Result) -> str:
         The method name, followed by the method's options, the optimizer, and the flags of `NAMED` if the run set them.
     """
     arguments = result["arguments"]
-    options = [arguments[name] for name in ("method_kwargs", "optimizer")]
+    options = [_method_options(result), arguments["optimizer"]]
     options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
     return " ".join([result["method"], *(option for option in options if option is not None)])
+
+
+def _method_options(result: Result) -> Optional[str]:
+    """The method's options that differ from its defaults, as JSON; None if there are none."""
+    stored, method = result["arguments"]["method_kwargs"], all_methods().get(result["method"])
+    if stored is None or method is None or not method.options:
+        return stored
+    changed = {name: value for name, value in json.loads(stored).items() if value != method.options.get(name)}
+    return json.dumps(changed, ensure_ascii=False) if changed else None
 
 
 def is_untrained(name: str) -> bool:
