@@ -8,6 +8,7 @@ from .classifier.templates import TEMPLATES
 from .config import PRESETS, MuDPTConfig
 from .conversion import convert_checkpoint
 from .model import MuDPTModel
+from .prompts_from_data import initialize_prompts
 from .serving.exporting import export_classifier
 from .serving.folding import fold_adapter
 
@@ -22,6 +23,7 @@ __all__ = [
     "convert_checkpoint",
     "export_classifier",
     "fold_adapter",
+    "initialize_prompts",
     "open_picture",
 ]
 

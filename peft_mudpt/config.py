@@ -13,10 +13,12 @@ from ._version import __version__
 from .combinations import check_combinations
 from .presets import PRESETS
 from .rules import (
+    AT_LEAST_ONE,
     CLASS_NAMES,
     DESCRIPTIONS,
     LARGEST_STD,
     MODULE_NAMES,
+    SEED,
     TEMPLATE,
     TEMPLATES,
     TEXT,
@@ -26,6 +28,7 @@ from .rules import (
     either,
     number,
     one_of,
+    record,
     whole_number,
 )
 
@@ -55,6 +58,7 @@ FusionDirection = Literal["none", "text_to_vision", "vision_to_text", "bidirecti
 FusionType = Literal["linear", "transformer"]
 FusionCombine = Literal["add", "replace"]
 FusionSharing = Literal["all", "input_and_deep", "per_layer"]
+PromptInitialization = Literal["random", "mean_pool", "max_pool", "kmeans"]
 Conditioning = Literal["none", "image", "noise", "class"]
 
 # What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
@@ -62,6 +66,9 @@ PAPER_DEPTH = 9
 
 TOKENS_OR_NONE, WIDTH_OR_NONE = either(whole_number(0), None), either(whole_number(1), None)
 DEPTH = either(whole_number(0), "all", None)
+INITIALIZATION = record(
+    method=one_of(*get_args(PromptInitialization)), seed=either(SEED, None), num_images=AT_LEAST_ONE
+)
 
 
 def setting(default: Any, help: str, rule: Rule) -> Any:
@@ -212,6 +219,12 @@ class MuDPTConfig(PeftConfig):
         "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text prompts. A "
         "note: it changes no number.",
         either(TEMPLATE, None),
+    )
+    prompt_initialization: Optional[dict[str, Any]] = setting(
+        None,
+        "How initialize_prompts started the visual prompts: method, seed and number of images. Filled in. A note: it "
+        "changes no number. None: random numbers.",
+        either(INITIALIZATION, None),
     )
     class_templates: Optional[list[str]] = setting(
         None, "Like class_template, if each class has several texts. A note.", either(TEMPLATES, None)

@@ -146,7 +146,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[Callable[[Depths], Names], ...]]] = 
     "vpt": ("vpt_deep", (_vpt, _vpt_of_maple)),
     "mpt": ("ivlp", (_mpt, _ivlp)),
     "ivlp": ("ivlp", (_ivlp, _mpt)),
-    "promptsrc": ("ivlp", (_ivlp,)),
+    "promptsrc": ("promptsrc", (_ivlp,)),
     "maple": ("maple", (_maple,)),
     "mudpt": ("mudpt_linear", (_mudpt,)),
     "umudpt": ("umudpt", (_umudpt,)),
@@ -169,8 +169,8 @@ def convert_checkpoint(
             files also hold, are skipped. The names may begin with `module.` (DataParallel), and those of a prompt
             learner that was saved alone may lack its name.
         method: name of the method in the published implementation: `coop`, `vpt`, `ivlp` (`mpt` in MuDPT's code),
-            `promptsrc` (preset `ivlp`, because PromptSRC only trains it with other losses), `maple`, `mudpt` (preset
-            `mudpt_linear`, because the released trainer is the linear form), `umudpt` or `uumudpt` (preset `mudpt`).
+            `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the linear form),
+            `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
         The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:

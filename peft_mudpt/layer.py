@@ -181,6 +181,27 @@ def layer_of(model: nn.Module) -> Optional[MuDPTLayer]:
     return getattr(model, LAYER_NAME, None)
 
 
+def find_adapter(model: nn.Module, adapter_name: Optional[str] = None, way_out: str = "") -> tuple[MuDPTLayer, str]:
+    """
+    The MuDPT layer of a model, and the name of one of its adapters.
+
+    Args:
+        model: a CLIP or a tower, also in a `PeftModel`.
+        adapter_name: the MuDPT adapter; None for the active one.
+        way_out: what the error advises.
+
+    Raises:
+        ValueError: if there is no such MuDPT adapter.
+    """
+    layer = layer_of(model)
+    name = layer.active_name if adapter_name is None and layer is not None else adapter_name
+    if layer is None or name is None or name not in layer.mudpt_adapters:
+        asked = "active MuDPT adapter" if name is None else f"MuDPT adapter {name!r}"
+        names = [] if layer is None else list(layer.mudpt_adapters)
+        raise ValueError(f"The model has no {asked}; its MuDPT adapters are {names}. {way_out}".rstrip())
+    return layer, name
+
+
 def _marks(prompts: nn.Module) -> list[tuple[int, int]]:
     """Id and version of each tensor in an adapter's state dict; they change when it is replaced or written to."""
     return [(id(tensor), tensor._version) for tensor in prompts.state_dict(keep_vars=True).values()]

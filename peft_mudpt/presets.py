@@ -12,6 +12,9 @@ PRESETS: dict[str, dict] = {
     "vpt_deep": dict(num_virtual_tokens=8, prompt_depth="all", text_prompt_depth=0, fusion_direction="none"),
     # independent vision-language prompting, the baseline of Khattak et al., arXiv 2210.03117
     "ivlp": dict(num_virtual_tokens=2, prompt_depth="all", fusion_direction="none"),
+    # the prompts of Khattak et al., "Self-regulating Prompts: Foundational Model Adaptation without Forgetting", arXiv
+    # 2307.06948; its losses are no part of an adapter
+    "promptsrc": dict(num_virtual_tokens=4, fusion_direction="none"),
     # Khattak et al., "MaPLe: Multi-modal Prompt Learning", arXiv 2210.03117
     "maple": dict(
         num_virtual_tokens=2,

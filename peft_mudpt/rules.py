@@ -85,7 +85,20 @@ def either(rule: Rule, *values: str | None) -> Rule:
     return Rule(expected, lambda value: rule.accepts(value) or (isinstance(value, str | None) and value in values))
 
 
+def record(**parts: Rule) -> Rule:
+    """Rule: a dict that has exactly these keys, each with a value that its own rule accepts."""
+    expected = "a dict of " + ", ".join(f"{name} ({rule.expected})" for name, rule in parts.items())
+
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, dict) and value.keys() == parts.keys() and all(parts[k].accepts(value[k]) for k in parts)
+        )
+
+    return Rule(expected, accepts)
+
+
 AT_LEAST_ONE = Rule("a whole number of at least 1", lambda value: _is_number(value, Integral) and value >= 1)
+SEED = whole_number(0, 2**63 - 1)  # what torch and NumPy both take
 TEXT = Rule("a text", is_text)
 TRUE_OR_FALSE = Rule("True or False", lambda value: isinstance(value, bool))
 MODULE_NAMES = Rule(

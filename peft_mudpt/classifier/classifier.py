@@ -20,7 +20,7 @@ from ..towers.base import part
 from ..towers.registry import family_of
 from .bank import mean_of_texts
 from .class_texts import active_config, class_texts_of
-from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind
+from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind, lower_states
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
@@ -145,6 +145,7 @@ class MuDPTClassifier(PictureClassifier):
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
         self._known: Optional[tuple[TextState, torch.Tensor]] = None
+        self._known_lower: Optional[tuple[TextState, list[PackedClasses], list[torch.Tensor]]] = None
 
     @classmethod
     def from_pretrained(
@@ -299,17 +300,33 @@ class MuDPTClassifier(PictureClassifier):
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        self._known = None
+        self._known = self._known_lower = None
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
         """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
         return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
-        features = normalize(encode_layout(self.model, self._layout()), dim=-1)  # (T, D)
+        features = normalize(encode_layout(self.model, self._layout(), self._lower_states()), dim=-1)  # (T, D)
         if self._texts.template is not None:
             return features
         return normalize(mean_of_texts(features, list(map(len, self.class_texts))), dim=-1)  # (C, D)
+
+    def _lower_states(self) -> Optional[list[torch.Tensor]]:
+        """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
+        layer = layer_of(self.model)
+        if layer is None or not layer.start("text") or torch.compiler.is_compiling():
+            return None
+        state, groups = text_state(self.model, below_prompts=True), self._layout()
+        if state is None or state.requires_grad:
+            return None
+        known = self._known_lower
+        if known is None or known[1] is not groups or not known[0].equals(state):
+            lower = lower_states(self.model, groups)
+            if not (has_memory(lower[0]) and state.lasted_until(text_state(self.model, below_prompts=True))):
+                return lower
+            self._known_lower = known = state, groups, lower
+        return known[2]
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device

@@ -27,13 +27,13 @@ MASKED_ATTENTION = ("sdpa", "eager")
 class LayoutKind(NamedTuple):
     """What a layout of classes is valid for."""
 
-    num_tokens: int  # number of text prompt tokens
+    num_tokens: int  # number of text prompt tokens in the input
     takes_masks: bool  # whether classes can share a row
 
 
 def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
-    return LayoutKind(num_text_tokens(model), takes_masks(model))
+    return LayoutKind(num_input_prompts(model), takes_masks(model))
 
 
 def lay_out_classes(
@@ -94,25 +94,62 @@ def lay_out_classes(
     return [group.to(part(model, "device")) for group in packed]
 
 
-def encode_layout(model: torch.nn.Module, groups: list[PackedClasses]) -> torch.Tensor:
+def encode_layout(
+    model: torch.nn.Module, groups: list[PackedClasses], lower: Optional[list[torch.Tensor]] = None
+) -> torch.Tensor:
     """
     Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
 
     With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
     begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
     so, and keeps all.
+
+    Args:
+        model: a CLIP, plain or with an adapter.
+        groups: what `lay_out_classes` returned.
+        lower: what `lower_states` returned; None begins with the embeddings.
     """
+    inputs = list(zip(groups, [None] * len(groups) if lower is None else lower))
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
-        return torch.cat([_encode_group(model, group) for group in groups])
-    *recomputed, last = groups
-    features = [checkpoint(_encode_group, model, group, use_reentrant=False) for group in recomputed]
-    return torch.cat([*features, _encode_group(model, last)])
+        return torch.cat([_encode_group(model, *each) for each in inputs])
+    *recomputed, last = inputs
+    features = [checkpoint(_encode_group, model, *each, use_reentrant=False) for each in recomputed]
+    return torch.cat([*features, _encode_group(model, *last)])
 
 
-def num_text_tokens(model: torch.nn.Module) -> int:
-    """Number of prompt tokens that the active adapter inserts in the text tower; 0 if none is active."""
+def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[torch.Tensor]:
+    """
+    Encode the groups up to the first layer with text prompts, below which the states do not depend on the adapter.
+
+    Args:
+        model: a CLIP with an active adapter whose text prompts start above the input.
+        groups: what `lay_out_classes` returned.
+
+    Returns:
+        For each group, the input (R, L, d) of the first layer with prompts, without a gradient.
+    """
+    layer, family = layer_of(model), family_of(model)
+    assert layer is not None, "the caller asks for the start of its prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"))
+    with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
+        states = []
+        for group in groups:
+            hidden = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+            states.append(kind.run_layers(tower, hidden, _mask_of(tower, group), layers))
+        return states
+
+
+def num_input_prompts(model: torch.nn.Module) -> int:
+    """Number of prompt tokens that the active adapter inserts in the input of the text tower; 0 if none is active."""
     layer = layer_of(model)
-    return 0 if layer is None else layer.num_tokens("text")
+    return 0 if layer is None or layer.start("text") else layer.num_tokens("text")
+
+
+def has_text_prompts(model: torch.nn.Module) -> bool:
+    """Whether the active adapter inserts prompts in the text tower."""
+    layer = layer_of(model)
+    return layer is not None and layer.num_tokens("text") > 0
 
 
 def takes_masks(model: torch.nn.Module) -> bool:
@@ -132,17 +169,38 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _encode_group(model: torch.nn.Module, group: PackedClasses) -> torch.Tensor:
+def _encode_group(model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor] = None) -> torch.Tensor:
     family = family_of(model)
-    mask, tower = group.attention_mask, family.text_tower(model)
-    if mask is not None:
-        mask = attention_bias(tower, mask)  # here too, because a CLIP without an adapter has no hook that does it
-    output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids)
-    if group.eos is None:
-        pooled = family.text.pooled(output)  # (C, d)
+    tower, kind = family.text_tower(model), family.text
+    if lower is None:
+        output = tower(group.input_ids, attention_mask=_mask_of(tower, group), position_ids=group.position_ids)
+        states = output.last_hidden_state  # (R, L, d)
+        pooled = kind.pooled(output) if group.eos is None else _at_eos(states, group)  # (C, d)
     else:
-        pooled = output.last_hidden_state.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
-    return family.text.project(model, pooled)  # (C, D)
+        states = _upper_states(model, lower, _mask_of(tower, group))  # (R, L, d)
+        pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
+    return kind.project(model, pooled)  # (C, D)
+
+
+def _upper_states(model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+    """The last hidden states (R, L, d) of the text tower, from the input of the first layer with prompts."""
+    family, layer = family_of(model), layer_of(model)
+    assert layer is not None, "only an adapter has a first layer with prompts"
+    tower, kind = family.text_tower(model), family.text(layer)
+    layers = range(layer.start("text"), len(part(tower, f"{kind.encoder}.{kind.layers}")))
+    hidden = kind.run_layers(tower, lower, mask, layers)  # (R, L + n, d)
+    before, after = kind.split(hidden, layer.num_tokens("text"))
+    hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
+    return part(tower, kind.final_norm)(hidden)
+
+
+def _mask_of(tower: torch.nn.Module, group: PackedClasses) -> Optional[torch.Tensor]:
+    # as a bias here too, because a CLIP without an adapter has no hook that makes one
+    return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
+
+
+def _at_eos(states: torch.Tensor, group: PackedClasses) -> torch.Tensor:
+    return states.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:

@@ -10,11 +10,12 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
-from .encoding import has_memory, num_text_tokens
+from .encoding import has_memory
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,27 @@ class TextState:
         )
 
 
-def text_state(model: torch.nn.Module) -> Optional[TextState]:
+def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[TextState]:
     """
     Take a snapshot of everything that the text features of a CLIP, plain or with an adapter, depend on. It is None if
     a tensor has no memory whose changes could be seen (see `has_memory`).
+
+    Args:
+        model: the CLIP.
+        below_prompts: True to leave out the parameters of the MuDPT adapter, on which the states below its first layer
+            do not depend.
     """
     parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
     tower = parts[0]
-    if layer is not None and num_text_tokens(model):
+    starts = [] if layer is None else [layer.start("text"), layer.num_tokens("text")]
+    if layer is not None and layer.num_tokens("text") and not below_prompts:
         parts.append(layer)
     tensors: list[torch.Tensor] = []
     marks = [] if layer is None else [layer.last_switch]
-    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *_optimizer_steps()]
+    switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *starts]
+    steps = _optimizer_steps()
+    if not below_prompts:
+        switches.append(steps.total)
     for module in (module for root in parts for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
@@ -71,19 +81,30 @@ def text_state(model: torch.nn.Module) -> Optional[TextState]:
     if not all(map(has_memory, tensors)):
         return None
     # an inference tensor counts no writes, so it is always taken for changed
-    versions = [(object() if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
+    versions = [
+        (object() if t.is_inference() else t._version, t.data_ptr(), steps.by_tensor.get(t, 0)) for t in tensors
+    ]
     return TextState(tensors, versions, switches, marks, any(t.requires_grad for t in tensors))
 
 
+class _OptimizerSteps:
+    """Counts optimizer steps, in total and by tensor, because fused optimizers do not increase `Tensor._version`."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_tensor = WeakTensorKeyDictionary()
+
+    def count(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        self.total += 1
+        for group in optimizer.param_groups:
+            for tensor in group["params"]:
+                self.by_tensor[tensor] = self.by_tensor.get(tensor, 0) + 1
+
+
 @cache
-def _optimizer_steps() -> list[int]:
-    """A list of one number: the optimizer steps so far. Fused optimizers do not increase `Tensor._version`."""
-    steps = [0]
-
-    def count(*_) -> None:
-        steps[0] += 1
-
-    register_optimizer_step_post_hook(count)
+def _optimizer_steps() -> _OptimizerSteps:
+    steps = _OptimizerSteps()
+    register_optimizer_step_post_hook(steps.count)
     return steps
 
 

@@ -15,6 +15,7 @@ from .. import demo
 from ..classifier.class_texts import ClassTexts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import ClipSource
+from ..classifier.prediction import PictureClassifier
 from ..towers.registry import family_of
 from .flags import Options, flag
 from .probe import LinearProbe
@@ -104,7 +105,7 @@ class Backbone:
 
     def classifier(
         self, model: torch.nn.Module, class_names: Sequence[str], texts: Union[str, ClassTexts]
-    ) -> torch.nn.Module:
+    ) -> PictureClassifier:
         """
         Make a classifier that maps B images (B, 3, H, W) to `logits` (B, C) over C classes.
 

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
-from .data.loading import TestPictures, check_pictures
+from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
 from .protocols import Task
+from .training.features import encode
 
 
 def evaluate_task(
@@ -26,6 +27,7 @@ def evaluate_task(
     names_new_classes: bool = True,
     batch_size: int = 100,
     num_workers: int = 0,
+    features: Optional[dict[str, torch.Tensor]] = None,
 ) -> dict[str, Optional[dict[str, Any]]]:
     """
     Test a model on every test set of a task.
@@ -40,6 +42,9 @@ def evaluate_task(
         names_new_classes: True if the model can name classes that it was not trained on.
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures.
+        features: normalized image features (N, D) of the model, by test set, to encode the N pictures of a test set
+            only once for several models that share them. Those of test sets that are missing are added. None: encode
+            the pictures.
 
     Returns:
         The metrics of each test set (see `evaluate`); None for a test set whose classes the model cannot name.
@@ -52,11 +57,16 @@ def evaluate_task(
         if not names_new_classes and test.class_names != task.class_names:
             metrics[name] = None
             continue
-        pictures = TestPictures(test.pictures, backbone.image_processor)
-        loader = DataLoader(pictures, batch_size, num_workers=num_workers)
         classifier = backbone.classifier(model, test.class_names, texts or test.template)
-        items = test.pictures["item"][:]
+        items, image_processor = test.pictures["item"][:], backbone.image_processor
         try:
+            if features is not None and name not in features:
+                features[name] = encode(
+                    accelerator, classifier.eval(), test.pictures, image_processor, batch_size, num_workers
+                )
+            known = None if features is None else {IMAGE_FEATURES: features[name]}
+            samples = TestPictures(test.pictures, image_processor, known)
+            loader = DataLoader(samples, batch_size, num_workers=num_workers)
             metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
         except ValueError:
             # names every picture that cannot be read, instead of the first
@@ -77,8 +87,8 @@ def evaluate(
 
     Args:
         accelerator: the accelerator that prepared the loader.
-        classifier: maps images (B, 3, H, W) to `logits` (B, C).
-        loader: batches of `pixel_values` (B, 3, H, W) and `labels` (B,).
+        classifier: maps images (B, 3, H, W), or their features (B, D), to `logits` (B, C).
+        loader: batches of `labels` (B,) and of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
         class_names: names of the C classes; the position of a name is its label.
         items: names of the pictures, in the order of the loader.
 
@@ -93,7 +103,7 @@ def evaluate(
     bar = tqdm(loader, desc="testing", leave=False, disable=quiet)
     with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
         for batch in batches:
-            predicted = classifier(batch["pixel_values"]).logits.argmax(dim=-1)  # (B,)
+            predicted = classifier(**images_of(batch)).logits.argmax(dim=-1)  # (B,)
             found.append(accelerator.gather_for_metrics(torch.stack([batch["labels"], predicted], dim=-1)).cpu())
     labels, predicted = torch.cat(found).unbind(dim=-1)  # (N,), in the order of `items`
     right = torch.bincount(labels[predicted == labels], minlength=len(class_names))

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,8 +15,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
+from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
-from .class_texts import check_texts, several
+from .class_texts import several, texts_of
 from .data.draws import draw
 from .data.loading import TestPictures, check_pictures
 from .data.options import DataOptions
@@ -41,7 +43,10 @@ from .run_folder import CARD, hold
 from .saving import check_it_reloads, save_learned
 from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
+from .training.features import has_fixed_image_features
+from .training.frozen_clip import FrozenClip
 from .training.loop import Progress, train, training_loader
+from .training.objectives import check_anchors
 
 
 def select(experiment: Experiment) -> Selection:
@@ -102,7 +107,7 @@ def prepare(
     fields, revision = experiment.method_kwargs, experiment.model_revision
     ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision)
     learner = method.apply(ground)
-    texts = check_texts(experiment, selection, learner)
+    texts = texts_of(learner, experiment, selection)
     recipe = choose_recipe(
         training,
         method,
@@ -111,15 +116,25 @@ def prepare(
         may_be_cropped=data.may_be_cropped,
         seed=protocol.seed,
     )
-    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, texts, **_loading(training))
+    if recipe is not None:
+        check_anchors(recipe.anchors, learner.model)
+    classifier = backbone.classifier(learner.model, task.class_names, texts or data.template)
+    # of the plain CLIP; the trained one is tested on them, too
+    features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
+    loading = {**_loading(training), "features": features}
+    plain = backbone.load_clip()
+    zero_shot = evaluate_task(accelerator, backbone, plain, task, experiment.class_texts, **loading)
     return Plan(
         experiment.launched(accelerator.mixed_precision),
         selection,
         method,
         backbone,
         learner,
+        texts,
+        classifier,
         recipe,
         zero_shot,
+        features,
         accelerator,
         random_state(),
         started,
@@ -178,22 +193,35 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
-    classifier = plan.backbone.classifier(learner.model, plan.task.class_names, plan.class_texts)
     if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        loader = training_loader(accelerator, classifier, plan.task.train, image_processor, plan.recipe)
+        loader = training_loader(accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe)
         plan.method.initialize(learner.model, loader)
-    progress = train(accelerator, classifier, plan.task.train, image_processor, plan.recipe, checkpoints)
+    frozen_clip = _frozen_clip(plan) if plan.recipe.anchors else None
+    progress = train(
+        accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe, checkpoints, frozen_clip
+    )
     memory = peak_memory_bytes(accelerator)
     metrics = evaluate_task(
         accelerator,
         plan.backbone,
         learner.model,
         plan.task,
-        plan.given_texts,
+        plan.texts,
         plan.method.names_new_classes,
         **_loading(plan.experiment.training),
+        features=plan.test_features,
     )
     return Outcome(plan, metrics, progress, memory)
+
+
+def _frozen_clip(plan: Plan) -> FrozenClip:
+    """The frozen CLIP that the anchors of a run refer to."""
+    model, autocast = plan.learner.model, plan.accelerator.autocast
+    if not plan.recipe.anchors.need_texts:
+        return FrozenClip(model, autocast=autocast)
+    texts = plan.experiment.class_texts or ClassTexts((plan.learner.template or plan.data.template,))
+    backbone, class_texts = plan.backbone, texts.of(plan.task.class_names)
+    return FrozenClip.with_texts(model, backbone.tokenizer, class_texts, backbone.class_batch_size, autocast)
 
 
 def record(
@@ -235,6 +263,8 @@ def record(
         "summary": outcome.summary,
         "optimizer": recipe and recipe.optimizer,
         "learning_rate": recipe and recipe.learning_rate,
+        "anchors": asdict(recipe.anchors) if recipe and recipe.anchors else None,
+        "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
         "steps": outcome.progress.step,
         "loss": outcome.progress.loss,
         "trainable_parameters": plan.trainable_parameters,

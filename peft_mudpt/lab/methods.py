@@ -24,6 +24,10 @@ VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F0
 SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
 
 
+# The published weights, which are the same for all data sets.
+PROMPTSRC_ANCHORS = dict(text_anchor="l1", text_anchor_weight=25, image_anchor_weight=10, logit_anchor_weight=1)
+
+
 @dataclass(frozen=True)
 class Method:
     """
@@ -39,6 +43,9 @@ class Method:
         optimizer: default optimizer, "sgd" or "adamw"; None: nothing is trained.
         learning_rate: default peak learning rate, as published; None: nothing is trained.
         objective: the loss, one of `training.objectives.OBJECTIVES`.
+        anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
+        averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
+            deviation, as shares of the epochs of the run; None: no average.
         initialize: function that initializes parameters from data; None: the method needs none. It is called once
             before training, with the adapted model and a loader of the training pictures (batches of `pixel_values`
             (B, 3, H, W) and `labels` (B,)).
@@ -57,6 +64,8 @@ class Method:
     optimizer: Optional[str] = "sgd"
     learning_rate: Optional[float] = 0.0025  # that of MuDPT and of most prompt methods
     objective: str = "cross_entropy"
+    anchors: Mapping[str, Any] = field(default_factory=dict)
+    averaging: Optional[tuple[float, float]] = None
     initialize: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None
     starts_from_words: bool = True
     names_new_classes: bool = True
@@ -104,13 +113,6 @@ class Method:
     def remembers_classes(self) -> bool:
         """True if the adapter's config stores the class names and their template."""
         return self.adapter is not None and "class_names" in {field.name for field in fields(self.adapter)}
-
-    @property
-    def plain_image_features(self) -> bool:
-        """True if the image features equal those of the plain CLIP, and therefore do not change in training."""
-        if self.adapter is None:
-            return True
-        return issubclass(self.adapter, MuDPTConfig) and not self.adapter(**self.fields).num_tokens("vision")
 
 
 def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str] = None, **facts) -> Method:
@@ -179,6 +181,14 @@ METHODS: dict[str, Method] = {
             "2210.03117",
             look=dict(color=GREEN, marker="P"),
         ),
+        preset_method(
+            "promptsrc",
+            "PromptSRC",
+            "2307.06948",
+            anchors=PROMPTSRC_ANCHORS,
+            averaging=(0.75, 0.05),  # 15 and 1 of 20 epochs
+            look=dict(color=SKY, marker="h"),
+        ),
         preset_method("maple", "MaPLe", "2210.03117", learning_rate=0.0035, look=dict(color=ORANGE, marker="X")),
         preset_method(
             "umudpt",
@@ -198,6 +208,15 @@ METHODS: dict[str, Method] = {
             "2306.11400",
             look=dict(color=VERMILLION, marker="o", linewidth=3, markersize=9, zorder=5),
             emphasized=True,
+        ),
+        Method(
+            "mudpt_anchored",
+            "MuDPT, held near the frozen CLIP",
+            "2306.11400",
+            adapter=MuDPTConfig,
+            fields=PRESETS["mudpt"],
+            anchors=PROMPTSRC_ANCHORS,
+            look=dict(color=VERMILLION, marker="h", linestyle="-."),
         ),
     )
 }

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Optional, Union
 
+import torch
 from accelerate import Accelerator
 
 from ..classifier.class_texts import ClassTexts
-from ..classifier.encoding import num_text_tokens
+from ..classifier.prediction import PictureClassifier
 from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.class_texts import identify_descriptions, identify_templates
 from .data.draws import Drawn
@@ -145,8 +146,13 @@ class Plan:
         method: the method that adapts the CLIP.
         backbone: the CLIP.
         learner: the CLIP to which the method was applied, not yet trained.
-        recipe: how the learner is trained; None: the method trains nothing.
+        texts: the texts of classes for the learner, after its text prompts if it has some; None: the template of each
+            data set.
+        classifier: the classifier of the learner, which is trained.
+        recipe: how it is trained; None: the method trains nothing.
         zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
+        test_features: image features of the plain CLIP, by test set, if training does not change them (see
+            `evaluation.evaluate_task`); else None.
         accelerator: the accelerator of the run.
         random_state: state of the global random number generators when training begins.
         started: time at which `prepare` started, in seconds of `time.perf_counter`.
@@ -157,8 +163,11 @@ class Plan:
     method: Method
     backbone: Backbone
     learner: Learner
+    texts: Optional[ClassTexts]
+    classifier: PictureClassifier
     recipe: Optional[Recipe]
     zero_shot: dict[str, Any]
+    test_features: Optional[dict[str, torch.Tensor]]
     accelerator: Accelerator
     random_state: RandomState
     started: float
@@ -179,19 +188,9 @@ class Plan:
         return self.experiment.identity(self.selection, self.accelerator.num_processes)
 
     @property
-    def given_texts(self) -> Optional[ClassTexts]:
-        """
-        The texts of classes for the learner, after its text prompts if it has some; None: the template of each data
-        set.
-        """
-        if num_text_tokens(self.learner.model) == 0:
-            return self.experiment.class_texts
-        return ClassTexts.given(self.learner.template_after_prompts)
-
-    @property
     def class_texts(self) -> ClassTexts:
         """The texts of the training classes for the learner, after its text prompts if it has some."""
-        return self.given_texts or ClassTexts((self.data.template,))
+        return self.texts or ClassTexts((self.data.template,))
 
     @property
     def template_after_prompts(self) -> Optional[str]:

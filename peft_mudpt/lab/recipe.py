@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Optional
 
 from .flags import Count, OptionalCount, Options, at_least, flag, more_than, share
 from .methods import Method
+from .training.anchors import TEXT_ANCHORS, Anchors
+from .training.averaging import Averaging, epochs_of
 
 
 WARMUPS = ("constant", "linear")
@@ -31,6 +33,29 @@ class TrainingOptions(Options):
     )
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
         0.05, "Share of the optimizer steps before the peak learning rate. 0: no warmup."
+    )
+    text_anchor: Optional[str] = flag(
+        None,
+        "Kind of distance between the class features and those of the frozen CLIP: l1, as in PromptSRC, or cosine, as "
+        "in TCP. None: the method's default, or l1.",
+        choices=TEXT_ANCHORS,
+    )
+    text_anchor_weight: Annotated[Optional[float], at_least(0)] = flag(
+        None, "Weight of this distance in the loss; 0: none. None: the method's default, which is 0 for most methods."
+    )
+    image_anchor_weight: Annotated[Optional[float], at_least(0)] = flag(
+        None, "Weight of the distance of the image features from those of the frozen CLIP. None: as above."
+    )
+    logit_anchor_weight: Annotated[Optional[float], at_least(0)] = flag(
+        None, "Weight of the divergence of the class probabilities from those of the frozen CLIP. None: as above."
+    )
+    averaging_mean: Annotated[Optional[float], at_least(0)] = flag(
+        None,
+        "Epoch at the center of the Gaussian by which the learned parameters are averaged over the epochs. 0: no "
+        "average. None: the method's default, which is 0 for most methods.",
+    )
+    averaging_std: Annotated[Optional[float], more_than(0)] = flag(
+        None, "Standard deviation of this Gaussian, in epochs. None: the method's default."
     )
     per_device_train_batch_size: Count = flag(8, "Pictures per device and forward pass in training.")
     gradient_accumulation_steps: Count = flag(1, "Forward passes per optimizer step.")
@@ -75,6 +100,8 @@ class Recipe:
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures.
         warmup: the learning rate of the warmup steps, one of `WARMUPS`.
+        anchors: the anchors that are added to the loss.
+        averaging: how the learned parameters are averaged over the epochs; None: they are not.
     """
 
     objective: str
@@ -89,6 +116,17 @@ class Recipe:
     seed: int
     num_workers: int = 0
     warmup: str = "constant"
+    anchors: Anchors = Anchors()
+    averaging: Optional[Averaging] = None
+
+    def pictures_per_step(self, processes: int) -> int:
+        """
+        Number of pictures of one optimizer step, over all processes and accumulated forward passes.
+
+        Args:
+            processes: number of processes that share each optimizer step.
+        """
+        return self.batch_size * self.gradient_accumulation_steps * processes
 
 
 def choose_recipe(
@@ -107,15 +145,23 @@ def choose_recipe(
 
     Returns:
         The recipe; None for a method that is not trained.
+
+    Raises:
+        ValueError: if the options for anchors or for the average contradict each other, or do not fit the method.
     """
+    anchors = choose_anchors(options, method)
     if not method.is_trained:
+        if options.averaging_mean:
+            raise ValueError(
+                f"--averaging_mean {options.averaging_mean:g}: method {method.name} trains nothing that could be "
+                "averaged; leave it out."
+            )
         return None
     optimizer = options.optimizer or method.optimizer
     steps = options.max_train_steps
+    # over all processes and accumulated forward passes
+    pictures_per_step = options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
     if steps is None:
-        pictures_per_step = (
-            options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
-        )  # over all processes and accumulated forward passes
         steps_per_epoch = math.ceil(pictures / pictures_per_step)
         steps = max(options.min_train_steps, options.num_train_epochs * steps_per_epoch)
     return Recipe(
@@ -131,4 +177,60 @@ def choose_recipe(
         seed,
         options.dataloader_num_workers,
         options.warmup,
+        anchors=anchors,
+        averaging=choose_averaging(options, method, epochs_of(steps, pictures_per_step, pictures)),
     )
+
+
+def choose_anchors(options: TrainingOptions, method: Method) -> Anchors:
+    """
+    Choose the anchors of a run.
+
+    Args:
+        options: the user's options; they take precedence.
+        method: its defaults are used for options that are None.
+
+    Returns:
+        The anchors.
+
+    Raises:
+        ValueError: if the method has no adapter, or if a kind of text anchor is given without a weight.
+    """
+    given = {field.name: getattr(options, field.name) for field in fields(Anchors)}
+    given = {name: value for name, value in given.items() if value is not None}
+    anchors = Anchors(**{**method.anchors, **given})
+    if anchors and not method.leaves_adapter:
+        flags = ", ".join(f"--{name} {value}" for name, value in given.items())
+        raise ValueError(f"{flags}: method {method.name} has no adapter to hold near the frozen CLIP; leave it out.")
+    if "text_anchor" in given and not anchors.text_anchor_weight:
+        raise ValueError(f"--text_anchor {anchors.text_anchor} has no weight; give --text_anchor_weight, such as 25.")
+    return anchors
+
+
+def choose_averaging(options: TrainingOptions, method: Method, epochs: int) -> Optional[Averaging]:
+    """
+    Choose how the learned parameters of a run are averaged over its epochs.
+
+    Args:
+        options: the user's options; they take precedence.
+        method: its defaults are used for options that are None.
+        epochs: number of epochs of the run.
+
+    Returns:
+        The Gaussian, in epochs; None: no average.
+
+    Raises:
+        ValueError: if only one of mean and standard deviation is known.
+    """
+    mean, std = options.averaging_mean, options.averaging_std
+    if method.averaging is not None:
+        defaults = [share * epochs for share in method.averaging]
+        mean = defaults[0] if mean is None else mean
+        std = defaults[1] if std is None and mean else std
+    if not mean:
+        if std is not None:
+            raise ValueError(f"--averaging_std {std:g} has no mean; give --averaging_mean, in epochs.")
+        return None
+    if std is None:
+        raise ValueError(f"--averaging_mean {mean:g} has no standard deviation; give --averaging_std, in epochs.")
+    return Averaging(mean, std)

@@ -130,6 +130,15 @@ FIELDS = {
     ),
     "optimizer": Field("sgd or adamw; null if nothing is trained", _optional(is_text)),
     "learning_rate": Field("peak learning rate; null if nothing is trained", _optional(_is_number)),
+    "anchors": Field(
+        "{text_anchor, text_anchor_weight, image_anchor_weight, logit_anchor_weight}: what holds the adapter near the "
+        "frozen CLIP; null if nothing does",
+        _optional(_by_name(_is_option)),
+    ),
+    "averaging": Field(
+        "{mean, std}, in epochs: how the learned parameters were averaged; null if they were not",
+        _optional(_record(mean=_is_number, std=_is_number)),
+    ),
     "steps": Field("optimizer steps", _is_whole),
     "loss": Field("mean training loss of the last steps; null if nothing is trained", _optional(_is_number)),
     "trainable_parameters": Field("int", _is_whole),
@@ -145,7 +154,8 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-LATER = ("training_pictures", "class_texts", "zero_shot_texts")  # fields that earlier versions did not write
+# fields that earlier versions did not write
+LATER = ("training_pictures", "class_texts", "zero_shot_texts", "anchors", "averaging")
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:

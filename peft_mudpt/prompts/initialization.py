@@ -1,4 +1,4 @@
-"""Initializes text prompts from the token embeddings of words."""
+"""Initializes text prompts from the token embeddings of words, and vision prompts from tokens of pictures."""
 
 from __future__ import annotations
 
@@ -75,3 +75,24 @@ def start_from_words(prompts: MultiModalPrompts, embedded: torch.Tensor) -> None
     m = min(len(embedded), len(first))
     if not embedded.is_meta:  # a base on "meta" has no numbers to start from
         first[:m] = embedded[:m].to(first)
+
+
+@torch.no_grad()
+def start_from_prototypes(prompts: MultiModalPrompts, prototypes: torch.Tensor) -> None:
+    """
+    Set the raw vision prompts, in place, so that the effective ones equal `prototypes` (layers, n, d_v):
+    V_i = prototypes_i - F(T_i), and V_i = prototypes_i in layers without fusion.
+
+    Raises:
+        ValueError: if a prompt would be NaN or infinite. The prompts stay as they were.
+    """
+    own = prompts.vision_prompts
+    assert own is not None, "check_free_vision_prompts refuses an adapter without vision prompts of its own"
+    shift = prompts("vision", prompts.layers["vision"]) - own  # (layers, n, d_v), F(T_i) or 0
+    start = prototypes.to(own) - shift
+    if not start.isfinite().all():
+        raise ValueError(
+            "The vision prompts would be NaN or infinite: the model's activations are, or the adapter's weights. "
+            "Check both, or load the model in float32."
+        )
+    own.copy_(start)

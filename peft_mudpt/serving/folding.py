@@ -8,7 +8,7 @@ from typing import Optional, cast
 import torch
 
 from ..config import MODALITIES, MuDPTConfig
-from ..layer import layer_of
+from ..layer import find_adapter
 from ..prompts.prompts import MultiModalPrompts
 from ..towers.base import part
 
@@ -31,16 +31,9 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     Raises:
         ValueError: if there is no such MuDPT adapter, or its text prompts depend on the image.
     """
-    layer = layer_of(model)
-    if adapter_name is None and layer is not None:
-        adapter_name = layer.active_name
-    if layer is None or adapter_name is None or adapter_name not in layer.mudpt_adapters:
-        asked = "active MuDPT adapter" if adapter_name is None else f"MuDPT adapter {adapter_name!r}"
-        names = [] if layer is None else list(layer.mudpt_adapters)
-        raise ValueError(
-            f"The model has no {asked} to fold; its MuDPT adapters are {names}. Export LoRA adapters "
-            "and plain models to a .onnx or .pt2 file (export_classifier)."
-        )
+    layer, adapter_name = find_adapter(
+        model, adapter_name, "Export LoRA adapters and plain models to a .onnx or .pt2 file (export_classifier)."
+    )
     trained = cast(MultiModalPrompts, layer.mudpt_adapters[adapter_name])
     if trained.text_depends_on_image:
         raise ValueError(

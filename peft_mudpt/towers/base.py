@@ -53,9 +53,9 @@ class PromptSource(Protocol):
 
 
 def part(module: nn.Module, path: str) -> Any:
-    """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to a module."""
+    """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to it; "": the module."""
     found: Any = module
-    for name in path.split("."):
+    for name in path.split(".") if path else ():
         found = getattr(found, name)
     return found
 
@@ -79,7 +79,7 @@ class PromptedTower:
         tower: where a whole model keeps the tower.
         projection: where a whole model keeps the module that projects the tower's pooled output to the feature; None
             if the tower projects by itself.
-        embeddings, encoder: where the tower keeps these modules.
+        embeddings, encoder: where the tower keeps these modules. "": the tower is its own encoder.
         layers: where the encoder keeps its layers.
         position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d).
     """
@@ -107,7 +107,7 @@ class PromptedTower:
     @classmethod
     def shape(cls, tower: nn.Module) -> TowerShape:
         """The sizes of a tower that an adapter depends on."""
-        layers = part(tower, f"{cls.encoder}.{cls.layers}")
+        layers = part(part(tower, cls.encoder), cls.layers)
         return TowerShape(part(tower, "config").hidden_size, len(layers))
 
     @classmethod

@@ -60,5 +60,4 @@ class Family:
 
     def image_shape(self, config: PretrainedConfig) -> tuple[int, int, int]:
         """Channels, height and width (pixels) of the images, from the config of a whole model."""
-        vision = config.vision_config
-        return vision.num_channels, vision.image_size, vision.image_size
+        return self.vision.image_shape(config.vision_config)

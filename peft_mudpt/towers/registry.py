@@ -13,9 +13,12 @@ from .clip import CLIPFamily
 from .family import Family
 from .metaclip2 import MetaClip2Family
 from .siglip import SiglipFamily
+from .vit import PromptedViT
 
 
 FAMILIES: tuple[Family, ...] = (CLIPFamily(), MetaClip2Family(), SiglipFamily())
+# Towers that belong to no dual encoder.
+SINGLE_TOWERS: tuple[type[PromptedTower], ...] = (PromptedViT,)
 
 # By `model_type`: why a model that one would expect here is not supported.
 REFUSED = {
@@ -75,7 +78,8 @@ def find_towers(model: nn.Module) -> dict[Modality, Tower]:
     Raises:
         ValueError: if the model has no supported tower, or more than one of the same modality.
     """
-    kinds = {kind.tower_class: kind for family in FAMILIES for kind in family.towers.values()}
+    of_families = (kind for family in FAMILIES for kind in family.towers.values())
+    kinds = {kind.tower_class: kind for kind in (*of_families, *SINGLE_TOWERS)}
     found: dict[Modality, Tower] = {}
     for name, module in model.named_modules():
         kind = next((kind for tower_class, kind in kinds.items() if isinstance(module, tower_class)), None)

@@ -89,6 +89,7 @@ class PromptedSiglipVision(PromptedVision):
 
     tower_class = SiglipVisionModel
     projection = None  # the tower has a head
+    tokens_before_patches = 0
 
 
 class SiglipFamily(Family):

@@ -67,13 +67,6 @@ def test_a_preset_without_a_record_is_a_method_with_the_same_name(preset):
     assert list(all_methods())[-1] == preset
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_image_features_are_plain_only_without_vision_prompts_and_without_lora(name):
-    method = find_method(name)
-    prompts_images = method.adapter is MuDPTConfig and MuDPTConfig(**method.fields).num_tokens("vision") > 0
-    assert method.plain_image_features is not (prompts_images or method.adapter is LoraConfig)
-
-
 def test_only_the_records_compare_names_of_methods():
     lab = Path(run.__globals__["__file__"]).parent
     texts = {path: path.read_text(encoding="utf-8") for path in lab.rglob("*.py")}

@@ -5,6 +5,8 @@ import torch
 
 from peft_mudpt.lab.methods import find_method
 from peft_mudpt.lab.recipe import TrainingOptions, choose_recipe
+from peft_mudpt.lab.training.anchors import Anchors
+from peft_mudpt.lab.training.averaging import Averaging
 from peft_mudpt.lab.training.loop import build_schedule
 
 
@@ -60,3 +62,54 @@ def test_pictures_that_may_be_cropped_are_cropped_unless_the_option_says_otherwi
 
 def test_a_method_that_is_not_trained_has_no_recipe():
     assert chosen("zero_shot") is None
+
+
+PROMPTSRC = Anchors("l1", 25, 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "anchors"),
+    [
+        ("mudpt", {}, Anchors()),
+        ("promptsrc", {}, PROMPTSRC),
+        ("mudpt_anchored", {}, PROMPTSRC),
+        ("promptsrc", {"image_anchor_weight": 0}, Anchors("l1", 25, 0, 1)),
+        ("lora", {"text_anchor": "cosine", "text_anchor_weight": 8}, Anchors("cosine", 8)),
+    ],
+)
+def test_flags_of_anchors_take_precedence_over_those_of_the_method(method, fields, anchors):
+    assert chosen(method, **fields).anchors == anchors
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "averaging"),
+    [
+        ("mudpt", {}, None),
+        ("mudpt", {"averaging_mean": 6, "averaging_std": 10}, Averaging(6, 10)),
+        ("promptsrc", {"max_train_steps": 250}, Averaging(15, 1)),  # 20 epochs of 100 pictures, 8 in a step
+        ("promptsrc", {"max_train_steps": 250, "averaging_mean": 3}, Averaging(3, 1)),
+        ("promptsrc", {"averaging_mean": 0}, None),
+    ],
+)
+def test_the_gaussian_is_given_in_epochs_and_a_methods_default_scales_with_the_run(method, fields, averaging):
+    assert chosen(method, **fields).averaging == averaging
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "message"),
+    [
+        ("mudpt", {"text_anchor_weight": -1}, "--text_anchor_weight=-1 "),
+        ("mudpt", {"text_anchor": "l2", "text_anchor_weight": 1}, "--text_anchor='l2' .*l1, cosine"),
+        ("mudpt", {"text_anchor": "cosine"}, "--text_anchor cosine .*--text_anchor_weight"),
+        ("linear_probe", {"text_anchor_weight": 25}, "--text_anchor_weight 25.* linear_probe"),
+        ("zero_shot", {"logit_anchor_weight": 1}, "--logit_anchor_weight 1.* zero_shot"),
+        ("mudpt", {"averaging_mean": 6, "averaging_std": 0}, "--averaging_std=0 "),
+        ("mudpt", {"averaging_mean": 6}, "--averaging_mean 6 .*--averaging_std"),
+        ("mudpt", {"averaging_std": 1}, "--averaging_std 1 .*--averaging_mean"),
+        ("promptsrc", {"averaging_mean": 0, "averaging_std": 1}, "--averaging_std 1 .*--averaging_mean"),
+        ("zero_shot", {"averaging_mean": 6, "averaging_std": 1}, "--averaging_mean 6.* zero_shot"),
+    ],
+)
+def test_a_wrong_anchor_or_gaussian_is_refused_by_name(method, fields, message):
+    with pytest.raises(ValueError, match=message):
+        chosen(method, **fields)

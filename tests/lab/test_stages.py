@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.data import loading
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
 from peft_mudpt.lab.experiment import execute, prepare, record
 from peft_mudpt.lab.identity import what_was_asked
@@ -30,8 +32,9 @@ def folder(tmp_path_factory):
     return save_pictures(tmp_path_factory.mktemp("pictures") / "train", 5)
 
 
-def experiment(folder, method="coop", steps=3, seed=1, **fields):
-    protocol, training = ProtocolOptions(shots=2, seed=seed), TrainingOptions(max_train_steps=steps)
+def experiment(folder, method="coop", steps=3, seed=1, augmentation="auto", **fields):
+    protocol = ProtocolOptions(shots=2, seed=seed)
+    training = TrainingOptions(max_train_steps=steps, augmentation=augmentation)
     return Experiment(load_folders(folder), method, protocol=protocol, training=training, **fields)
 
 
@@ -155,6 +158,19 @@ def test_a_method_may_initialize_its_parameters_from_the_training_pictures(folde
     checkpoint = tmp_path / "checkpoints" / "step_00000001"
     execute(resumed, Checkpoints(tmp_path, resumed.experiment.asked, resume_from=checkpoint))
     assert len(seen) == 1, "a resumed run starts from its checkpoint, without the data"
+
+
+def test_a_method_without_image_prompts_encodes_each_picture_once(folder, monkeypatch):
+    opened, read = Counter(), loading.picture
+    monkeypatch.setattr(loading, "picture", lambda example: opened.update([example["item"]]) or read(example))
+    plan = prepare(experiment(folder, steps=4, augmentation="none"))
+    outcome = execute(plan)
+    training, test = plan.task.train["item"][:], plan.task.tests["test"].pictures["item"][:]
+    assert opened == {**dict.fromkeys(training, 2), **dict.fromkeys(test, 1)}  # training pictures are checked before
+    reset_accelerator()
+    monkeypatch.setattr("peft_mudpt.lab.experiment.has_fixed_image_features", lambda classifier: False)
+    from_pixels = execute(prepare(experiment(folder, steps=4, augmentation="none")))
+    assert outcome.metrics == from_pixels.metrics and plan.zero_shot == from_pixels.plan.zero_shot
 
 
 def test_a_card_discloses_no_path_of_this_machine(folder, tmp_path):

@@ -109,7 +109,7 @@ def test_one_tower_alone_loads_it(inputs, tmp_path):
 
 
 def test_what_is_no_mudpt_adapter_is_refused():
-    with pytest.raises(ValueError, match="no MuDPT adapter 'other' to fold; its MuDPT adapters are .'default'."):
+    with pytest.raises(ValueError, match="no MuDPT adapter 'other'; its MuDPT adapters are .'default'."):
         fold_adapter(adapted(), "other")
     with pytest.raises(ValueError, match="no active MuDPT adapter"):
         fold_adapter(get_peft_model(build_clip(), LoraConfig(target_modules=["q_proj"])))

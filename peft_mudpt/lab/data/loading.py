@@ -1,9 +1,10 @@
-"""Turns the examples of a data set into batches of pixels, for training and for testing."""
+"""Turns the examples of a data set into batches of pixels or features, for training and for testing."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import torch
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 CROP_AREA = (0.08, 1.0)  # share of the picture's area
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height
 CROP_ATTEMPTS = 10
+
+# What may be in a batch of B pictures, beside `labels` (B,). A batch has the pixel values or the image features.
+PIXEL_VALUES, IMAGE_FEATURES = "pixel_values", "image_features"  # (B, 3, H, W), and (B, D) with L2 norm 1
+FROZEN_IMAGE_FEATURES = "frozen_image_features"  # (B, D) with L2 norm 1: those of CLIP without its adapter
+Known = Mapping[str, torch.Tensor]  # features (N, D) of the N pictures of a split, by their name in a batch
+
+
+def images_of(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Select the arguments of a classifier from a batch.
+
+    Args:
+        batch: a batch of `TestPictures` or `TrainingPictures`.
+
+    Returns:
+        The pixel values (B, 3, H, W), or the image features (B, D) if they are known.
+    """
+    return {name: batch[name] for name in (PIXEL_VALUES, IMAGE_FEATURES) if name in batch}
 
 
 def random_resized_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
@@ -111,20 +130,24 @@ class TestPictures(torch.utils.data.Dataset):
     Args:
         pictures: a split of `FewShotData`.
         image_processor: the image processor of the CLIP.
+        known: features that each sample holds; with `image_features`, no picture is opened, and there are no pixels.
     """
 
     __test__ = False  # pytest would collect the class because of its name
 
-    def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor):
+    def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor, known: Optional[Known] = None):
         self.pictures = pictures
         self.image_processor = image_processor
+        self.known = known or {}
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.pictures[index]
-        return {"pixel_values": pixel_values(picture(example), self.image_processor), "labels": example["label"]}
+        example, sample = self.pictures[index], {name: rows[index] for name, rows in self.known.items()}
+        if IMAGE_FEATURES not in sample:
+            sample[PIXEL_VALUES] = pixel_values(picture(example), self.image_processor)
+        return {**sample, "labels": example["label"]}
 
 
 class TrainingPictures(torch.utils.data.Dataset):
@@ -141,6 +164,7 @@ class TrainingPictures(torch.utils.data.Dataset):
         seed: seed of the orders and the augmentations.
         crop_size: side of the random crops, in pixels; None: no augmentation.
         image_processor: the image processor of the CLIP. It leaves the size of the random crops as it is.
+        known: features that each sample holds (see `TestPictures`); only without augmentation, which changes them.
     """
 
     def __init__(
@@ -150,12 +174,14 @@ class TrainingPictures(torch.utils.data.Dataset):
         seed: int,
         crop_size: int | None,
         image_processor: BaseImageProcessor,
+        known: Optional[Known] = None,
     ):
         self.pictures = pictures
         self.length = length
         self.seed = seed
         self.crop_size = crop_size
         self.image_processor = image_processor
+        self.unchanged = TestPictures(pictures, image_processor, known)
 
     def __len__(self) -> int:
         return self.length
@@ -163,9 +189,11 @@ class TrainingPictures(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, position = divmod(index, len(self.pictures))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
+        if self.crop_size is None:
+            return self.unchanged[int(order[position])]
         example = self.pictures[int(order[position])]
-        image, sizes = picture(example), {}
-        if self.crop_size is not None:
-            image = random_resized_crop(image, self.crop_size, np.random.default_rng([self.seed, epoch, position]))
-            sizes = {"do_resize": False, "do_center_crop": False}
-        return {"pixel_values": pixel_values(image, self.image_processor, **sizes), "labels": example["label"]}
+        crop = random_resized_crop(
+            picture(example), self.crop_size, np.random.default_rng([self.seed, epoch, position])
+        )
+        pixels = pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
+        return {PIXEL_VALUES: pixels, "labels": example["label"]}

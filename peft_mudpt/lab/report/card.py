@@ -266,6 +266,20 @@ def _training(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     return (
         f"## Training\n\n- Optimizer: {result['optimizer']}\n- Learning rate (peak): {result['learning_rate']}\n"
-        f"- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
+        f"{_objective(result)}- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
         f"`{RESULT}` holds all options, the drawn pictures and all metrics."
     )
+
+
+def _objective(result: dict[str, Any]) -> str:
+    """Lines on the anchors in the loss, and on the average of the parameters; empty if there are none."""
+    lines, anchors, averaging = "", result.get("anchors"), result.get("averaging")
+    if anchors:
+        kinds = {"text": f"text ({anchors['text_anchor']})", "image": "image", "logit": "logits"}
+        weights = {words: anchors[f"{kind}_anchor_weight"] for kind, words in kinds.items()}
+        listed = ", ".join(f"{words} {weight:g}" for words, weight in weights.items() if weight)
+        lines += f"- Anchors to the frozen CLIP, by their weights in the loss: {listed}\n"
+    if averaging:
+        mean, std = averaging["mean"], averaging["std"]
+        lines += f"- Parameters: averaged over the epochs by a Gaussian of mean {mean:g} and std {std:g} epochs\n"
+    return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple, Optional, Union
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, Optional, Union
 from ...demo import STYLES
 from ..methods import all_methods
 from ..schema import FOLDER
+from ..training.anchors import Anchors
 
 
 Result = dict[str, Any]  # with the fields of schema.FIELDS
@@ -18,7 +20,18 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
 
-TOLD_APART = ("method", "method_kwargs", "shots", "seed", "optimizer", "learning_rate", "protocol", "evaluate_on")
+HELD_NEAR = tuple(field.name for field in fields(Anchors)) + ("averaging_mean", "averaging_std")  # flags
+TOLD_APART = (
+    "method",
+    "method_kwargs",
+    "shots",
+    "seed",
+    "optimizer",
+    "learning_rate",
+    "protocol",
+    "evaluate_on",
+    *HELD_NEAR,
+)
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
 
@@ -87,9 +100,12 @@ def row_name(result: Result) -> str:
         result: the result of a run.
 
     Returns:
-        The method name, followed by the method's options and the optimizer if the run set them.
+        The method name, followed by the method's options, the optimizer, the anchors and the averaging if the run set
+        them.
     """
-    options = [result["arguments"][name] for name in ("method_kwargs", "optimizer")]
+    arguments = result["arguments"]
+    options = [arguments[name] for name in ("method_kwargs", "optimizer")]
+    options += [f"{name} {arguments[name]}" for name in HELD_NEAR if arguments.get(name) is not None]
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
 

@@ -13,10 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.loading import TrainingPictures
+from ...classifier.prediction import PictureClassifier
+from ..data.loading import Known, TrainingPictures
 from ..recipe import Recipe
+from .averaging import RunningAverage
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
-from .objectives import OBJECTIVES
+from .features import known_features
+from .frozen_clip import FrozenClip
+from .objectives import OBJECTIVES, Anchored
 
 
 if TYPE_CHECKING:
@@ -55,23 +59,25 @@ class Progress:
 
 def train(
     accelerator: Accelerator,
-    classifier: torch.nn.Module,
+    classifier: PictureClassifier,
     pictures: Dataset,
     image_processor: BaseImageProcessor,
     recipe: Recipe,
     checkpoints: Optional[Checkpoints] = None,
+    frozen_clip: Optional[FrozenClip] = None,
 ) -> Progress:
     """
     Train the parameters that require a gradient, in place.
 
     Args:
         accelerator: an accelerator that was not used for another model.
-        classifier: maps `pixel_values` (B, 3, H, W) to the output that the recipe's objective needs (see
-            `Objective.loss`).
+        classifier: maps `pixel_values` (B, 3, H, W) or `image_features` (B, D) to the output that the recipe's
+            objective needs (see `Objective.loss`).
         pictures: the training pictures (see `FewShotData`).
         image_processor: the image processor of the CLIP model.
         recipe: how to train.
         checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
+        frozen_clip: what the anchors of the recipe refer to; None: the recipe has no anchors.
 
     Returns:
         The progress at the end.
@@ -81,20 +87,27 @@ def train(
             state is then not saved, so that the last checkpoint has a finite loss.
         RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
+    started = time.perf_counter()
     objective = OBJECTIVES[recipe.objective]()
-    loader = training_loader(accelerator, classifier, pictures, image_processor, recipe)
+    if frozen_clip is not None:
+        objective = Anchored(objective, recipe.anchors, frozen_clip)
+    average = build_average(accelerator, classifier, len(pictures), recipe)
+    classifier.train()
+    known = known_features(
+        accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features
+    )
+    loader = training_loader(accelerator, classifier, pictures, image_processor, recipe, known)
     optimizer = build_optimizer(classifier, recipe)
     schedule = build_schedule(optimizer, recipe)
     progress = Progress()
-    classifier.train()
     with only_what_is_learned(accelerator):
         prepared, optimizer, loader = accelerator.prepare(classifier, optimizer, loader)
-        accelerator.register_for_checkpointing(schedule, progress)
+        accelerator.register_for_checkpointing(schedule, progress, *([] if average is None else [average]))
         if checkpoints is not None and checkpoints.resume_from is not None:
             checkpoints.restore(accelerator)
             loader = accelerator.skip_first_batches(loader, progress.step * recipe.gradient_accumulation_steps)
 
-        started = time.perf_counter() - progress.seconds
+        started -= progress.seconds
         losses = torch.zeros(2, device=accelerator.device)  # sum and count of the losses since the previous report
         quiet = not accelerator.is_local_main_process
         with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
@@ -111,6 +124,8 @@ def train(
                 schedule.step()
                 progress.step += 1
                 objective.after_step(classifier, progress.step, recipe.steps)
+                if average is not None:
+                    average.after_step(progress.step)
                 bar.update()
                 due = checkpoints is not None and checkpoints.is_due(progress.step)
                 if due or progress.step % LOGGING_STEPS == 0 or progress.step == recipe.steps:
@@ -140,6 +155,7 @@ def training_loader(
     pictures: Dataset,
     image_processor: BaseImageProcessor,
     recipe: Recipe,
+    known: Optional[Known] = None,
 ) -> DataLoader:
     """
     Make the loader for all batches of a run.
@@ -150,18 +166,42 @@ def training_loader(
         pictures: the training pictures (see `FewShotData`).
         image_processor: the image processor of the CLIP model.
         recipe: how to train.
+        known: features (N, D) of the N training pictures (see `features.known_features`).
 
     Returns:
-        A loader of batches `pixel_values` (B, 3, H, W) and `labels` (B,). `accelerator` must still prepare it.
+        A loader of batches with `labels` (B,), the features of `known` and, unless they hold `image_features`,
+        `pixel_values` (B, 3, H, W). `accelerator` must still prepare it.
     """
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
-    pictures_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
+    length = recipe.steps * recipe.pictures_per_step(accelerator.num_processes)
     return DataLoader(
-        TrainingPictures(pictures, recipe.steps * pictures_per_step, recipe.seed, crop_size, image_processor),
+        TrainingPictures(pictures, length, recipe.seed, crop_size, image_processor, known),
         recipe.batch_size,
         num_workers=recipe.num_workers,
         generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
     )
+
+
+def build_average(
+    accelerator: Accelerator, model: torch.nn.Module, pictures: int, recipe: Recipe
+) -> Optional[RunningAverage]:
+    """
+    Make the average of the learned parameters over the epochs.
+
+    Args:
+        accelerator: its processes share each optimizer step.
+        model: the parameters that require a gradient are averaged.
+        pictures: number of training pictures.
+        recipe: gives the averaging and the length of the run.
+
+    Returns:
+        The average, to be advanced after each optimizer step; None if the recipe has none.
+    """
+    if recipe.averaging is None:
+        return None
+    pictures_per_step = recipe.pictures_per_step(accelerator.num_processes)
+    step_weights = recipe.averaging.step_weights(recipe.steps, pictures_per_step, pictures)
+    return RunningAverage(trainable_tensors(model), step_weights)
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -300,3 +300,14 @@ class TestCode:
     def test_it_loads_the_clip_and_the_adapter_by_their_ids(self):
         code = first_code(parsed())
         assert f'base = "{HUB_CLIP}"' in code and 'adapter = "somebody/stars"' in code
+
+
+def test_the_card_lists_the_anchors_of_the_loss_and_the_average():
+    anchors = {"text_anchor": "l1", "text_anchor_weight": 25, "image_anchor_weight": 0, "logit_anchor_weight": 1.5}
+    text = parsed(anchors=anchors, averaging={"mean": 15.0, "std": 1.0}).text
+    assert "in the loss: text (l1) 25, logits 1.5\n" in text and "mean 15 and std 1 epochs\n" in text
+    assert "Anchors" not in parsed(anchors=None, averaging=None).text
+
+
+def test_the_card_of_an_earlier_result_lists_no_anchors():
+    assert "Anchors" not in parsed().text

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from peft_mudpt.lab.report.rows import few_shot_rows, mean_over_data_sets, sections
+from peft_mudpt.lab.report.rows import few_shot_rows, mean_over_data_sets, row_name, sections
 from peft_mudpt.lab.report.tables import markdown_report
 from tests.lab.report.made_results import base_to_new, cells, counts, result, search
 
@@ -81,6 +81,12 @@ def test_a_row_with_fewer_seeds_says_so():
 def test_a_row_whose_columns_have_unequal_seeds_says_so():
     runs = [result(seed=seed, shots=shots) for seed, shots in ((1, 4), (2, 4), (3, 4), (1, 8))]
     assert few_shot(*runs)[1][0] == "mudpt (1 to 3 of 3 seeds)"
+
+
+def test_anchors_and_an_average_that_a_run_set_make_another_row():
+    changed = result()
+    changed["arguments"] |= {"text_anchor_weight": 25, "averaging_mean": None, "image_anchor_weight": 0}
+    assert row_name(changed) == "mudpt text_anchor_weight 25 image_anchor_weight 0"
 
 
 def test_another_optimizer_makes_another_row():

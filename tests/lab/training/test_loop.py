@@ -156,8 +156,8 @@ def test_a_resumed_run_with_dropout_ends_with_the_same_weights_bit_for_bit(pictu
 def test_fewer_steps_than_asked_are_an_error(pictures, tmp_path, monkeypatch):
     load = training_loop.training_loader
 
-    def short(accelerator, classifier, pictures, image_processor, recipe):
-        return load(accelerator, classifier, pictures, image_processor, dataclasses.replace(recipe, steps=2))
+    def short(accelerator, classifier, pictures, image_processor, recipe, known):
+        return load(accelerator, classifier, pictures, image_processor, dataclasses.replace(recipe, steps=2), known)
 
     monkeypatch.setattr(training_loop, "training_loader", short)
     with pytest.raises(RuntimeError, match="2 of 6 steps"):

@@ -1,0 +1,113 @@
+"""Image features that training does not change. They are computed once instead of in each step."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ...classifier.prediction import PictureClassifier
+from ..data.loading import FROZEN_IMAGE_FEATURES, IMAGE_FEATURES, TestPictures
+from ..environment import random_state, set_random_state
+from ..recipe import Recipe
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import BaseImageProcessor
+
+
+def known_features(
+    accelerator: Accelerator,
+    classifier: PictureClassifier,
+    pictures: Dataset,
+    image_processor: BaseImageProcessor,
+    recipe: Recipe,
+    needs_frozen: bool = False,
+) -> dict[str, torch.Tensor]:
+    """
+    Compute the features of the training pictures that are the same in each epoch, in the precision of training.
+
+    Args:
+        accelerator: each of its processes computes a part of the features, and gets all of them.
+        classifier: the classifier, in training mode.
+        pictures: the N training pictures (see `FewShotData`).
+        image_processor: the image processor of the CLIP.
+        recipe: how to train.
+        needs_frozen: True if the features of CLIP without its adapter are needed.
+
+    Returns:
+        Normalized features (N, D), for `TrainingPictures`: `image_features` if training changes no image feature, and
+        `frozen_image_features` if `needs_frozen`. Empty if the pictures are augmented, because they then change.
+    """
+    known: dict[str, torch.Tensor] = {}
+    if recipe.crop:
+        return known
+    loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
+    if has_fixed_image_features(classifier):
+        with accelerator.autocast():
+            known[IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
+    if needs_frozen:
+        model = classifier.model
+        with accelerator.autocast(), model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+            known[FROZEN_IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
+    return known
+
+
+def has_fixed_image_features(classifier: PictureClassifier) -> bool:
+    """
+    Find out whether training leaves the image features of a picture as they are, by computing those of one picture
+    twice: they then need no gradient and, without dropout, are equal.
+
+    Args:
+        classifier: the classifier, in training mode.
+
+    Returns:
+        True if no image feature changes in training.
+    """
+    model, state = classifier.model, random_state()
+    shape = classifier.family.image_shape(classifier.config)
+    picture = torch.zeros(1, *shape, device=model.device, dtype=model.dtype)
+    with torch.enable_grad():
+        first, second = (classifier.image_features(picture) for _ in range(2))
+    set_random_state(state)  # dropout has drawn numbers
+    return not first.requires_grad and torch.allclose(first, second)
+
+
+@torch.no_grad()
+def encode(
+    accelerator: Accelerator,
+    classifier: PictureClassifier,
+    pictures: Dataset,
+    image_processor: BaseImageProcessor,
+    batch_size: int,
+    num_workers: int = 0,
+) -> torch.Tensor:
+    """
+    Compute the features of pictures, each picture once.
+
+    Args:
+        accelerator: each of its processes encodes a part of the pictures.
+        classifier: the classifier whose image tower is used.
+        pictures: a split of `FewShotData` with N pictures.
+        image_processor: the image processor of the CLIP.
+        batch_size: pictures per device and forward pass.
+        num_workers: processes that load pictures.
+
+    Returns:
+        The normalized features (N, D) in the order of `pictures`, on the CPU.
+    """
+    samples = TestPictures(pictures, image_processor)
+    # the loader's own generator leaves the global one, which training goes on with, as it is
+    loader = DataLoader(samples, batch_size, num_workers=num_workers, generator=torch.Generator())
+    quiet = not accelerator.is_local_main_process
+    found = []
+    for batch in tqdm(accelerator.prepare(loader), desc="encoding pictures", leave=False, disable=quiet):
+        features = classifier.image_features(batch["pixel_values"])
+        found.append(accelerator.gather_for_metrics(features).cpu())
+    return torch.cat(found)
