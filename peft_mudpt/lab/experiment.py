@@ -17,7 +17,7 @@ from peft import PeftModel
 
 from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
-from .class_texts import several, texts_of
+from .class_texts import check_texts, several
 from .data.draws import draw
 from .data.loading import TestPictures, check_pictures
 from .data.options import DataOptions
@@ -107,7 +107,7 @@ def prepare(
     fields, revision = experiment.method_kwargs, experiment.model_revision
     ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision)
     learner = method.apply(ground)
-    texts = texts_of(learner, experiment, selection)
+    texts = check_texts(experiment, selection, learner)
     recipe = choose_recipe(
         training,
         method,
@@ -118,19 +118,17 @@ def prepare(
     )
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
-    classifier = backbone.classifier(learner.model, task.class_names, texts or data.template)
+    classifier = backbone.classifier(learner.model, task.class_names, learner.class_texts(texts) or data.template)
     # of the plain CLIP; the trained one is tested on them, too
     features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
     loading = {**_loading(training), "features": features}
-    plain = backbone.load_clip()
-    zero_shot = evaluate_task(accelerator, backbone, plain, task, experiment.class_texts, **loading)
+    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, texts, **loading)
     return Plan(
         experiment.launched(accelerator.mixed_precision),
         selection,
         method,
         backbone,
         learner,
-        texts,
         classifier,
         recipe,
         zero_shot,
@@ -206,7 +204,7 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
         plan.backbone,
         learner.model,
         plan.task,
-        plan.texts,
+        plan.given_texts,
         plan.method.names_new_classes,
         **_loading(plan.experiment.training),
         features=plan.test_features,
@@ -219,9 +217,10 @@ def _frozen_clip(plan: Plan) -> FrozenClip:
     model, autocast = plan.learner.model, plan.accelerator.autocast
     if not plan.recipe.anchors.need_texts:
         return FrozenClip(model, autocast=autocast)
-    texts = plan.experiment.class_texts or ClassTexts((plan.learner.template or plan.data.template,))
-    backbone, class_texts = plan.backbone, texts.of(plan.task.class_names)
-    return FrozenClip.with_texts(model, backbone.tokenizer, class_texts, backbone.class_batch_size, autocast)
+    templates = plan.method.anchor_templates or [plan.learner.template or plan.data.template]
+    texts = ClassTexts.given(templates).of(plan.task.class_names)
+    backbone = plan.backbone
+    return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
 
 
 def record(

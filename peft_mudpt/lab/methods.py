@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftConfig
 from torch.utils.data import DataLoader
 
+from ..classifier.templates import IMAGENET
 from ..config import MuDPTConfig
 from ..presets import PRESETS
 from ..rules import check_template
@@ -24,7 +25,7 @@ VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F0
 SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
 
 
-# The published weights, which are the same for all data sets.
+# The weights of PromptSRC's released configurations, which are the same for all data sets.
 PROMPTSRC_ANCHORS = dict(text_anchor="l1", text_anchor_weight=25, image_anchor_weight=10, logit_anchor_weight=1)
 
 
@@ -44,6 +45,8 @@ class Method:
         learning_rate: default peak learning rate, as published; None: nothing is trained.
         objective: the loss, one of `training.objectives.OBJECTIVES`.
         anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
+        anchor_templates: texts of a class that the frozen CLIP encodes for the anchors, with `{}` for its name; empty:
+            the template of the run.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
         initialize: function that initializes parameters from data; None: the method needs none. It is called once
@@ -65,6 +68,7 @@ class Method:
     learning_rate: Optional[float] = 0.0025  # that of MuDPT and of most prompt methods
     objective: str = "cross_entropy"
     anchors: Mapping[str, Any] = field(default_factory=dict)
+    anchor_templates: Sequence[str] = IMAGENET
     averaging: Optional[tuple[float, float]] = None
     initialize: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None
     starts_from_words: bool = True
@@ -133,7 +137,8 @@ def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str]
 
 # Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
 # the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
-# logistic regression; this one is ours.
+# logistic regression; this one is ours. TCP's code has Adam, with its weight decay of 5e-4 added to the gradient and
+# eps=1e-3; here it has AdamW of the same rate.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -172,6 +177,16 @@ METHODS: dict[str, Method] = {
             learning_rate=0.002,
             starts_from_words=False,
             look=dict(color=BLUE, marker="o"),
+        ),
+        preset_method(
+            "tcp",
+            "TCP",
+            "2311.18231",
+            optimizer="adamw",
+            learning_rate=0.002,
+            anchors=dict(text_anchor="cosine", text_anchor_weight=8),
+            starts_from_words=False,
+            look=dict(color=BLUE, marker="p", linestyle="--"),
         ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),

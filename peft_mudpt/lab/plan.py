@@ -146,8 +146,6 @@ class Plan:
         method: the method that adapts the CLIP.
         backbone: the CLIP.
         learner: the CLIP to which the method was applied, not yet trained.
-        texts: the texts of classes for the learner, after its text prompts if it has some; None: the template of each
-            data set.
         classifier: the classifier of the learner, which is trained.
         recipe: how it is trained; None: the method trains nothing.
         zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
@@ -163,7 +161,6 @@ class Plan:
     method: Method
     backbone: Backbone
     learner: Learner
-    texts: Optional[ClassTexts]
     classifier: PictureClassifier
     recipe: Optional[Recipe]
     zero_shot: dict[str, Any]
@@ -188,9 +185,17 @@ class Plan:
         return self.experiment.identity(self.selection, self.accelerator.num_processes)
 
     @property
+    def given_texts(self) -> Optional[ClassTexts]:
+        """
+        The texts of classes for the learner, after its text prompts if it has some; None: the template of each data
+        set.
+        """
+        return self.learner.class_texts(self.experiment.class_texts)
+
+    @property
     def class_texts(self) -> ClassTexts:
         """The texts of the training classes for the learner, after its text prompts if it has some."""
-        return self.texts or ClassTexts((self.data.template,))
+        return self.given_texts or ClassTexts((self.data.template,))
 
     @property
     def template_after_prompts(self) -> Optional[str]:

@@ -155,7 +155,7 @@ FIELDS = {
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
 # fields that earlier versions did not write
-LATER = ("training_pictures", "class_texts", "zero_shot_texts", "anchors", "averaging")
+LATER = ("training_pictures", "anchors", "averaging", "class_texts", "zero_shot_texts")
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:

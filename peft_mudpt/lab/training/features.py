@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from peft import PeftModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -15,6 +13,7 @@ from ...classifier.prediction import PictureClassifier
 from ..data.loading import FROZEN_IMAGE_FEATURES, IMAGE_FEATURES, TestPictures
 from ..environment import random_state, set_random_state
 from ..recipe import Recipe
+from .frozen_clip import frozen
 
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ def known_features(
         with accelerator.autocast():
             known[IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
     if needs_frozen:
-        model = classifier.model
-        with accelerator.autocast(), model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+        with accelerator.autocast(), frozen(classifier.model):
             known[FROZEN_IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
     return known
 
