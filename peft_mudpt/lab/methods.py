@@ -46,7 +46,7 @@ class Method:
         objective: the loss, one of `training.objectives.OBJECTIVES`.
         anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
         anchor_templates: texts of a class that the frozen CLIP encodes for the anchors, with `{}` for its name; empty:
-            the template of the run.
+            the template of the run. Several texts that the user gives replace them.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
         initialize: function that initializes parameters from data; None: the method needs none. It is called once
