@@ -13,7 +13,6 @@ from typing import Any, Optional
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from peft import PeftModel
 
 from .backbone import Backbone
 from .class_texts import check_texts, several
@@ -35,14 +34,14 @@ from .learner import Ground
 from .methods import find_method
 from .plan import Experiment, Outcome, Plan, Selection
 from .protocols import lay_out
-from .recipe import TrainingOptions, choose_recipe
+from .recipe import Recipe, TrainingOptions, choose_recipe
 from .report.card import model_card
 from .report.words import nearest_words
 from .run_folder import CARD, hold
 from .saving import check_it_reloads, save_learned
 from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
-from .training.features import has_fixed_image_features
+from .training.features import encode, has_fixed_image_features
 from .training.frozen_clip import FrozenClip
 from .training.loop import Progress, train, training_loader
 from .training.objectives import check_anchors
@@ -104,7 +103,8 @@ def prepare(
     backbone = Backbone.load(experiment.backbone.source(), accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
     fields, revision = experiment.method_kwargs, experiment.model_revision
-    ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision)
+    plain_texts = experiment.class_texts or ClassTexts.given(data.template)
+    ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision, plain_texts)
     learner = method.apply(ground)
     texts = check_texts(experiment, selection, learner)
     recipe = choose_recipe(
@@ -185,18 +185,12 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     Raises:
         FloatingPointError: if the loss is NaN or infinite.
     """
-    if plan.recipe is None:
+    if not plan.method.is_trained:
         return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(plan.accelerator))
-    accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
+    accelerator, learner = plan.accelerator, plan.learner
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
-    if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        loader = training_loader(accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe)
-        plan.method.initialize(learner.model, loader)
-    frozen_clip = _frozen_clip(plan) if plan.recipe.anchors else None
-    progress = train(
-        accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe, checkpoints, frozen_clip
-    )
+    progress = _fit(plan) if plan.recipe is None else _train(plan, plan.recipe, checkpoints)
     memory = peak_memory_bytes(accelerator)
     metrics = evaluate_task(
         accelerator,
@@ -209,6 +203,25 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
         features=plan.test_features,
     )
     return Outcome(plan, metrics, progress, memory)
+
+
+def _fit(plan: Plan) -> Progress:
+    """Learn from the image features of the training pictures at once."""
+    started, pictures = time.perf_counter(), plan.task.train
+    loading, image_processor = _loading(plan.experiment.training), plan.backbone.image_processor
+    features = encode(plan.accelerator, plan.classifier, pictures, image_processor, **loading)
+    plan.method.fit(plan.learner.model, features, torch.tensor(pictures["label"][:]))
+    return Progress(seconds=time.perf_counter() - started)
+
+
+def _train(plan: Plan, recipe: Recipe, checkpoints: Optional[Checkpoints]) -> Progress:
+    """Learn by optimizer steps."""
+    pictures, image_processor = plan.task.train, plan.backbone.image_processor
+    if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
+        loader = training_loader(plan.accelerator, plan.classifier, pictures, image_processor, recipe)
+        plan.method.initialize(plan.learner.model, loader)
+    frozen_clip = _frozen_clip(plan) if recipe.anchors else None
+    return train(plan.accelerator, plan.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
 
 
 def _frozen_clip(plan: Plan) -> FrozenClip:
@@ -238,7 +251,7 @@ def record(
 
     Raises:
         ValueError: if the folder holds the result of this or another run, or if another process is using it.
-        RuntimeError: if the adapter, loaded again from the folder, gives other logits than the trained model.
+        RuntimeError: if the weights, loaded again from the folder, give other logits than the trained model.
     """
     plan, folder = outcome.plan, Path(folder)
     learner, task, recipe = plan.learner, plan.task, plan.recipe
@@ -273,7 +286,7 @@ def record(
         return result
     with nullcontext() if held else hold(folder, plan.identity):
         result["adapter_bytes"] = save_learned(learner, task.class_names, plan.class_texts, folder)
-        if plan.method.leaves_adapter:
+        if plan.method.is_trained:
             _check_it_reloads(plan, folder)
         result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
         if plan.method.leaves_adapter:
@@ -301,7 +314,7 @@ def _check_it_reloads(plan: Plan, folder: Path) -> None:
     backbone, names = plan.backbone, plan.task.class_names
     pixel_values = TestPictures(plan.task.train, backbone.image_processor)[0]["pixel_values"][None]
 
-    def logits_of(model: PeftModel) -> torch.Tensor:
+    def logits_of(model: torch.nn.Module) -> torch.Tensor:
         classifier = backbone.classifier(model, names, plan.class_texts)
         return classifier(pixel_values.to(backbone.device)).logits
 

@@ -123,8 +123,8 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
         result = record(outcome, folder, hub_model_id, held=True)
     if accelerator.is_main_process:
         drop_checkpoints(folder)
-        if plan.method.leaves_adapter:
-            say(accelerator, "adapter saved to", folder)
+        if plan.method.is_trained:
+            say(accelerator, f"{'adapter' if plan.method.leaves_adapter else 'weights'} saved to", folder)
             say(accelerator, "reloaded", "equal logits")
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
         if arguments.push_to_hub:

@@ -12,15 +12,15 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from ..classifier.class_texts import ClassTexts
 from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
+from .heads import Head
 from .learner import Learner
-from .probe import LinearProbe
-from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
+from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL
 from .schema import RESULT, naming
 
 
@@ -29,8 +29,8 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
     Save the learned weights. Each file is completed in a temporary folder, and then moved to `folder`.
 
     Args:
-        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a linear probe, its
-            layer; of a plain CLIP, nothing.
+        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a head, such as
+            a linear probe, its tensors; of a plain CLIP, nothing.
         class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
             config.
         texts: the texts of the classes, which follow the text prompts. A MuDPT adapter stores them in its config.
@@ -45,10 +45,10 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
     if isinstance(learner.model, PreTrainedModel):
         return 0
     model, partial = learner.model, folder / LEARNED_PARTIAL
-    weights = PROBE_WEIGHTS if isinstance(model, LinearProbe) else ADAPTER_WEIGHTS
+    weights = model.file if isinstance(model, Head) else ADAPTER_WEIGHTS
     with naming(folder):
         partial.mkdir(parents=True)
-        if isinstance(model, LinearProbe):
+        if isinstance(model, Head):
             save_file(model.head.state_dict(), partial / weights)
         else:
             config = model.peft_config[model.active_adapter]
@@ -125,20 +125,28 @@ def find_file(adapter: str | os.PathLike, name: str) -> Optional[Path]:
 
 @torch.no_grad()
 def check_it_reloads(
-    model: PeftModel, clip: PreTrainedModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
+    model: torch.nn.Module,
+    clip: PreTrainedModel,
+    folder: Path,
+    logits_of: Callable[[torch.nn.Module], torch.Tensor],
 ) -> None:
     """
-    Load the saved adapter, and check that its logits equal those of the trained model.
+    Load the saved weights, and check that their logits equal those of the trained model.
 
     Args:
-        model: the trained model.
+        model: the trained model: a `PeftModel` or a head.
         clip: a new copy of the CLIP that the model adapts.
-        folder: the folder of the adapter.
+        folder: the folder of the weights.
         logits_of: computes the logits of a model for fixed inputs.
 
     Raises:
         RuntimeError: if the logits differ.
     """
-    reloaded = PeftModel.from_pretrained(clip, folder).eval()
-    if not torch.equal(logits_of(model.eval()), logits_of(reloaded)):
-        raise RuntimeError(f"The adapter reloaded from {folder} gives other logits than the trained model.")
+    if isinstance(model, Head):
+        reloaded: torch.nn.Module = type(model)(clip, model.class_names)
+        reloaded.load_learned(load_file(folder / model.file))
+    else:
+        reloaded = PeftModel.from_pretrained(clip, folder)
+    reloaded.to(clip.device)
+    if not torch.equal(logits_of(model.eval()), logits_of(reloaded.eval())):
+        raise RuntimeError(f"The weights reloaded from {folder} give other logits than the trained model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -28,6 +29,7 @@ TOLD_APART = (
     "seed",
     "optimizer",
     "learning_rate",
+    "warmup",
     "protocol",
     "evaluate_on",
     *HELD_NEAR,
@@ -101,12 +103,23 @@ def row_name(result: Result) -> str:
 
     Returns:
         The method name, followed by the method's options, the optimizer, the anchors and the averaging if the run set
-        them.
+        them, and by the constant warmup of a trained method.
     """
     arguments = result["arguments"]
-    options = [arguments[name] for name in ("method_kwargs", "optimizer")]
+    options = [_method_options(result), arguments["optimizer"]]
     options += [f"{name} {arguments[name]}" for name in HELD_NEAR if arguments.get(name) is not None]
+    if arguments.get("warmup") == "constant" and result["optimizer"] is not None:
+        options.append("constant warmup")
     return " ".join([result["method"], *(option for option in options if option is not None)])
+
+
+def _method_options(result: Result) -> Optional[str]:
+    """The method's options that differ from its defaults, as JSON; None if there are none."""
+    stored, method = result["arguments"]["method_kwargs"], all_methods().get(result["method"])
+    if stored is None or method is None or not method.options:
+        return stored
+    changed = {name: value for name, value in json.loads(stored).items() if value != method.options.get(name)}
+    return json.dumps(changed, ensure_ascii=False) if changed else None
 
 
 def is_untrained(name: str) -> bool:
