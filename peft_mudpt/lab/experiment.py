@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
 from .class_texts import check_texts, several
 from .data.draws import draw
@@ -234,9 +233,7 @@ def _frozen_clip(plan: Plan) -> FrozenClip:
     model, autocast = plan.learner.model, plan.accelerator.autocast
     if not plan.recipe.anchors.need_texts:
         return FrozenClip(model, autocast=autocast)
-    templates = plan.method.anchor_templates or [plan.learner.template or plan.data.template]
-    texts = ClassTexts.given(templates).of(plan.task.class_names)
-    backbone = plan.backbone
+    backbone, texts = plan.backbone, plan.anchor_texts.of(plan.task.class_names)
     return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
 
 

@@ -52,7 +52,7 @@ class Method:
         objective: the loss, one of `training.objectives.OBJECTIVES`.
         anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
         anchor_templates: texts of a class that the frozen CLIP encodes for the anchors, with `{}` for its name; empty:
-            the template of the run.
+            the template of the run. Several texts that the user gives replace them.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
         has_head: True if a linear layer on the image features, trained with the adapter, takes the place of texts.
