@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--template",
-        help="Text of a class that follows the text prompts, with {} for the name. Default: the adapter's.",
+        help="Text of a class that follows the text prompts, with {} for the name. Default: those of the adapter.",
     )
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
     parser.add_argument("--top", type=int, default=5, help="Number of classes printed per picture. Default: 5.")
@@ -44,6 +44,8 @@ def main() -> None:
     class_names = split_names(arguments.classes)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    if classifier.template is None and (texts := classifier.class_texts):
+        print(printable(f"{sum(map(len, texts))} texts of {len(texts)} classes, such as {texts[0][0]!r}"))
     unreadable = []
     for file, best in classify_files(classifier, arguments.images, arguments.top, BATCH_SIZE):
         if isinstance(best, ValueError):

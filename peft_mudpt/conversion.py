@@ -66,6 +66,15 @@ def _coop(depths: Depths) -> Names:
     return {"prompt_learner.ctx": "text_prompts.0"}
 
 
+def _tcp(depths: Depths) -> Names:
+    meta_net, ours = "prompt_learner.meta_net", "class_tokens.meta_net"
+    return {
+        **_coop(depths),
+        **_linear(f"{meta_net}.linear1", f"{ours}.linear1"),
+        **_linear(f"{meta_net}.linear2", f"{ours}.linear2"),
+    }
+
+
 def _vpt(depths: Depths) -> Names:
     blocks = {
         f"image_encoder.transformer.resblocks.{i}.visual_ctx": f"vision_prompts.{i}" for i in range(1, depths.vision)
@@ -143,6 +152,7 @@ def _uumudpt(depths: Depths) -> Names:
 # code and that of MaPLe and PromptSRC have different names for the same prompts, so that a method may have both.
 IMPLEMENTATIONS: dict[str, tuple[str, tuple[Callable[[Depths], Names], ...]]] = {
     "coop": ("coop", (_coop,)),
+    "tcp": ("tcp", (_tcp,)),
     "vpt": ("vpt_deep", (_vpt, _vpt_of_maple)),
     "mpt": ("ivlp", (_mpt, _ivlp)),
     "ivlp": ("ivlp", (_ivlp, _mpt)),
@@ -168,9 +178,9 @@ def convert_checkpoint(
             `state_dict`. The embedded class names (`token_prefix`, `token_suffix`) and the weights of CLIP, which such
             files also hold, are skipped. The names may begin with `module.` (DataParallel), and those of a prompt
             learner that was saved alone may lack its name.
-        method: name of the method in the published implementation: `coop`, `vpt`, `ivlp` (`mpt` in MuDPT's code),
-            `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the linear form),
-            `umudpt` or `uumudpt` (preset `mudpt`).
+        method: name of the method in the published implementation: `coop`, `tcp`, `vpt`, `ivlp` (`mpt` in MuDPT's
+            code), `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the linear
+            form), `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
         The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:
@@ -297,7 +307,18 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
         fields[f"{modality}_hidden_size"] = width
         fields[f"{modality}_prompt_depth"] = depths.text if fused else getattr(depths, modality)
     fields |= {f"{modality}_prompt_depth": 0 for modality in MODALITIES if modality not in prompts}
+    fields |= next((_meta_net(shape) for name, shape in shapes.items() if name.endswith("linear1.weight")), {})
     return MuDPTConfig.from_preset(preset, **fields)
+
+
+def _meta_net(shape: torch.Size) -> dict[str, int]:
+    """The fields of a config that follow from the first weight (hidden channels, channels of the features)."""
+    if len(shape) != 2 or shape[0] > shape[1]:
+        raise ValueError(
+            f"The first layer of the meta-net has shape {tuple(shape)}, expected (hidden channels, channels of the "
+            "features), no more of the first than of the second."
+        )
+    return {"feature_size": shape[1], "meta_net_reduction": shape[1] // shape[0]}
 
 
 def _check_shapes(config: MuDPTConfig, found: dict[str, tuple[str, torch.Size]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import RLock
 from typing import Optional, cast
 
@@ -66,6 +68,7 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self.switch_lock = SwitchLock()
         # Another object after each switch. Unlike a flag, it shows a switch there and back.
         self.last_switch = object()
+        self._without_prompts = False
 
     def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
         """Add an adapter; with the first one, also register the hooks on the towers."""
@@ -103,7 +106,22 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
             return {}
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
-        return dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
+        found = dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
+        if modality == "text" and adapter.text_depends_on_class and condition is not None:
+            layer, tokens = self.class_tokens(condition)
+            if start <= layer and (stop is None or layer < stop):
+                found[layer] = tokens
+        return found
+
+    def class_tokens(self, condition: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """
+        The tokens (C, n, d) of C classes, from their text features (C, D) in the frozen CLIP, and the layer before
+        which they replace the text prompts of the active adapter.
+        """
+        adapter = self._active_prompts()
+        assert adapter is not None and adapter.class_tokens is not None, "asked only if texts depend on the class"
+        assert adapter.class_tokens.layer is not None, "MuDPTConfig.resolve fills it in"
+        return adapter.class_tokens.layer, adapter.class_tokens(condition)
 
     @property
     def text_depends_on_image(self) -> bool:
@@ -112,14 +130,32 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         return adapter is not None and adapter.text_depends_on_image
 
     @property
+    def text_depends_on_class(self) -> bool:
+        adapter = self._active_prompts()
+        return adapter is not None and adapter.text_depends_on_class
+
+    @property
     def active_name(self) -> Optional[str]:
         """The name of the active MuDPT adapter, enabled or not; adapters of other methods may be active beside it."""
         own = [name for name in self.active_adapters if name in self.mudpt_adapters]
         return own[0] if own else None  # no next(..., None): torch 2.8 does not compile it
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
-        name = None if self.disable_adapters else self.active_name
+        name = None if self.disable_adapters or self._without_prompts else self.active_name
         return None if name is None else cast(MultiModalPrompts, self.mudpt_adapters[name])
+
+    @contextmanager
+    def without_prompts(self) -> Iterator[None]:
+        """
+        Run the towers without prompts inside of this block. Unlike PEFT's `disable_adapter`, it leaves `requires_grad`
+        and the adapters of other methods as they are.
+        """
+        with self.switch_lock:
+            before, self._without_prompts = self._without_prompts, True
+            try:
+                yield
+            finally:
+                self._without_prompts = before
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         # names that are not here are those of another method's adapters on the same model

@@ -7,6 +7,14 @@ from __future__ import annotations
 PRESETS: dict[str, dict] = {
     # Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134
     "coop": dict(num_virtual_tokens=16, prompt_depth=1, vision_prompt_depth=0, fusion_direction="none"),
+    # Yao et al., "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", arXiv 2311.18231
+    "tcp": dict(
+        prompt_depth=1,
+        vision_prompt_depth=0,
+        fusion_direction="none",
+        conditioning="class",
+        meta_net_reduction=4,
+    ),
     # Jia et al., "Visual Prompt Tuning", arXiv 2203.12119
     "vpt_shallow": dict(prompt_depth=1, text_prompt_depth=0, fusion_direction="none"),
     "vpt_deep": dict(num_virtual_tokens=8, prompt_depth="all", text_prompt_depth=0, fusion_direction="none"),

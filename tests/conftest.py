@@ -14,6 +14,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 from peft_mudpt import MuDPTConfig
+from peft_mudpt.layer import layer_of
 
 
 BOS, EOS, PAD = 97, 98, 99
@@ -77,6 +78,16 @@ def build_inputs() -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": (input_ids != PAD).long(), "pixel_values": pixel_values}
 
 
+def completed(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inputs, and features of the classes if the active adapter needs them; any do, as CLIP is random anyway."""
+    layer = layer_of(model)
+    if layer is None or not layer.text_depends_on_class:
+        return inputs
+    meta_net = layer.mudpt_adapters[layer.active_name].class_tokens.meta_net
+    rows, channels = len(inputs["input_ids"]), meta_net.linear1.in_features
+    return {**inputs, "mudpt_condition": torch.randn(rows, channels, generator=torch.Generator().manual_seed(3))}
+
+
 def config(**fields) -> MuDPTConfig:
     """An adapter whose prompts are large enough to matter."""
     return MuDPTConfig(**{"init_std": 0.5, **fields})
@@ -84,7 +95,7 @@ def config(**fields) -> MuDPTConfig:
 
 @torch.no_grad()
 def logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model.eval()(**inputs).logits_per_image
+    return model.eval()(**completed(model, inputs)).logits_per_image
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -136,7 +147,7 @@ def hooks_on(model: nn.Module) -> int:
 def logits_and_gradients(model, **inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """What a training step computes, for a loss that depends on every logit."""
     model.zero_grad()
-    inputs = {**build_inputs(), **inputs}
+    inputs = completed(model, {**build_inputs(), **inputs})
     logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].to(model.dtype)}).logits_per_image  # (3, 2)
     logits.log_softmax(dim=-1, dtype=torch.float64)[:, 0].mean().backward()
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

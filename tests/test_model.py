@@ -20,7 +20,7 @@ from transformers import CLIPModel, CLIPTextModelWithProjection, OwlViTConfig, O
 import peft_mudpt.model
 from peft_mudpt import PRESETS, MuDPTConfig, demo
 from peft_mudpt.prompts.prompts import MultiModalPrompts
-from tests.conftest import another_clip, build_clip, config, hooks_on, logits, trainable
+from tests.conftest import another_clip, build_clip, completed, config, hooks_on, logits, trainable
 
 
 # PEFT warns of a model with two adapters, and of a name within its prefix.
@@ -38,7 +38,7 @@ class TestAdding:
     @pytest.mark.parametrize("preset", PRESETS)
     def test_every_parameter_takes_part(self, clip, inputs, preset):
         model = get_peft_model(clip, MuDPTConfig.from_preset(preset))
-        model(**inputs).logits_per_image.square().sum().backward()
+        model(**completed(model, inputs)).logits_per_image.square().sum().backward()
         assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
     def test_a_model_that_is_no_clip_is_refused_and_left_as_it_was(self):

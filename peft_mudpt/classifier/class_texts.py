@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from reprlib import repr as short_repr
 from typing import Any, Optional, Union
 
+from ..config import MuDPTConfig
 from ..layer import layer_of
 from ..rules import check_descriptions, check_template, check_templates, normalized
 
@@ -85,9 +86,14 @@ class ClassTexts:
         """List the texts of each class, in the order of `class_names`."""
         described = self.descriptions or {}
         return [
-            [*(template.replace("{}", name) for template in self.templates), *described.get(normalized(name), ())]
+            [*(each.replace("{}", name) for each in self.templates), *described.get(normalized(name), [])]
             for name in class_names
         ]
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The arguments `template` and `descriptions` of `MuDPTClassifier` that give these texts, fit for JSON."""
+        template = self.templates[0] if len(self.templates) == 1 else list(self.templates) or None
+        return {"template": template, "descriptions": self.descriptions}
 
     def in_words(self) -> str:
         """Describe the texts in a few words: the template, or how many texts there are."""
@@ -134,18 +140,26 @@ def class_texts_of(
             hold an unknown class.
     """
     if template is None and descriptions is None:
-        descriptions = remembered(model, "class_descriptions")
-        template = remembered(model, "class_template") or remembered(model, "class_templates")
-        if template is None and descriptions is None:
+        config = active_config(model)
+        texts = None if config is None else remembered_texts(config)
+        if texts is None:
             raise ValueError("The model has no active adapter whose config has class_template. Give template.")
-        return ClassTexts.given(template, descriptions).only(class_names, "The adapter's class_descriptions")
+        return texts.only(class_names, "The adapter's class_descriptions")
     texts = ClassTexts.given(template, descriptions)
     texts.check_known(class_names)
     return texts.only(class_names)
 
 
-def remembered(model: Any, field: str) -> Any:
-    """The value of `field` in the active adapter's config; None if there is no adapter."""
+def remembered_texts(config: MuDPTConfig) -> Optional[ClassTexts]:
+    """The texts of classes that the config of an adapter remembers; None if there are none."""
+    template = config.class_template or config.class_templates
+    if template is None and config.class_descriptions is None:
+        return None
+    return ClassTexts.given(template, config.class_descriptions)
+
+
+def active_config(model: Any) -> Optional[MuDPTConfig]:
+    """The config of the active MuDPT adapter; None if there is none."""
     layer = layer_of(model)
     active = None if layer is None else layer.active_name
-    return None if active is None else getattr(model.peft_config[active], field)
+    return None if active is None else model.peft_config[active]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Optional, Union
 
 import torch
@@ -19,12 +20,13 @@ from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.registry import family_of
 from .bank import mean_of_texts
-from .class_texts import class_texts_of, remembered
+from .class_texts import active_config, class_texts_of
+from .condition import ClassCondition
 from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind, lower_states
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
-from .staleness import TextState, text_state
+from .staleness import Kept, text_state
 from .texts import text_owners, tokenize_texts
 
 
@@ -129,7 +131,8 @@ class MuDPTClassifier(PictureClassifier):
         config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
         self.config = config
         if class_names is None:
-            class_names = remembered(self.model, "class_names")
+            remembered = active_config(self.model)
+            class_names = None if remembered is None else remembered.class_names
             if class_names is None:
                 raise ValueError("The model has no active adapter whose config has class_names. Give class_names.")
         self._class_names = check_class_names(class_names)
@@ -140,11 +143,13 @@ class MuDPTClassifier(PictureClassifier):
         if tokenizer is None:
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
+        self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
         self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
+        self._texts_per_class = list(map(len, self.class_texts))
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
-        self._known: Optional[tuple[TextState, torch.Tensor]] = None
-        self._known_lower: Optional[tuple[TextState, list[PackedClasses], list[torch.Tensor]]] = None
+        self._kept: Kept[torch.Tensor] = Kept()
+        self._kept_lower: Kept[list[torch.Tensor]] = Kept()
 
     @classmethod
     def from_pretrained(
@@ -288,44 +293,39 @@ class MuDPTClassifier(PictureClassifier):
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return self._encode()
-        known = self._known
-        if known is None or not known[0].equals(state):
-            with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-                features = self._encode()
-            if not (has_memory(features) and state.lasted_until(text_state(self.model))):
-                return features
-            self._known = known = state, features
-        return known[1].clone()  # the caller may write to the copy
+        # a copy, because the caller may write to it
+        return self._kept.get(state, partial(text_state, self.model), self._encode).clone()
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        self._known = self._known_lower = None
+        for kept in (self._kept, self._kept_lower, self._condition):
+            kept.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
         """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
         return self.class_features() * self.family.logit_scale(self.model), None
 
     def _encode(self) -> torch.Tensor:
-        features = normalize(encode_layout(self.model, self._layout(), self._lower_states()), dim=-1)  # (T, D)
+        condition = self._condition.of(self.model)  # None, or (C, D)
+        if condition is not None and self._texts.template is None:
+            numbers = torch.tensor(self._texts_per_class, device=condition.device)
+            condition = condition.repeat_interleave(numbers, dim=0)  # (T, D)
+        features = encode_layout(self.model, self._layout(), self._lower_states(), condition)
+        features = normalize(features, dim=-1)  # (T, D)
         if self._texts.template is not None:
             return features
-        return normalize(mean_of_texts(features, list(map(len, self.class_texts))), dim=-1)  # (C, D)
+        return normalize(mean_of_texts(features, self._texts_per_class), dim=-1)  # (C, D)
 
     def _lower_states(self) -> Optional[list[torch.Tensor]]:
         """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
         layer = layer_of(self.model)
         if layer is None or not layer.start("text") or torch.compiler.is_compiling():
             return None
-        state, groups = text_state(self.model, below_prompts=True), self._layout()
+        state_now, groups = partial(text_state, self.model, below_prompts=True), self._layout()
+        state = state_now()
         if state is None or state.requires_grad:
             return None
-        known = self._known_lower
-        if known is None or known[1] is not groups or not known[0].equals(state):
-            lower = lower_states(self.model, groups)
-            if not (has_memory(lower[0]) and state.lasted_until(text_state(self.model, below_prompts=True))):
-                return lower
-            self._known_lower = known = state, groups, lower
-        return known[2]
+        return self._kept_lower.get(state, state_now, partial(lower_states, self.model, groups), groups)
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..layer import layer_of
-from ..towers.base import part
+from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .packing import PackedClasses, class_per_row, class_words, pack_classes
+from .packing import OwnRows, PackedClasses, class_per_row, class_words, own_rows, pack_classes
 
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
@@ -29,11 +31,14 @@ class LayoutKind(NamedTuple):
 
     num_tokens: int  # number of text prompt tokens in the input
     takes_masks: bool  # whether classes can share a row
+    own_tokens: int = 0  # number of prompt tokens that each class has for itself from some layer on
 
 
 def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
-    return LayoutKind(num_input_prompts(model), takes_masks(model))
+    layer = layer_of(model)
+    own_tokens = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
+    return LayoutKind(num_input_prompts(model), takes_masks(model), own_tokens)
 
 
 def lay_out_classes(
@@ -62,7 +67,7 @@ def lay_out_classes(
     """
     family = family_of(model)
     tower, kind = family.text_tower(model), family.text
-    num_tokens, shares_rows = layout or layout_kind(model)
+    num_tokens, shares_rows, own_tokens = layout or layout_kind(model)
     table = kind.num_positions(tower)
     room = table - num_tokens
     if kind.is_causal:
@@ -87,6 +92,11 @@ def lay_out_classes(
     groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
     if shares_rows:
         packed = [pack_classes(group, num_tokens, max_length=table) for group in groups]
+        if own_tokens:
+            packed = [
+                replace(rows, own=own_rows(group, rows, own_tokens, max_length=table))
+                for group, rows in zip(groups, packed)
+            ]
     elif kind.is_causal:
         packed = [class_per_row(group) for group in groups]
     else:
@@ -95,7 +105,10 @@ def lay_out_classes(
 
 
 def encode_layout(
-    model: torch.nn.Module, groups: list[PackedClasses], lower: Optional[list[torch.Tensor]] = None
+    model: torch.nn.Module,
+    groups: list[PackedClasses],
+    lower: Optional[list[torch.Tensor]] = None,
+    condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """
     Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
@@ -108,8 +121,11 @@ def encode_layout(
         model: a CLIP, plain or with an adapter.
         groups: what `lay_out_classes` returned.
         lower: what `lower_states` returned; None begins with the embeddings.
+        condition: if the text prompts depend on the class, the text features (C, D) of the classes in the frozen CLIP.
     """
-    inputs = list(zip(groups, [None] * len(groups) if lower is None else lower))
+    unknown = [None] * len(groups)
+    conditions = unknown if condition is None else condition.split([group.num_classes for group in groups])
+    inputs = list(zip(groups, unknown if lower is None else lower, conditions))
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
         return torch.cat([_encode_group(model, *each) for each in inputs])
     *recomputed, last = inputs
@@ -163,38 +179,71 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _encode_group(model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor] = None) -> torch.Tensor:
+def _encode_group(
+    model: torch.nn.Module,
+    group: PackedClasses,
+    lower: Optional[torch.Tensor] = None,
+    condition: Optional[torch.Tensor] = None,
+) -> torch.Tensor:
     family = family_of(model)
     tower, kind = family.text_tower(model), family.text
-    if lower is None:
-        output = tower(group.input_ids, attention_mask=_mask_of(tower, group), position_ids=group.position_ids)
+    if group.own is not None:
+        assert condition is not None, "classes with tokens of their own have it"
+        pooled = _pooled_with_own_tokens(model, group, lower, condition)
+    elif lower is None:
+        mask, options = _mask_of(tower, group), {} if condition is None else {CONDITION: condition}
+        output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
         states = output.last_hidden_state  # (R, L, d)
         pooled = kind.pooled(output) if group.eos is None else _at_eos(states, group)  # (C, d)
     else:
-        states = _upper_states(model, lower, _mask_of(tower, group))  # (R, L, d)
+        states = _upper_states(model, lower, _mask_of(tower, group), condition)  # (R, L, d)
         pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
     return kind.project(model, pooled)  # (C, D)
 
 
-def _upper_states(model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+def _upper_states(
+    model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor], condition: Optional[torch.Tensor]
+) -> torch.Tensor:
     """The last hidden states (R, L, d) of the text tower, from the input of the first layer with prompts."""
     family, layer = family_of(model), layer_of(model)
     assert layer is not None, "only an adapter has a first layer with prompts"
     tower, kind = family.text_tower(model), family.text(layer)
     layers = range(layer.start("text"), len(part(tower, f"{kind.encoder}.{kind.layers}")))
-    hidden = kind.run_layers(tower, lower, mask, layers)  # (R, L + n, d)
+    hidden = kind.run_layers(tower, lower, mask, layers, condition)  # (R, L + n, d)
     before, after = kind.split(hidden, layer.num_tokens("text"))
     hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
     return part(tower, kind.final_norm)(hidden)
 
 
-def _mask_of(tower: torch.nn.Module, group: PackedClasses) -> Optional[torch.Tensor]:
+def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Optional[torch.Tensor]:
     # as a bias here too, because a CLIP without an adapter has no hook that makes one
     return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
 
 
-def _at_eos(states: torch.Tensor, group: PackedClasses) -> torch.Tensor:
+def _at_eos(states: torch.Tensor, group: Union[PackedClasses, OwnRows]) -> torch.Tensor:
     return states.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
+
+
+def _pooled_with_own_tokens(
+    model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor], condition: torch.Tensor
+) -> torch.Tensor:
+    """
+    The pooled output (C, d) of classes whose own tokens replace the prompts before one layer. Below it, the classes
+    share the prompts of their row, and from it on they stand in the rows `group.own`.
+    """
+    layer, family = layer_of(model), family_of(model)
+    assert layer is not None and group.own is not None, "only an adapter makes tokens for classes"
+    tower, text = family.text_tower(model), family.text(layer)
+    index, tokens = layer.class_tokens(condition)  # (C, n, d)
+    start = 0 if lower is None else layer.start("text")
+    if lower is None:
+        lower = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+    hidden = text.run_layers(tower, lower, _mask_of(tower, group), range(start, index))  # (R, n + L, d)
+    known = torch.cat([hidden.flatten(0, 1), tokens.flatten(0, 1).to(hidden)])  # (R * (n + L) + C * n, d)
+    hidden = embedding(group.own.sources, known)  # (R', L', d)
+    layers = range(index, text.shape(tower).num_layers)
+    hidden = text.run_layers(tower, hidden, _mask_of(tower, group.own), layers, prompted=False)
+    return _at_eos(part(tower, text.final_norm)(hidden), group.own)  # (C, d)
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:

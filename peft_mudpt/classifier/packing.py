@@ -9,13 +9,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Optional
+from typing import Optional, TypeVar
 
 import torch
 
 
+RowsType = TypeVar("RowsType", bound="_Rows")
+
+
 @dataclass(frozen=True)
-class PackedClasses:
+class _Rows:
+    """Tensors that describe rows of tokens."""
+
+    def to(self: RowsType, device: torch.device) -> RowsType:
+        """The same rows on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{name: None if value is None else value.to(device) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class OwnRows(_Rows):
+    """
+    C classes in R rows of L tokens, [BOS, tokens of class 1, its words, tokens of class 2, its words, ...], for the
+    layers in which each class has n prompt tokens of its own.
+
+    Attributes:
+        sources: (R, L), where each token comes from: its index among all tokens of the rows of `PackedClasses`, with
+            the prompts, followed by the C * n tokens of the classes.
+        eos: (C,), the index of each class's EOS among the R * L tokens.
+        attention_mask: (R, 1, L, L), true where the token of the third axis attends to the token of the fourth.
+    """
+
+    sources: torch.Tensor
+    eos: torch.Tensor
+    attention_mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PackedClasses(_Rows):
     """
     C classes in R rows of L tokens, for a text tower whose hooks insert n prompt tokens in each row.
 
@@ -26,18 +57,19 @@ class PackedClasses:
             tower's default positions.
         attention_mask: (R, 1, n + L, n + L), true where the token of the third axis attends to the token of the
             fourth; None for the tower's default attention.
+        own: the rows of the layers in which each class has prompt tokens of its own; None if there are none.
     """
 
     input_ids: torch.Tensor
     eos: Optional[torch.Tensor] = None
     position_ids: Optional[torch.Tensor] = None
     attention_mask: Optional[torch.Tensor] = None
+    own: Optional[OwnRows] = None
 
-    def to(self, device: torch.device) -> PackedClasses:
-        """The same classes on another device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in tensors.items()}
-        return PackedClasses(**moved)
+    @property
+    def num_classes(self) -> int:
+        """The number of classes (C)."""
+        return len(self.input_ids if self.eos is None else self.eos)
 
 
 def class_words(
@@ -114,6 +146,32 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
         filled_up(positions, 0),
         (in_prefix | same_text).tril()[:, None],  # (R, 1, n + L, n + L)
     )
+
+
+def own_rows(words: list[list[int]], packed: PackedClasses, num_tokens: int, max_length: int) -> OwnRows:
+    """
+    Fill rows in which each class has its own prompt tokens. Words that the texts begin with stand in them once per
+    class, because they attend to the tokens.
+
+    Args:
+        words: token ids of each class from BOS to EOS.
+        packed: the rows into which `pack_classes` has put these classes.
+        num_tokens: number of prompt tokens (n).
+        max_length: largest number of tokens in a row.
+    """
+    shared, length = len(_common_prefix(words)), packed.input_ids.shape[1]
+    assert packed.eos is not None, "pack_classes gives it"
+    first_own = len(packed.input_ids) * (num_tokens + length)  # index of the first token of the first class
+    sources = []  # of each class, from BOS, which is the same in all rows, to EOS
+    for label, (text, end) in enumerate(zip(words, packed.eos.tolist())):
+        row, column = divmod(end, length)
+        row_start = row * (num_tokens + length) + num_tokens
+        tokens = range(first_own + label * num_tokens, first_own + (label + 1) * num_tokens)
+        columns = [*range(1, shared), *range(column + 1 - len(text) + shared, column + 1)]
+        sources.append([0, *tokens, *(row_start + each for each in columns)])
+    rows = pack_classes(sources, 0, max_length)
+    assert rows.eos is not None and rows.attention_mask is not None, "pack_classes gives them"
+    return OwnRows(rows.input_ids, rows.eos, rows.attention_mask)
 
 
 def class_per_row(words: list[list[int]]) -> PackedClasses:

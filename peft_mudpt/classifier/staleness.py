@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Optional
+from typing import Generic, Optional, TypeVar, Union
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -16,6 +17,9 @@ from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
 from .encoding import has_memory
+
+
+Result = TypeVar("Result", bound=Union[torch.Tensor, list[torch.Tensor]])
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,48 @@ def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[
         (object() if t.is_inference() else t._version, t.data_ptr(), steps.by_tensor.get(t, 0)) for t in tensors
     ]
     return TextState(tensors, versions, switches, marks, any(t.requires_grad for t in tensors))
+
+
+class Kept(Generic[Result]):
+    """What is computed from texts, one tensor or several, once, and again when it is stale."""
+
+    def __init__(self) -> None:
+        self._known: Optional[tuple[TextState, object, Result]] = None
+
+    @property
+    def constant(self) -> Optional[Result]:
+        """What was computed last, if nothing that it depends on was being trained; otherwise None."""
+        return None if self._known is None or self._known[0].requires_grad else self._known[2]
+
+    def get(
+        self,
+        state: Optional[TextState],
+        state_now: Callable[[], Optional[TextState]],
+        compute: Callable[[], Result],
+        source: object = None,
+    ) -> Result:
+        """
+        Return what `compute` gives, without a gradient.
+
+        Args:
+            state: the state of the model; None if it cannot be told, so that nothing is kept.
+            state_now: function that takes the state again, after the computation.
+            compute: the function.
+            source: object from which it computes, beside the model.
+        """
+        known = self._known
+        if known is not None and state is not None and known[1] is source and known[0].equals(state):
+            return known[2]
+        with torch.inference_mode(False), torch.no_grad():  # so that it can be used outside of it, too
+            result = compute()
+        tensors = [result] if isinstance(result, torch.Tensor) else result
+        if state is not None and all(map(has_memory, tensors)) and state.lasted_until(state_now()):
+            self._known = state, source, result
+        return result
+
+    def forget(self) -> None:
+        """Clear the cache."""
+        self._known = None
 
 
 class _OptimizerSteps:

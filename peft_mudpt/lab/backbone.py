@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from .. import demo
+from ..classifier.class_texts import ClassTexts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import ClipSource
 from ..classifier.prediction import PictureClassifier
@@ -102,22 +103,28 @@ class Backbone:
         family_of(clip)  # before PEFT, which refuses some models by NotImplementedError
         return clip.to(self.device)
 
-    def classifier(self, model: torch.nn.Module, class_names: Sequence[str], template: str) -> PictureClassifier:
+    def classifier(
+        self, model: torch.nn.Module, class_names: Sequence[str], texts: Union[str, ClassTexts]
+    ) -> PictureClassifier:
         """
         Make a classifier that maps B images (B, 3, H, W) to `logits` (B, C) over C classes.
 
         Args:
             model: a CLIP, plain or adapted, or a linear probe. A linear probe is returned as it is.
             class_names: the C classes.
-            template: text of a class, with `{}` for its name.
+            texts: text of a class, with `{}` for its name, or several texts. They may describe other classes, too.
+
+        Raises:
+            ValueError: if a class has no text.
         """
         if isinstance(model, LinearProbe):
             return model
+        texts = ClassTexts.given(texts) if isinstance(texts, str) else texts.only(class_names)
         return MuDPTClassifier(
             model,
             class_names,
-            template,
-            self.tokenizer,
-            self.image_processor,
+            tokenizer=self.tokenizer,
+            image_processor=self.image_processor,
             class_batch_size=self.class_batch_size,
+            **texts.as_arguments(),
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
 from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
 from .protocols import Task
@@ -22,7 +23,7 @@ def evaluate_task(
     backbone: Backbone,
     model: torch.nn.Module,
     task: Task,
-    template: Optional[str] = None,
+    texts: Union[str, ClassTexts, None] = None,
     names_new_classes: bool = True,
     batch_size: int = 100,
     num_workers: int = 0,
@@ -36,8 +37,8 @@ def evaluate_task(
         backbone: the CLIP that the model adapts.
         model: a CLIP, plain or with an adapter, or a linear probe.
         task: the task that holds the test sets.
-        template: text of a class, with `{}` for its name; if the model has text prompts, only the part that follows
-            them. None: the template of each test set.
+        texts: text of a class, with `{}` for its name, or several texts; if the model has text prompts, only the part
+            that follows them. None: the template of each test set.
         names_new_classes: True if the model can name classes that it was not trained on.
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures.
@@ -56,7 +57,7 @@ def evaluate_task(
         if not names_new_classes and test.class_names != task.class_names:
             metrics[name] = None
             continue
-        classifier = backbone.classifier(model, test.class_names, template or test.template)
+        classifier = backbone.classifier(model, test.class_names, texts or test.template)
         items, image_processor = test.pictures["item"][:], backbone.image_processor
         try:
             if features is not None and name not in features:

@@ -17,6 +17,7 @@ from peft import PeftModel
 
 from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
+from .class_texts import check_texts, several
 from .data.draws import draw
 from .data.loading import TestPictures, check_pictures
 from .data.options import DataOptions
@@ -106,6 +107,7 @@ def prepare(
     fields, revision = experiment.method_kwargs, experiment.model_revision
     ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision)
     learner = method.apply(ground)
+    texts = check_texts(experiment, selection, learner)
     recipe = choose_recipe(
         training,
         method,
@@ -116,11 +118,11 @@ def prepare(
     )
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
-    classifier = backbone.classifier(learner.model, task.class_names, learner.template_after_prompts or data.template)
+    classifier = backbone.classifier(learner.model, task.class_names, learner.class_texts(texts) or data.template)
     # of the plain CLIP; the trained one is tested on them, too
     features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
     loading = {**_loading(training), "features": features}
-    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, template, **loading)
+    zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, texts, **loading)
     return Plan(
         experiment.launched(accelerator.mixed_precision),
         selection,
@@ -202,7 +204,7 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
         plan.backbone,
         learner.model,
         plan.task,
-        learner.template_after_prompts,
+        plan.given_texts,
         plan.method.names_new_classes,
         **_loading(plan.experiment.training),
         features=plan.test_features,
@@ -243,13 +245,16 @@ def record(
     """
     plan, folder = outcome.plan, Path(folder)
     learner, task, recipe = plan.learner, plan.task, plan.recipe
+    after_prompts = plan.template_after_prompts
     result = {
         "arguments": to_share(plan.experiment.asked),
         "dataset": plan.data.name,
         "method": plan.method.name,
         "class_names": task.class_names,
-        "template": learner.template or plan.data.template,
-        "template_after_prompts": plan.template_after_prompts,
+        "template": after_prompts and (learner.template or plan.data.template),
+        "template_after_prompts": after_prompts,
+        "class_texts": several(plan.class_texts.only(task.class_names)),
+        "zero_shot_texts": several(plan.experiment.class_texts),
         "items": {"train": task.train["item"][:], "validation": task.validation["item"][:]},
         "training_pictures": _by_class(task.train["label"][:], task.class_names),
         "metrics": outcome.metrics,
@@ -270,7 +275,7 @@ def record(
     if not plan.accelerator.is_main_process:
         return result
     with nullcontext() if held else hold(folder, plan.identity):
-        result["adapter_bytes"] = save_learned(learner, task.class_names, plan.template_after_prompts, folder)
+        result["adapter_bytes"] = save_learned(learner, task.class_names, plan.class_texts, folder)
         if plan.method.leaves_adapter:
             _check_it_reloads(plan, folder)
         result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
@@ -300,7 +305,7 @@ def _check_it_reloads(plan: Plan, folder: Path) -> None:
     pixel_values = TestPictures(plan.task.train, backbone.image_processor)[0]["pixel_values"][None]
 
     def logits_of(model: PeftModel) -> torch.Tensor:
-        classifier = backbone.classifier(model, names, plan.template_after_prompts)
+        classifier = backbone.classifier(model, names, plan.class_texts)
         return classifier(pixel_values.to(backbone.device)).logits
 
     check_it_reloads(plan.learner.model, backbone.load_clip(), folder, logits_of)

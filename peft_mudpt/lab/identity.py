@@ -174,7 +174,7 @@ def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         name: Path(value).name
-        if isinstance(value, str) and name != "template" and Path(value).is_absolute()
+        if isinstance(value, str) and name not in ("template", "templates") and Path(value).is_absolute()
         else value
         for name, value in asked.items()
     }

@@ -10,8 +10,10 @@ import torch
 from peft import PeftConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..classifier.class_texts import ClassTexts
 from ..classifier.texts import split_template
 from ..config import MuDPTConfig
+from ..layer import layer_of
 from .data.few_shot_data import DEFAULT_TEMPLATE
 from .probe import LinearProbe
 
@@ -32,6 +34,24 @@ class Learner:
     model: torch.nn.Module
     template: Optional[str]
     template_after_prompts: Optional[str]
+
+    @property
+    def has_text_prompts(self) -> bool:
+        """True if the text tower of the model has prompts."""
+        layer = layer_of(self.model)
+        return layer is not None and layer.num_tokens("text") > 0
+
+    def class_texts(self, texts: Optional[ClassTexts]) -> Optional[ClassTexts]:
+        """
+        The texts that the model encodes.
+
+        Args:
+            texts: the texts of classes for a model without text prompts; None: the template of the data set.
+
+        Returns:
+            `texts`, or what follows the text prompts if the model has some.
+        """
+        return ClassTexts.given(self.template_after_prompts) if self.has_text_prompts else texts
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,8 @@ class Ground:
 
 def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
     """
-    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template.
+    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class, they
+    are conditioned on its feature from the whole template.
 
     Args:
         ground: the CLIP and the classes.
@@ -73,10 +94,14 @@ def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = Tr
     """
     template = after_prompts = ground.template
     if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
-        template = template or DEFAULT_TEMPLATE
-        words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
+        template = after_prompts = template or DEFAULT_TEMPLATE
+        words = None
+        if config.start("text") == 0:  # prompts that start above the input replace no word
+            words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
         if starts_from_words and "text_prompt_init_text" not in ground.fields:
             config.text_prompt_init_text = words
+        if config.conditioning == "class" and "condition_template" not in ground.fields:
+            config.condition_template = template
     return Learner(get_peft_model(ground.clip, config, revision=ground.revision), template, after_prompts)
 
 

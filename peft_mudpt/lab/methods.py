@@ -137,7 +137,8 @@ def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str]
 
 # Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
 # the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
-# logistic regression; this one is ours.
+# logistic regression; this one is ours. TCP's code has Adam, with its weight decay of 5e-4 added to the gradient and
+# eps=1e-3; here it has AdamW of the same rate.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -176,6 +177,16 @@ METHODS: dict[str, Method] = {
             learning_rate=0.002,
             starts_from_words=False,
             look=dict(color=BLUE, marker="o"),
+        ),
+        preset_method(
+            "tcp",
+            "TCP",
+            "2311.18231",
+            optimizer="adamw",
+            learning_rate=0.002,
+            anchors=dict(text_anchor="cosine", text_anchor_weight=8),
+            starts_from_words=False,
+            look=dict(color=BLUE, marker="p", linestyle="--"),
         ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
@@ -267,6 +278,16 @@ class MethodOptions(Options):
         None,
         "Text of a class, with {} for its name. Text prompts replace its first words; the rest follows them. None: "
         "'a photo of a {}.' for methods with text prompts, the template of the data set for others.",
+    )
+    templates: Optional[str] = flag(
+        None,
+        "Several texts of a class, whose features are averaged: 'imagenet' for CLIP's 80 templates, the name of "
+        "another data set of CoOp for its template, or a text file with a template per line. They are for zero-shot "
+        "CLIP and for methods without text prompts, because text prompts replace words of one --template.",
+    )
+    descriptions: Optional[str] = flag(
+        None,
+        'A JSON file {"class": ["sentence", ...], ...} with further texts of each class, used like --templates.',
     )
 
     def __post_init__(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Optional, Union
@@ -11,8 +11,10 @@ from typing import Any, Optional, Union
 import torch
 from accelerate import Accelerator
 
+from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
 from .backbone import EMBEDDED, Backbone, BackboneOptions
+from .data.class_texts import identify_descriptions, identify_templates
 from .data.draws import Drawn
 from .data.few_shot_data import FewShotData
 from .data.options import DataOptions
@@ -40,6 +42,9 @@ class Experiment:
             of each class.
         training: options of training and testing; by default those of the method.
         model_revision: branch, tag or commit of the CLIP's repository on the Hub; None: the main branch.
+        templates: several texts of a class, for zero-shot CLIP and for methods without text prompts; None: one
+            template.
+        descriptions: further texts of each class, by class name, for the same.
     """
 
     data: Union[FewShotData, DataOptions]
@@ -50,6 +55,19 @@ class Experiment:
     protocol: ProtocolOptions = ProtocolOptions()
     training: TrainingOptions = TrainingOptions()
     model_revision: Optional[str] = None
+    templates: Optional[Sequence[str]] = None
+    descriptions: Optional[Mapping[str, Sequence[str]]] = None
+
+    @property
+    def class_texts(self) -> Optional[ClassTexts]:
+        """
+        The texts of classes for a CLIP without text prompts; None: the template of each data set.
+
+        Raises:
+            ValueError: if they are no texts (see `ClassTexts.given`).
+        """
+        templates = self.template if self.templates is None else self.templates
+        return None if templates is self.descriptions is None else ClassTexts.given(templates, self.descriptions)
 
     @property
     def backbone(self) -> BackboneOptions:
@@ -62,7 +80,13 @@ class Experiment:
         method_kwargs = json.dumps(dict(self.method_kwargs), ensure_ascii=False) if self.method_kwargs else None
         return what_was_asked(
             self.backbone,
-            MethodOptions(self.method, method_kwargs, self.template),
+            MethodOptions(
+                self.method,
+                method_kwargs,
+                self.template,
+                identify_templates(self.templates),  # the content, wherever the file is
+                identify_descriptions(self.descriptions),
+            ),
             self.data if isinstance(self.data, DataOptions) else self.data.origin,
             self.protocol,
             self.training,
@@ -161,9 +185,22 @@ class Plan:
         return self.experiment.identity(self.selection, self.accelerator.num_processes)
 
     @property
-    def template_after_prompts(self) -> str:
-        """The part of the class template that follows the text prompts; the whole template if there are none."""
-        return self.learner.template_after_prompts or self.data.template
+    def given_texts(self) -> Optional[ClassTexts]:
+        """
+        The texts of classes for the learner, after its text prompts if it has some; None: the template of each data
+        set.
+        """
+        return self.learner.class_texts(self.experiment.class_texts)
+
+    @property
+    def class_texts(self) -> ClassTexts:
+        """The texts of the training classes for the learner, after its text prompts if it has some."""
+        return self.given_texts or ClassTexts((self.data.template,))
+
+    @property
+    def template_after_prompts(self) -> Optional[str]:
+        """The text of a class that follows the text prompts; None if classes have several texts."""
+        return self.class_texts.template
 
     @property
     def trainable_parameters(self) -> int:

@@ -15,11 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import BaseImageProcessor
 
+from ..classifier.class_texts import ClassTexts, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import check_clip_folder, find_adapter
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
-from ..rules import check_template, normalized
+from ..config import MuDPTConfig
+from ..rules import normalized
 from .backbone import Backbone, BackboneOptions
 from .probe import LinearProbe
 from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
@@ -65,29 +67,30 @@ def load_classifier(
             )
         return _load_probe(folder, model_name_or_path)
     config = None if _is_zero_shot(folder) else find_adapter(adapter)[1]
-    if class_names is None or template is None:
-        stored_names, stored_template = _stored_classes(config, adapter)
+    texts = None if template is None else ClassTexts.given(template)
+    if class_names is None or texts is None:
+        stored_names, stored_texts = _stored_classes(config, adapter)
         class_names = stored_names if class_names is None else class_names
-        template = stored_template if template is None else template
+        texts = texts or stored_texts
     if class_names is None:
         raise ValueError(
             f"The adapter {adapter} does not store the classes it was trained on. Give class names "
             '(--classes "cat,dog").'
         )
-    if template is None:
+    if texts is None:
         raise ValueError(
             f"The adapter {adapter} does not store the text of a class. Give the text that follows the text prompts, "
             'such as "{}." (--template).'
         )
-    check_template(template)
+    texts = texts.only(class_names, f"The adapter {adapter}")
     if config is None:
         backbone = _backbone(folder, model_name_or_path)
-        return backbone.classifier(backbone.load_clip(), class_names, template)
+        return backbone.classifier(backbone.load_clip(), class_names, texts)
     base = model_name_or_path or config.base_model_name_or_path
     if not base:
         raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it ({CLIP_FLAG}).")
     check_clip_folder(base, CLIP_FLAG)
-    return MuDPTClassifier.from_pretrained(adapter, class_names, template, base)
+    return MuDPTClassifier.from_pretrained(adapter, class_names, base_model_name_or_path=base, **texts.as_arguments())
 
 
 def split_names(text: Optional[str]) -> Optional[list[str]]:
@@ -185,11 +188,14 @@ def _is_zero_shot(folder: Path) -> bool:
 
 def _stored_classes(
     config: Optional[PeftConfig], adapter: str | os.PathLike
-) -> tuple[Optional[list[str]], Optional[str]]:
-    """Find the training classes and the text after the prompts, in the config or `result.json`; None if not stored."""
-    class_names, template = getattr(config, "class_names", None), getattr(config, "class_template", None)
-    if class_names is not None or template is not None:
-        return class_names, template
+) -> tuple[Optional[list[str]], Optional[ClassTexts]]:
+    """Find the training classes and their texts after the prompts, in the config or the result; None if not stored."""
+    if isinstance(config, MuDPTConfig):
+        texts = remembered_texts(config)
+        if config.class_names is not None or texts is not None:
+            return config.class_names, texts
     file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
     result = {} if file is None else read_result(file.parent) or {}
-    return result.get("class_names"), result.get("template_after_prompts")
+    arguments = result.get("class_texts") or {"template": result.get("template_after_prompts")}
+    texts = ClassTexts.given(**arguments) if any(arguments.values()) else None
+    return result.get("class_names"), texts

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from .arguments import Arguments
 from .backbone import EMBEDDED
+from .data.class_texts import read_descriptions, read_templates
 from .data.options import DataOptions
 from .experiment import check_accelerator, execute, prepare, record, select
 from .hub import create_hub_repo, push_to_hub
@@ -74,6 +75,9 @@ def experiment_of(arguments: Arguments) -> Experiment:
 
     Returns:
         The description.
+
+    Raises:
+        ValueError: if a file that a flag names cannot be read.
     """
     return Experiment(
         arguments.part(DataOptions),
@@ -84,6 +88,8 @@ def experiment_of(arguments: Arguments) -> Experiment:
         arguments.part(ProtocolOptions),
         arguments.part(TrainingOptions),
         arguments.model_revision,
+        None if arguments.templates is None else read_templates(arguments.templates),
+        None if arguments.descriptions is None else read_descriptions(Path(arguments.descriptions)),
     )
 
 
@@ -179,13 +185,22 @@ def _say_plan(plan: Plan) -> None:
         "CLIP": plan.experiment.model_name_or_path,
         "method": plan.method.name,
         "trainable parameters": f"{plan.trainable_parameters:,}",
-        "text after prompts": plan.template_after_prompts,
+        "text after prompts": plan.class_texts.in_words(),
         "classes": len(plan.task.class_names),
         "training pictures": f"{len(plan.task.train):,}",
         "test pictures": f"{sum(len(test.pictures) for test in plan.task.tests.values()):,}",
     }
     for name, value in lines.items():
         say(plan.accelerator, name, value)
+    zero_shot = plan.experiment.class_texts
+    if zero_shot is not None and zero_shot.template is None and zero_shot != plan.class_texts:
+        say(plan.accelerator, "texts of zero-shot", zero_shot.in_words())
+        say(
+            plan.accelerator,
+            "note",
+            f"the classes of {plan.method.name} keep one text, because its text prompts replace words of it; "
+            "--templates and --descriptions give the texts of zero-shot CLIP",
+        )
     if plan.experiment.model_name_or_path == EMBEDDED and plan.data.origin.train_dir is not None:
         say(
             plan.accelerator,

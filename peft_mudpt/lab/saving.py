@@ -15,6 +15,8 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from ..classifier.class_texts import ClassTexts
+from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
 from .learner import Learner
 from .probe import LinearProbe
@@ -22,7 +24,7 @@ from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
 from .schema import RESULT, naming
 
 
-def save_learned(learner: Learner, class_names: list[str], class_template: str, folder: Path) -> int:
+def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, folder: Path) -> int:
     """
     Save the learned weights. Each file is completed in a temporary folder, and then moved to `folder`.
 
@@ -31,7 +33,7 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
             layer; of a plain CLIP, nothing.
         class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
             config.
-        class_template: text of a class that follows the text prompts. A MuDPT adapter stores it in its config.
+        texts: the texts of the classes, which follow the text prompts. A MuDPT adapter stores them in its config.
         folder: the folder to write to; it is created if needed.
 
     Returns:
@@ -51,12 +53,22 @@ def save_learned(learner: Learner, class_names: list[str], class_template: str, 
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
-                config.class_names, config.class_template = list(class_names), class_template
+                _remember(config, class_names, texts)
             _save_adapter(model, partial)
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
         partial.rmdir()
     return (folder / weights).stat().st_size
+
+
+def _remember(config: MuDPTConfig, class_names: list[str], texts: ClassTexts) -> None:
+    """Note the classes and their texts in the config of an adapter."""
+    config.class_names = list(class_names)
+    own = texts.only(class_names).as_arguments()
+    several = isinstance(own["template"], list)
+    config.class_template = None if several else own["template"]
+    config.class_templates = own["template"] if several else None
+    config.class_descriptions = own["descriptions"]
 
 
 def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:

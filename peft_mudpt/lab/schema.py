@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from safetensors import SafetensorError
 
-from ..rules import is_text
+from ..rules import DESCRIPTIONS, TEMPLATE, TEMPLATES, is_text
 
 
 SCHEMA_VERSION = 1
@@ -85,6 +85,10 @@ _are_options = _record(
     method_kwargs=_optional(_is_json_object),
     **dict.fromkeys(("shots", "seed"), _is_whole),
 )
+_are_class_texts = _record(
+    template=lambda value: value is None or TEMPLATE.accepts(value) or TEMPLATES.accepts(value),
+    descriptions=_optional(DESCRIPTIONS.accepts),
+)
 
 FIELDS = {
     "schema_version": Field("int; version of this layout", _is_whole),
@@ -95,8 +99,16 @@ FIELDS = {
     "dataset": Field("name of the training data", is_text),
     "method": Field("name of the method, as for --method", is_text),
     "class_names": Field("the training classes; the position of a name is its label", _list(is_text)),
-    "template": Field("text of a class, with {} for its name", is_text),
-    "template_after_prompts": Field("the part of template that follows the text prompts", is_text),
+    "template": Field("text of a class, with {} for its name; null if classes have several texts", _optional(is_text)),
+    "template_after_prompts": Field("the part of template that follows the text prompts", _optional(is_text)),
+    "class_texts": Field(
+        "{template: text or [text, ...] or null, descriptions: {class name: [text, ...]} or null}: the texts of the "
+        "training classes, if they have several; otherwise null",
+        _optional(_are_class_texts),
+    ),
+    "zero_shot_texts": Field(
+        "the same for CLIP without the adapter, with the descriptions of all classes", _optional(_are_class_texts)
+    ),
     "items": Field(
         "{train, validation: [item, ...]}: the drawn pictures, as paths or split[index]",
         _record(train=_list(is_text), validation=_list(is_text)),
@@ -142,7 +154,8 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-LATER = ("training_pictures", "anchors", "averaging")  # fields that earlier versions did not write
+# fields that earlier versions did not write
+LATER = ("training_pictures", "anchors", "averaging", "class_texts", "zero_shot_texts")
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 from transformers.activations import QuickGELUActivation
 
 
@@ -29,6 +32,13 @@ class MetaNet(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.linear2(self.activation(self.linear1(features.to(self.linear1.weight.dtype))))
+
+    def make_constant(self) -> None:
+        """Turn the parameters into buffers of the same names, which nothing trains."""
+        for linear in (self.linear1, self.linear2):
+            for name, parameter in list(linear.named_parameters()):
+                delattr(linear, name)
+                linear.register_buffer(name, parameter.detach())
 
 
 class ImageShift(nn.Module):
@@ -67,18 +77,19 @@ class ClassTokens(nn.Module):
     The meta-net of TCP (arXiv 2311.18231): n tokens per class, which replace the text prompts in one layer.
 
     Args:
-        layer: the layer before which the tokens replace the prompts.
+        layer: the layer before which the tokens replace the prompts; None if it is not known yet.
         num_tokens: number of tokens (n).
         feature_size, reduction: see `MetaNet`.
         width: width (d) of the text tower.
     """
 
-    def __init__(self, layer: int, num_tokens: int, feature_size: int, reduction: int, width: int):
+    def __init__(self, layer: Optional[int], num_tokens: int, feature_size: int, reduction: int, width: int):
         super().__init__()
         self.layer = layer
         self.num_tokens = num_tokens
         self.meta_net = MetaNet(feature_size, reduction, num_tokens * width, QuickGELUActivation())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map the frozen, normalized text features (C, D) of C classes to tokens (C, n, d)."""
-        return self.meta_net(features).unflatten(-1, (self.num_tokens, -1))  # (C, n * d) -> (C, n, d)
+        """Map the text features (C, D) of C classes in the frozen CLIP, of any length, to tokens (C, n, d)."""
+        tokens = self.meta_net(normalize(features, dim=-1))  # (C, n * d)
+        return tokens.unflatten(-1, (self.num_tokens, -1))  # (C, n, d)

@@ -82,8 +82,9 @@ class MultiModalPrompts(nn.Module):
             assert config.feature_size is not None, "MuDPTConfig.resolve fills it in"
             sizes = config.feature_size, config.meta_net_reduction, width("text")
             if config.conditioning == "class":
-                assert config.class_token_layer is not None, "MuDPTConfig.resolve fills it in"
                 self.class_tokens = ClassTokens(config.class_token_layer, config.num_tokens("text"), *sizes)
+                if config.folded:
+                    self.class_tokens.meta_net.make_constant()
             else:
                 self.image_shift = ImageShift(config.start("text"), *sizes)
 
@@ -91,6 +92,11 @@ class MultiModalPrompts(nn.Module):
     def text_depends_on_image(self) -> bool:
         """Whether each image has text features of its own, so that they can be neither cached nor folded."""
         return self.image_shift is not None
+
+    @property
+    def text_depends_on_class(self) -> bool:
+        """Whether the text prompts of each class depend on its text feature in the frozen CLIP."""
+        return self.class_tokens is not None
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
         """

@@ -21,8 +21,9 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
 
     The model's outputs stay the same, with less computation. The folded adapter is saved and loaded like any other,
     but can no longer be trained. With n prompt tokens per layer, its file has `layers * n * (text width + vision
-    width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. Modules that were trained by `modules_to_save`
-    stay as they are.
+    width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. With `conditioning="class"` it also keeps the
+    meta-net, as constants, because new class names need it. Modules that were trained by `modules_to_save` stay as
+    they are.
 
     Args:
         model: a [`~peft.PeftModel`], or a CLIP of transformers with adapters.
@@ -50,6 +51,9 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
             inputs = 1 if layers.start == 0 else 0
             parts = [trained(modality, part) for part in (layers[:inputs], layers[inputs:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
+    if trained.class_tokens is not None:  # new class names get their tokens from it
+        weights = trained.class_tokens.state_dict()
+        folded.class_tokens.load_state_dict({name: t.clone() for name, t in weights.items()}, assign=True)
     layer.mudpt_adapters[adapter_name] = folded
     configs[adapter_name] = config
 

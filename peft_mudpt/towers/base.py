@@ -51,6 +51,10 @@ class PromptSource(Protocol):
         samples share the prompts, or the batch size B if the prompts depend on `condition` (B, ...).
         """
 
+    @property
+    def text_depends_on_class(self) -> bool:
+        """Whether the text tower needs a condition at present: the text feature of each class in the frozen CLIP."""
+
 
 def part(module: nn.Module, path: str) -> Any:
     """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to it; "": the module."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from peft.utils.integrations import gather_params_ctx
 from torch import nn
 
 from ..config import TowerShape
-from .base import CONDITION, INPUT_PROMPTS, PromptedTower, part
+from .base import CONDITION, DEEP_PROMPTS, INPUT_PROMPTS, PromptedTower, part
+
+
+NEEDS_CLASSES = (
+    "The text prompts of the active adapter depend on the class, but the text tower was given texts alone. Use "
+    f"MuDPTClassifier, or give {CONDITION}: for each text, the feature of its class in the CLIP without the adapter "
+    "(texts, feature_size), as `text_bank` computes it. Without the adapter, as in `with model.disable_adapter():`, "
+    "texts need no more."
+)
 
 
 def attention_bias(tower: nn.Module, mask: torch.Tensor) -> torch.Tensor:
@@ -124,6 +132,8 @@ class PromptedText(PromptedTower):
         input_ids, mask = given.get("input_ids"), given.get("attention_mask")
         if not prompts or input_ids is None:
             return args, kwargs
+        if condition is None and self.source.text_depends_on_class:
+            raise ValueError(NEEDS_CLASSES)
         if condition is not None:
             kwargs |= {CONDITION: condition}
             own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)
@@ -186,7 +196,13 @@ class PromptedText(PromptedTower):
         return torch.cat(rows, dim=-2)  # (B, 1, L + n, L + n)
 
     def run_layers(
-        self, tower: nn.Module, hidden: torch.Tensor, mask: Optional[torch.Tensor], layers: range
+        self,
+        tower: nn.Module,
+        hidden: torch.Tensor,
+        mask: Optional[torch.Tensor],
+        layers: range,
+        condition: Optional[torch.Tensor] = None,
+        prompted: bool = True,
     ) -> torch.Tensor:
         """
         Run some layers of a tower.
@@ -196,13 +212,19 @@ class PromptedText(PromptedTower):
             hidden: the input (B, L, d) of the first of these layers.
             mask: the attention mask of the encoder, as at its input; None: the default of the tower.
             layers: indices of the layers.
+            condition: what the prompts depend on, one row per sample; None: nothing.
+            prompted: False if the hooks put no prompts into these layers, as in rows that have another layout.
 
         Returns:
             The output (B, L or L + n, d) of the last of these layers, not normalized. It includes the prompts.
         """
         encoder = part(tower, self.encoder)
-        options = {"is_causal": True} if self.is_causal else {}
-        (hidden, *_), options = self.hand_down(encoder, (hidden, mask), options)
+        options: dict[str, Any] = {"is_causal": True} if self.is_causal else {}
+        options |= {} if condition is None else {CONDITION: condition}
+        if prompted:
+            (hidden, *_), options = self.hand_down(encoder, (hidden, mask), options)
+        else:
+            options[DEEP_PROMPTS] = {}
         for layer in list(part(encoder, self.layers))[layers.start : layers.stop]:
             hidden = layer(hidden, mask, **options)
         return hidden

@@ -10,7 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.classifier.encoding import encode_layout, lay_out_classes
-from tests.conftest import BOS, EOS, build_clip
+from tests.conftest import BOS, EOS, build_clip, completed
 
 
 CLASSES = 47
@@ -31,10 +31,10 @@ def class_tokens(longest=30, length=None, pad=0):
     return {"input_ids": torch.tensor([text + [pad] * (length - len(text)) for text in texts])}
 
 
-def with_preset(preset):
+def with_preset(preset, **fields):
     clip = long_clip()
     torch.manual_seed(1)
-    return get_peft_model(clip, MuDPTConfig.from_preset(preset, init_std=0.5)).eval()
+    return get_peft_model(clip, MuDPTConfig.from_preset(preset, init_std=0.5, **fields)).eval()
 
 
 def gradients(model, features):
@@ -46,8 +46,10 @@ def gradients(model, features):
 
 
 def assert_equal_features_and_gradients(model, tokens, class_batch_size=None):
-    plain = model.get_text_features(tokens["input_ids"]).pooler_output
-    packed = encode_layout(model, lay_out_classes(model, tokens, class_batch_size))
+    inputs = completed(model, {"input_ids": tokens["input_ids"]})
+    plain = model.get_text_features(**inputs).pooler_output
+    groups = lay_out_classes(model, tokens, class_batch_size)
+    packed = encode_layout(model, groups, condition=inputs.get("mudpt_condition"))
     torch.testing.assert_close(packed, plain, atol=1e-5, rtol=0)
     assert packed.requires_grad == plain.requires_grad
     if plain.requires_grad:
@@ -61,6 +63,25 @@ def assert_equal_features_and_gradients(model, tokens, class_batch_size=None):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_packed_classes_have_the_features_and_gradients_they_have_alone(preset, class_batch_size):
     assert_equal_features_and_gradients(with_preset(preset), class_tokens(), class_batch_size)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"class_token_layer": 1},
+        {"num_virtual_tokens": 1},
+        {"prompt_depth": 2},
+        {"first_layer": 1},
+        {"fusion_direction": "bidirectional", "vision_prompt_depth": 2, "prompt_depth": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("common", [[], [1, 2, 3]], ids=["alone", "with common words"])
+def test_classes_with_tokens_of_their_own_have_the_features_and_gradients_they_have_alone(fields, common):
+    ids = class_tokens(longest=9)["input_ids"]  # (C, L)
+    between = torch.tensor(common, dtype=torch.long).expand(len(ids), -1)
+    tokens = {"input_ids": torch.cat([ids[:, :1], between, ids[:, 1:]], dim=1)}
+    assert_equal_features_and_gradients(with_preset("tcp", **fields), tokens, class_batch_size=20)
 
 
 @pytest.mark.parametrize("length", [32, 44, 48])  # with four prompts: some padding, the whole table, more than that

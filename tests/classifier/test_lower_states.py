@@ -47,7 +47,7 @@ def test_class_features_are_those_of_the_tower_put_together_by_hand(family, clas
     classifier = MuDPTClassifier(model, WORD_NAMES, "{}.", Tokenizer(family), class_batch_size=class_batch_size)
     expected = normalize(text_features_by_hand(model, texts(family, *WORDS)), dim=-1)
     torch.testing.assert_close(classifier.class_features(), expected, atol=2e-5, rtol=1e-4)
-    assert len(classifier._known_lower[2]) == (2 if class_batch_size else 1)  # they were used
+    assert len(classifier._kept_lower.constant) == (2 if class_batch_size else 1)  # they were used
 
 
 def test_training_steps_run_the_layers_below_once(classifier, pixel_values, runs):

@@ -7,17 +7,12 @@ from safetensors import safe_open
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, fold_adapter
-from tests.conftest import build_clip
+from tests.conftest import build_clip, logits
 
 
 def adapted(preset="mudpt", **fields):
     torch.manual_seed(1)
     return get_peft_model(build_clip(), MuDPTConfig.from_preset(preset, **{"init_std": 0.5, **fields})).eval()
-
-
-@torch.no_grad()
-def logits(model, inputs):
-    return model(**inputs).logits_per_image
 
 
 @pytest.mark.parametrize("preset", PRESETS)

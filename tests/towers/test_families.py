@@ -24,7 +24,7 @@ from transformers import (
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.texts import tokenize_classes
-from tests.conftest import build_clip, checkpoint_layers, enlivened
+from tests.conftest import build_clip, checkpoint_layers, completed, enlivened
 
 
 # Published CLIPs: width, heads, layers of the text and of the vision tower, projection width, patch and image size.
@@ -135,7 +135,7 @@ class TestPublishedSizes:
 @torch.no_grad()
 def vision_by_hand(model, pixel_values, **options):
     """Image features from the parts of the tower, with the prompts put in between, layer by layer."""
-    tower, prompts = model.vision_model, torch.cat([*model.prompt_learner.prompts("vision", 0).values()])  # (J, n, d)
+    tower, prompts = model.vision_model, model.prompt_learner.prompts("vision", 0)
     with model.disable_adapter():
         patches = tower.embeddings(pixel_values, **options)
         hidden = torch.cat([patches, prompts[0].expand(len(patches), -1, -1)], dim=1)
@@ -147,10 +147,10 @@ def vision_by_hand(model, pixel_values, **options):
 
 
 @torch.no_grad()
-def text_by_hand(model, ids):
+def text_by_hand(model, input_ids, mudpt_condition=None):
     """Text features likewise."""
-    tower, prompts = model.text_model, torch.cat([*model.prompt_learner.prompts("text", 0).values()])  # (J, n, d)
-    siglip, n = hasattr(tower, "head"), prompts.shape[1]
+    tower, prompts = model.text_model, model.prompt_learner.prompts("text", 0, condition=mudpt_condition)
+    siglip, ids, n = hasattr(tower, "head"), input_ids, prompts[0].shape[1]
     start = 0 if siglip else 1  # behind BOS, if there is one
     ids = ids[:, : LENGTH - n] if siglip else ids  # padding gives way
     with model.disable_adapter():
@@ -169,8 +169,8 @@ def text_by_hand(model, ids):
 
 def through_layers(tower, hidden, prompts, start, mask=None):
     for index, layer in enumerate(tower.encoder.layers):
-        if 0 < index < len(prompts):
-            hidden[:, start : start + prompts.shape[1]] = prompts[index]
+        if index > 0 and index in prompts:
+            hidden[:, start : start + prompts[index].shape[1]] = prompts[index]
         hidden = layer(hidden, mask)
     return hidden
 
@@ -186,8 +186,9 @@ class TestFamilies:
             torch.testing.assert_close(features, vision_by_hand(model, images()), atol=2e-5, rtol=1e-4)
         if model.prompt_learner.num_tokens("text"):
             ids = texts(family, [5, 60, 7], [8, 9], [96])
-            features = model.get_text_features(ids).pooler_output
-            torch.testing.assert_close(features, text_by_hand(model, ids), atol=2e-5, rtol=1e-4)
+            inputs = completed(model, {"input_ids": ids})
+            features = model.get_text_features(**inputs).pooler_output
+            torch.testing.assert_close(features, text_by_hand(model, **inputs), atol=2e-5, rtol=1e-4)
 
     @torch.no_grad()
     @pytest.mark.parametrize("family", FAMILIES)
@@ -298,7 +299,10 @@ NAMES, WORDS = ["one", "two"], [[5, 60, 7], [8]]
 
 
 class Tokenizer:
-    """Stands for a family's own: two classes, of which the texts are known."""
+    """Stands for a family's own: two classes, of which two texts each are known."""
+
+    words = dict(zip(("one.", "two."), WORDS))
+    words |= {f"a photo of a {name}": [9, 10, 11, 9, *own] for name, own in words.items()}
 
     def __init__(self, family):
         self.family = family
@@ -306,8 +310,8 @@ class Tokenizer:
     bos_token_id = eos_token_id = None
 
     def __call__(self, texts_given, padding, padding_side, pad_to_multiple_of, return_tensors):
-        assert texts_given == ["one.", "two."] and padding is True and padding_side == "right"
-        ids = texts(self.family, *WORDS)
+        assert padding is True and padding_side == "right"
+        ids = texts(self.family, *(self.words[text] for text in texts_given))
         if pad_to_multiple_of is not None:
             assert ids.shape[1] % pad_to_multiple_of == 0
         return {"input_ids": ids}

@@ -8,6 +8,7 @@ from statistics import harmonic_mean, mean
 from typing import TYPE_CHECKING, Any, Optional
 
 from ... import demo
+from ...classifier.class_texts import ClassTexts
 from ...config import MuDPTConfig
 from ..methods import Method, find_method
 from ..protocols import number_of_pictures
@@ -69,9 +70,11 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
         metrics=["accuracy"],
         **(dict(model_name=model_name, eval_results=eval_results) if eval_results else {}),
     )
+    several_texts = result.get("class_texts") is not None
+    code = _code(method.remembers_classes, base_line, hub_model_id, revision, several_texts)
     sections = [
         _introduction(method, result, dataset, base_words),
-        f"## Use\n\n```python\n{_code(method.remembers_classes, base_line, hub_model_id, revision)}\n```",
+        f"## Use\n\n```python\n{code}\n```",
         _classes(result),
         _accuracies(result),
         _training(result),
@@ -156,11 +159,17 @@ def _shots(result: dict[str, Any]) -> str:
     )
 
 
-def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str], revision: Optional[str]) -> str:
+def _code(
+    remembers_classes: bool,
+    base_line: str,
+    hub_model_id: Optional[str],
+    revision: Optional[str],
+    several_texts: bool = False,
+) -> str:
     """
     Python code that loads the adapter and prints the most probable classes of a picture.
 
-    If `remembers_classes` is False, the code reads the class names and the template from the file `RESULT`.
+    If `remembers_classes` is False, the code reads the class names and their texts from the file `RESULT`.
     """
     imports, stored, classes = "", "", ""
     tag = "" if revision is None else f", base_revision={json.dumps(revision)}"
@@ -171,7 +180,8 @@ def _code(remembers_classes: bool, base_line: str, hub_model_id: Optional[str], 
 with open({file}, encoding="utf-8") as file:
     result = json.load(file)
 """
-        classes = ', result["class_names"], result["template_after_prompts"]'
+        texts = '**result["class_texts"]' if several_texts else 'result["template_after_prompts"]'
+        classes = f', result["class_names"], {texts}'
     return f"""\
 import peft_mudpt  # registers MuDPT with PEFT
 {imports}
@@ -187,11 +197,20 @@ def _classes(result: dict[str, Any]) -> str:
     names = result["class_names"]
     listed = ", ".join(map(literal, names[:LISTED_CLASSES]))
     more = f"The first {LISTED_CLASSES} of {len(names)}: " if len(names) > LISTED_CLASSES else ""
+    adapted, plain_clip = result.get("class_texts"), result.get("zero_shot_texts")
+    after_prompts, whole = result["template_after_prompts"], result["template"]
     return (
         f"## Classes\n\n{more}{listed}\n\nThe text of a class for the adapted model is "
-        f"{literal(result['template_after_prompts'])}, in which the name replaces `{{}}`. Without the adapter it is "
-        f"{literal(result['template'])}."
+        f"{_texts(adapted, after_prompts)}, in which the name replaces `{{}}`. Without the adapter it is "
+        f"{_texts(plain_clip, whole)}."
     )
+
+
+def _texts(several: Optional[dict[str, Any]], template: str) -> str:
+    """The text of a class in words, or how many texts are averaged."""
+    if several is None:
+        return literal(template)
+    return f"the mean over {literal(ClassTexts.given(**several).in_words())}"
 
 
 def _accuracies(result: dict[str, Any]) -> str:

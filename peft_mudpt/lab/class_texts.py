@@ -1,0 +1,55 @@
+"""The texts of classes in a run: whether they fit its method and its classes, and how its result stores them."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ..classifier.class_texts import ClassTexts
+from .learner import Learner
+from .plan import Experiment, Selection
+from .protocols import TRANSFER_PROTOCOLS
+
+
+def check_texts(experiment: Experiment, selection: Selection, learner: Learner) -> Optional[ClassTexts]:
+    """
+    Check that the texts of classes fit the method and the classes.
+
+    Args:
+        experiment: the description of the run.
+        selection: the pictures of the run.
+        learner: the CLIP to which the method was applied.
+
+    Returns:
+        The texts for a CLIP without text prompts; None: the template of each data set.
+
+    Raises:
+        ValueError: if descriptions lack a class or hold an unknown one, or if `template` and `templates` are given,
+            but there are no text prompts that would replace the words of the first.
+    """
+    if None not in (experiment.template, experiment.templates) and not learner.has_text_prompts:
+        raise ValueError(
+            f"--template and --templates both give the texts of a class. Leave one out, because method "
+            f"{experiment.method} has no text prompts and would use only one of them."
+        )
+    texts = experiment.class_texts
+    if texts is not None:
+        task, protocol = selection.task, experiment.protocol
+        names = [*task.class_names, *(name for test in task.tests.values() for name in test.class_names)]
+        texts.only(names, "--descriptions")
+        # the search for hyper-parameters does not load the targets, whose classes the descriptions may hold
+        if protocol.evaluate_on == "test" or protocol.protocol not in TRANSFER_PROTOCOLS:
+            texts.check_known([*names, *selection.data.class_names], "--descriptions")
+    return texts
+
+
+def several(texts: Optional[ClassTexts]) -> Optional[dict[str, Any]]:
+    """
+    Convert the texts of classes for a result.
+
+    Args:
+        texts: the texts; None: the template of each data set.
+
+    Returns:
+        The arguments `template` and `descriptions` of `MuDPTClassifier`; None if each class has one text.
+    """
+    return None if texts is None or texts.template is not None else texts.as_arguments()
