@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
 from .class_texts import check_texts, several
 from .data.draws import draw
