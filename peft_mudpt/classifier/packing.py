@@ -71,6 +71,19 @@ class PackedClasses(_Rows):
         """The number of classes (C)."""
         return len(self.input_ids if self.eos is None else self.eos)
 
+    def repeated(self, times: int) -> PackedClasses:
+        """The same classes several times: all of them for the first image, then all for the second, and so on."""
+        eos, positions, mask = self.eos, self.position_ids, self.attention_mask
+        if eos is not None:
+            first_tokens = torch.arange(times, device=eos.device) * self.input_ids.numel()
+            eos = (first_tokens[:, None] + eos).flatten()  # (times, C) -> (times * C,)
+        return PackedClasses(
+            self.input_ids.repeat(times, 1),  # (times * R, L), as positions and mask
+            eos,
+            None if positions is None else positions.repeat(times, 1),
+            None if mask is None else mask.repeat(times, 1, 1, 1),
+        )
+
 
 def class_words(
     class_tokens: dict[str, torch.Tensor], is_eos: Callable[[torch.Tensor], torch.Tensor]

@@ -154,6 +154,20 @@ def add_probe(ground: Ground, start: str) -> Learner:
     return Learner(probe, ground.template, ground.template)
 
 
+def add_head(ground: Ground, learner: Learner) -> Learner:
+    """
+    Put a linear layer, which begins at zero, on the image features of an adapted CLIP in place of texts.
+
+    Args:
+        ground: the CLIP and the classes.
+        learner: what `add_adapter` made of the CLIP.
+
+    Returns:
+        The learner, whose model is a linear probe that is trained together with the adapter.
+    """
+    return Learner(LinearProbe(learner.model, ground.class_names), ground.template, ground.template)
+
+
 def add_tip_adapter(ground: Ground, alpha: float, beta: float) -> Learner:
     """
     Put a Tip-Adapter, which remembers no picture yet, on the CLIP (see `TipAdapter`).
