@@ -44,7 +44,8 @@ from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
 from .training.features import encode, has_fixed_image_features
 from .training.frozen_clip import FrozenClip
-from .training.loop import Progress, train, training_loader
+from .training.initialization import check_prompt_initialization, initialize, note_resumed
+from .training.loop import Progress, train
 from .training.objectives import check_anchors
 
 
@@ -120,6 +121,8 @@ def prepare(
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
     classifier = backbone.classifier(learner.model, task.class_names, learner.class_texts(texts) or data.template)
+    if recipe is not None:
+        check_prompt_initialization(recipe, classifier.model)
     # of the plain CLIP; the trained one is tested on them, too
     features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
     loading = {**_loading(training), "features": features}
@@ -219,9 +222,10 @@ def _fit(plan: Plan) -> Progress:
 def _train(plan: Plan, recipe: Recipe, checkpoints: Optional[Checkpoints]) -> Progress:
     """Learn by optimizer steps."""
     pictures, image_processor = plan.task.train, plan.backbone.image_processor
-    if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        loader = training_loader(plan.accelerator, plan.classifier, pictures, image_processor, recipe)
-        plan.method.initialize(plan.learner.model, loader)
+    if checkpoints is None or checkpoints.resume_from is None:
+        initialize(plan.classifier.model, pictures, image_processor, recipe, plan.method.initialize)
+    else:
+        note_resumed(plan.classifier.model, pictures, recipe)
     frozen_clip = _frozen_clip(plan) if recipe.anchors else None
     return train(plan.accelerator, plan.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
 
@@ -274,6 +278,7 @@ def record(
         "summary": outcome.summary,
         "optimizer": recipe and recipe.optimizer,
         "learning_rate": recipe and recipe.learning_rate,
+        "prompt_initialization": recipe and recipe.prompt_initialization,
         "anchors": asdict(recipe.anchors) if recipe and recipe.anchors else None,
         "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
         "steps": outcome.progress.step,

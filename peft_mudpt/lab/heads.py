@@ -1,12 +1,13 @@
-"""Classifiers that consist of a frozen CLIP and of what was learned on its image features."""
+"""Classifiers that consist of a CLIP, frozen or with an adapter, and of what was learned on its image features."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Optional
+from typing import ClassVar, Optional, Union
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -17,11 +18,12 @@ from ..towers.registry import family_of
 
 class Head(PictureClassifier):
     """
-    A classifier on the normalized image features of a frozen CLIP. It can only name the classes that it was trained
-    on. Subclasses define `logits` and, in the module `head`, what is learned.
+    A classifier on the normalized image features of a CLIP. If the CLIP has an adapter, both are learned together. The
+    classifier can only name the classes that it was trained on. Subclasses define `logits` and, in the module `head`,
+    what is learned beside the adapter.
 
     Args:
-        model: the CLIP, which is frozen in place.
+        model: the CLIP: a plain one, which is frozen in place, or a `PeftModel` of one.
         class_names: names of the C classes; the position of a name is its label.
         image_processor: needed only to predict from pictures. None: the image processor of the CLIP that the model was
             loaded from.
@@ -33,12 +35,12 @@ class Head(PictureClassifier):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Union[PreTrainedModel, PeftModel],
         class_names: Sequence[str],
         image_processor: Optional[BaseImageProcessor] = None,
     ):
         super().__init__()
-        self.model = model.requires_grad_(False)
+        self.model = model if isinstance(model, PeftModel) else model.requires_grad_(False)
         self.config = model.config
         self.family = family_of(model)
         self.class_names = list(class_names)
@@ -55,8 +57,7 @@ class Head(PictureClassifier):
         image_features: Optional[torch.Tensor] = None,
     ) -> MuDPTClassifierOutput:
         """Classify images. The arguments, the output and the errors are those of `MuDPTClassifier.forward`."""
-        with torch.no_grad():
-            features = self._features_of_either(pixel_values, image_features)  # (B, D)
+        features = self._features_of_either(pixel_values, image_features)  # (B, D)
         logits = self.logits(features)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, features)

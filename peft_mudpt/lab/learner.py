@@ -95,7 +95,7 @@ class Ground:
 def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
     """
     Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class,
-    they are conditioned on its feature from the whole template.
+    the whole template gives the feature of each class that they are made from.
 
     Args:
         ground: the CLIP and the classes.
@@ -152,6 +152,20 @@ def add_probe(ground: Ground, start: str) -> Learner:
     weights = ground.class_features() if start == "text" else None
     probe = LinearProbe(ground.clip, ground.class_names, start=weights)
     return Learner(probe, ground.template, ground.template)
+
+
+def add_head(ground: Ground, learner: Learner) -> Learner:
+    """
+    Put a linear layer, which begins at zero, on the image features of an adapted CLIP in place of texts.
+
+    Args:
+        ground: the CLIP and the classes.
+        learner: what `add_adapter` made of the CLIP.
+
+    Returns:
+        The learner, whose model is a linear probe that is trained together with the adapter.
+    """
+    return Learner(LinearProbe(learner.model, ground.class_names), ground.template, ground.template)
 
 
 def add_tip_adapter(ground: Ground, alpha: float, beta: float) -> Learner:

@@ -12,11 +12,11 @@ from peft import LoraConfig, PeftConfig
 from torch.utils.data import DataLoader
 
 from ..classifier.templates import IMAGENET
-from ..config import MuDPTConfig
+from ..config import MuDPTConfig, PromptInitialization
 from ..presets import PRESETS
 from ..rules import check_template
 from .flags import Options, flag
-from .learner import Ground, Learner, add_adapter, add_probe, add_tip_adapter, leave_plain
+from .learner import Ground, Learner, add_adapter, add_head, add_probe, add_tip_adapter, leave_plain
 from .tip_adapter import TipAdapter
 
 
@@ -55,9 +55,11 @@ class Method:
             the template of the run. Several texts that the user gives replace them.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
+        has_head: True if a linear layer on the image features, trained with the adapter, takes the place of texts.
+        prompt_initialization: default start of the vision prompts (see `initialize_prompts`); None: random numbers.
         initialize: function that initializes parameters from data; None: the method needs none. It is called once
-            before training, with the adapted model and a loader of the training pictures (batches of `pixel_values`
-            (B, 3, H, W) and `labels` (B,)).
+            before training, with the adapted CLIP and a loader of each training picture once, without augmentation
+            (batches of `pixel_values` (B, 3, H, W) and `labels` (B,)).
         starts_from_words: True if text prompts are initialized from the words that they replace, False if at random.
         names_new_classes: True if the method can name classes that it was not trained on.
         look: options of `matplotlib.axes.Axes.plot` for its plots. Without `color`, the plot chooses.
@@ -77,6 +79,8 @@ class Method:
     anchors: Mapping[str, Any] = field(default_factory=dict)
     anchor_templates: Sequence[str] = IMAGENET
     averaging: Optional[tuple[float, float]] = None
+    has_head: bool = False
+    prompt_initialization: Optional[PromptInitialization] = None
     initialize: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None
     starts_from_words: bool = True
     names_new_classes: bool = True
@@ -112,7 +116,8 @@ class Method:
                 f"--method_kwargs {ground.fields} do not fit the config of method {self.name}: {error}. "
                 f"Give fields of {self.adapter.__name__}."
             ) from error
-        return add_adapter(ground, config, self.starts_from_words)
+        learner = add_adapter(ground, config, self.starts_from_words)
+        return add_head(ground, learner) if self.has_head else learner
 
     @property
     def is_trained(self) -> bool:
@@ -131,8 +136,8 @@ class Method:
 
     @property
     def leaves_adapter(self) -> bool:
-        """True if training results in a PEFT adapter, which can be saved and shared."""
-        return self.adapter is not None
+        """True if training results in a PEFT adapter that can be shared by itself, because it needs no head."""
+        return self.adapter is not None and not self.has_head
 
     @property
     def remembers_classes(self) -> bool:
@@ -155,6 +160,16 @@ def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str]
     """
     return Method(preset, title or preset, paper, adapter=MuDPTConfig, fields=PRESETS[preset], **facts)
 
+
+# The setting of SPT's paper: 20 prompts in all layers, a linear head, and its learning rate for supervised backbones.
+VPT_WITH_HEAD: dict[str, Any] = dict(
+    adapter=MuDPTConfig,
+    fields={**PRESETS["vpt_deep"], "num_virtual_tokens": 20},
+    optimizer="adamw",
+    learning_rate=1e-3,
+    has_head=True,
+    names_new_classes=False,
+)
 
 # Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
 # the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
@@ -214,6 +229,22 @@ METHODS: dict[str, Method] = {
             look=dict(color=BLUE, marker="o"),
         ),
         preset_method(
+            "cocoop",
+            "CoCoOp",
+            "2203.05557",
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d"),
+        ),
+        Method(
+            "cocoop_noise",
+            "CoCoOp from noise in place of images, a control",
+            "2203.05557",
+            adapter=MuDPTConfig,
+            fields={**PRESETS["cocoop"], "conditioning": "noise"},
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d", linestyle=":"),
+        ),
+        preset_method(
             "tcp",
             "TCP",
             "2311.18231",
@@ -225,6 +256,21 @@ METHODS: dict[str, Method] = {
         ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
+        Method(
+            "vpt_head",
+            "VPT, deep, with a linear head",
+            "2203.12119",
+            **VPT_WITH_HEAD,
+            look=dict(color=PINK, marker="s", linestyle="--"),
+        ),
+        Method(
+            "spt",
+            "SPT: VPT with a linear head, started from pictures",
+            "2402.02382",
+            **VPT_WITH_HEAD,
+            prompt_initialization="random",
+            look=dict(color=PINK, marker="D"),
+        ),
         preset_method(
             "ivlp",
             "IVLP, independent prompts in both towers",

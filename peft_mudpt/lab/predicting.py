@@ -11,8 +11,6 @@ from typing import Optional
 
 import torch
 from peft import PeftConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import BaseImageProcessor
 
 from ..classifier.class_texts import ClassTexts, remembered_texts
@@ -26,7 +24,7 @@ from .backbone import Backbone, BackboneOptions
 from .heads import Head
 from .learner import HEADS
 from .run_folder import ADAPTER_CONFIG, RUN
-from .saving import find_file
+from .saving import find_file, load_head
 from .schema import RESULT, read_json, read_result
 
 
@@ -160,13 +158,7 @@ def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]
     if result is None:
         raise ValueError(f"{folder} holds {kind.words}, but no {RESULT}, which stores its classes. Train it again.")
     backbone = _backbone(folder, model_name_or_path)
-    head = kind(backbone.load_clip(), result["class_names"], backbone.image_processor).eval()
-    file = folder / kind.file
-    try:
-        head.load_learned(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
-    return head
+    return load_head(kind, folder, backbone.load_clip(), result["class_names"], backbone.image_processor)
 
 
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import torch
+from peft import PeftModel
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from .heads import Head
@@ -13,7 +14,7 @@ from .heads import Head
 
 class LinearProbe(Head):
     """
-    One linear layer on the frozen, normalized image features (CLIP, arXiv 2103.00020, section 3.2).
+    One linear layer on the normalized image features (CLIP, arXiv 2103.00020, section 3.2).
 
     Its outputs are turned into logits like the cosines of the CLIP. A probe whose weights are the normalized text
     features of the classes therefore begins with the logits of zero-shot CLIP (arXiv 2312.12730, section 3).
@@ -29,7 +30,7 @@ class LinearProbe(Head):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Union[PreTrainedModel, PeftModel],
         class_names: Sequence[str],
         image_processor: Optional[BaseImageProcessor] = None,
         start: Optional[torch.Tensor] = None,

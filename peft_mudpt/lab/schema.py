@@ -130,6 +130,10 @@ FIELDS = {
     ),
     "optimizer": Field("sgd or adamw; null if nothing is trained", _optional(is_text)),
     "learning_rate": Field("peak learning rate; null if nothing is trained", _optional(_is_number)),
+    "prompt_initialization": Field(
+        "how the vision prompts started from the training pictures; null: from random numbers, or there are none",
+        _optional(is_text),
+    ),
     "anchors": Field(
         "{text_anchor, text_anchor_weight, image_anchor_weight, logit_anchor_weight}: what holds the adapter near the "
         "frozen CLIP; null if nothing does",
@@ -157,7 +161,14 @@ FOLDER = "folder"  # where `read_results` found a result; not in the file
 # What earlier versions did, whose files do not say it. New options that are not listed here keep it by their default.
 EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
 # fields that earlier versions did not write
-LATER = ("training_pictures", "anchors", "averaging", "class_texts", "zero_shot_texts")
+LATER = (
+    "training_pictures",
+    "prompt_initialization",
+    "anchors",
+    "averaging",
+    "class_texts",
+    "zero_shot_texts",
+)
 
 
 # Options of methods that had none in earlier versions, with the values that give what these versions did.

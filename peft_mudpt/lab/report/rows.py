@@ -21,7 +21,8 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
 
-HELD_NEAR = tuple(field.name for field in fields(Anchors)) + ("averaging_mean", "averaging_std")  # flags
+# flags that stand in the name of a row
+NAMED = ("prompt_initialization", *(field.name for field in fields(Anchors)), "averaging_mean", "averaging_std")
 TOLD_APART = (
     "method",
     "method_kwargs",
@@ -32,7 +33,7 @@ TOLD_APART = (
     "warmup",
     "protocol",
     "evaluate_on",
-    *HELD_NEAR,
+    *NAMED,
 )
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
@@ -102,12 +103,12 @@ def row_name(result: Result) -> str:
         result: the result of a run.
 
     Returns:
-        The method name, followed by the method's options, the optimizer, the anchors and the averaging if the run set
-        them, and by the constant warmup of a trained method.
+        The method name, followed by the method's options, the optimizer and the flags of `NAMED` if the run set them,
+        and by the constant warmup of a trained method.
     """
     arguments = result["arguments"]
     options = [_method_options(result), arguments["optimizer"]]
-    options += [f"{name} {arguments[name]}" for name in HELD_NEAR if arguments.get(name) is not None]
+    options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
     if arguments.get("warmup") == "constant" and result["optimizer"] is not None:
         options.append("constant warmup")
     return " ".join([result["method"], *(option for option in options if option is not None)])
