@@ -217,9 +217,13 @@ def _frozen_clip(plan: Plan) -> FrozenClip:
     model, autocast = plan.learner.model, plan.accelerator.autocast
     if not plan.recipe.anchors.need_texts:
         return FrozenClip(model, autocast=autocast)
-    templates = plan.method.anchor_templates or [plan.learner.template or plan.data.template]
-    texts = ClassTexts.given(templates).of(plan.task.class_names)
-    backbone = plan.backbone
+    experiment, backbone = plan.experiment, plan.backbone
+    if experiment.templates is None and experiment.descriptions is None:
+        templates = plan.method.anchor_templates or [plan.learner.template or plan.data.template]
+        class_texts = ClassTexts.given(templates)
+    else:
+        class_texts = experiment.class_texts
+    texts = class_texts.of(plan.task.class_names)
     return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
 
 
