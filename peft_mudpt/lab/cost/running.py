@@ -48,7 +48,8 @@ def run(
         `times`: one row per case, with the seconds of each timed step, by way. `memory`: one row per model, adapter
         and number of classes at the smallest batch, with the peak in bytes, by way. If the way "padded" does not fit
         into memory, the `extrapolated` field of a row holds its value on the line through the two measurements of
-        "padded" with the most classes. The other fields name the device, the number of threads, the precision and the version of torch.
+        "padded" with the most classes. The other fields name the device, the number of threads, the precision and the
+        version of torch.
 
     Raises:
         ValueError: if a model, a task or an adapter is unknown, or a number is less than 1.
