@@ -15,8 +15,8 @@ from .data.options import DataOptions
 from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task
-from .recipe import TrainingOptions
-from .schema import FIELDS, in_current_words
+from .recipe import TrainingOptions, warmup_steps
+from .schema import EARLIER, FIELDS, in_current_words
 
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Normalize the identity of a run, so that runs can be compared, from another working folder too.
 
-    A file that an earlier version of this package wrote lacks flags that were added later. These get their defaults,
-    because the default of a new flag is the behavior of the earlier version.
+    A file that an earlier version of this package wrote lacks flags that were added later. These get the behavior of
+    the earlier version, which is the default of the flag, or stands in `schema.EARLIER`.
 
     Args:
         asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the pictures under
@@ -91,18 +91,29 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         All options that determine a result, by flag name, the number of processes, and the pictures if `asked` has
         them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
-    identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), PROCESSES: 1, **asked})
+    defaults = what_was_asked(*(kind() for kind in DECIDING))
+    identity = in_current_words({**defaults, PROCESSES: 1, **EARLIER, **asked})
     if identity["method_kwargs"] is not None:
         method_kwargs = json.loads(identity["method_kwargs"])
         identity["method_kwargs"] = (
             json.dumps(method_kwargs, ensure_ascii=False, sort_keys=True) if method_kwargs else None
         )
+    if _has_no_warmup(identity):
+        identity["warmup"] = None
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
     for name in PATHS:  # two of them may also be a Hub id
         if isinstance(identity[name], str) and Path(identity[name]).exists():
             identity[name] = str(Path(identity[name]).resolve())
     return identity
+
+
+def _has_no_warmup(identity: Mapping[str, Any]) -> bool:
+    """True if the options say that no step precedes the peak, so that the kind of warmup does not matter."""
+    ratio, steps = identity["warmup_ratio"], identity["max_train_steps"]
+    if not isinstance(ratio, (int, float)):
+        return False
+    return ratio == 0 or (isinstance(steps, int) and warmup_steps(ratio, steps) == 0)
 
 
 def is_identity(value: Mapping[str, Any]) -> bool:

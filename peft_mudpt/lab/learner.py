@@ -95,7 +95,7 @@ class Ground:
 def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
     """
     Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class,
-    they are conditioned on its feature from the whole template.
+    the whole template gives the feature of each class that they are made from.
 
     Args:
         ground: the CLIP and the classes.

@@ -52,7 +52,7 @@ class Method:
         objective: the loss, one of `training.objectives.OBJECTIVES`.
         anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
         anchor_templates: texts of a class that the frozen CLIP encodes for the anchors, with `{}` for its name; empty:
-            the template of the run.
+            the template of the run. Several texts that the user gives replace them.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
         has_head: True if a linear layer on the image features, trained with the adapter, takes the place of texts.
@@ -229,12 +229,29 @@ METHODS: dict[str, Method] = {
             look=dict(color=BLUE, marker="o"),
         ),
         preset_method(
+            "cocoop",
+            "CoCoOp",
+            "2203.05557",
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d"),
+        ),
+        Method(
+            "cocoop_noise",
+            "CoCoOp from noise in place of images, a control",
+            "2203.05557",
+            adapter=MuDPTConfig,
+            fields={**PRESETS["cocoop"], "conditioning": "noise"},
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d", linestyle=":"),
+        ),
+        preset_method(
             "tcp",
             "TCP",
             "2311.18231",
             optimizer="adamw",
             learning_rate=0.002,
             anchors=dict(text_anchor="cosine", text_anchor_weight=8),
+            anchor_templates=(),
             starts_from_words=False,
             look=dict(color=BLUE, marker="p", linestyle="--"),
         ),

@@ -27,9 +27,9 @@ class TrainingOptions(Options):
     )
     weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
     warmup: str = flag(
-        "constant",
-        "Learning rate before the peak. constant: 1e-5, as in CoOp and the methods that follow it. linear: rises from "
-        "1e-5 to the peak.",
+        "linear",
+        "Learning rate before the peak. linear: rises from 1e-5 to the peak. constant: stays at 1e-5, as in CoOp and "
+        "the methods that follow it.",
         choices=WARMUPS,
     )
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
@@ -187,7 +187,7 @@ def choose_recipe(
         method.learning_rate if options.learning_rate is None else options.learning_rate,
         WEIGHT_DECAY[optimizer] if options.weight_decay is None else options.weight_decay,
         steps,
-        min(round(options.warmup_ratio * steps), steps - 1),  # at least the last step uses the peak
+        warmup_steps(options.warmup_ratio, steps),
         options.per_device_train_batch_size,
         options.gradient_accumulation_steps,
         options.augmentation == "crop" or (options.augmentation == "auto" and may_be_cropped),
@@ -198,6 +198,17 @@ def choose_recipe(
         anchors=anchors,
         averaging=choose_averaging(options, method, epochs_of(steps, pictures_per_step, pictures)),
     )
+
+
+def warmup_steps(ratio: float, steps: int) -> int:
+    """
+    Number of steps before the peak learning rate. At least the last step uses the peak.
+
+    Args:
+        ratio: share of the steps, at least 0 and less than 1.
+        steps: number of steps of the run.
+    """
+    return min(round(ratio * steps), steps - 1)
 
 
 def choose_anchors(options: TrainingOptions, method: Method) -> Anchors:

@@ -199,7 +199,7 @@ def _say_plan(plan: Plan) -> None:
             plan.accelerator,
             "note",
             f"the classes of {plan.method.name} keep one text, because its text prompts replace words of it; "
-            "--templates and --descriptions give the texts of zero-shot CLIP",
+            "--templates and --descriptions give the texts of zero-shot CLIP and of anchors",
         )
     if plan.experiment.model_name_or_path == EMBEDDED and plan.data.origin.train_dir is not None:
         say(

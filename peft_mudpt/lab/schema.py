@@ -158,6 +158,8 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
+# What earlier versions did, whose files do not say it. New options that are not listed here keep it by their default.
+EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
 # fields that earlier versions did not write
 LATER = (
     "training_pictures",
@@ -177,8 +179,8 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Convert the options of a run to the form of this version.
 
-    Earlier versions wrote "domain-generalisation", named no loss because all used cross-entropy, stored
-    `method_kwargs` as the user typed it, and had no options of methods without an adapter.
+    Earlier versions wrote "domain-generalisation", stored `method_kwargs` as the user typed it, and did not write the
+    options in `EARLIER` and `EARLIER_OPTIONS`.
 
     Args:
         asked: options by flag name.
@@ -186,7 +188,7 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The same options in the form of this version.
     """
-    current = {"objective": "cross_entropy", **asked}
+    current = {**EARLIER, **asked}
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
     typed = asked.get("method_kwargs")
     method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})

@@ -10,6 +10,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import demo
+from peft_mudpt.classifier.class_texts import ClassTexts
+from peft_mudpt.classifier.templates import IMAGENET
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.folders import load_folders
 from peft_mudpt.lab.experiment import execute, prepare, record
@@ -149,6 +151,19 @@ def test_text_prompts_keep_their_template_and_zero_shot_clip_uses_the_texts(fold
     assert "texts of zero-shot        3 templates" in printed and "text after prompts        {}\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({"templates": TEMPLATES}, ClassTexts(tuple(TEMPLATES))),
+        ({"descriptions": DESCRIPTIONS}, ClassTexts((), DESCRIPTIONS)),
+        ({"template": "one {}"}, ClassTexts(IMAGENET)),
+    ],
+    ids=["templates", "descriptions", "one template"],
+)
+def test_anchors_of_a_method_with_text_prompts_refer_to_them(folders, texts, expected):
+    assert prepare(experiment(folders, "coop", **texts)).anchor_texts == expected
+
+
 def test_descriptions_cover_the_new_classes(folders):
     asked = experiment(folders, protocol="base-to-new", descriptions=DESCRIPTIONS)
     outcome = execute(prepare(asked))
@@ -158,6 +173,7 @@ def test_descriptions_cover_the_new_classes(folders):
         prepare(experiment(folders, protocol="base-to-new", descriptions=only_base))
 
 
+@pytest.mark.parametrize("method", ["zero_shot", "linear_probe"])
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -166,14 +182,17 @@ def test_descriptions_cover_the_new_classes(folders):
             r"--descriptions holds texts of \['cat'\], but the classes",
         ),
         ({"descriptions": {NAMES[0]: ["a shape"]}}, "--descriptions holds no texts of "),
-        ({"templates": TEMPLATES, "template": "a {}."}, "--template and --templates .*method zero_shot"),
+        (
+            {"templates": TEMPLATES, "template": "a {}."},
+            "--template and --templates .*method (zero_shot|linear_probe)",
+        ),
         ({"templates": ["a photo."]}, r"template\[0\]='a photo.'"),
     ],
     ids=["unknown", "missing", "both", "no place"],
 )
-def test_texts_that_do_not_fit_the_run_are_refused(folders, texts, message):
+def test_texts_that_do_not_fit_the_run_are_refused(folders, method, texts, message):
     with pytest.raises(ValueError, match=message):
-        prepare(experiment(folders, **texts))
+        prepare(experiment(folders, method, **texts))
 
 
 def test_a_run_is_the_same_wherever_the_files_are_and_another_if_their_content_is(folders, tmp_path):

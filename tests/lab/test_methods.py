@@ -61,7 +61,10 @@ def test_text_prompts_replace_the_first_words_of_the_template():
     assert learner("mudpt", template="a photo of {} here").template_after_prompts == "{} here"
 
 
-@pytest.mark.parametrize(("name", "starts"), [("mudpt", "a photo of a"), ("maple", "a photo"), ("coop", None)])
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [("mudpt", "a photo of a"), ("cocoop_noise", "a photo of a"), ("maple", "a photo"), ("coop", None)],
+)
 def test_text_prompts_are_initialized_from_the_words_they_replace_except_in_coop(name, starts):
     assert learner(name).model.peft_config["default"].text_prompt_init_text == starts
 
