@@ -204,6 +204,12 @@ class MuDPTConfig(PeftConfig):
         "Token ids of text_prompt_init_text, by its words. Filled in, so that loading needs no tokenizer.",
         either(TOKEN_IDS_BY_WORDS, None),
     )
+    prompt_initialization: Optional[dict[str, Any]] = setting(
+        None,
+        "How initialize_prompts started the visual prompts: method, seed and number of images. Filled in. A note: it "
+        "changes no number. None: random numbers.",
+        either(INITIALIZATION, None),
+    )
     folded: bool = setting(
         False,
         "The prompts are constants, fused once and for all. Set by fold_adapter; not for training.",
@@ -219,12 +225,6 @@ class MuDPTConfig(PeftConfig):
         "Text of a class as the adapted model is fed it, with {} for the name: what stands after the text prompts. A "
         "note: it changes no number.",
         either(TEMPLATE, None),
-    )
-    prompt_initialization: Optional[dict[str, Any]] = setting(
-        None,
-        "How initialize_prompts started the visual prompts: method, seed and number of images. Filled in. A note: it "
-        "changes no number. None: random numbers.",
-        either(INITIALIZATION, None),
     )
     class_templates: Optional[list[str]] = setting(
         None, "Like class_template, if each class has several texts. A note.", either(TEMPLATES, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, Optional
 
 import torch
@@ -66,13 +67,10 @@ def _coop(depths: Depths) -> Names:
     return {"prompt_learner.ctx": "text_prompts.0"}
 
 
-def _tcp(depths: Depths) -> Names:
-    meta_net, ours = "prompt_learner.meta_net", "class_tokens.meta_net"
-    return {
-        **_coop(depths),
-        **_linear(f"{meta_net}.linear1", f"{ours}.linear1"),
-        **_linear(f"{meta_net}.linear2", f"{ours}.linear2"),
-    }
+def _with_meta_net(depths: Depths, ours: str) -> Names:
+    linears = ("meta_net.linear1", "meta_net.linear2")
+    first, second = (_linear(f"prompt_learner.{name}", f"{ours}.{name}") for name in linears)
+    return {**_coop(depths), **first, **second}
 
 
 def _vpt(depths: Depths) -> Names:
@@ -152,7 +150,8 @@ def _uumudpt(depths: Depths) -> Names:
 # code and that of MaPLe and PromptSRC have different names for the same prompts, so that a method may have both.
 IMPLEMENTATIONS: dict[str, tuple[str, tuple[Callable[[Depths], Names], ...]]] = {
     "coop": ("coop", (_coop,)),
-    "tcp": ("tcp", (_tcp,)),
+    "cocoop": ("cocoop", (partial(_with_meta_net, ours="image_shift"),)),
+    "tcp": ("tcp", (partial(_with_meta_net, ours="class_tokens"),)),
     "vpt": ("vpt_deep", (_vpt, _vpt_of_maple)),
     "mpt": ("ivlp", (_mpt, _ivlp)),
     "ivlp": ("ivlp", (_ivlp, _mpt)),
@@ -178,9 +177,9 @@ def convert_checkpoint(
             `state_dict`. The embedded class names (`token_prefix`, `token_suffix`) and the weights of CLIP, which such
             files also hold, are skipped. The names may begin with `module.` (DataParallel), and those of a prompt
             learner that was saved alone may lack its name.
-        method: name of the method in the published implementation: `coop`, `tcp`, `vpt`, `ivlp` (`mpt` in MuDPT's
-            code), `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the linear
-            form), `umudpt` or `uumudpt` (preset `mudpt`).
+        method: name of the method in the published implementation: `coop`, `cocoop`, `tcp`, `vpt`, `ivlp` (`mpt` in
+            MuDPT's code), `promptsrc`, `maple`, `mudpt` (preset `mudpt_linear`, because the released trainer is the
+            linear form), `umudpt` or `uumudpt` (preset `mudpt`).
 
     Returns:
         The config of the adapter, and the adapter's float32 weights, which `peft.set_peft_model_state_dict` loads:

@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .config import Modality, MuDPTConfig
 from .prompts.prompts import MultiModalPrompts
-from .towers.registry import Tower
+from .towers.per_image import TextPerImage
+from .towers.registry import Tower, whole_family
 
 
 # The layer's name in the module that owns the towers, as in CoOp's code. It must not contain the prefix "mudpt_",
@@ -70,22 +71,26 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         self.last_switch = object()
         self._without_prompts = False
 
-    def update_layer(self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig) -> None:
-        """Add an adapter; with the first one, also register the hooks on the towers."""
+    def update_layer(
+        self, adapter_name: str, prompts: MultiModalPrompts, config: MuDPTConfig, owner: nn.Module
+    ) -> None:
+        """Add an adapter; with the first one, also register the hooks on the towers and on `owner`, which has them."""
         self.mudpt_adapters[adapter_name] = prompts
         if config.inference_mode:
             self._as_made[adapter_name] = _marks(prompts)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         if not self._hooks:
-            self._hooks = [hook for tower in self.towers.values() for hook in tower.kind(self).attach(tower.module)]
+            family = whole_family(owner)  # first: the towers' own hooks then see one text per image
+            self._hooks = [] if family is None else TextPerImage(self, family).attach(owner)
+            self._hooks += [hook for tower in self.towers.values() for hook in tower.kind(self).attach(tower.module)]
 
     def awaits_weights(self, adapter_name: str) -> bool:
         """True while the adapter awaits its checkpoint and still holds its random initial values."""
         return self._as_made.get(adapter_name) == _marks(self.mudpt_adapters[adapter_name])
 
     def detach(self) -> None:
-        """Remove the hooks from the towers."""
+        """Remove all hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -128,6 +133,11 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         """Whether text features depend on the image now, so that they cannot be computed once for all images."""
         adapter = self._active_prompts()
         return adapter is not None and adapter.text_depends_on_image
+
+    def image_condition(self, image_features: torch.Tensor) -> torch.Tensor:
+        adapter = self._active_prompts()
+        assert adapter is not None, "asked only if the text prompts depend on the image"
+        return adapter.image_condition(image_features)
 
     @property
     def text_depends_on_class(self) -> bool:

@@ -163,7 +163,7 @@ class MuDPTModel(BaseTuner):
             (ids,) = peft_config.text_prompt_init_ids.values()
             start_from_words(prompts, kind.embed_tokens(tower, ids))
         layer = getattr(owner, LAYER_NAME, None) or MuDPTLayer(towers)
-        layer.update_layer(adapter_name, prompts, peft_config)
+        layer.update_layer(adapter_name, prompts, peft_config, owner)
         setattr(owner, LAYER_NAME, layer)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:

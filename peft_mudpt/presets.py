@@ -7,6 +7,8 @@ from __future__ import annotations
 PRESETS: dict[str, dict] = {
     # Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134
     "coop": dict(num_virtual_tokens=16, prompt_depth=1, vision_prompt_depth=0, fusion_direction="none"),
+    # Zhou et al., "Conditional Prompt Learning for Vision-Language Models", arXiv 2203.05557
+    "cocoop": dict(prompt_depth=1, vision_prompt_depth=0, fusion_direction="none", conditioning="image"),
     # Yao et al., "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", arXiv 2311.18231
     "tcp": dict(
         prompt_depth=1,

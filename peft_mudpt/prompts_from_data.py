@@ -66,9 +66,7 @@ def initialize_prompts(
     SEED.check(seed, "seed")
     if num_images is not None:
         AT_LEAST_ONE.check(num_images, "num_images")
-    layer, adapter_name = find_adapter(model, adapter_name)
-    configs: dict[str, MuDPTConfig] = part(model, "peft_config")
-    check_free_vision_prompts(configs[adapter_name])
+    layer, adapter_name = find_free_vision_prompts(model, adapter_name)
     prompts, tower = cast(MultiModalPrompts, layer.mudpt_adapters[adapter_name]), _vision_tower(layer, adapter_name)
     seeds = torch.Generator().manual_seed(seed) if generator is None else generator
     n, layers = prompts.num_tokens["vision"], prompts.layers["vision"]
@@ -76,17 +74,39 @@ def initialize_prompts(
     with _unprompted(model, layer):
         pictures = _show(tower, dataloader, num_images, prototypes)
     start_from_prototypes(prompts, torch.stack([prototypes[index].choose() for index in layers]))
-    recorded = None if generator is not None else seed
-    configs[adapter_name].prompt_initialization = {"method": method, "seed": recorded, "num_images": pictures}
+    note_initialization(model, method, seed if generator is None else None, pictures, adapter_name)
 
 
-def check_free_vision_prompts(config: MuDPTConfig) -> None:
+def note_initialization(
+    model: torch.nn.Module,
+    method: PromptInitialization,
+    seed: Optional[int],
+    num_images: int,
+    adapter_name: Optional[str] = None,
+) -> None:
+    """Record in the config of an adapter, by default the active one, how its vision prompts started."""
+    _, adapter_name = find_adapter(model, adapter_name)
+    note = {"method": method, "seed": seed, "num_images": num_images}
+    part(model, "peft_config")[adapter_name].prompt_initialization = note
+
+
+def find_free_vision_prompts(model: torch.nn.Module, adapter_name: Optional[str] = None) -> tuple[MuDPTLayer, str]:
     """
-    Refuse a config whose vision prompts cannot start from pictures.
+    Find an adapter whose vision prompts can start from pictures.
+
+    Args:
+        model: a CLIP with adapters, also in a `PeftModel`.
+        adapter_name: the MuDPT adapter; None for the active one.
+
+    Returns:
+        The layer that holds the adapter, and the adapter's name.
 
     Raises:
-        ValueError: if there are no vision prompts, or they are generated from the text prompts, or folded.
+        ValueError: if there is no such adapter, or it has no vision prompts, or they are generated from the text
+            prompts, or folded.
     """
+    layer, adapter_name = find_adapter(model, adapter_name)
+    config: MuDPTConfig = part(model, "peft_config")[adapter_name]
     if config.folded:
         raise ValueError(
             "This adapter was folded: its prompts are constants. Start the prompts of the adapter that it was folded "
@@ -103,6 +123,7 @@ def check_free_vision_prompts(config: MuDPTConfig) -> None:
             "text prompts, so they cannot start from pictures. Use fusion_combine='add', or leave the initialization "
             "out."
         )
+    return layer, adapter_name
 
 
 def _vision_tower(layer: MuDPTLayer, adapter_name: str) -> Tower:

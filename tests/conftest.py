@@ -13,11 +13,16 @@ from peft import LoraConfig
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
-from peft_mudpt import MuDPTConfig
+from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.layer import layer_of
 
 
 BOS, EOS, PAD = 97, 98, 99
+
+# The presets whose text features are the same for all images, so that they can be cached, folded and packed once.
+SAME_FOR_ALL_IMAGES = [
+    name for name in PRESETS if MuDPTConfig.from_preset(name).conditioning not in ("image", "noise")
+]
 
 # One thread by default, because the models are tiny and each worker has one core. The processes that tests start
 # inherit the variable. OMP_NUM_THREADS=2 must pass too: no result may depend on the number of threads.
@@ -79,11 +84,12 @@ def build_inputs() -> dict[str, torch.Tensor]:
 
 
 def completed(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inputs, and features of the classes if the active adapter needs them; any do, as CLIP is random anyway."""
+    """The inputs, and features that the active adapter needs for the texts; any do, as CLIP is random anyway."""
     layer = layer_of(model)
-    if layer is None or not layer.text_depends_on_class:
+    if layer is None or not (layer.text_depends_on_class or (layer.text_depends_on_image and len(inputs) == 1)):
         return inputs
-    meta_net = layer.mudpt_adapters[layer.active_name].class_tokens.meta_net
+    adapter = layer.mudpt_adapters[layer.active_name]
+    meta_net = (adapter.class_tokens or adapter.image_shift).meta_net
     rows, channels = len(inputs["input_ids"]), meta_net.linear1.in_features
     return {**inputs, "mudpt_condition": torch.randn(rows, channels, generator=torch.Generator().manual_seed(3))}
 

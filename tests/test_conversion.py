@@ -40,6 +40,8 @@ def test_the_config_is_the_preset_with_the_sizes_of_the_file(method):
     preset = MuDPTConfig.from_preset(PRESETS.get(method, method))
     for name in ("fusion_direction", "fusion_type", "fusion_combine", "fusion_sharing"):
         assert getattr(config, name) == getattr(preset, name)
+    assert config.conditioning == preset.conditioning
+    assert config.feature_size == (None if preset.conditioning == "none" else 64)
     for modality, width in (("text", 64), ("vision", 128)):
         if config.num_tokens(modality):
             assert getattr(config, f"{modality}_hidden_size") == width
@@ -151,7 +153,7 @@ def test_the_same_weights_saved_otherwise_convert_alike(method, saved):
     assert found[0] == expected[0] and all(torch.equal(tensor, found[1][name]) for name, tensor in expected[1].items())
 
 
-@pytest.mark.parametrize("method", ["coop", "maple", "umudpt", "promptsrc"])
+@pytest.mark.parametrize("method", ["coop", "cocoop", "maple", "umudpt", "promptsrc"])
 def test_a_prompt_learner_that_was_saved_alone_converts(method):
     weights = in_maples_code(1, 0) if method == "promptsrc" else published(method)
     alone = {re.sub(r"^\w*prompt_learner\.", "", name): tensor for name, tensor in weights.items()}

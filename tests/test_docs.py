@@ -38,12 +38,15 @@ ONLY_READ = {
     "--dataset_name": "needs the Hub",
     "--coop_root": "needs CoOp's data sets",
     "--precision bfloat16": "needs a GPU",
-    "outputs/ablation/": "six similar sweeps take too long",
+    "outputs/ablation/": "seven similar sweeps take too long",
+    "--paired ivlp": "the sweep before it, made shorter, runs no ivlp; tests/examples/test_report.py compares rows",
+    "examples/ladder.py": "tests/lab/test_ladder.py runs it without training",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
 }
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "fewshot.py": "peft_mudpt.lab.run.run",
+    "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
     "predict.py": "peft_mudpt.lab.predicting.load_classifier",
     "report.py": "peft_mudpt.lab.schema.read_results",
     "sweep.py": "peft_mudpt.lab.sweep.run_sweep",

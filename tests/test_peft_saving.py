@@ -1,5 +1,6 @@
 """What PEFT promises of a saved adapter: what the file holds, under which names, and every way back."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPForImageClassification, CLIPModel, CLIPTextModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo, fold_adapter
-from tests.conftest import another_clip, build_clip, config, logits
+from tests.conftest import SAME_FOR_ALL_IMAGES, another_clip, build_clip, config, logits
 
 
 WEIGHTS = "adapter_model.safetensors"
@@ -45,8 +46,7 @@ def saved(clip, inputs, tmp_path):
 
 
 class TestStateDict:
-    @pytest.mark.parametrize("folded", [False, True])
-    @pytest.mark.parametrize("preset", PRESETS)
+    @pytest.mark.parametrize(("preset", "folded"), [*product(PRESETS, [False]), *product(SAME_FOR_ALL_IMAGES, [True])])
     def test_it_holds_every_tensor_of_the_adapter_and_no_other(self, clip, preset, folded):
         model = get_peft_model(clip, MuDPTConfig.from_preset(preset))
         if folded:

@@ -22,7 +22,15 @@ from ..towers.registry import family_of
 from .bank import mean_of_texts
 from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
-from .encoding import LayoutKind, encode_layout, has_memory, lay_out_classes, layout_kind, lower_states
+from .encoding import (
+    LayoutKind,
+    encode_layout,
+    encode_per_image,
+    has_memory,
+    lay_out_classes,
+    layout_kind,
+    lower_states,
+)
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
@@ -46,7 +54,8 @@ class MuDPTClassifierOutput(ModelOutput):
         loss: cross-entropy of the logits with the labels, a scalar tensor; None if no labels were given.
         logits: similarities (B, C) of images and classes, scaled as in the model's own `logits_per_image`.
         image_features: features (B, D) of the images, each with L2 norm 1.
-        class_features: text features (C, D) of the classes, each with L2 norm 1.
+        class_features: text features (C, D) of the classes, each with L2 norm 1; (B, C, D), those for each image, if
+            the text prompts of the active adapter depend on the image.
     """
 
     loss: Optional[torch.Tensor] = None
@@ -250,8 +259,8 @@ class MuDPTClassifier(PictureClassifier):
                 another shape or type.
         """
         image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
-        class_features = self.class_features()  # (C, D)
-        logits = self.family.logits(self.model, image_features @ class_features.t())  # (B, C)
+        class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
+        logits = self.family.logits(self.model, _cosines(image_features, class_features))  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features)
 
@@ -285,10 +294,28 @@ class MuDPTClassifier(PictureClassifier):
         """The older name of `activation_checkpointing_disable`."""
         self.activation_checkpointing_disable()
 
-    def class_features(self) -> torch.Tensor:
-        """The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one."""
+    def class_features(self, image_features: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """
+        The text features (C, D) of the classes, each with L2 norm 1. They carry a gradient if they need one.
+
+        Args:
+            image_features: features (B, D) of images. They are only used if the text prompts of the active adapter
+                depend on the image: the classes then have other features (B, C, D) for each image, which are not
+                cached.
+
+        Raises:
+            ValueError: if the text prompts depend on the image, and there are no image features.
+        """
         layer = layer_of(self.model)
-        if torch.compiler.is_compiling() or (layer is not None and layer.text_depends_on_image):
+        if layer is not None and layer.text_depends_on_image:
+            if image_features is None:
+                raise ValueError(
+                    f"The text prompts of the adapter {layer.active_name!r} depend on the image, so that the classes "
+                    "have no features without one. Give image_features (B, D), or call the classifier with images, "
+                    "and read class_features (B, C, D) of its output."
+                )
+            return self._encode(image_features)
+        if torch.compiler.is_compiling():
             return self._encode()
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
@@ -302,19 +329,28 @@ class MuDPTClassifier(PictureClassifier):
             kept.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
-        """The features of the classes, multiplied by the logit scale: (C, D), without biases."""
+        """
+        The features of the classes, multiplied by the logit scale: (C, D), without biases.
+
+        Raises:
+            ValueError: if the text prompts of the active adapter depend on the image.
+        """
         return self.class_features() * self.family.logit_scale(self.model), None
 
-    def _encode(self) -> torch.Tensor:
+    def _encode(self, image_features: Optional[torch.Tensor] = None) -> torch.Tensor:
         condition = self._condition.of(self.model)  # None, or (C, D)
         if condition is not None and self._texts.template is None:
             numbers = torch.tensor(self._texts_per_class, device=condition.device)
             condition = condition.repeat_interleave(numbers, dim=0)  # (T, D)
-        features = encode_layout(self.model, self._layout(), self._lower_states(), condition)
-        features = normalize(features, dim=-1)  # (T, D)
+        groups, lower = self._layout(), self._lower_states()
+        if image_features is None:
+            features = encode_layout(self.model, groups, lower, condition)  # (T, D)
+        else:
+            features = encode_per_image(self.model, groups, image_features, lower, self.class_batch_size)  # (B, T, D)
+        features = normalize(features, dim=-1)
         if self._texts.template is not None:
             return features
-        return normalize(mean_of_texts(features, self._texts_per_class), dim=-1)  # (C, D)
+        return normalize(mean_of_texts(features, self._texts_per_class), dim=-1)  # (C, D) or (B, C, D)
 
     def _lower_states(self) -> Optional[list[torch.Tensor]]:
         """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
@@ -338,3 +374,10 @@ class MuDPTClassifier(PictureClassifier):
         if groups is not known and has_memory(groups[0].input_ids):
             self._layouts[kind] = groups
         return groups
+
+
+def _cosines(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:
+    """The cosines (B, C) of images (B, D) with classes (C, D), or with the classes of each image (B, C, D)."""
+    if class_features.dim() == 2:
+        return image_features @ class_features.t()
+    return torch.einsum("bd,bcd->bc", image_features, class_features)

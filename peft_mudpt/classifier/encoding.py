@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Optional, Union
@@ -22,6 +22,8 @@ from .packing import OwnRows, PackedClasses, class_per_row, class_words, own_row
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
 GROUP_BYTES = 2**30
+# The same, if each image has texts of its own. It is less, because these activations grow with the batch, too.
+GROUP_BYTES_PER_IMAGE = 2**28
 # Implementations of attention that take a mask of four axes. The others (flash attention) get one class per row.
 MASKED_ATTENTION = ("sdpa", "eager")
 
@@ -125,12 +127,50 @@ def encode_layout(
     """
     unknown = [None] * len(groups)
     conditions = unknown if condition is None else condition.split([group.num_classes for group in groups])
-    inputs = list(zip(groups, unknown if lower is None else lower, conditions))
+    inputs = zip(groups, unknown if lower is None else lower, conditions)
+    return torch.cat(_in_turn([partial(_encode_group, model, *each) for each in inputs]))
+
+
+def encode_per_image(
+    model: torch.nn.Module,
+    groups: list[PackedClasses],
+    image_features: torch.Tensor,
+    lower: Optional[list[torch.Tensor]] = None,
+    class_batch_size: Optional[int] = None,
+) -> torch.Tensor:
+    """
+    Encode the groups from `lay_out_classes` once per image, with an adapter whose text prompts depend on the image.
+
+    Args:
+        model: a CLIP with such an adapter.
+        groups: C classes.
+        image_features: the features (B, D) of B images.
+        lower: what `lower_states` returned; None begins with the embeddings.
+        class_batch_size: classes that are encoded at a time, counted once per image, but at least one group for one
+            image; None for as many as keep about 256 MiB of activations in a training step.
+
+    Returns:
+        Text features (B, C, D), not normalized. With gradients, the memory is bounded as in `encode_layout`.
+    """
+    layer = layer_of(model)
+    assert layer is not None, "only a MuDPT adapter makes text features depend on the image"
+    condition = layer.image_condition(image_features)  # (B, D), once, because noise must be the same for all groups
+    if torch.compiler.is_exporting():  # the number of images is left open
+        parts: Sequence[torch.Tensor] = [condition]
+    else:
+        parts = condition.split(_images_per_group(model, groups, class_batch_size))
+    unknown = [None] * len(groups)
+    inputs = list(zip(groups, unknown if lower is None else lower))
+    encoded = iter(_in_turn([partial(_encode_for_images, model, *each, part) for part in parts for each in inputs]))
+    return torch.cat([torch.cat([next(encoded) for _ in groups], dim=1) for _ in parts])  # (B, C, D)
+
+
+def _in_turn(encode: list[Callable[[], torch.Tensor]]) -> list[torch.Tensor]:
+    """Call each function; with gradients, keep the activations of the last one only, and compute the others again."""
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
-        return torch.cat([_encode_group(model, *each) for each in inputs])
-    *recomputed, last = inputs
-    features = [checkpoint(_encode_group, model, *each, use_reentrant=False) for each in recomputed]
-    return torch.cat([*features, _encode_group(model, *last)])
+        return [each() for each in encode]
+    *recomputed, last = encode
+    return [*(checkpoint(each, use_reentrant=False) for each in recomputed), last()]
 
 
 def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[torch.Tensor]:
@@ -177,6 +217,16 @@ def has_memory(tensor: torch.Tensor) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _encode_for_images(
+    model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor], condition: torch.Tensor
+) -> torch.Tensor:
+    """The features (B, C, D) of a group for B images with this condition (B, D)."""
+    b, rows = condition.shape[0], group.input_ids.shape[0]
+    lower = None if lower is None else lower.repeat(b, 1, 1)  # (R, L, d) -> (B * R, L, d)
+    features = _encode_group(model, group.repeated(b), lower, condition.repeat_interleave(rows, dim=0))
+    return features.unflatten(0, (b, -1))  # (B * C, D) -> (B, C, D)
 
 
 def _encode_group(
@@ -247,9 +297,23 @@ def _pooled_with_own_tokens(
 
 
 def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:
+    tokens_per_class = sum(map(len, words)) / len(words)
+    return max(1, int(GROUP_BYTES / (tokens_per_class * _bytes_per_token(config, dtype))))
+
+
+def _images_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:
+    if len(groups) > 1:
+        return 1
+    if class_batch_size is not None:
+        return max(1, class_batch_size // groups[0].num_classes)
+    family = family_of(model)
+    tower = family.text_tower(model)
+    bytes_per_token = _bytes_per_token(tower.config, family.text.like(tower).dtype)
+    return max(1, int(GROUP_BYTES_PER_IMAGE / (groups[0].input_ids.numel() * bytes_per_token)))
+
+
+def _bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
     # What autograd keeps per token and layer if the weights are frozen: the input of both norms; query, key, value and
     # the output of attention; the hidden channels of the MLP before and after the activation.
     width = 6 * config.hidden_size + 2 * config.intermediate_size
-    bytes_per_token = config.num_hidden_layers * width * dtype.itemsize
-    tokens_per_class = sum(map(len, words)) / len(words)
-    return max(1, int(GROUP_BYTES / (tokens_per_class * bytes_per_token)))
+    return config.num_hidden_layers * width * dtype.itemsize

@@ -71,6 +71,19 @@ class PackedClasses(_Rows):
         """The number of classes (C)."""
         return len(self.input_ids if self.eos is None else self.eos)
 
+    def repeated(self, times: int) -> PackedClasses:
+        """The same classes several times: all of them for the first image, then all for the second, and so on."""
+        eos, positions, mask = self.eos, self.position_ids, self.attention_mask
+        if eos is not None:
+            first_tokens = torch.arange(times, device=eos.device) * self.input_ids.numel()
+            eos = (first_tokens[:, None] + eos).flatten()  # (times, C) -> (times * C,)
+        return PackedClasses(
+            self.input_ids.repeat(times, 1),  # (times * R, L), as positions and mask
+            eos,
+            None if positions is None else positions.repeat(times, 1),
+            None if mask is None else mask.repeat(times, 1, 1, 1),
+        )
+
 
 def class_words(
     class_tokens: dict[str, torch.Tensor], is_eos: Callable[[torch.Tensor], torch.Tensor]
@@ -115,21 +128,36 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
         num_tokens: number of prompt tokens (n) that are inserted after BOS.
         max_length: largest number of tokens in a row, without the prompts; no class may be longer.
     """
+    shared = len(_common_prefix(words))
+    rows: list[list[int]] = []  # the classes of each row
+    filled = max_length
+    for label, text in enumerate(words):
+        if filled + len(text) - shared > max_length:
+            rows.append([])
+            filled = shared
+        rows[-1].append(label)
+        filled += len(text) - shared
+    return _lay_out(words, rows, num_tokens)
+
+
+def _lay_out(words: list[list[int]], rows: list[list[int]], num_tokens: int) -> PackedClasses:
+    """Lay out classes of which the row is known; `rows` has the labels of each row."""
     prefix = _common_prefix(words)
     shared = len(prefix)
     ids: list[list[int]] = []  # of each row, as are the next two
     positions: list[list[int]] = []
     owners: list[list[int]] = []  # which text a token belongs to: 0 the prefix, then the classes
-    eos: list[tuple[int, int]] = []  # row and column, by class
-    for own in (text[shared:] for text in words):
-        if not ids or len(ids[-1]) + len(own) > max_length:
-            ids.append(list(prefix))
-            positions.append([0, *range(1 + num_tokens, shared + num_tokens)])
-            owners.append([0] * shared)
-        ids[-1] += own
-        positions[-1] += range(shared + num_tokens, shared + num_tokens + len(own))
-        owners[-1] += [len(eos) + 1] * len(own)
-        eos.append((len(ids) - 1, len(ids[-1]) - 1))
+    eos: dict[int, tuple[int, int]] = {}  # row and column, by class
+    for labels in rows:
+        ids.append(list(prefix))
+        positions.append([0, *range(1 + num_tokens, shared + num_tokens)])
+        owners.append([0] * shared)
+        for label in labels:
+            own = words[label][shared:]
+            ids[-1] += own
+            positions[-1] += range(shared + num_tokens, shared + num_tokens + len(own))
+            owners[-1] += [label + 1] * len(own)
+            eos[label] = len(ids) - 1, len(ids[-1]) - 1
 
     length = max(map(len, ids))
 
@@ -142,7 +170,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
     same_text = owner[:, None, :] == owner[:, :, None]  # (R, n + L, n + L)
     return PackedClasses(
         filled_up(ids, 0),
-        torch.tensor([row * length + column for row, column in eos]),
+        torch.tensor([row * length + column for row, column in map(eos.__getitem__, range(len(words)))]),
         filled_up(positions, 0),
         (in_prefix | same_text).tril()[:, None],  # (R, 1, n + L, n + L)
     )
@@ -151,7 +179,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
 def own_rows(words: list[list[int]], packed: PackedClasses, num_tokens: int, max_length: int) -> OwnRows:
     """
     Fill rows in which each class has its own prompt tokens. Words that the texts begin with stand in them once per
-    class, because they attend to the tokens.
+    class, because they attend to the tokens. The rows are filled evenly, so that there is little padding.
 
     Args:
         words: token ids of each class from BOS to EOS.
@@ -169,7 +197,7 @@ def own_rows(words: list[list[int]], packed: PackedClasses, num_tokens: int, max
         tokens = range(first_own + label * num_tokens, first_own + (label + 1) * num_tokens)
         columns = [*range(1, shared), *range(column + 1 - len(text) + shared, column + 1)]
         sources.append([0, *tokens, *(row_start + each for each in columns)])
-    rows = pack_classes(sources, 0, max_length)
+    rows = _lay_out(sources, _even_rows([len(each) - 1 for each in sources], max_length - 1), num_tokens=0)
     assert rows.eos is not None and rows.attention_mask is not None, "pack_classes gives them"
     return OwnRows(rows.input_ids, rows.eos, rows.attention_mask)
 
@@ -181,6 +209,24 @@ def class_per_row(words: list[list[int]]) -> PackedClasses:
         torch.tensor([text + [0] * (length - len(text)) for text in words]),
         torch.tensor([row * length + len(text) - 1 for row, text in enumerate(words)]),
     )
+
+
+def _even_rows(lengths: list[int], room: int) -> list[list[int]]:
+    """
+    Distribute classes of these lengths over few rows, the longest first, each to the emptiest row. A row has a length
+    of at most `room`, unless a class alone is longer.
+    """
+    labels = sorted(range(len(lengths)), key=lambda label: -lengths[label])
+    for number in range(min(-(-sum(lengths) // room), len(lengths)), len(lengths)):
+        rows: list[list[int]] = [[] for _ in range(number)]
+        filled = [0] * number
+        for label in labels:
+            row = filled.index(min(filled))
+            rows[row].append(label)
+            filled[row] += lengths[label]
+        if max(filled) <= room:
+            return rows
+    return [[label] for label in labels]
 
 
 def _common_prefix(words: list[list[int]]) -> list[int]:

@@ -18,7 +18,6 @@ from ..classifier.loading import ClipSource
 from ..classifier.prediction import PictureClassifier
 from ..towers.registry import family_of
 from .flags import Options, flag
-from .probe import LinearProbe
 
 
 EMBEDDED = "embedded"
@@ -110,14 +109,14 @@ class Backbone:
         Make a classifier that maps B images (B, 3, H, W) to `logits` (B, C) over C classes.
 
         Args:
-            model: a CLIP, plain or adapted, or a linear probe. A linear probe is returned as it is.
+            model: a CLIP, plain or adapted, or a head on one, such as a linear probe. A head is returned as it is.
             class_names: the C classes.
             texts: text of a class, with `{}` for its name, or several texts. They may describe other classes, too.
 
         Raises:
             ValueError: if a class has no text.
         """
-        if isinstance(model, LinearProbe):
+        if isinstance(model, PictureClassifier):
             return model
         texts = ClassTexts.given(texts) if isinstance(texts, str) else texts.only(class_names)
         return MuDPTClassifier(

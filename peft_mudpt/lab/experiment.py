@@ -13,7 +13,6 @@ from typing import Any, Optional
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from peft import PeftModel
 
 from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
@@ -36,16 +35,17 @@ from .learner import Ground
 from .methods import find_method
 from .plan import Experiment, Outcome, Plan, Selection
 from .protocols import lay_out
-from .recipe import TrainingOptions, choose_recipe
+from .recipe import Recipe, TrainingOptions, choose_recipe
 from .report.card import model_card
 from .report.words import nearest_words
 from .run_folder import CARD, hold
 from .saving import check_it_reloads, save_learned
 from .schema import write_result, write_text
 from .training.checkpoints import Checkpoints
-from .training.features import has_fixed_image_features
+from .training.features import encode, has_fixed_image_features
 from .training.frozen_clip import FrozenClip
-from .training.loop import Progress, train, training_loader
+from .training.initialization import check_prompt_initialization, initialize, note_resumed
+from .training.loop import Progress, train
 from .training.objectives import check_anchors
 
 
@@ -105,7 +105,8 @@ def prepare(
     backbone = Backbone.load(experiment.backbone.source(), accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
     fields, revision = experiment.method_kwargs, experiment.model_revision
-    ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision)
+    plain_texts = experiment.class_texts or ClassTexts.given(data.template)
+    ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision, plain_texts)
     learner = method.apply(ground)
     texts = check_texts(experiment, selection, learner)
     recipe = choose_recipe(
@@ -119,6 +120,8 @@ def prepare(
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
     classifier = backbone.classifier(learner.model, task.class_names, learner.class_texts(texts) or data.template)
+    if recipe is not None:
+        check_prompt_initialization(recipe, classifier.model)
     # of the plain CLIP; the trained one is tested on them, too
     features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
     loading = {**_loading(training), "features": features}
@@ -186,18 +189,12 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     Raises:
         FloatingPointError: if the loss is NaN or infinite.
     """
-    if plan.recipe is None:
+    if not plan.method.is_trained:
         return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(plan.accelerator))
-    accelerator, learner, image_processor = plan.accelerator, plan.learner, plan.backbone.image_processor
+    accelerator, learner = plan.accelerator, plan.learner
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
-    if plan.method.initialize is not None and (checkpoints is None or checkpoints.resume_from is None):
-        loader = training_loader(accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe)
-        plan.method.initialize(learner.model, loader)
-    frozen_clip = _frozen_clip(plan) if plan.recipe.anchors else None
-    progress = train(
-        accelerator, plan.classifier, plan.task.train, image_processor, plan.recipe, checkpoints, frozen_clip
-    )
+    progress = _fit(plan) if plan.recipe is None else _train(plan, plan.recipe, checkpoints)
     memory = peak_memory_bytes(accelerator)
     metrics = evaluate_task(
         accelerator,
@@ -212,18 +209,32 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     return Outcome(plan, metrics, progress, memory)
 
 
+def _fit(plan: Plan) -> Progress:
+    """Learn from the image features of the training pictures at once."""
+    started, pictures = time.perf_counter(), plan.task.train
+    loading, image_processor = _loading(plan.experiment.training), plan.backbone.image_processor
+    features = encode(plan.accelerator, plan.classifier, pictures, image_processor, **loading)
+    plan.method.fit(plan.learner.model, features, torch.tensor(pictures["label"][:]))
+    return Progress(seconds=time.perf_counter() - started)
+
+
+def _train(plan: Plan, recipe: Recipe, checkpoints: Optional[Checkpoints]) -> Progress:
+    """Learn by optimizer steps."""
+    pictures, image_processor = plan.task.train, plan.backbone.image_processor
+    if checkpoints is None or checkpoints.resume_from is None:
+        initialize(plan.classifier.model, pictures, image_processor, recipe, plan.method.initialize)
+    else:
+        note_resumed(plan.classifier.model, pictures, recipe)
+    frozen_clip = _frozen_clip(plan) if recipe.anchors else None
+    return train(plan.accelerator, plan.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
+
+
 def _frozen_clip(plan: Plan) -> FrozenClip:
     """The frozen CLIP that the anchors of a run refer to."""
     model, autocast = plan.learner.model, plan.accelerator.autocast
     if not plan.recipe.anchors.need_texts:
         return FrozenClip(model, autocast=autocast)
-    experiment, backbone = plan.experiment, plan.backbone
-    if experiment.templates is None and experiment.descriptions is None:
-        templates = plan.method.anchor_templates or [plan.learner.template or plan.data.template]
-        class_texts = ClassTexts.given(templates)
-    else:
-        class_texts = experiment.class_texts
-    texts = class_texts.of(plan.task.class_names)
+    backbone, texts = plan.backbone, plan.anchor_texts.of(plan.task.class_names)
     return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
 
 
@@ -245,7 +256,7 @@ def record(
 
     Raises:
         ValueError: if the folder holds the result of this or another run, or if another process is using it.
-        RuntimeError: if the adapter, loaded again from the folder, gives other logits than the trained model.
+        RuntimeError: if the weights, loaded again from the folder, give other logits than the trained model.
     """
     plan, folder = outcome.plan, Path(folder)
     learner, task, recipe = plan.learner, plan.task, plan.recipe
@@ -266,6 +277,7 @@ def record(
         "summary": outcome.summary,
         "optimizer": recipe and recipe.optimizer,
         "learning_rate": recipe and recipe.learning_rate,
+        "prompt_initialization": recipe and recipe.prompt_initialization,
         "anchors": asdict(recipe.anchors) if recipe and recipe.anchors else None,
         "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
         "steps": outcome.progress.step,
@@ -280,7 +292,7 @@ def record(
         return result
     with nullcontext() if held else hold(folder, plan.identity):
         result["adapter_bytes"] = save_learned(learner, task.class_names, plan.class_texts, folder)
-        if plan.method.leaves_adapter:
+        if plan.method.is_trained:
             _check_it_reloads(plan, folder)
         result["seconds"] = {"training": outcome.progress.seconds, "total": time.perf_counter() - plan.started}
         if plan.method.leaves_adapter:
@@ -308,7 +320,7 @@ def _check_it_reloads(plan: Plan, folder: Path) -> None:
     backbone, names = plan.backbone, plan.task.class_names
     pixel_values = TestPictures(plan.task.train, backbone.image_processor)[0]["pixel_values"][None]
 
-    def logits_of(model: PeftModel) -> torch.Tensor:
+    def logits_of(model: torch.nn.Module) -> torch.Tensor:
         classifier = backbone.classifier(model, names, plan.class_texts)
         return classifier(pixel_values.to(backbone.device)).logits
 

@@ -15,8 +15,8 @@ from .data.options import DataOptions
 from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task
-from .recipe import TrainingOptions
-from .schema import FIELDS, in_current_words
+from .recipe import TrainingOptions, warmup_steps
+from .schema import EARLIER, FIELDS, in_current_words
 
 
 if TYPE_CHECKING:
@@ -40,12 +40,19 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
         groups: groups of options. Options that do not determine the result, such as --output_dir, are dropped.
 
     Returns:
-        The values by flag name, and the loss of the method under "objective" if `groups` name a method.
+        The values by flag name and, if `groups` name a method, its loss under "objective". The options of a method
+        without an adapter include its defaults.
     """
     names = [option.name for kind in DECIDING for option in fields(kind) if option.name not in NOT_DECIDING]
     given = {name: value for group in groups for name, value in asdict(group).items()}
     asked = {name: given[name] for name in names if name in given}
-    return {**asked, OBJECTIVE: find_method(given["method"]).objective} if "method" in given else asked
+    if "method" not in given:
+        return asked
+    method = find_method(given["method"])
+    if method.options:
+        typed = json.loads(given["method_kwargs"] or "{}")
+        asked["method_kwargs"] = json.dumps({**method.options, **typed}, ensure_ascii=False)
+    return {**asked, OBJECTIVE: method.objective}
 
 
 def pictures_of(task: Task, fingerprint: Callable[[dict], str] = fingerprint) -> dict[str, dict[str, str]]:
@@ -73,8 +80,8 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Normalize the identity of a run, so that runs can be compared, from another working folder too.
 
-    A file that an earlier version of this package wrote lacks flags that were added later. These get their defaults,
-    because the default of a new flag is the behavior of the earlier version.
+    A file that an earlier version of this package wrote lacks flags that were added later. These get the behavior of
+    the earlier version, which is the default of the flag, or stands in `schema.EARLIER`.
 
     Args:
         asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the pictures under
@@ -84,18 +91,29 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         All options that determine a result, by flag name, the number of processes, and the pictures if `asked` has
         them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
-    identity = in_current_words({**what_was_asked(*(kind() for kind in DECIDING)), PROCESSES: 1, **asked})
+    defaults = what_was_asked(*(kind() for kind in DECIDING))
+    identity = in_current_words({**defaults, PROCESSES: 1, **EARLIER, **asked})
     if identity["method_kwargs"] is not None:
         method_kwargs = json.loads(identity["method_kwargs"])
         identity["method_kwargs"] = (
             json.dumps(method_kwargs, ensure_ascii=False, sort_keys=True) if method_kwargs else None
         )
+    if _has_no_warmup(identity):
+        identity["warmup"] = None
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
     for name in PATHS:  # two of them may also be a Hub id
         if isinstance(identity[name], str) and Path(identity[name]).exists():
             identity[name] = str(Path(identity[name]).resolve())
     return identity
+
+
+def _has_no_warmup(identity: Mapping[str, Any]) -> bool:
+    """True if the options say that no step precedes the peak, so that the kind of warmup does not matter."""
+    ratio, steps = identity["warmup_ratio"], identity["max_train_steps"]
+    if not isinstance(ratio, (int, float)):
+        return False
+    return ratio == 0 or (isinstance(steps, int) and warmup_steps(ratio, steps) == 0)
 
 
 def is_identity(value: Mapping[str, Any]) -> bool:

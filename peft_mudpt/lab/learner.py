@@ -8,14 +8,23 @@ from typing import Any, Optional
 
 import torch
 from peft import PeftConfig, get_peft_model
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..classifier.bank import text_bank
 from ..classifier.class_texts import ClassTexts
 from ..classifier.texts import split_template
 from ..config import MuDPTConfig
 from ..layer import layer_of
+from ..rules import one_of
 from .data.few_shot_data import DEFAULT_TEMPLATE
+from .heads import Head
 from .probe import LinearProbe
+from .tip_adapter import TipAdapter
+
+
+START = one_of("text", "zero")
+HEADS: tuple[type[Head], ...] = (LinearProbe, TipAdapter)  # each is saved in a file of its own
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Learner:
     A model that is ready to be trained.
 
     Args:
-        model: a CLIP, plain or with an adapter, or a linear probe. Only the parameters that the method learns require
+        model: a CLIP, plain or with an adapter, or a head on one. Only the parameters that the method learns require
             a gradient.
         template: full text of a class, with `{}` for its name; None: the template of the data set.
         template_after_prompts: the part of `template` that the model encodes after its text prompts, or all of
@@ -64,8 +73,9 @@ class Ground:
         tokenizer: tokenizer of the CLIP.
         class_names: the training classes.
         template: text of a class, with `{}` for its name; None: the default of the method or the data set.
-        fields: fields of the adapter's config that replace the method's defaults.
+        fields: fields of the adapter's config, or options of the method, that replace the method's defaults.
         revision: the CLIP's revision on the Hub, which the adapter's config records; None: the main branch.
+        texts: the texts of the classes for a CLIP without text prompts; None: the default template.
     """
 
     clip: PreTrainedModel
@@ -74,12 +84,18 @@ class Ground:
     template: Optional[str] = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     revision: Optional[str] = None
+    texts: Optional[ClassTexts] = None
+
+    def class_features(self) -> torch.Tensor:
+        """Compute the normalized text features (C, D) of the classes, as zero-shot CLIP uses them."""
+        texts = self.texts or ClassTexts.given(DEFAULT_TEMPLATE)
+        return normalize(text_bank(self.clip, self.tokenizer, texts.of(self.class_names)), dim=-1)
 
 
 def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
     """
-    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class, they
-    are conditioned on its feature from the whole template.
+    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class,
+    the whole template gives the feature of each class that they are made from.
 
     Args:
         ground: the CLIP and the classes.
@@ -118,14 +134,54 @@ def leave_plain(ground: Ground) -> Learner:
     return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
 
 
-def add_probe(ground: Ground) -> Learner:
+def add_probe(ground: Ground, start: str) -> Learner:
     """
     Put one linear layer on the image features of the CLIP (see `LinearProbe`).
 
     Args:
         ground: the CLIP and the classes.
+        start: "text": the weights begin at the text features of the classes; "zero": at zero.
 
     Returns:
         The learner, whose model is the linear probe.
+
+    Raises:
+        ValueError: if `start` is another value.
     """
-    return Learner(LinearProbe(ground.clip, ground.class_names), ground.template, ground.template)
+    START.check(start, "start")
+    weights = ground.class_features() if start == "text" else None
+    probe = LinearProbe(ground.clip, ground.class_names, start=weights)
+    return Learner(probe, ground.template, ground.template)
+
+
+def add_head(ground: Ground, learner: Learner) -> Learner:
+    """
+    Put a linear layer, which begins at zero, on the image features of an adapted CLIP in place of texts.
+
+    Args:
+        ground: the CLIP and the classes.
+        learner: what `add_adapter` made of the CLIP.
+
+    Returns:
+        The learner, whose model is a linear probe that is trained together with the adapter.
+    """
+    return Learner(LinearProbe(learner.model, ground.class_names), ground.template, ground.template)
+
+
+def add_tip_adapter(ground: Ground, alpha: float, beta: float) -> Learner:
+    """
+    Put a Tip-Adapter, which remembers no picture yet, on the CLIP (see `TipAdapter`).
+
+    Args:
+        ground: the CLIP and the classes.
+        alpha, beta: see `TipAdapter`.
+
+    Returns:
+        The learner, whose model is the Tip-Adapter.
+
+    Raises:
+        ValueError: if alpha or beta is out of range.
+    """
+    features = ground.class_features()
+    model = TipAdapter(ground.clip, ground.class_names, class_features=features, alpha=alpha, beta=beta)
+    return Learner(model, ground.template, ground.template)

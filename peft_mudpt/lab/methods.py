@@ -12,11 +12,12 @@ from peft import LoraConfig, PeftConfig
 from torch.utils.data import DataLoader
 
 from ..classifier.templates import IMAGENET
-from ..config import MuDPTConfig
+from ..config import MuDPTConfig, PromptInitialization
 from ..presets import PRESETS
 from ..rules import check_template
 from .flags import Options, flag
-from .learner import Ground, Learner, add_adapter, add_probe, leave_plain
+from .learner import Ground, Learner, add_adapter, add_head, add_probe, add_tip_adapter, leave_plain
+from .tip_adapter import TipAdapter
 
 
 # The palette of Okabe and Ito, because color-blind readers can distinguish its colors. Related methods share a color
@@ -39,19 +40,26 @@ class Method:
         title: name in running text.
         paper: arXiv number of the paper.
         adapter: class of the adapter's PEFT config; None: the method has no adapter.
-        fields: values of those fields of the PEFT config that differ from the defaults of its class.
-        put_on: function that applies the method to a CLIP; only used if `adapter` is None.
-        optimizer: default optimizer, "sgd" or "adamw"; None: nothing is trained.
-        learning_rate: default peak learning rate, as published; None: nothing is trained.
+        fields: values of those fields of the PEFT config that differ from the defaults of its class; without an
+            adapter, the options of the method with their defaults.
+        put_on: function that applies the method to a CLIP, given the CLIP and the options of `fields`; only used if
+            `adapter` is None.
+        fit: function that learns without optimizer steps; None: the method learns by steps, or not at all. It is
+            called once, with the model that `put_on` made, and with the normalized features (N, D) and the labels (N,)
+            of the training pictures, which are not augmented.
+        optimizer: default optimizer, "sgd" or "adamw"; None: there are no steps.
+        learning_rate: default peak learning rate, as published; None: there are no steps.
         objective: the loss, one of `training.objectives.OBJECTIVES`.
         anchors: default fields of `training.anchors.Anchors`, which are added to the loss.
         anchor_templates: texts of a class that the frozen CLIP encodes for the anchors, with `{}` for its name; empty:
-            the template of the run.
+            the template of the run. Several texts that the user gives replace them.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
+        has_head: True if a linear layer on the image features, trained with the adapter, takes the place of texts.
+        prompt_initialization: default start of the vision prompts (see `initialize_prompts`); None: random numbers.
         initialize: function that initializes parameters from data; None: the method needs none. It is called once
-            before training, with the adapted model and a loader of the training pictures (batches of `pixel_values`
-            (B, 3, H, W) and `labels` (B,)).
+            before training, with the adapted CLIP and a loader of each training picture once, without augmentation
+            (batches of `pixel_values` (B, 3, H, W) and `labels` (B,)).
         starts_from_words: True if text prompts are initialized from the words that they replace, False if at random.
         names_new_classes: True if the method can name classes that it was not trained on.
         look: options of `matplotlib.axes.Axes.plot` for its plots. Without `color`, the plot chooses.
@@ -63,13 +71,16 @@ class Method:
     paper: Optional[str] = None
     adapter: Optional[type[PeftConfig]] = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    put_on: Callable[[Ground], Learner] = leave_plain
+    put_on: Callable[..., Learner] = leave_plain
+    fit: Optional[Callable[[Any, torch.Tensor, torch.Tensor], None]] = None
     optimizer: Optional[str] = "sgd"
     learning_rate: Optional[float] = 0.0025  # that of MuDPT and of most prompt methods
     objective: str = "cross_entropy"
     anchors: Mapping[str, Any] = field(default_factory=dict)
     anchor_templates: Sequence[str] = IMAGENET
     averaging: Optional[tuple[float, float]] = None
+    has_head: bool = False
+    prompt_initialization: Optional[PromptInitialization] = None
     initialize: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None
     starts_from_words: bool = True
     names_new_classes: bool = True
@@ -87,13 +98,17 @@ class Method:
             The learner, ready to be trained.
 
         Raises:
-            ValueError: if `ground.fields` names a field that the adapter's config lacks, or any field for a method
-                without an adapter, or if the config does not fit the CLIP.
+            ValueError: if `ground.fields` names a field that the adapter's config or the method lacks, or if the
+                config does not fit the CLIP.
         """
         if self.adapter is None:
-            if ground.fields:
-                raise ValueError(f"Method {self.name} has no config; leave out --method_kwargs {ground.fields}.")
-            return self.put_on(ground)
+            if unknown := ground.fields.keys() - self.fields.keys():
+                known = f"the options {', '.join(self.fields)}" if self.fields else "no options"
+                raise ValueError(
+                    f"Method {self.name} has {known}; leave {', '.join(sorted(unknown))} out of --method_kwargs "
+                    f"{ground.fields}."
+                )
+            return self.put_on(ground, **{**self.fields, **ground.fields})
         try:
             config = self.adapter(**{**self.fields, **ground.fields})
         except TypeError as error:  # a dataclass raises this for an unknown field
@@ -101,17 +116,28 @@ class Method:
                 f"--method_kwargs {ground.fields} do not fit the config of method {self.name}: {error}. "
                 f"Give fields of {self.adapter.__name__}."
             ) from error
-        return add_adapter(ground, config, self.starts_from_words)
+        learner = add_adapter(ground, config, self.starts_from_words)
+        return add_head(ground, learner) if self.has_head else learner
 
     @property
     def is_trained(self) -> bool:
-        """True if the method learns parameters."""
+        """True if the method learns from the training pictures, by steps or without."""
+        return self.has_steps or self.fit is not None
+
+    @property
+    def has_steps(self) -> bool:
+        """True if the method learns by optimizer steps."""
         return self.optimizer is not None
 
     @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of a method without an adapter, with their defaults; empty for adapters, which have a config."""
+        return self.fields if self.adapter is None else {}
+
+    @property
     def leaves_adapter(self) -> bool:
-        """True if training results in a PEFT adapter, which can be saved and shared."""
-        return self.adapter is not None
+        """True if training results in a PEFT adapter that can be shared by itself, because it needs no head."""
+        return self.adapter is not None and not self.has_head
 
     @property
     def remembers_classes(self) -> bool:
@@ -135,10 +161,21 @@ def preset_method(preset: str, title: Optional[str] = None, paper: Optional[str]
     return Method(preset, title or preset, paper, adapter=MuDPTConfig, fields=PRESETS[preset], **facts)
 
 
+# The setting of SPT's paper: 20 prompts in all layers, a linear head, and its learning rate for supervised backbones.
+VPT_WITH_HEAD: dict[str, Any] = dict(
+    adapter=MuDPTConfig,
+    fields={**PRESETS["vpt_deep"], "num_virtual_tokens": 20},
+    optimizer="adamw",
+    learning_rate=1e-3,
+    has_head=True,
+    names_new_classes=False,
+)
+
 # Learning rates are those of each paper's released configuration. LoRA follows CLIP-LoRA (arXiv 2405.18541): rank 2 on
 # the queries, keys and values of both towers. The linear probe has no published rate, because CLIP's paper fits a
-# logistic regression; this one is ours. TCP's code has Adam, with its weight decay of 5e-4 added to the gradient and
-# eps=1e-3; here it has AdamW of the same rate.
+# logistic regression; this one is ours. Tip-Adapter's alpha and beta are the paper's defaults, without its search.
+# TCP's code has Adam, with its weight decay of 5e-4 added to the gradient and eps=1e-3; here it has AdamW of the same
+# rate.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -155,10 +192,23 @@ METHODS: dict[str, Method] = {
             "Linear probe",
             "2103.00020",
             put_on=add_probe,
+            fields={"start": "text"},
             optimizer="adamw",
             learning_rate=1e-3,
             names_new_classes=False,
             look=dict(color=GRAY, marker="s"),
+        ),
+        Method(
+            "tip_adapter",
+            "Tip-Adapter, training-free",
+            "2111.03930",
+            put_on=add_tip_adapter,
+            fields={"alpha": 1.0, "beta": 5.5},
+            fit=TipAdapter.remember,
+            optimizer=None,
+            learning_rate=None,
+            names_new_classes=False,
+            look=dict(color=GRAY, marker="p", linestyle=":"),
         ),
         Method(
             "lora",
@@ -179,6 +229,22 @@ METHODS: dict[str, Method] = {
             look=dict(color=BLUE, marker="o"),
         ),
         preset_method(
+            "cocoop",
+            "CoCoOp",
+            "2203.05557",
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d"),
+        ),
+        Method(
+            "cocoop_noise",
+            "CoCoOp from noise in place of images, a control",
+            "2203.05557",
+            adapter=MuDPTConfig,
+            fields={**PRESETS["cocoop"], "conditioning": "noise"},
+            learning_rate=0.002,
+            look=dict(color=BLUE, marker="d", linestyle=":"),
+        ),
+        preset_method(
             "tcp",
             "TCP",
             "2311.18231",
@@ -191,6 +257,21 @@ METHODS: dict[str, Method] = {
         ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
+        Method(
+            "vpt_head",
+            "VPT, deep, with a linear head",
+            "2203.12119",
+            **VPT_WITH_HEAD,
+            look=dict(color=PINK, marker="s", linestyle="--"),
+        ),
+        Method(
+            "spt",
+            "SPT: VPT with a linear head, started from pictures",
+            "2402.02382",
+            **VPT_WITH_HEAD,
+            prompt_initialization="random",
+            look=dict(color=PINK, marker="D"),
+        ),
         preset_method(
             "ivlp",
             "IVLP, independent prompts in both towers",

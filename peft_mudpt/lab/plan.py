@@ -198,6 +198,14 @@ class Plan:
         return self.given_texts or ClassTexts((self.data.template,))
 
     @property
+    def anchor_texts(self) -> ClassTexts:
+        """The texts of classes for the anchors: those of the flags, if there are several, or else the method's."""
+        given = self.experiment.class_texts
+        if given is not None and given.template is None:
+            return given
+        return ClassTexts.given(self.method.anchor_templates or [self.learner.template or self.data.template])
+
+    @property
     def template_after_prompts(self) -> Optional[str]:
         """The text of a class that follows the text prompts; None if classes have several texts."""
         return self.class_texts.template

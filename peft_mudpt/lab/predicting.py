@@ -11,8 +11,6 @@ from typing import Optional
 
 import torch
 from peft import PeftConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import BaseImageProcessor
 
 from ..classifier.class_texts import ClassTexts, remembered_texts
@@ -23,9 +21,10 @@ from ..classifier.prediction import PictureClassifier
 from ..config import MuDPTConfig
 from ..rules import normalized
 from .backbone import Backbone, BackboneOptions
-from .probe import LinearProbe
-from .run_folder import ADAPTER_CONFIG, PROBE_WEIGHTS, RUN
-from .saving import find_file
+from .heads import Head
+from .learner import HEADS
+from .run_folder import ADAPTER_CONFIG, RUN
+from .saving import find_file, load_head
 from .schema import RESULT, read_json, read_result
 
 
@@ -39,8 +38,8 @@ def load_classifier(
     model_name_or_path: Optional[str] = None,
 ) -> PictureClassifier:
     """
-    Load the classifier that a run left: an adapter of this package, a LoRA adapter of PEFT, a linear probe, or, of a
-    zero-shot run, the plain CLIP.
+    Load the classifier that a run left: an adapter of this package, a LoRA adapter of PEFT, a head such as a linear
+    probe, or, of a zero-shot run, the plain CLIP.
 
     The arguments are checked before a model is loaded.
 
@@ -56,16 +55,18 @@ def load_classifier(
 
     Raises:
         ValueError: if the adapter or its CLIP is missing, if an argument is None and the adapter does not provide its
-            value, or if classes or a template are given for a linear probe.
+            value, or if classes or a template are given for a head.
     """
     folder = Path(adapter)
-    if (folder / PROBE_WEIGHTS).is_file():
+    for kind in HEADS:
+        if not (folder / kind.file).is_file():
+            continue
         if class_names is not None or template is not None:
             raise ValueError(
-                f"{folder} holds a linear probe, which knows only the classes that it was trained on, and no texts. "
+                f"{folder} holds {kind.words}, which knows only the classes that it was trained on, and no texts. "
                 "Leave out --classes and --template."
             )
-        return _load_probe(folder, model_name_or_path)
+        return _load_head(kind, folder, model_name_or_path)
     config = None if _is_zero_shot(folder) else find_adapter(adapter)[1]
     texts = None if template is None else ClassTexts.given(template)
     if class_names is None or texts is None:
@@ -152,18 +153,12 @@ def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch
         return error
 
 
-def _load_probe(folder: Path, model_name_or_path: Optional[str]) -> LinearProbe:
+def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]) -> Head:
     result = read_result(folder)
     if result is None:
-        raise ValueError(f"{folder} holds a linear probe, but no {RESULT}, which stores its classes. Train it again.")
+        raise ValueError(f"{folder} holds {kind.words}, but no {RESULT}, which stores its classes. Train it again.")
     backbone = _backbone(folder, model_name_or_path)
-    probe = LinearProbe(backbone.load_clip(), result["class_names"], backbone.image_processor).eval()
-    file = folder / PROBE_WEIGHTS
-    try:
-        probe.head.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
-    return probe
+    return load_head(kind, folder, backbone.load_clip(), result["class_names"], backbone.image_processor)
 
 
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:

@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import torch
-from torch.nn.functional import cross_entropy
+from peft import PeftModel
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from ..classifier.classifier import MuDPTClassifierOutput
-from ..classifier.prediction import PictureClassifier
-from ..towers.registry import family_of
+from .heads import Head
 
 
-class LinearProbe(PictureClassifier):
+class LinearProbe(Head):
     """
-    One linear layer on the frozen, normalized image features (CLIP, arXiv 2103.00020, section 3.2).
+    One linear layer on the normalized image features (CLIP, arXiv 2103.00020, section 3.2).
 
-    The probe can only name the classes it was trained on. Its logits are multiplied by the logit scale of the CLIP,
-    so that their range is similar to that of the CLIP's logits.
+    Its outputs are turned into logits like the cosines of the CLIP. A probe whose weights are the normalized text
+    features of the classes therefore begins with the logits of zero-shot CLIP (arXiv 2312.12730, section 3).
 
     Args:
-        model: the CLIP, which is frozen in place.
-        class_names: names of the C classes; the position of a name is its label.
-        image_processor: needed only to predict from pictures. None: the image processor of the CLIP that the model was
-            loaded from.
+        model, class_names, image_processor: see `Head`.
+        start: weights (C, D) to begin with; None: zeros. The biases begin at zero.
     """
+
+    words = "a linear probe"
+    file = "linear_probe.safetensors"
+    head: torch.nn.Linear
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Union[PreTrainedModel, PeftModel],
         class_names: Sequence[str],
         image_processor: Optional[BaseImageProcessor] = None,
+        start: Optional[torch.Tensor] = None,
     ):
-        super().__init__()
-        self.model = model.requires_grad_(False)
-        self.config = model.config
-        self.family = family_of(model)
-        self.class_names = list(class_names)
-        self._image_processor = image_processor
+        super().__init__(model, class_names, image_processor)
         self.head = torch.nn.Linear(self.family.feature_size(model.config), len(self.class_names))
-        torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-
-    def forward(
-        self,
-        pixel_values: Optional[torch.Tensor] = None,
-        labels: Optional[torch.Tensor] = None,
-        image_features: Optional[torch.Tensor] = None,
-    ) -> MuDPTClassifierOutput:
-        """Classify images. The arguments, the output and the errors are those of `MuDPTClassifier.forward`."""
         with torch.no_grad():
-            features = self._features_of_either(pixel_values, image_features)  # (B, D)
-        logits = self.family.logit_scale(self.model) * self.head(features)  # (B, C)
-        loss = None if labels is None else cross_entropy(logits, labels)
-        return MuDPTClassifierOutput(loss, logits, features)
+            self.head.weight.copy_(torch.zeros_like(self.head.weight) if start is None else start)
+
+    def logits(self, image_features: torch.Tensor) -> torch.Tensor:
+        return self.family.logits(self.model, self.head(image_features))
 
     def linear_head(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights (C, D) and biases (C,) of the layer, multiplied by the logit scale."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Annotated, Optional
+from typing import Annotated, Optional, cast, get_args
 
+from ..config import PromptInitialization
 from .flags import Count, OptionalCount, Options, at_least, flag, more_than, share
 from .methods import Method
 from .training.anchors import TEXT_ANCHORS, Anchors
@@ -26,13 +27,20 @@ class TrainingOptions(Options):
     )
     weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
     warmup: str = flag(
-        "constant",
-        "Learning rate before the peak. constant: 1e-5, as in CoOp and the methods that follow it. linear: rises from "
-        "1e-5 to the peak.",
+        "linear",
+        "Learning rate before the peak. linear: rises from 1e-5 to the peak. constant: stays at 1e-5, as in CoOp and "
+        "the methods that follow it.",
         choices=WARMUPS,
     )
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
         0.05, "Share of the optimizer steps before the peak learning rate. 0: no warmup."
+    )
+    prompt_initialization: Optional[str] = flag(
+        None,
+        "Start the vision prompts from tokens of the training pictures, as in SPT. random: tokens. mean_pool, "
+        "max_pool: pooled tokens. kmeans: cluster centers. None: the method's default, which is random numbers for "
+        "most methods.",
+        choices=get_args(PromptInitialization),
     )
     text_anchor: Optional[str] = flag(
         None,
@@ -100,6 +108,8 @@ class Recipe:
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures.
         warmup: the learning rate of the warmup steps, one of `WARMUPS`.
+        prompt_initialization: how the vision prompts start from the training pictures (see `initialize_prompts`);
+            None: from random numbers.
         anchors: the anchors that are added to the loss.
         averaging: how the learned parameters are averaged over the epochs; None: they are not.
     """
@@ -116,6 +126,7 @@ class Recipe:
     seed: int
     num_workers: int = 0
     warmup: str = "constant"
+    prompt_initialization: Optional[PromptInitialization] = None
     anchors: Anchors = Anchors()
     averaging: Optional[Averaging] = None
 
@@ -147,10 +158,16 @@ def choose_recipe(
         The recipe; None for a method that is not trained.
 
     Raises:
-        ValueError: if the options for anchors or for the average contradict each other, or do not fit the method.
+        ValueError: if the options for anchors or for the average contradict each other, or if options do not fit the
+            method.
     """
     anchors = choose_anchors(options, method)
-    if not method.is_trained:
+    if not method.has_steps:
+        if options.prompt_initialization is not None:
+            raise ValueError(
+                f"--prompt_initialization {options.prompt_initialization}: method {method.name} has no prompts; leave "
+                "it out."
+            )
         if options.averaging_mean:
             raise ValueError(
                 f"--averaging_mean {options.averaging_mean:g}: method {method.name} trains nothing that could be "
@@ -170,16 +187,28 @@ def choose_recipe(
         method.learning_rate if options.learning_rate is None else options.learning_rate,
         WEIGHT_DECAY[optimizer] if options.weight_decay is None else options.weight_decay,
         steps,
-        min(round(options.warmup_ratio * steps), steps - 1),  # at least the last step uses the peak
+        warmup_steps(options.warmup_ratio, steps),
         options.per_device_train_batch_size,
         options.gradient_accumulation_steps,
         options.augmentation == "crop" or (options.augmentation == "auto" and may_be_cropped),
         seed,
         options.dataloader_num_workers,
         options.warmup,
+        cast(Optional[PromptInitialization], options.prompt_initialization or method.prompt_initialization),
         anchors=anchors,
         averaging=choose_averaging(options, method, epochs_of(steps, pictures_per_step, pictures)),
     )
+
+
+def warmup_steps(ratio: float, steps: int) -> int:
+    """
+    Number of steps before the peak learning rate. At least the last step uses the peak.
+
+    Args:
+        ratio: share of the steps, at least 0 and less than 1.
+        steps: number of steps of the run.
+    """
+    return min(round(ratio * steps), steps - 1)
 
 
 def choose_anchors(options: TrainingOptions, method: Method) -> Anchors:

@@ -123,8 +123,8 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
         result = record(outcome, folder, hub_model_id, held=True)
     if accelerator.is_main_process:
         drop_checkpoints(folder)
-        if plan.method.leaves_adapter:
-            say(accelerator, "adapter saved to", folder)
+        if plan.method.is_trained:
+            say(accelerator, f"{'adapter' if plan.method.leaves_adapter else 'weights'} saved to", folder)
             say(accelerator, "reloaded", "equal logits")
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
         if arguments.push_to_hub:
@@ -199,7 +199,7 @@ def _say_plan(plan: Plan) -> None:
             plan.accelerator,
             "note",
             f"the classes of {plan.method.name} keep one text, because its text prompts replace words of it; "
-            "--templates and --descriptions give the texts of zero-shot CLIP",
+            "--templates and --descriptions give the texts of zero-shot CLIP and of anchors",
         )
     if plan.experiment.model_name_or_path == EMBEDDED and plan.data.origin.train_dir is not None:
         say(

@@ -14,12 +14,12 @@ from typing import Any, Optional
 from filelock import FileLock, Timeout
 
 from .identity import as_identity, differences, is_identity
+from .learner import HEADS
 from .methods import find_method
 from .schema import PARTIAL, RESULT, read_json, read_result, write_json
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PROBE_WEIGHTS = "linear_probe.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
 CHECKPOINTS = "checkpoints"
@@ -27,7 +27,7 @@ TRACKING = "peft_mudpt"  # the folder of the trackers that write files
 LOCK = ".lock"
 HOLDER = "process "  # what a lock file begins with
 RUN = "run.json"  # the identity of the run; written when training starts
-LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROBE_WEIGHTS)
+LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *(head.file for head in HEADS))
 # in the order of deletion: after a kill, what is left is neither a finished run nor files without their run
 RUN_FILES = (RESULT, *LEARNED, CARD, RUN)
 LEARNED_PARTIAL = f"learned{PARTIAL}"  # a folder; the learned weights are moved from it to the folder of the run

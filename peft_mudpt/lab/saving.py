@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -12,15 +12,16 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
-from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..classifier.class_texts import ClassTexts
 from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
+from .heads import Head
 from .learner import Learner
-from .probe import LinearProbe
-from .run_folder import ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL, PROBE_WEIGHTS
+from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL
 from .schema import RESULT, naming
 
 
@@ -29,15 +30,15 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
     Save the learned weights. Each file is completed in a temporary folder, and then moved to `folder`.
 
     Args:
-        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a linear probe, its
-            layer; of a plain CLIP, nothing.
+        learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a head, such as
+            a linear probe, its tensors, and the adapter below it if there is one; of a plain CLIP, nothing.
         class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
-            config.
+            config, unless it is below a head: it would then classify by texts, which it was not trained for.
         texts: the texts of the classes, which follow the text prompts. A MuDPT adapter stores them in its config.
         folder: the folder to write to; it is created if needed.
 
     Returns:
-        Size of the file of weights, in bytes; 0 if nothing is saved.
+        Size of the files of weights, in bytes; 0 if nothing is saved.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -45,20 +46,55 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
     if isinstance(learner.model, PreTrainedModel):
         return 0
     model, partial = learner.model, folder / LEARNED_PARTIAL
-    weights = PROBE_WEIGHTS if isinstance(model, LinearProbe) else ADAPTER_WEIGHTS
     with naming(folder):
         partial.mkdir(parents=True)
-        if isinstance(model, LinearProbe):
-            save_file(model.head.state_dict(), partial / weights)
+        if isinstance(model, Head):
+            save_file(model.head.state_dict(), partial / model.file)
+            if isinstance(model.model, PeftModel):
+                _save_adapter(model.model, partial)
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
                 _remember(config, class_names, texts)
             _save_adapter(model, partial)
+        size = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
         partial.rmdir()
-    return (folder / weights).stat().st_size
+    return size
+
+
+def load_head(
+    kind: type[Head],
+    folder: Path,
+    clip: PreTrainedModel,
+    class_names: Sequence[str],
+    image_processor: Optional[BaseImageProcessor] = None,
+) -> Head:
+    """
+    Load a head that `save_learned` has saved, with the adapter below it if there is one.
+
+    Args:
+        kind: the class of the head.
+        folder: the folder of the run.
+        clip: the CLIP that the head was trained on.
+        class_names: names of the C classes; the position of a name is its label.
+        image_processor: see `Head`.
+
+    Returns:
+        The head, on the device of the CLIP.
+
+    Raises:
+        ValueError: if the weights do not fit the classes or the CLIP.
+    """
+    has_adapter, file = (folder / ADAPTER_CONFIG).is_file(), folder / kind.file
+    model = PeftModel.from_pretrained(clip, folder) if has_adapter else clip
+    head = kind(model, class_names, image_processor)
+    try:
+        head.load_learned(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
+    return head.to(clip.device).eval()
 
 
 def _remember(config: MuDPTConfig, class_names: list[str], texts: ClassTexts) -> None:
@@ -125,20 +161,28 @@ def find_file(adapter: str | os.PathLike, name: str) -> Optional[Path]:
 
 @torch.no_grad()
 def check_it_reloads(
-    model: PeftModel, clip: PreTrainedModel, folder: Path, logits_of: Callable[[PeftModel], torch.Tensor]
+    model: torch.nn.Module,
+    clip: PreTrainedModel,
+    folder: Path,
+    logits_of: Callable[[torch.nn.Module], torch.Tensor],
 ) -> None:
     """
-    Load the saved adapter, and check that its logits equal those of the trained model.
+    Load the saved weights, and check that their logits equal those of the trained model.
 
     Args:
-        model: the trained model.
+        model: the trained model: a `PeftModel` or a head.
         clip: a new copy of the CLIP that the model adapts.
-        folder: the folder of the adapter.
+        folder: the folder of the weights.
         logits_of: computes the logits of a model for fixed inputs.
 
     Raises:
         RuntimeError: if the logits differ.
     """
-    reloaded = PeftModel.from_pretrained(clip, folder).eval()
-    if not torch.equal(logits_of(model.eval()), logits_of(reloaded)):
-        raise RuntimeError(f"The adapter reloaded from {folder} gives other logits than the trained model.")
+    reloaded: torch.nn.Module
+    if isinstance(model, Head):
+        reloaded = load_head(type(model), folder, clip, model.class_names)
+    else:
+        reloaded = PeftModel.from_pretrained(clip, folder)
+    reloaded.to(clip.device)
+    if not torch.equal(logits_of(model.eval()), logits_of(reloaded.eval())):
+        raise RuntimeError(f"The weights reloaded from {folder} give other logits than the trained model.")

@@ -130,6 +130,10 @@ FIELDS = {
     ),
     "optimizer": Field("sgd or adamw; null if nothing is trained", _optional(is_text)),
     "learning_rate": Field("peak learning rate; null if nothing is trained", _optional(_is_number)),
+    "prompt_initialization": Field(
+        "how the vision prompts started from the training pictures; null: from random numbers, or there are none",
+        _optional(is_text),
+    ),
     "anchors": Field(
         "{text_anchor, text_anchor_weight, image_anchor_weight, logit_anchor_weight}: what holds the adapter near the "
         "frozen CLIP; null if nothing does",
@@ -154,16 +158,29 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
+# What earlier versions did, whose files do not say it. New options that are not listed here keep it by their default.
+EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
 # fields that earlier versions did not write
-LATER = ("training_pictures", "anchors", "averaging", "class_texts", "zero_shot_texts")
+LATER = (
+    "training_pictures",
+    "prompt_initialization",
+    "anchors",
+    "averaging",
+    "class_texts",
+    "zero_shot_texts",
+)
+
+
+# Options of methods that had none in earlier versions, with the values that give what these versions did.
+EARLIER_OPTIONS = {"linear_probe": {"start": "zero"}}
 
 
 def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Convert the options of a run to the form of this version.
 
-    Earlier versions wrote "domain-generalisation", named no loss because all used cross-entropy, and stored
-    `method_kwargs` as the user typed it.
+    Earlier versions wrote "domain-generalisation", stored `method_kwargs` as the user typed it, and did not write the
+    options in `EARLIER` and `EARLIER_OPTIONS`.
 
     Args:
         asked: options by flag name.
@@ -171,10 +188,12 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The same options in the form of this version.
     """
-    current = {"objective": "cross_entropy", **asked}
+    current = {**EARLIER, **asked}
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
-    if asked.get("method_kwargs") is not None:  # as they were typed
-        current["method_kwargs"] = json.dumps(json.loads(asked["method_kwargs"]), ensure_ascii=False)
+    typed = asked.get("method_kwargs")
+    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})
+    if typed is not None or method_kwargs:
+        current["method_kwargs"] = json.dumps(method_kwargs, ensure_ascii=False)
     return current
 
 

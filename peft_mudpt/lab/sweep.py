@@ -259,11 +259,30 @@ def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
         ValueError: if another process uses the folder, as in `Sweep.check_data`, and as in `run_all`.
         RuntimeError: if a run failed (see `run_all`), or if a search has no result.
     """
-    with lock(sweep.output_dir):
-        for remark in sweep.check_data():
+    run_sweeps([sweep], sweep.output_dir, command, jobs)
+
+
+def run_sweeps(sweeps: Sequence[Sweep], folder: Path, command: list[str], jobs: int) -> None:
+    """
+    Run several sweeps that differ only in their methods and the options of these.
+
+    Args:
+        sweeps: the comparisons, on the same data.
+        folder: a folder that holds the folders of all sweeps.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+
+    Raises:
+        ValueError: as in `run_sweep`.
+        RuntimeError: as in `run_sweep`.
+    """
+    with lock(folder):
+        for remark in sweeps[0].check_data():
             print("note:", printable(remark))
-        run_all(sweep.search_runs(), command, jobs, "learning rates", tolerated=DIVERGED)
-        run_all(sweep.runs(sweep.chosen_learning_rates()), command, jobs, "runs")
+        searches = [run for sweep in sweeps for run in sweep.search_runs()]
+        run_all(searches, command, jobs, "learning rates", tolerated=DIVERGED)
+        runs = [run for sweep in sweeps for run in sweep.runs(sweep.chosen_learning_rates())]
+        run_all(runs, command, jobs, "runs")
 
 
 def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:

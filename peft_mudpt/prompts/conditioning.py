@@ -31,7 +31,7 @@ class MetaNet(nn.Module):
         self.linear2 = nn.Linear(hidden_size, output_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.linear2(self.activation(self.linear1(features.to(self.linear1.weight.dtype))))
+        return self.linear2(self.activation(self.linear1(features.to(self.linear1.weight))))
 
     def make_constant(self) -> None:
         """Turn the parameters into buffers of the same names, which nothing trains."""
@@ -49,22 +49,36 @@ class ImageShift(nn.Module):
         layer: the layer whose prompts are shifted.
         feature_size, reduction: see `MetaNet`.
         width: width (d) of the text tower.
+        noise: True if the meta-net reads noise in place of the features. This is a control, which tells whether the
+            features matter.
     """
 
-    def __init__(self, layer: int, feature_size: int, reduction: int, width: int):
+    def __init__(self, layer: int, feature_size: int, reduction: int, width: int, noise: bool = False):
         super().__init__()
         self.layer = layer
         self.meta_net = MetaNet(feature_size, reduction, width, nn.ReLU())
+        self.noise = noise
+
+    def condition(self, image_features: torch.Tensor) -> torch.Tensor:
+        """
+        What the meta-net reads for B images: their features (B, D), or noise of this shape. In training, noise is a
+        random direction per image, drawn by torch's generator; otherwise it is the same for all images, so that a
+        prediction depends neither on the image nor on its batch.
+        """
+        if not self.noise:
+            return image_features
+        return torch.randn_like(image_features) if self.training else torch.ones_like(image_features)
 
     def forward(self, prompts: torch.Tensor, layers: range, features: torch.Tensor) -> torch.Tensor:
         """
-        Shift the prompts (1, len(layers), n, d) of these layers by the normalized features (B, D) of B images, to
-        (B, len(layers), n, d). Layers other than the shifted one keep their prompts.
+        Shift the prompts (1, len(layers), n, d) of these layers to (B, len(layers), n, d). The meta-net reads the
+        features (B, D), normalized. Layers other than the shifted one keep their prompts.
         """
         if self.layer not in layers:
             return prompts
+        shift = self.meta_net(normalize(features.to(self.meta_net.linear1.weight), dim=-1))  # (B, d)
         shifted = [
-            prompts[:, i : i + 1] + self.meta_net(features)[:, None, None]  # (B, 1, n, d)
+            prompts[:, i : i + 1] + shift[:, None, None]  # (B, 1, n, d)
             if layer == self.layer
             else prompts[:, i : i + 1].expand(features.shape[0], -1, -1, -1)
             for i, layer in enumerate(layers)

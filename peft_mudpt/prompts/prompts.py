@@ -86,7 +86,7 @@ class MultiModalPrompts(nn.Module):
                 if config.folded:
                     self.class_tokens.meta_net.make_constant()
             else:
-                self.image_shift = ImageShift(config.start("text"), *sizes)
+                self.image_shift = ImageShift(config.start("text"), *sizes, noise=config.conditioning == "noise")
 
     @property
     def text_depends_on_image(self) -> bool:
@@ -97,6 +97,11 @@ class MultiModalPrompts(nn.Module):
     def text_depends_on_class(self) -> bool:
         """Whether the text prompts of each class depend on its text feature in the frozen CLIP."""
         return self.class_tokens is not None
+
+    def image_condition(self, image_features: torch.Tensor) -> torch.Tensor:
+        """What the text prompts of B images depend on (B, D), from the features (B, D) of these images."""
+        assert self.image_shift is not None, "asked only if the text prompts depend on the image"
+        return self.image_shift.condition(image_features)
 
     def forward(self, modality: Modality, layers: range) -> torch.Tensor:
         """

@@ -55,6 +55,17 @@ class _ImageClassifier(torch.nn.Module):
         return logits.softmax(dim=-1)
 
 
+class _ClassifierOfTexts(torch.nn.Module):
+    """A classifier with fixed classes whose texts are encoded again for each image: both towers of the CLIP."""
+
+    def __init__(self, classifier: PictureClassifier):
+        super().__init__()
+        self.classifier = copy.deepcopy(classifier).cpu().float().eval()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.classifier(pixel_values).logits.softmax(dim=-1)  # (B, C)
+
+
 def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, format: ExportFormat = "onnx") -> Path:
     """
     Export a classifier with its classes as one file, in float32. The file is loaded once before it replaces an older
@@ -67,8 +78,11 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
     `torch.export` archive as extra files.
 
-    ONNX holds at most 2 GB in one file. torch writes the weights of a larger vision tower (above 1.5 GiB) to a second
-    file, which has the name of the first and `.data`. Keep both in one folder.
+    The file holds the vision tower and one feature per class. If the text prompts of the active adapter depend on the
+    image, it also holds the text tower, which the program runs on the texts of all classes for each image.
+
+    ONNX holds at most 2 GB in one file. torch writes larger weights (above 1.5 GiB) to a second file, which has the
+    name of the first and `.data`. Keep both in one folder.
 
     Args:
         classifier: the classifier, a `MuDPTClassifier` or a linear probe of the lab; the file contains the adapter
@@ -81,8 +95,8 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
         The path of the file.
 
     Raises:
-        ValueError: if there is no such format, `file` is a folder, the adapter's text features depend on the image, or
-            a file of the weights is in the way that belongs to no older `file`.
+        ValueError: if there is no such format, `file` is a folder, or a file of the weights is in the way that belongs
+            to no older `file`.
         ImportError: if the packages that write the format are not installed.
     """
     if format not in get_args(ExportFormat):
@@ -93,11 +107,7 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     if file.is_dir():
         raise ValueError(f"{file} is a folder; give the name of a file.")
     layer = layer_of(classifier.model)
-    if layer is not None and layer.text_depends_on_image:
-        raise ValueError(
-            f"The adapter {layer.active_name!r} makes other text features for each image, so the classes cannot be "
-            "fixed in a file. Activate another adapter with set_adapter(name), or serve the model itself."
-        )
+    per_image = layer is not None and layer.text_depends_on_image
     notes = {
         "class_names": json.dumps(classifier.class_names),
         "picture_rule": PICTURE_RULE,
@@ -112,7 +122,9 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     folder = next(parent for parent in file.absolute().parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=folder) as partial, torch.autocast("cpu", enabled=False):
         program = torch.export.export(
-            _ImageClassifier(classifier), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
+            (_ClassifierOfTexts if per_image else _ImageClassifier)(classifier),
+            (example,),
+            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
         )
         written = Path(partial) / file.name
         {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)

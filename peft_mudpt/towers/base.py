@@ -28,6 +28,7 @@ NO_ADAPTER_PER_SAMPLE = (
 # Arguments of a tower's forward. The first comes from the caller: what the prompts depend on, one row per sample.
 # transformers' towers pass arguments they do not know on to the encoder, and the encoder to its layers.
 CONDITION = "mudpt_condition"
+IMAGES = "mudpt_images"  # from the whole model to both towers (see `per_image`)
 INPUT_PROMPTS = "mudpt_input_prompts"  # from the tower to its encoder
 DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers, as are the masks of layers with inserted prompts
 DEEP_MASK = "mudpt_deep_mask"
@@ -50,6 +51,13 @@ class PromptSource(Protocol):
         prompts), by layer; layer 0 is the input. Layers without prompts of their own are missing. b is 1 if all
         samples share the prompts, or the batch size B if the prompts depend on `condition` (B, ...).
         """
+
+    @property
+    def text_depends_on_image(self) -> bool:
+        """Whether the text tower needs a condition at present: the feature of an image, or noise in its place."""
+
+    def image_condition(self, image_features: torch.Tensor) -> torch.Tensor:
+        """The condition (B, D) of texts that belong to B images with these features (B, D), normalized or not."""
 
     @property
     def text_depends_on_class(self) -> bool:
@@ -176,6 +184,7 @@ class PromptedTower:
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Compute the prompts of all deep layers in one call, and pass them to the layers as an argument."""
         condition, own = kwargs.get(CONDITION), kwargs.pop(INPUT_PROMPTS, None)
+        kwargs.pop(IMAGES, None)
         if own is not None:  # (b, n, d), which the embeddings could not know
             hidden, *rest = args or (kwargs.pop("inputs_embeds"),)
             args = self._replace(hidden, own.shape[1], own), *rest  # (B, L + n, d), unchanged shape

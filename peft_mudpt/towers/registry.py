@@ -54,21 +54,27 @@ def family_of(model: nn.Module) -> Family:
             base = base.model
         else:
             break
-    for family in FAMILIES:  # no next(..., None): torch 2.8 does not compile it
-        if isinstance(base, family.model_class):
-            return family
+    family = whole_family(base)
+    if family is not None:
+        return family
     *others, last = [family.model_class.__name__ for family in FAMILIES]
     raise ValueError(
         f"The model is a {_described(model)}; give a whole {', '.join(others)} or {last}, plain or adapted."
     )
 
 
+def whole_family(model: nn.Module) -> Optional[Family]:
+    """The family of a whole, plain model; None for any other module, such as a single tower."""
+    for family in FAMILIES:  # no next(..., None): torch 2.8 does not compile it
+        if isinstance(model, family.model_class):
+            return family
+    return None
+
+
 def feature_size_of(model: nn.Module) -> Optional[int]:
     """Number of channels of the features of a whole model; None for any other module, such as a single tower."""
-    for family in FAMILIES:
-        if isinstance(model, family.model_class):
-            return family.feature_size(part(model, "config"))
-    return None
+    family = whole_family(model)
+    return None if family is None else family.feature_size(part(model, "config"))
 
 
 def find_towers(model: nn.Module) -> dict[Modality, Tower]:

@@ -12,6 +12,11 @@ from ..config import TowerShape
 from .base import CONDITION, DEEP_PROMPTS, INPUT_PROMPTS, PromptedTower, part
 
 
+NEEDS_IMAGES = (
+    "The text prompts of the active adapter depend on the image, but the text tower was given none. Give the whole "
+    f"model pixel_values beside input_ids, or use MuDPTClassifier. For texts alone, give {CONDITION}: one image "
+    "feature per text (texts, feature_size). Or disable the adapter: with model.disable_adapter()."
+)
 NEEDS_CLASSES = (
     "The text prompts of the active adapter depend on the class, but the text tower was given texts alone. Use "
     f"MuDPTClassifier, or give {CONDITION}: for each text, the feature of its class in the CLIP without the adapter "
@@ -132,6 +137,8 @@ class PromptedText(PromptedTower):
         input_ids, mask = given.get("input_ids"), given.get("attention_mask")
         if not prompts or input_ids is None:
             return args, kwargs
+        if condition is None and self.source.text_depends_on_image:
+            raise ValueError(NEEDS_IMAGES)
         if condition is None and self.source.text_depends_on_class:
             raise ValueError(NEEDS_CLASSES)
         if condition is not None:

@@ -8,9 +8,9 @@ from peft import get_peft_model
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from peft_mudpt import PRESETS, MuDPTConfig
+from peft_mudpt import MuDPTConfig
 from peft_mudpt.classifier.encoding import encode_layout, lay_out_classes
-from tests.conftest import BOS, EOS, build_clip, completed
+from tests.conftest import BOS, EOS, SAME_FOR_ALL_IMAGES, build_clip, completed
 
 
 CLASSES = 47
@@ -60,7 +60,7 @@ def assert_equal_features_and_gradients(model, tokens, class_batch_size=None):
 
 
 @pytest.mark.parametrize("class_batch_size", [None, 10, 1])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", SAME_FOR_ALL_IMAGES)
 def test_packed_classes_have_the_features_and_gradients_they_have_alone(preset, class_batch_size):
     assert_equal_features_and_gradients(with_preset(preset), class_tokens(), class_batch_size)
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
-from peft_mudpt import MuDPTConfig, demo
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab.experiment import execute, prepare, record
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import save_pictures
@@ -103,6 +103,17 @@ def expected(adapter: Path, picture: Image.Image, class_names: list[str], templa
 def assert_same(printed: dict[str, float], wanted: dict[str, float]) -> None:
     assert list(printed) == list(wanted)
     assert printed == pytest.approx(wanted, abs=0.051)
+
+
+def test_several_texts_of_each_class_are_used_and_counted(monkeypatch, capsys, pictures, tmp_path):
+    config = mudpt_config(class_template=None, class_templates=["{}.", "one {}", "a photo of {} here"])
+    save_adapter(tmp_path, config)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path), str(pictures[0]), "--top", "1"])
+    load_script().main()
+    texts, file, best = capsys.readouterr().out.splitlines()
+    assert texts == f"{3 * len(CLASS_NAMES)} texts of {len(CLASS_NAMES)} classes, such as '{CLASS_NAMES[0]}.'"
+    ((name, probability),) = MuDPTClassifier.from_pretrained(tmp_path).top_k([file], k=1)[0]
+    assert best == f"  {100 * probability:5.1f} %  {name}"
 
 
 class TestProbabilities:

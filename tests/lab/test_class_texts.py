@@ -10,6 +10,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import demo
+from peft_mudpt.classifier.class_texts import ClassTexts
+from peft_mudpt.classifier.templates import IMAGENET
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.folders import load_folders
 from peft_mudpt.lab.experiment import execute, prepare, record
@@ -147,6 +149,19 @@ def test_text_prompts_keep_their_template_and_zero_shot_clip_uses_the_texts(fold
     assert (config.class_template, config.class_templates, config.class_descriptions) == ("{}", None, None)
     printed = capsys.readouterr().out
     assert "texts of zero-shot        3 templates" in printed and "text after prompts        {}\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({"templates": TEMPLATES}, ClassTexts(tuple(TEMPLATES))),
+        ({"descriptions": DESCRIPTIONS}, ClassTexts((), DESCRIPTIONS)),
+        ({"template": "one {}"}, ClassTexts(IMAGENET)),
+    ],
+    ids=["templates", "descriptions", "one template"],
+)
+def test_anchors_of_a_method_with_text_prompts_refer_to_them(folders, texts, expected):
+    assert prepare(experiment(folders, "coop", **texts)).anchor_texts == expected
 
 
 def test_descriptions_cover_the_new_classes(folders):

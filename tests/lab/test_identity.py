@@ -45,6 +45,19 @@ def test_a_run_of_an_earlier_version_minimized_cross_entropy():
     assert differences(earlier, asked()) == ""
 
 
+def test_a_run_of_an_earlier_version_had_a_constant_warmup():
+    earlier = {name: value for name, value in asked().items() if name != "warmup"}
+    assert differences(earlier, asked()) == "warmup: 'constant' there, 'linear' requested"
+    assert differences(earlier, asked(warmup="constant")) == ""
+
+
+@pytest.mark.parametrize(("flags", "same"), [((4, 0.05), True), ((None, 0.0), True), ((10, 0.1), False)])
+def test_the_kind_of_a_warmup_without_steps_does_not_matter(flags, same):
+    steps, ratio = flags
+    runs = (asked(warmup=warmup, max_train_steps=steps, warmup_ratio=ratio) for warmup in ("linear", "constant"))
+    assert (differences(*runs) == "") is same
+
+
 def test_the_earlier_spelling_of_a_protocol_is_the_same_protocol():
     now = asked(protocol="domain-generalization")
     assert differences({**now, "protocol": "domain-generalisation"}, now) == ""

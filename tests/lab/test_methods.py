@@ -61,7 +61,10 @@ def test_text_prompts_replace_the_first_words_of_the_template():
     assert learner("mudpt", template="a photo of {} here").template_after_prompts == "{} here"
 
 
-@pytest.mark.parametrize(("name", "starts"), [("mudpt", "a photo of a"), ("maple", "a photo"), ("coop", None)])
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [("mudpt", "a photo of a"), ("cocoop_noise", "a photo of a"), ("maple", "a photo"), ("coop", None)],
+)
 def test_text_prompts_are_initialized_from_the_words_they_replace_except_in_coop(name, starts):
     assert learner(name).model.peft_config["default"].text_prompt_init_text == starts
 
@@ -82,7 +85,11 @@ def test_fields_of_the_config_may_be_changed(name, fields):
     ("name", "fields", "message"),
     [
         ("mudp", {}, "'mudp'.* zero_shot, .*coop"),
-        ("zero_shot", {"r": 2}, "zero_shot .*--method_kwargs {'r': 2}"),
+        ("zero_shot", {"r": 2}, "zero_shot .*no options.* r .*--method_kwargs {'r': 2}"),
+        ("linear_probe", {"begin": "zero"}, "linear_probe has the options start; leave begin out"),
+        ("linear_probe", {"start": "random"}, "start='random' is not one of text, zero"),
+        ("tip_adapter", {"alpha": -1}, "alpha=-1 is not a number from 0"),
+        ("tip_adapter", {"beta": "5.5"}, "beta='5.5' is not a number from 0"),
         ("lora", {"rank": 2}, "--method_kwargs {'rank': 2} .*lora"),
         ("mudpt", {"depth": 2}, "--method_kwargs {'depth': 2} .*mudpt"),
     ],

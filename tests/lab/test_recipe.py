@@ -43,8 +43,8 @@ def test_options_take_precedence_over_the_methods_defaults():
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.steps) == ("sgd", 0.1, 0.0, 7)
 
 
-def test_the_warmup_is_constant_unless_the_option_says_linear():
-    assert (chosen("mudpt").warmup, chosen("mudpt", warmup="linear").warmup) == ("constant", "linear")
+def test_the_warmup_is_linear_unless_the_option_says_constant():
+    assert (chosen("mudpt").warmup, chosen("mudpt", warmup="constant").warmup) == ("linear", "constant")
 
 
 @pytest.mark.parametrize(("processes", "steps"), [(1, 200 * 13), (2, 200 * 7)])

@@ -13,7 +13,7 @@ from tests.lab.report.made_results import result
 
 
 IDENTITY = {"method": "mudpt", "seed": 1, "protocol": "few-shot"}
-RESULT = result(objective="cross_entropy")
+RESULT = result(objective="cross_entropy", warmup="linear")
 MISSING = object()
 
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier
 from peft_mudpt.lab.probe import LinearProbe
@@ -100,6 +100,23 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     file = export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
     found = torch.export.load(file).module()(images)
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch_export"])
+def test_texts_that_depend_on_the_image_are_encoded_in_the_file(format, images, tmp_path):
+    torch.manual_seed(1)
+    one_layer = {"num_hidden_layers": 1}
+    config = CLIPConfig.from_pretrained(demo.MODEL_PATH, text_config=one_layer, vision_config=one_layer)
+    model = get_peft_model(CLIPModel(config), MuDPTConfig.from_preset("cocoop", init_std=0.5)).eval()
+    torch.nn.init.normal_(model.prompt_learner.mudpt_adapters["default"].image_shift.meta_net.linear2.weight)
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
+    classifier = MuDPTClassifier(model, NAMES, "{}.", processor.tokenizer, processor)
+    file = export_classifier(classifier, tmp_path / "classifier", format)
+    if format == "onnx":
+        predict = partial(run, onnxruntime.InferenceSession(file), batch_size=7)
+    else:
+        predict = torch.export.load(file).module()
+    torch.testing.assert_close(predict(images), classifier.predict_proba(images), atol=1e-4, rtol=0)
 
 
 def test_a_file_of_classes_with_several_texts_names_them(images, tmp_path):

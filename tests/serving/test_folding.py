@@ -6,8 +6,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import CLIPConfig, CLIPModel
 
-from peft_mudpt import PRESETS, MuDPTConfig, fold_adapter
-from tests.conftest import build_clip, logits
+from peft_mudpt import MuDPTConfig, fold_adapter
+from tests.conftest import SAME_FOR_ALL_IMAGES, build_clip, logits
 
 
 def adapted(preset="mudpt", **fields):
@@ -15,7 +15,7 @@ def adapted(preset="mudpt", **fields):
     return get_peft_model(build_clip(), MuDPTConfig.from_preset(preset, **{"init_std": 0.5, **fields})).eval()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", SAME_FOR_ALL_IMAGES)
 def test_a_folded_adapter_computes_the_same(preset, inputs):
     fields = {"num_virtual_tokens": 4} if preset == "coop" else {}
     model = adapted(preset, **fields)

@@ -6,16 +6,14 @@ from peft import get_peft_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, export_classifier, fold_adapter
+from peft_mudpt import MuDPTConfig
 from peft_mudpt.prompts.prompts import MultiModalPrompts
 from tests.conftest import checkpoint_layers
-from tests.towers.test_families import FAMILIES, NAMES, Tokenizer, images, texts
+from tests.towers.test_families import FAMILIES, images, texts
 
 
 class Shifted(MultiModalPrompts):
     """The text prompts of one layer move by a linear map of the condition (B, 5)."""
-
-    text_depends_on_image = True
 
     def __init__(self, config, layer):
         super().__init__(config)
@@ -129,37 +127,3 @@ def test_a_condition_changes_nothing_where_no_prompt_depends_on_it():
     model = get_peft_model(FAMILIES["clip"](), MuDPTConfig(init_std=0.5)).eval()
     ids = texts("clip", [5, 6], [7], [8])
     assert torch.equal(text_features(model, ids, conditions()), text_features(model, ids))
-
-
-class TestTextFeaturesThatDependOnTheImage:
-    def test_are_told_by_the_active_adapter(self):
-        model, _ = conditioned("clip", 0)
-        assert model.prompt_learner.text_depends_on_image
-        with model.disable_adapter():
-            assert not model.prompt_learner.text_depends_on_image
-        model.add_adapter("plain", MuDPTConfig())
-        model.set_adapter("plain")
-        assert not model.prompt_learner.text_depends_on_image
-
-    @torch.no_grad()
-    def test_are_not_cached(self, monkeypatch):
-        model, _ = conditioned("clip", 0)
-        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer=Tokenizer("clip"))
-        classifier.class_features()
-        encoded = []
-        monkeypatch.setattr(classifier, "_encode", lambda: encoded.append("again") or torch.zeros(2, 40))
-        classifier.class_features()
-        assert encoded == ["again"]
-
-    def test_cannot_be_folded(self):
-        model, double = conditioned("clip", 0)
-        with pytest.raises(ValueError, match="'default'.*other text prompts for each image"):
-            fold_adapter(model)
-        assert model.prompt_learner.mudpt_adapters["default"] is double
-
-    def test_cannot_be_exported(self, tmp_path):
-        model, _ = conditioned("clip", 0)
-        classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer=Tokenizer("clip"))
-        with pytest.raises(ValueError, match="'default'.*other text features for each image"):
-            export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
-        assert not list(tmp_path.iterdir())

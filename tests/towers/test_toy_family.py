@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, normalize, scaled_dot_product_att
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, fold_adapter
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, fold_adapter, initialize_prompts
 from peft_mudpt.classifier.encoding import encode_layout, lay_out_classes
 from peft_mudpt.lab.report.words import nearest_words
 from peft_mudpt.towers import registry
@@ -169,6 +169,11 @@ class PromptedToyVision(PromptedVision):
     tower_class = ToyImageEncoder
     tower, projection = "image_encoder", "heads.image"
     embeddings, encoder, layers, position_embedding = "patches", "trunk", "blocks", "grid"
+    patch_embedding, tokens_before_patches = "conv", 0
+
+    @classmethod
+    def image_shape(cls, config):
+        return 3, 16, 16
 
     @classmethod
     def pooled(cls, output):
@@ -363,3 +368,16 @@ def test_the_words_nearest_to_a_token_begin_with_itself():
     model = toy()
     near = nearest_words(model.text_encoder.tokens.words.weight[[7, 8]], model, Tokenizer(), number=1)
     assert [row[0]["word"] for row in near] == ["word7", "word8"]
+
+
+@torch.no_grad()
+def test_vision_prompts_start_from_pictures():
+    model, tower = adapted(fusion_direction="none"), toy().image_encoder
+    initialize_prompts(model, [images()])
+    hidden = tower.patches(images())
+    pool = [tower.patches.conv(images()).flatten(2).transpose(1, 2)]
+    for block in tower.trunk.blocks[:2]:
+        pool.append(hidden := block(hidden))
+    prompts = model.prompt_learner.mudpt_adapters["default"].vision_prompts
+    for own, tokens in zip(prompts, pool, strict=True):
+        assert (torch.cdist(own, tokens.flatten(0, 1)).amin(dim=1) < 1e-3).all()

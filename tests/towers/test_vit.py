@@ -33,25 +33,25 @@ def images(number=2):
 
 
 @torch.no_grad()
-def by_hand(prompts):
-    """The last hidden state of the plain ViT, with these prompts (layers, n, d) behind the patches."""
+def by_hand(prompts, first=0):
+    """The last hidden state of the plain ViT, with prompts (layers, n, d) behind the patches from layer `first` on."""
     model = vit()
     hidden = model.embeddings(images())
     length = hidden.shape[1]
     for index, layer in enumerate(model.layers):
-        if index < len(prompts):
-            hidden = torch.cat([hidden[:, :length], prompts[index].expand(len(hidden), -1, -1)], dim=1)
+        if 0 <= index - first < len(prompts):
+            hidden = torch.cat([hidden[:, :length], prompts[index - first].expand(len(hidden), -1, -1)], dim=1)
         hidden = layer(hidden)
     return model.layernorm(hidden)[:, :length]
 
 
-@pytest.mark.parametrize("depth", ["all", 2, 1])
-def test_prompts_stand_behind_the_patches_of_each_layer(depth):
-    model = adapted(vision_prompt_depth=depth)
+@pytest.mark.parametrize(("first_layer", "depth"), [(0, "all"), (0, 2), (0, 1), (2, "all"), (1, 2)])
+def test_prompts_stand_behind_the_patches_of_each_layer(first_layer, depth):
+    model = adapted(first_layer=first_layer, vision_prompt_depth=depth)
     prompts = model.prompt_learner.mudpt_adapters["default"].vision_prompts.detach()
     with torch.no_grad():
         output = model(images())
-    torch.testing.assert_close(output.last_hidden_state, by_hand(prompts), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(output.last_hidden_state, by_hand(prompts, first_layer), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(output.pooler_output, model.pooler(output.last_hidden_state))
 
 

@@ -266,9 +266,15 @@ def _training(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     return (
         f"## Training\n\n- Optimizer: {result['optimizer']}\n- Learning rate (peak): {result['learning_rate']}\n"
-        f"{_objective(result)}- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
+        f"{_beginning(result)}{_objective(result)}- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
         f"`{RESULT}` holds all options, the drawn pictures and all metrics."
     )
+
+
+def _beginning(result: dict[str, Any]) -> str:
+    """A line on how the vision prompts started; empty if from random numbers."""
+    method = result.get("prompt_initialization")
+    return f"- Vision prompts: started from tokens of the training pictures (`{method}`)\n" if method else ""
 
 
 def _objective(result: dict[str, Any]) -> str:

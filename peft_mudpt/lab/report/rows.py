@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -20,7 +21,8 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
 
-HELD_NEAR = tuple(field.name for field in fields(Anchors)) + ("averaging_mean", "averaging_std")  # flags
+# flags that stand in the name of a row
+NAMED = ("prompt_initialization", *(field.name for field in fields(Anchors)), "averaging_mean", "averaging_std")
 TOLD_APART = (
     "method",
     "method_kwargs",
@@ -28,9 +30,10 @@ TOLD_APART = (
     "seed",
     "optimizer",
     "learning_rate",
+    "warmup",
     "protocol",
     "evaluate_on",
-    *HELD_NEAR,
+    *NAMED,
 )
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
@@ -100,13 +103,24 @@ def row_name(result: Result) -> str:
         result: the result of a run.
 
     Returns:
-        The method name, followed by the method's options, the optimizer, the anchors and the averaging if the run set
-        them.
+        The method name, followed by the method's options, the optimizer and the flags of `NAMED` if the run set them,
+        and by the constant warmup of a trained method.
     """
     arguments = result["arguments"]
-    options = [arguments[name] for name in ("method_kwargs", "optimizer")]
-    options += [f"{name} {arguments[name]}" for name in HELD_NEAR if arguments.get(name) is not None]
+    options = [_method_options(result), arguments["optimizer"]]
+    options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
+    if arguments.get("warmup") == "constant" and result["optimizer"] is not None:
+        options.append("constant warmup")
     return " ".join([result["method"], *(option for option in options if option is not None)])
+
+
+def _method_options(result: Result) -> Optional[str]:
+    """The method's options that differ from its defaults, as JSON; None if there are none."""
+    stored, method = result["arguments"]["method_kwargs"], all_methods().get(result["method"])
+    if stored is None or method is None or not method.options:
+        return stored
+    changed = {name: value for name, value in json.loads(stored).items() if value != method.options.get(name)}
+    return json.dumps(changed, ensure_ascii=False) if changed else None
 
 
 def is_untrained(name: str) -> bool:

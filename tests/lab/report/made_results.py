@@ -37,6 +37,8 @@ def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **chan
         "learning_rate": 0.0025,
         "anchors": None,
         "averaging": None,
+        "class_texts": None,
+        "zero_shot_texts": None,
         "steps": 10,
         "loss": 0.5,
         "trainable_parameters": 1234567,

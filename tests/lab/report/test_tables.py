@@ -95,6 +95,12 @@ def test_another_optimizer_makes_another_row():
     assert [row[0] for row in few_shot(result(), changed)[1:]] == ["mudpt", "mudpt adamw"]
 
 
+def test_the_published_warmup_makes_another_row_of_each_trained_method():
+    untrained = {**result("zero_shot", 50.0, warmup="constant"), "optimizer": None}
+    runs = [result(warmup="linear"), result(accuracy=70.0, warmup="constant"), untrained]
+    assert [row[0] for row in few_shot(*runs)[1:]] == ["mudpt", "mudpt constant warmup", "zero_shot"]
+
+
 def test_a_method_with_options_of_its_own_has_its_own_row():
     runs = [result(accuracy=70.0), result(accuracy=60.0, method_kwargs='{"prompt_depth": 3}')]
     assert [row[:2] for row in few_shot(*runs)[1:]] == [["mudpt", "**70.0**"], ['mudpt {"prompt_depth": 3}', "60.0"]]

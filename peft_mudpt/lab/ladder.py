@@ -1,0 +1,93 @@
+"""The ladder of MuDPT: from independent prompts to both directions of the fusion, to measure what the fusion adds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from ..config import MuDPTConfig
+from .methods import find_method
+from .sweep import Sweep, run_sweeps
+
+
+NO_FUSION = "no-fusion"
+# The fields of the config on each rung. In the terms of the paper (arXiv 2306.11400), F maps text prompts to vision
+# prompts, and H maps vision prompts to text prompts.
+RUNGS: dict[str, dict[str, str]] = {
+    NO_FUSION: {"fusion_direction": "none"},
+    **{
+        f"{kind}-{direction}": {"fusion_type": kind, "fusion_direction": direction}
+        for kind in ("linear", "transformer")
+        for direction in ("vision_to_text", "text_to_vision", "bidirectional")  # without F, without H, with both
+    },
+}
+
+
+def run_ladder(sweep: Sweep, command: list[str], jobs: int) -> None:
+    """
+    Run every rung for each method of a sweep, on the same pictures and with the same choice of learning rates.
+
+    Args:
+        sweep: the methods, each with prompts in both towers, and everything that the rungs share.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+
+    Raises:
+        ValueError: as in `rungs` and in `run_sweep`.
+        RuntimeError: as in `run_sweep`.
+    """
+    run_sweeps(rungs(sweep), sweep.output_dir, command, jobs)
+
+
+def rungs(sweep: Sweep) -> list[Sweep]:
+    """
+    Plan a sweep for each method and rung.
+
+    Args:
+        sweep: as in `run_ladder`.
+
+    Returns:
+        The sweeps. The folder of each is that of `sweep`, followed by the names of the method and the rung.
+
+    Raises:
+        ValueError: if `sweep.flags` set --method_kwargs, or if the fusion of a method cannot be varied.
+    """
+    if any(given.split("=")[0] == "--method_kwargs" for given in sweep.flags):
+        raise ValueError("A ladder decides --method_kwargs for each rung; leave it out.")
+    plans = []
+    for method in sweep.methods:
+        for name in RUNGS:
+            changed = _changed_fields(method, name)
+            flags = ["--method_kwargs", json.dumps(changed)] if changed else []
+            folder = sweep.output_dir / method / name
+            plans.append(replace(sweep, methods=[method], output_dir=folder, flags=[*sweep.flags, *flags]))
+    return plans
+
+
+def without_fusion(method: str) -> str:
+    """
+    Name the table row of a method's lowest rung, the reference of the others.
+
+    Args:
+        method: name of the method.
+
+    Returns:
+        The name of the row (see `report.rows.row_name`).
+    """
+    changed = _changed_fields(method, NO_FUSION)
+    return f"{method} {json.dumps(changed)}" if changed else method
+
+
+def _changed_fields(method: str, rung: str) -> dict[str, Any]:
+    """The fields of a rung that differ from those of the method itself."""
+    record = find_method(method)
+    if record.adapter is not MuDPTConfig:
+        raise ValueError(f"A ladder varies the fusion of prompts, but method {method} is no preset of MuDPTConfig.")
+    try:
+        own, changed = MuDPTConfig(**record.fields), MuDPTConfig(**{**record.fields, **RUNGS[rung]})
+    except ValueError as error:
+        raise ValueError(
+            f"A ladder varies the fusion of prompts, which method {method} does not allow: {error}"
+        ) from error
+    return {name: value for name, value in RUNGS[rung].items() if getattr(own, name) != getattr(changed, name)}

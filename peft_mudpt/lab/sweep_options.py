@@ -1,0 +1,87 @@
+"""The flags of examples/sweep.py, which other scripts that run a comparison share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from .flags import Options, flag
+from .sweep import Sweep
+
+
+@dataclass(frozen=True)
+class SweepOptions(Options):
+    """What a sweep compares, and how. `--help` describes each."""
+
+    protocol: str = flag(
+        "few-shot,base-to-new", "Comma-separated: few-shot, base-to-new, cross-dataset, domain-generalization."
+    )
+    datasets: str = flag("", "Comma-separated names as for --dataset of fewshot.py. Empty: the default of fewshot.py.")
+    methods: str = flag(
+        "zero_shot,linear_probe,lora,coop,tcp,ivlp,promptsrc,maple,mudpt_linear,mudpt,mudpt_anchored",
+        "Comma-separated names as for --method of fewshot.py.",
+    )
+    shots: str = flag(
+        "1,4,16", "Comma-separated numbers for the few-shot protocol; the other protocols use the largest."
+    )
+    seeds: str = flag("1,2,3", "Comma-separated seeds of the draw, the initial weights and the batches.")
+    learning_rate_factors: str = flag(
+        "1,3,10,30",
+        "Comma-separated factors of each method's default learning rate. Each is tried with the first seed and the "
+        "most shots. The rate with the best validation accuracy is used for the whole protocol and data set. "
+        "One factor: no search.",
+    )
+    output_dir: str = flag("outputs/lab", "Folder for the runs; each has a subfolder.")
+    jobs: int = flag(2, "Number of runs at a time; they share the processor's cores.")
+
+    def sweep(self, flags: list[str]) -> Sweep:
+        """
+        Plan the sweep.
+
+        Args:
+            flags: further command-line arguments of fewshot.py, the same for every run.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            ValueError: if an option cannot be used; the message names it.
+        """
+        return Sweep(
+            output_dir=Path(self.output_dir),
+            protocols=self._values("protocol", str),
+            datasets=self._values("datasets", str),
+            methods=self._values("methods", str),
+            shots=self._values("shots", int),
+            seeds=self._values("seeds", int),
+            learning_rate_factors=self._values("learning_rate_factors", float),
+            flags=flags,
+        )
+
+    def _values(self, name: str, kind: type) -> list[Any]:
+        try:
+            return [kind(value.strip()) for value in getattr(self, name).split(",") if value.strip()]
+        except ValueError as error:
+            raise ValueError(f"--{name} {getattr(self, name)!r} must be comma-separated numbers.") from error
+
+
+def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, int]:
+    """
+    Parse the command line of a script that runs a comparison.
+
+    Args:
+        kind: the flags of the script. Others are passed to fewshot.py.
+        description: what `--help` prints first.
+
+    Returns:
+        The sweep, and the number of jobs.
+
+    Raises:
+        ValueError: if an option cannot be used; the message names it.
+    """
+    parser = HfArgumentParser(kind, description=description, allow_abbrev=False)
+    options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    return options.sweep(flags), options.jobs

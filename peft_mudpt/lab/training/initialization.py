@@ -1,0 +1,76 @@
+"""Initializes parameters from the training pictures, before the first step of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Optional
+
+import torch
+from torch.utils.data import DataLoader
+
+from ...prompts_from_data import find_free_vision_prompts, initialize_prompts, note_initialization
+from ..data.loading import TestPictures
+from ..recipe import Recipe
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import BaseImageProcessor
+
+
+def check_prompt_initialization(recipe: Recipe, model: torch.nn.Module) -> None:
+    """
+    Check that vision prompts can start from pictures if the recipe asks for it.
+
+    Args:
+        recipe: how to train.
+        model: the CLIP, plain or adapted.
+
+    Raises:
+        ValueError: if the model has no vision prompts of its own.
+    """
+    if recipe.prompt_initialization is None:
+        return
+    try:
+        find_free_vision_prompts(model)
+    except ValueError as error:
+        raise ValueError(f"--prompt_initialization {recipe.prompt_initialization}: {error}") from error
+
+
+def initialize(
+    model: torch.nn.Module,
+    pictures: Dataset,
+    image_processor: BaseImageProcessor,
+    recipe: Recipe,
+    further: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None,
+) -> None:
+    """
+    Initialize parameters in place, as the recipe and the method ask for.
+
+    Args:
+        model: the adapted CLIP.
+        pictures: the training pictures (see `FewShotData`). Each is seen once, without augmentation.
+        image_processor: the image processor of the CLIP.
+        recipe: names the start of the vision prompts, and gives the seed and the batch size.
+        further: the method's own function (see `Method.initialize`).
+    """
+    samples = TestPictures(pictures, image_processor)
+    # the loader's own generator leaves the global one, which training goes on with, as it is
+    loader = DataLoader(samples, recipe.batch_size, num_workers=recipe.num_workers, generator=torch.Generator())
+    if further is not None:
+        further(model, loader)
+    if recipe.prompt_initialization is not None:
+        initialize_prompts(model, loader, recipe.prompt_initialization, seed=recipe.seed)
+
+
+def note_resumed(model: torch.nn.Module, pictures: Dataset, recipe: Recipe) -> None:
+    """
+    Record in the config of an adapter how its vision prompts started, because a checkpoint holds only the weights.
+
+    Args:
+        model: the adapted CLIP of a run that resumes.
+        pictures: the training pictures.
+        recipe: how to train.
+    """
+    if recipe.prompt_initialization is not None:
+        note_initialization(model, recipe.prompt_initialization, recipe.seed, len(pictures))

@@ -1,0 +1,104 @@
+"""The forward of a whole model whose text prompts depend on the image: it encodes each text once per image.
+
+What belongs to one call is passed as an argument, as the prompts are (see `base`), so that the hooks hold no state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from .base import CONDITION, IMAGES, PromptSource
+from .family import Family
+
+
+NO_LOSS = (
+    "return_loss=True is not supported while the text prompts of the active adapter depend on the image, because the "
+    "loss of the model compares one text feature per text. Leave return_loss out, and compute the loss from "
+    "logits_per_image (images, texts), for example torch.nn.functional.cross_entropy."
+)
+OUTPUTS = ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds")  # as in a tuple without loss
+
+
+class Images:
+    """Takes the features of the images from the vision tower to the text tower, in one forward call of the model."""
+
+    features: Optional[torch.Tensor] = None  # (B, D), not normalized
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+
+class TextPerImage:
+    """
+    The hooks on a whole model and its two towers. While text prompts depend on the image, a forward of the model with
+    C texts and B images runs the image tower once and the text tower on B * C texts, image by image. Its outputs are
+
+        logits_per_image (B, C), logits_per_text (C, B), image_embeds (B, D), text_embeds (B, C, D)
+
+    and `text_model_output` has B * C rows. Otherwise, and if the caller gives a condition, the hooks change nothing.
+
+    Args:
+        source: the object that the hooks ask whether text prompts depend on the image.
+        family: the family of the model.
+    """
+
+    def __init__(self, source: PromptSource, family: Family):
+        self.source = source
+        self.family = family
+
+    def attach(self, model: nn.Module) -> list[RemovableHandle]:
+        """Register the hooks. Those of the towers must be registered afterwards."""
+        text, vision = self.family.text_tower(model), self.family.vision_tower(model)
+        return [
+            model.register_forward_pre_hook(self.begin, with_kwargs=True),
+            vision.register_forward_hook(self.read_images, with_kwargs=True),
+            text.register_forward_pre_hook(self.repeat_texts, with_kwargs=True),
+            model.register_forward_hook(self.shape_outputs, with_kwargs=True),
+        ]
+
+    def begin(self, model: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        """Pass an empty `Images` to both towers, if the texts depend on the images of this call."""
+        if not self.source.text_depends_on_image or kwargs.get(CONDITION) is not None:
+            return None
+        if kwargs.get("return_loss") or any(args[4:5]):  # its place in the forward of all families
+            raise ValueError(NO_LOSS)
+        return args, {**kwargs, IMAGES: Images(model)}
+
+    def read_images(self, tower: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        """Read the features of the images after the vision tower."""
+        images = kwargs.get(IMAGES)
+        if images is not None:
+            vision = self.family.vision
+            images.features = vision.project(images.model, vision.pooled(output))  # (B, D)
+
+    def repeat_texts(self, tower: nn.Module, args: tuple, kwargs: dict) -> Optional[tuple[tuple, dict]]:
+        """Repeat the texts for each image, with the image as their condition."""
+        names = self.family.text.argument_names
+        given = {**dict(zip(names, args)), **kwargs}
+        images = given.pop(IMAGES, None)
+        if images is None or given.get("input_ids") is None:
+            return None
+        condition = self.source.image_condition(images.features)  # (B, D)
+        b, c = condition.shape[0], given["input_ids"].shape[0]
+        for name in names:
+            value = given.get(name)
+            if value is not None and value.shape[0] == c:  # positions or a mask of one row hold for all texts
+                given[name] = value.repeat(b, *[1] * (value.dim() - 1))  # (C, ...) -> (B * C, ...)
+        given[CONDITION] = condition[:, None].expand(-1, c, -1).flatten(0, 1)  # (B, D) -> (B * C, D)
+        return args[len(names) :], given
+
+    def shape_outputs(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        """Compare each image with its own text features."""
+        if IMAGES not in kwargs:
+            return None
+        named = dict(zip(OUTPUTS, output)) if isinstance(output, tuple) else output
+        b = named["image_embeds"].shape[0]
+        every = named["logits_per_text"].unflatten(0, (b, -1))  # (B * C, B) -> (B, C, B)
+        per_text = every.diagonal(dim1=0, dim2=2)  # (C, B)
+        named["logits_per_text"], named["logits_per_image"] = per_text, per_text.t()
+        named["text_embeds"] = named["text_embeds"].unflatten(0, (b, -1))  # (B * C, D) -> (B, C, D)
+        return (*named.values(), *output[len(named) :]) if isinstance(output, tuple) else output
