@@ -24,6 +24,9 @@ class BenchmarkArguments:
     memory_classes: str = field(
         default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, or 'none'."}
     )
+    adapters: str = field(
+        default="mudpt", metadata={"help": "Comma-separated presets; also mudpt_from_layer_6, which starts late."}
+    )
     batch_sizes: str = field(default="4,32", metadata={"help": "Images per batch."})
     tasks: str = field(default="training,inference", metadata={"help": "training, inference, or both."})
     precision: str = field(
@@ -58,6 +61,7 @@ def main() -> None:
         autocast=arguments.precision == "bfloat16",
         compiled=arguments.compile,
         seconds_per_way=arguments.seconds,
+        adapters=arguments.adapters.split(","),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.json:

@@ -75,6 +75,10 @@ class MuDPTClassifier(PictureClassifier):
     caches nothing under `torch.compile`, of fake tensors or inside `torch.func`, or while text features depend on the
     image.
 
+    If the text prompts depend on the class (`conditioning="class"`), the classifier also caches the text features of
+    the classes in the CLIP without prompts. Under `torch.compile` it uses those that it knows already; without any,
+    the graph breaks once.
+
     Threads may share a classifier, and one may switch or disable MuDPT adapters while others predict: `predict_proba`,
     `predict` and `top_k` lock the model for each batch, so that it sees one adapter. Hold a lock of your own around
     predictions and around everything else that changes the model: training, loading, switching adapters of other

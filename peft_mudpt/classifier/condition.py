@@ -45,8 +45,9 @@ class ClassCondition:
         assert config is not None, "an adapter is active, because its texts depend on the class"
         template = config.condition_template
         kept = self._kept.setdefault(template, Kept())
-        if torch.compiler.is_compiling() and kept.constant is not None:
-            return kept.constant
+        constant = kept.constant
+        if torch.compiler.is_compiling() and constant is not None and constant.device == part(model, "device"):
+            return constant  # in one graph; whether a weight was loaded since cannot be seen there
         return self._encode(model, layer, template, kept)
 
     def forget(self) -> None:

@@ -10,27 +10,20 @@ from .plan import Experiment, Selection
 from .protocols import TRANSFER_PROTOCOLS
 
 
-def check_texts(experiment: Experiment, selection: Selection, learner: Learner) -> Optional[ClassTexts]:
+def check_texts(experiment: Experiment, selection: Selection) -> Optional[ClassTexts]:
     """
-    Check that the texts of classes fit the method and the classes.
+    Check that the texts of an experiment fit its classes.
 
     Args:
         experiment: the description of the run.
         selection: the pictures of the run.
-        learner: the CLIP to which the method was applied.
 
     Returns:
         The texts for a CLIP without text prompts; None: the template of each data set.
 
     Raises:
-        ValueError: if descriptions lack a class or hold an unknown one, or if `template` and `templates` are given,
-            but there are no text prompts that would replace the words of the first.
+        ValueError: if descriptions lack a class or hold an unknown one.
     """
-    if None not in (experiment.template, experiment.templates) and not learner.has_text_prompts:
-        raise ValueError(
-            f"--template and --templates both give the texts of a class. Leave one out, because method "
-            f"{experiment.method} has no text prompts and would use only one of them."
-        )
     texts = experiment.class_texts
     if texts is not None:
         task, protocol = selection.task, experiment.protocol
@@ -40,6 +33,25 @@ def check_texts(experiment: Experiment, selection: Selection, learner: Learner) 
         if protocol.evaluate_on == "test" or protocol.protocol not in TRANSFER_PROTOCOLS:
             texts.check_known([*names, *selection.data.class_names], "--descriptions")
     return texts
+
+
+def check_template_is_used(experiment: Experiment, learner: Learner) -> None:
+    """
+    Check that no text is given in vain.
+
+    Args:
+        experiment: the description of the run.
+        learner: the CLIP to which the method was applied.
+
+    Raises:
+        ValueError: if `template` and `templates` are given, but there are no text prompts that would replace the words
+            of the first.
+    """
+    if None not in (experiment.template, experiment.templates) and not learner.has_text_prompts:
+        raise ValueError(
+            "--template and --templates both give the texts of a class. Leave one out, because method "
+            f"{experiment.method} has no text prompts and would use only one of them."
+        )
 
 
 def several(texts: Optional[ClassTexts]) -> Optional[dict[str, Any]]:

@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 
 from ..classifier.class_texts import ClassTexts
 from .backbone import Backbone
-from .class_texts import check_texts, several
+from .class_texts import check_template_is_used, check_texts, several
 from .data.draws import draw
 from .data.loading import TestPictures, check_pictures
 from .data.options import DataOptions
@@ -99,16 +99,17 @@ def prepare(
     check_accelerator(accelerator, training)
     selection = selection or select(experiment)
     data, task = selection.data, selection.task
+    texts = check_texts(experiment, selection)
     set_seed(protocol.seed)
     # unreadable pictures stop the run here, not in the middle of training
     check_pictures(task.train, *(test.pictures for test in task.tests.values()))
     backbone = Backbone.load(experiment.backbone.source(), accelerator.device, training.class_batch_size)
     clip, template = backbone.load_clip(), experiment.template
     fields, revision = experiment.method_kwargs, experiment.model_revision
-    plain_texts = experiment.class_texts or ClassTexts.given(data.template)
+    plain_texts = texts or ClassTexts.given(data.template)
     ground = Ground(clip, backbone.tokenizer, task.class_names, template, fields, revision, plain_texts)
     learner = method.apply(ground)
-    texts = check_texts(experiment, selection, learner)
+    check_template_is_used(experiment, learner)
     recipe = choose_recipe(
         training,
         method,

@@ -272,6 +272,7 @@ METHODS: dict[str, Method] = {
             optimizer="adamw",
             learning_rate=0.002,
             anchors=dict(text_anchor="cosine", text_anchor_weight=8),
+            anchor_templates=(),
             starts_from_words=False,
             look=dict(color=BLUE, marker="p", linestyle="--"),
         ),

@@ -1,5 +1,7 @@
 """Runs that are held near the frozen CLIP, from the options to the result."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -48,7 +50,8 @@ def test_a_run_without_anchors_has_none_in_its_result(folder, tmp_path):
     assert result["anchors"] is None and result["averaging"] is None
 
 
-def test_the_bank_holds_the_frozen_features_of_clips_templates(folder, monkeypatch):
+@pytest.mark.parametrize("templates", [None, ["a {}.", "the {}."]])
+def test_the_bank_holds_the_frozen_features_of_the_given_templates_or_of_clips(folder, monkeypatch, templates):
     banks, train = [], stages.train
 
     def watched(*args):
@@ -56,9 +59,10 @@ def test_the_bank_holds_the_frozen_features_of_clips_templates(folder, monkeypat
         return train(*args)
 
     monkeypatch.setattr(stages, "train", watched)
-    plan = prepare(experiment(folder, "coop", text_anchor="cosine", text_anchor_weight=8))
+    asked = experiment(folder, "coop", text_anchor="cosine", text_anchor_weight=8)
+    plan = prepare(dataclasses.replace(asked, templates=templates))
     execute(plan)
-    texts = [[template.replace("{}", name) for template in IMAGENET] for name in sorted(CLASSES)]
+    texts = [[template.replace("{}", name) for template in templates or IMAGENET] for name in sorted(CLASSES)]
     expected = text_bank(plan.backbone.load_clip(), plan.backbone.tokenizer, texts, normalize_each=False)
     torch.testing.assert_close(normalize(banks[0], dim=-1), normalize(expected, dim=-1))
 

@@ -173,6 +173,7 @@ def test_descriptions_cover_the_new_classes(folders):
         prepare(experiment(folders, protocol="base-to-new", descriptions=only_base))
 
 
+@pytest.mark.parametrize("method", ["zero_shot", "linear_probe"])
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -181,14 +182,17 @@ def test_descriptions_cover_the_new_classes(folders):
             r"--descriptions holds texts of \['cat'\], but the classes",
         ),
         ({"descriptions": {NAMES[0]: ["a shape"]}}, "--descriptions holds no texts of "),
-        ({"templates": TEMPLATES, "template": "a {}."}, "--template and --templates .*method zero_shot"),
+        (
+            {"templates": TEMPLATES, "template": "a {}."},
+            "--template and --templates .*method (zero_shot|linear_probe)",
+        ),
         ({"templates": ["a photo."]}, r"template\[0\]='a photo.'"),
     ],
     ids=["unknown", "missing", "both", "no place"],
 )
-def test_texts_that_do_not_fit_the_run_are_refused(folders, texts, message):
+def test_texts_that_do_not_fit_the_run_are_refused(folders, method, texts, message):
     with pytest.raises(ValueError, match=message):
-        prepare(experiment(folders, **texts))
+        prepare(experiment(folders, method, **texts))
 
 
 def test_a_run_is_the_same_wherever_the_files_are_and_another_if_their_content_is(folders, tmp_path):

@@ -12,9 +12,12 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from ... import demo
+from ...classifier.bank import text_bank
 from ...classifier.classifier import MuDPTClassifier
 from ...classifier.texts import tokenize_classes
 from ...config import MuDPTConfig
+from ...presets import PRESETS
+from ...towers.base import CONDITION
 from ...towers.registry import family_of
 
 
@@ -31,6 +34,9 @@ MODELS = {
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH, trust_remote_code=False)
 WORDS_PER_NAME = 4  # at most; similar to the names of ImageNet
 
+# The fields of the config of each adapter.
+ADAPTERS: dict[str, dict] = {**PRESETS, "mudpt_from_layer_6": dict(first_layer=6)}
+
 Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)
 
 
@@ -46,6 +52,7 @@ class Case:
         batch_size: images per batch (B).
         autocast: True for bfloat16 autocast, False for float32.
         compiled: True if the ways "ours" and "plain" use `torch.compile`.
+        adapter: one of `ADAPTERS`.
     """
 
     model: str
@@ -54,16 +61,18 @@ class Case:
     batch_size: int
     autocast: bool = False
     compiled: bool = False
+    adapter: str = "mudpt"
 
 
-def build_model(name: str, way: str, device: str) -> torch.nn.Module:
+def build_model(name: str, way: str, device: str, adapter: str = "mudpt") -> torch.nn.Module:
     """
-    Build a CLIP with random weights: frozen for the way "plain", with the default MuDPT adapter for the others.
+    Build a CLIP with random weights: frozen for the way "plain", with an adapter for the others.
 
     Args:
         name: one of `MODELS`.
         way: one of `WAYS`.
         device: device of the model.
+        adapter: one of `ADAPTERS`.
 
     Returns:
         The model.
@@ -73,7 +82,9 @@ def build_model(name: str, way: str, device: str) -> torch.nn.Module:
     # the texts are tokenized by the embedded tokenizer
     config.text_config.update({"bos_token_id": TOKENIZER.bos_token_id, "eos_token_id": TOKENIZER.eos_token_id})
     clip = CLIPModel(config)
-    return (clip.requires_grad_(False) if way == PLAIN else get_peft_model(clip, MuDPTConfig())).to(device)
+    if way == PLAIN:
+        return clip.requires_grad_(False).to(device)
+    return get_peft_model(clip, MuDPTConfig(**ADAPTERS[adapter])).to(device)
 
 
 def class_names(classes: int) -> list[str]:
@@ -106,15 +117,17 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
     """
     training, device, image_shape = case.task == TRAINING, model.device, family_of(model).image_shape(model.config)
     model.train(training)
-    # without a gradient for the images, the frozen image tower would have no backward pass
-    pixel_values = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=training and way == PLAIN)
+    # without a gradient for the images, the frozen image tower would have no backward pass, as with vision prompts
+    prompted = bool(MuDPTConfig(**ADAPTERS[case.adapter]).num_tokens("vision"))
+    requires_grad = training and way == PLAIN and prompted
+    pixel_values = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=requires_grad)
     labels = torch.arange(case.batch_size, device=device) % case.classes
     logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain}[way](case, model)
 
     def step() -> torch.Tensor:
         with torch.set_grad_enabled(training), torch.autocast(device.type, torch.bfloat16, enabled=case.autocast):
             output = logits(pixel_values)
-        if training:
+        if output.requires_grad:
             cross_entropy(output.float(), labels).backward()
             model.zero_grad(set_to_none=True)
         return output.detach()
@@ -123,11 +136,17 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
 
 
 def _padded(case: Case, model: torch.nn.Module) -> Logits:
-    tokens = tokenize_classes(TOKENIZER, class_names(case.classes), "{}.")
+    names = class_names(case.classes)
+    tokens = tokenize_classes(TOKENIZER, names, "{}.")
     # prompts and text together have the full length of the text tower
     family = family_of(model)
     length = family.text.num_positions(family.text_tower(model)) - model.peft_config["default"].num_tokens("text")
     padded = TOKENIZER.pad(tokens, padding="max_length", max_length=length, return_tensors="pt").to(model.device)
+    if model.prompt_learner.text_depends_on_class:
+        template = model.peft_config["default"].condition_template
+        with model.disable_adapter():
+            bank = text_bank(model, TOKENIZER, [[template.replace("{}", name)] for name in names])
+        padded[CONDITION] = normalize(bank, dim=-1)
     return lambda pixel_values: model(**padded, pixel_values=pixel_values).logits_per_image
 
 

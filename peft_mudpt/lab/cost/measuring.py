@@ -69,7 +69,7 @@ def peak_memory_of(way: str, case: Case, device: str) -> int:
 def _peak_memory_here(way: str, case: Case, device: str) -> int:
     accelerator = Accelerator(cpu=device == "cpu")
     reset_peak_memory(accelerator)
-    way_to_run(way, case, build_model(case.model, way, device))()
+    way_to_run(way, case, build_model(case.model, way, device, case.adapter))()
     return peak_memory_bytes(accelerator)
 
 

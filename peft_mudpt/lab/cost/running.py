@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from .cases import MODELS, PADDED, TASKS, TRAINING, WAYS, Case, build_model, way_to_run
+from .cases import ADAPTERS, MODELS, PADDED, TASKS, TRAINING, WAYS, Case, build_model, way_to_run
 from .measuring import peak_memory_of, seconds_in_turns
 
 
@@ -26,6 +26,7 @@ def run(
     autocast: bool = False,
     compiled: bool = False,
     seconds_per_way: float = 10.0,
+    adapters: Sequence[str] = ("mudpt",),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """
@@ -40,32 +41,34 @@ def run(
         autocast: True for bfloat16 autocast, False for float32.
         compiled: True if the ways "ours" and "plain" use `torch.compile`.
         seconds_per_way: seconds for which each way is timed in each case; at least two steps are timed.
+        adapters: names in `ADAPTERS`.
         say: called with each line of progress.
 
     Returns:
-        `times`: one row per case, with the seconds of each timed step, by way. `memory`: one row per model and number
-        of classes at the smallest batch, with the peak in bytes, by way. If the way "padded" does not fit into memory,
-        the `extrapolated` field of a row holds its value on the line through the two measurements of "padded" with the
-        most classes. The other fields name the device, the number of threads, the precision and the version of torch.
+        `times`: one row per case, with the seconds of each timed step, by way. `memory`: one row per model, adapter
+        and number of classes at the smallest batch, with the peak in bytes, by way. If the way "padded" does not fit
+        into memory, the `extrapolated` field of a row holds its value on the line through the two measurements of
+        "padded" with the most classes. The other fields name the device, the number of threads, the precision and the
+        version of torch.
 
     Raises:
-        ValueError: if a model or a task is unknown, or a number is less than 1.
+        ValueError: if a model, a task or an adapter is unknown, or a number is less than 1.
     """
-    _check(models, tasks, [*classes, *memory_classes, *batch_sizes])
+    _check(models, tasks, adapters, [*classes, *memory_classes, *batch_sizes])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     memory: list[dict[str, Any]] = []
     if TRAINING in tasks:
-        for name in models:
-            memory += _measure_memory(name, sorted(memory_classes), min(batch_sizes), autocast, device, say)
+        for name, adapter in product(models, adapters):
+            memory += _measure_memory(name, adapter, sorted(memory_classes), min(batch_sizes), autocast, device, say)
     times: list[dict[str, Any]] = []
-    for name, task, batch_size in product(models, tasks, batch_sizes):
-        built = {way: build_model(name, way, device) for way in WAYS}
+    for name, adapter, task, batch_size in product(models, adapters, tasks, batch_sizes):
+        built = {way: build_model(name, way, device, adapter) for way in WAYS}
         rows: list[dict[str, Any]] = []
         for number in sorted(classes):
-            case = Case(name, task, number, batch_size, autocast, compiled)
-            ways = [way for way in WAYS if way != PADDED or task != TRAINING or _fits(name, number, memory)]
+            case = Case(name, task, number, batch_size, autocast, compiled, adapter)
+            ways = [way for way in WAYS if way != PADDED or task != TRAINING or _fits(case, memory)]
             seconds = seconds_in_turns({way: way_to_run(way, case, built[way]) for way in ways}, seconds_per_way)
-            row = {"model": name, "task": task, "batch_size": batch_size, "classes": number, "seconds": seconds}
+            row = {**_described(case), "task": task, "seconds": seconds}
             measured = {r["classes"]: median(r["seconds"][PADDED]) for r in rows if PADDED in r["seconds"]}
             row["extrapolated"] = {} if PADDED in ways else _line(measured, number)
             rows.append(row)
@@ -82,25 +85,35 @@ def run(
 
 
 def _measure_memory(
-    model: str, classes: Iterable[int], batch_size: int, autocast: bool, device: str, say: Callable[[str], None]
+    model: str,
+    adapter: str,
+    classes: Iterable[int],
+    batch_size: int,
+    autocast: bool,
+    device: str,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number in classes:
-        case = Case(model, TRAINING, number, batch_size, autocast)
+        case = Case(model, TRAINING, number, batch_size, autocast, adapter=adapter)
         expected = _line({row["classes"]: row["bytes"][PADDED] for row in rows if PADDED in row["bytes"]}, number)
         limit = MOST_OF_MEMORY * _available_memory(device)
         ways = [way for way in WAYS if way != PADDED or expected.get(PADDED, 0) < limit]
         peaks = {way: peak_memory_of(way, case, device) for way in ways}
-        row = {"model": model, "batch_size": batch_size, "classes": number, "bytes": peaks}
-        rows.append({**row, "extrapolated": {} if PADDED in ways else expected})
+        rows.append({**_described(case), "bytes": peaks, "extrapolated": {} if PADDED in ways else expected})
         say(f"{case}: " + ", ".join(f"{way} {peak / 1e9:.2f} GB" for way, peak in peaks.items()))
     return rows
 
 
-def _fits(model: str, classes: int, memory: list[dict[str, Any]]) -> bool:
+def _described(case: Case) -> dict[str, Any]:
+    return {"model": case.model, "adapter": case.adapter, "batch_size": case.batch_size, "classes": case.classes}
+
+
+def _fits(case: Case, memory: list[dict[str, Any]]) -> bool:
     """True unless the memory measurements say that the way "padded" does not fit at this number of classes."""
-    too_large = [row["classes"] for row in memory if row["model"] == model and row["extrapolated"]]
-    return not too_large or classes < min(too_large)
+    same = [row for row in memory if (row["model"], row["adapter"]) == (case.model, case.adapter)]
+    too_large = [row["classes"] for row in same if row["extrapolated"]]
+    return not too_large or case.classes < min(too_large)
 
 
 def _line(measured: dict[int, float], at: int) -> dict[str, float]:
@@ -118,8 +131,8 @@ def _available_memory(device: str) -> int:
     return psutil.virtual_memory().available if device == "cpu" else torch.cuda.mem_get_info()[0]
 
 
-def _check(models: Iterable[str], tasks: Iterable[str], numbers: Iterable[int]) -> None:
-    for kind, given, known in (("model", models, MODELS), ("task", tasks, TASKS)):
+def _check(models: Iterable[str], tasks: Iterable[str], adapters: Iterable[str], numbers: Iterable[int]) -> None:
+    for kind, given, known in (("model", models, MODELS), ("task", tasks, TASKS), ("adapter", adapters, ADAPTERS)):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"Unknown {kind} {unknown[0]!r}; the known ones are {', '.join(known)}.")

@@ -84,12 +84,16 @@ def _table(rows: list[Row], values: Values) -> str:
             f"{_ratio(row, values, OURS, PLAIN)}{_spread(row, OURS, PLAIN)}",
             f"{_ratio(row, values, PADDED, PLAIN)}{mark}",
         ]
-        lines.append(f"| {row['model']} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
+        lines.append(f"| {_name(row)} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
     if any(PADDED in row["extrapolated"] for row in rows):
         lines.append(
             "\n\\* padded did not fit into memory; the value is on the line through its two largest measurements."
         )
     return "\n".join(lines)
+
+
+def _name(row: Row) -> str:
+    return row["model"] if row["adapter"] == "mudpt" else f"{row['model']}, {row['adapter']}"
 
 
 def _ratio(row: Row, values: Values, above: str, below: str) -> str:
@@ -112,21 +116,27 @@ def _turns(row: Row, above: str, below: str) -> list[float]:
 
 
 def _growth(rows: list[Row], values: Values) -> str:
-    """By what factor a cost grows from the fewest to the most classes, for the last model and the smallest batch."""
-    model, batch = rows[-1]["model"], min(row["batch_size"] for row in rows)
-    shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
+    """By what factor a cost grows from the fewest to the most classes, in `_last`."""
+    shown = _last(rows)
     if len(shown) < 2:
         return ""
     first, last = shown[0], shown[-1]
     few, many = values(first), values(last)
     grown = ", ".join(f"{way} {many[way] / few[way]:.2f} times" for way in WAYS if way in few and way in many)
-    return f"From {first['classes']:,} to {last['classes']:,} classes ({model}, batch {batch}): {grown}."
+    case = f"{_name(last)}, batch {last['batch_size']}"
+    return f"From {first['classes']:,} to {last['classes']:,} classes ({case}): {grown}."
+
+
+def _last(rows: list[Row]) -> list[Row]:
+    """The rows of the last model and adapter, at the smallest batch."""
+    batch = min(row["batch_size"] for row in rows)
+    return [row for row in rows if (_name(row), row["batch_size"]) == (_name(rows[-1]), batch)]
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
     """
     Plot times and memory by number of classes, relative to the way "plain", with logarithmic axes. The plot shows the
-    last model at the smallest batch size.
+    last model and adapter at the smallest batch size.
 
     Args:
         result: the measurements, as from `running.run`.
@@ -134,7 +144,6 @@ def plot(result: dict[str, Any], file: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    model, batch = result["times"][-1]["model"], min(row["batch_size"] for row in result["times"])
     panels: list[tuple[str, list[Row], Values]] = [
         (task, [row for row in result["times"] if row["task"] == task], median_seconds) for task in TASKS
     ]
@@ -142,12 +151,16 @@ def plot(result: dict[str, Any], file: Path) -> None:
     panels = [panel for panel in panels if panel[1]]  # those with measurements
     figure = Figure(figsize=(12, 4), layout="constrained")
     for axes, (name, rows, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch)]
+        shown = _last(rows)
         for way, color in ((PADDED, "#999999"), (OURS, "#D55E00")):
             points = [(row["classes"], values(row)[way] / values(row)[PLAIN]) for row in shown if way in values(row)]
             axes.plot(*zip(*points) if points else ([], []), marker="o", color=color, label=way)
         axes.axhline(1, color="black", linestyle=":", label=PLAIN)
-        axes.set(title=f"{name}, {model}, batch {batch}", xlabel="classes", ylabel="plain CLIP = 1")
+        axes.set(
+            title=f"{name}, {_name(shown[0])}, batch {shown[0]['batch_size']}",
+            xlabel="classes",
+            ylabel="plain CLIP = 1",
+        )
         axes.set(xscale="log", yscale="log")
         axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,13 @@ from peft_mudpt.lab.cost.tables import markdown
 SCRIPT = Path(__file__).parents[3] / "examples" / "benchmark.py"
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_ours_computes_the_same_logits_as_the_padded_way(task):
+@pytest.mark.parametrize(("task", "adapter"), [*product(TASKS, ["mudpt"]), *product([INFERENCE], ["cocoop", "tcp"])])
+def test_ours_computes_the_same_logits_as_the_padded_way(task, adapter):
     outputs = []
     for way in (PADDED, OURS):
-        model = build_model("tiny", way, "cpu")
+        model = build_model("tiny", way, "cpu", adapter)
         torch.manual_seed(0)
-        outputs.append(way_to_run(way, Case("tiny", task, 12, 3), model)())
+        outputs.append(way_to_run(way, Case("tiny", task, 12, 3, adapter=adapter), model)())
     assert outputs[0].shape == (3, 12)
     torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
 
@@ -46,7 +47,7 @@ def test_the_ways_take_turns_until_each_has_had_its_time():
 
 def row(classes, padded=None, **fields):
     seconds = {OURS: [1.0, 2.0, 3.0], PLAIN: [0.5, 0.5, 0.5], **({PADDED: padded} if padded else {})}
-    case = {"model": "tiny", "task": TRAINING, "batch_size": 4, "classes": classes}
+    case = {"model": "tiny", "adapter": "mudpt", "task": TRAINING, "batch_size": 4, "classes": classes}
     return {**case, "seconds": seconds, "extrapolated": {}, **fields}
 
 
@@ -81,6 +82,7 @@ def test_a_case_that_does_not_fit_into_memory_is_extrapolated(monkeypatch):
     ("wrong", "said"),
     [
         ({"models": ["huge"]}, "model 'huge'.* tiny, vit_b16"),
+        ({"adapters": ["mudp"]}, "adapter 'mudp'.*cocoop"),
         ({"tasks": ["dreaming"]}, "task 'dreaming'"),
         ({"classes": [0]}, "at least 1; found 0"),
     ],
@@ -92,12 +94,12 @@ def test_an_unknown_model_an_unknown_task_and_no_classes_are_refused(wrong, said
 
 
 def test_the_command_prints_tables_and_writes_measurements_and_a_plot(tmp_path):
-    flags = "--models tiny --classes 3,6 --memory_classes 3 --batch_sizes 2 --seconds 0"
+    flags = "--models tiny --adapters coop --classes 3,6 --memory_classes 3 --batch_sizes 2 --seconds 0"
     files = ["--json", tmp_path / "numbers.json", "--picture", tmp_path / "picture.png"]
     ran = subprocess.run(
         [sys.executable, SCRIPT, *flags.split(), *files], stdout=subprocess.PIPE, text=True, check=True
     )
-    assert ran.stdout.count("| tiny | 2 | 3 |") == 3 and ran.stdout.count("| tiny | 2 | 6 |") == 2
+    assert ran.stdout.count("| tiny, coop | 2 | 3 |") == 3 and ran.stdout.count("| tiny, coop | 2 | 6 |") == 2
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert {len(turns) for case in numbers["times"] for turns in case["seconds"].values()} == {2}
     assert numbers["memory"][0]["bytes"][OURS] > 1e8
