@@ -16,7 +16,7 @@ from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task
 from .recipe import TrainingOptions, warmup_steps
-from .schema import EARLIER, FIELDS, in_current_words
+from .schema import FIELDS, in_current_words
 
 
 if TYPE_CHECKING:
@@ -92,14 +92,13 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
     defaults = what_was_asked(*(kind() for kind in DECIDING))
-    identity = in_current_words({**defaults, PROCESSES: 1, **EARLIER, **asked})
+    asked = {"protocol": defaults["protocol"], **asked}
+    identity = {**defaults, PROCESSES: 1, **in_current_words(asked)}
     if identity["method_kwargs"] is not None:
         method_kwargs = json.loads(identity["method_kwargs"])
         identity["method_kwargs"] = (
             json.dumps(method_kwargs, ensure_ascii=False, sort_keys=True) if method_kwargs else None
         )
-    if _has_no_warmup(identity):
-        identity["warmup"] = None
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
     for name in PATHS:  # two of them may also be a Hub id
@@ -150,6 +149,8 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     there, asked = as_identity(there), as_identity(asked)
     known = PICTURES in there and PICTURES in asked
     skipped = (PICTURES, *DATA_PATHS) if known else (PICTURES,)
+    if _has_no_warmup(there) or _has_no_warmup(asked):  # then another ratio or number of steps makes the difference
+        skipped += ("warmup",)
     changed = [
         f"{name}: {there.get(name)!r} there, {asked.get(name)!r} requested"
         for name in {**asked, **there}

@@ -184,7 +184,7 @@ def choose_recipe(
     return Recipe(
         method.objective,
         optimizer,
-        method.learning_rate if options.learning_rate is None else options.learning_rate,
+        method.learning_rate_with(optimizer) if options.learning_rate is None else options.learning_rate,
         WEIGHT_DECAY[optimizer] if options.weight_decay is None else options.weight_decay,
         steps,
         warmup_steps(options.warmup_ratio, steps),

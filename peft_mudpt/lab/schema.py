@@ -160,6 +160,7 @@ FIELDS = {
 FOLDER = "folder"  # where `read_results` found a result; not in the file
 # What earlier versions did, whose files do not say it. New options that are not listed here keep it by their default.
 EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
+EARLIER_SGD = ("mudpt",)  # methods whose default optimizer was SGD then, and is another one now
 # fields that earlier versions did not write
 LATER = (
     "training_pictures",
@@ -189,6 +190,8 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
         The same options in the form of this version.
     """
     current = {**EARLIER, **asked}
+    if "warmup" not in asked and asked.get("method") in EARLIER_SGD and asked.get("optimizer") is None:
+        current["optimizer"] = "sgd"
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
     typed = asked.get("method_kwargs")
     method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})

@@ -219,7 +219,7 @@ class Sweep:
         return [(p, d, m) for p in self.protocols for d in datasets for m in self.methods]
 
     def _learning_rates(self, method: str) -> list[float]:
-        own = find_method(method).learning_rate
+        own = find_method(method).learning_rate_with(self._asked.optimizer)
         return [] if own is None else [float(f"{own * factor:.6g}") for factor in self.learning_rate_factors]
 
     def _folder(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool) -> Path:
@@ -230,9 +230,14 @@ class Sweep:
         return folder / f"shots_{shots}" / f"seed_{seed}"
 
     @cached_property
+    def _asked(self) -> Arguments:
+        """The flags that all runs share."""
+        return Run(self.output_dir, self.flags).arguments()
+
+    @cached_property
     def _default_data(self) -> str:
         """The folder name of the data set that `flags` name; it is used if `datasets` is empty."""
-        asked = Run(self.output_dir, self.flags).arguments()
+        asked = self._asked
         folder = asked.train_dir and folder_name(Path(asked.train_dir))
         return (folder or asked.dataset_name or asked.dataset).replace("/", "--").replace("..", "--")
 

@@ -47,8 +47,16 @@ def test_a_run_of_an_earlier_version_minimized_cross_entropy():
 
 def test_a_run_of_an_earlier_version_had_a_constant_warmup():
     earlier = {name: value for name, value in asked().items() if name != "warmup"}
-    assert differences(earlier, asked()) == "warmup: 'constant' there, 'linear' requested"
-    assert differences(earlier, asked(warmup="constant")) == ""
+    assert "warmup: 'constant' there, 'linear' requested" in differences(earlier, asked())
+    assert differences(earlier, asked(warmup="constant", optimizer="sgd")) == ""
+
+
+@pytest.mark.parametrize(("method", "now"), [("mudpt", "sgd"), ("maple", None), ("lora", None)])
+def test_a_run_of_an_earlier_version_had_the_optimizer_of_that_time(method, now):
+    earlier = {name: value for name, value in asked(method=method).items() if name != "warmup"}
+    assert as_identity(earlier)["optimizer"] == now
+    assert as_identity({**earlier, "optimizer": "adamw"})["optimizer"] == "adamw"
+    assert as_identity(asked(method=method))["optimizer"] is None
 
 
 @pytest.mark.parametrize(("flags", "same"), [((4, 0.05), True), ((None, 0.0), True), ((10, 0.1), False)])

@@ -30,12 +30,18 @@ def test_at_least_one_step_uses_the_peak_learning_rate(steps, ratio):
 
 @pytest.mark.parametrize(
     ("method", "optimizer", "learning_rate", "weight_decay"),
-    [("mudpt", "sgd", 0.0025, 5e-4), ("maple", "sgd", 0.0035, 5e-4), ("lora", "adamw", 2e-4, 0.01)],
+    [("mudpt", "adamw", 0.001, 0.01), ("maple", "sgd", 0.0035, 5e-4), ("lora", "adamw", 2e-4, 0.01)],
 )
 def test_without_options_the_recipe_has_the_methods_defaults(method, optimizer, learning_rate, weight_decay):
     recipe = chosen(method)
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == (optimizer, learning_rate, weight_decay)
     assert (recipe.steps, recipe.warmup_steps, recipe.crop) == (1200, 60, False)
+
+
+@pytest.mark.parametrize("method", ["mudpt", "mudpt_anchored"])
+def test_one_option_gives_mudpt_its_published_optimizer_and_learning_rate(method):
+    recipe = chosen(method, optimizer="sgd")
+    assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("sgd", 0.0025, 5e-4)
 
 
 def test_options_take_precedence_over_the_methods_defaults():

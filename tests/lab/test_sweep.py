@@ -99,10 +99,15 @@ def test_learning_rates_are_searched_on_validation_pictures_with_one_seed_and_th
 
 def test_one_factor_needs_no_search(tmp_path):
     assert sweep(tmp_path, learning_rate_factors=[2.0]).search_runs() == []
-    assert asked(sweep(tmp_path, learning_rate_factors=[2.0]).runs({}), "learning_rate")[0] == (0.005,)
+    assert asked(sweep(tmp_path, learning_rate_factors=[2.0]).runs({}), "learning_rate")[0] == (0.002,)
 
 
-@pytest.mark.parametrize(("accuracies", "chosen"), [((50.0, 70.0, 60.0), 0.0075), ((70.0, 70.0, 60.0), 0.0025)])
+def test_the_learning_rates_are_those_of_the_optimizer_that_the_flags_name(tmp_path):
+    runs = sweep(tmp_path, learning_rate_factors=[1.0, 3.0], flags=["--optimizer", "sgd"]).search_runs()
+    assert asked(runs, "learning_rate") == [(0.0025,), (0.0075,)]
+
+
+@pytest.mark.parametrize(("accuracies", "chosen"), [((50.0, 70.0, 60.0), 0.003), ((70.0, 70.0, 60.0), 0.001)])
 def test_the_learning_rate_with_the_best_validation_accuracy_is_used_throughout(tmp_path, accuracies, chosen):
     plan = sweep(tmp_path, learning_rate_factors=[1.0, 3.0, 10.0])
     for run, accuracy in zip(plan.search_runs(), accuracies):
@@ -188,7 +193,7 @@ def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path, constant_pic
     finish(plan.search_runs()[0], accuracy=10.0)
     command = stand_in(tmp_path, f"sys.exit({DIVERGED})")
     run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=DIVERGED)
-    assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.0025}
+    assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.001}
 
 
 def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path, constant_pictures):
