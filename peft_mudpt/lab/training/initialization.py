@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Optional
 
 import torch
@@ -31,8 +32,15 @@ def check_prompt_initialization(recipe: Recipe, model: torch.nn.Module) -> None:
     """
     if recipe.prompt_initialization is None:
         return
-    try:
+    with _naming_the_flag(recipe):
         find_free_vision_prompts(model)
+
+
+@contextmanager
+def _naming_the_flag(recipe: Recipe) -> Iterator[None]:
+    """Name the flag in a ValueError of this context."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"--prompt_initialization {recipe.prompt_initialization}: {error}") from error
 
@@ -53,6 +61,9 @@ def initialize(
         image_processor: the image processor of the CLIP.
         recipe: names the start of the vision prompts, and gives the seed and the batch size.
         further: the method's own function (see `Method.initialize`).
+
+    Raises:
+        ValueError: if the pictures have fewer tokens than there are prompts, or a picture cannot be read.
     """
     samples = TestPictures(pictures, image_processor)
     # the loader's own generator leaves the global one, which training goes on with, as it is
@@ -60,7 +71,8 @@ def initialize(
     if further is not None:
         further(model, loader)
     if recipe.prompt_initialization is not None:
-        initialize_prompts(model, loader, recipe.prompt_initialization, seed=recipe.seed)
+        with _naming_the_flag(recipe):
+            initialize_prompts(model, loader, recipe.prompt_initialization, seed=recipe.seed)
 
 
 def note_resumed(model: torch.nn.Module, pictures: Dataset, recipe: Recipe) -> None:

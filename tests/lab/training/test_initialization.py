@@ -89,6 +89,12 @@ def test_methods_without_vision_prompts_of_their_own_are_refused(folder, method,
         prepare(experiment(folder, method, start="mean_pool"))
 
 
+def test_too_many_prompts_for_the_tokens_of_a_picture_are_refused_by_the_name_of_the_flag(folder):
+    plan = prepare(experiment(folder, "vpt_head", start="mean_pool"))  # a picture has 16 tokens
+    with pytest.raises(ValueError, match="--prompt_initialization mean_pool: .* 20 prompts"):
+        execute(plan)
+
+
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """The plan of a run that was trained, its parameters before, its result and its folder."""
