@@ -25,7 +25,8 @@ from .heads import Head
 from .learner import HEADS
 from .run_folder import ADAPTER_CONFIG, RUN
 from .saving import find_file, load_head
-from .schema import RESULT, read_json, read_result
+from .schema import RESULT, read_result
+from .storage import read_json
 
 
 CLIP_FLAG = "--model_name_or_path"

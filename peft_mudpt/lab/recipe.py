@@ -8,7 +8,7 @@ from typing import Annotated, Optional, cast, get_args
 
 from ..config import PromptInitialization
 from .flags import Count, OptionalCount, Options, at_least, flag, more_than, share
-from .methods import Method
+from .method import Method
 from .training.anchors import TEXT_ANCHORS, Anchors
 from .training.averaging import Averaging, epochs_of
 

@@ -22,7 +22,8 @@ from ..serving.folding import fold_adapter
 from .heads import Head
 from .learner import Learner
 from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL
-from .schema import RESULT, naming
+from .schema import RESULT
+from .storage import naming
 
 
 def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, folder: Path) -> int:

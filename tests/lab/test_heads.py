@@ -14,7 +14,8 @@ from peft_mudpt.lab.methods import MethodOptions, find_method
 from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.report.rows import row_name
 from peft_mudpt.lab.run import run
-from peft_mudpt.lab.schema import read_result, write_json
+from peft_mudpt.lab.schema import read_result
+from peft_mudpt.lab.storage import write_json
 from peft_mudpt.serving.exporting import export_classifier
 from tests.lab.test_experiment import CLASSES, ask, files, pictures
 from tests.towers.test_families import TEXT, VISION

@@ -10,7 +10,8 @@ from transformers import CLIPModel
 from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt.lab.report.card import model_card
 from peft_mudpt.lab.saving import save_folded
-from peft_mudpt.lab.schema import naming, write_result
+from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.storage import naming
 from tests.lab.report.made_results import result
 
 

@@ -35,6 +35,7 @@ MODELS = {
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH, trust_remote_code=False)
 WORDS_PER_NAME = 4  # at most; similar to the names of ImageNet
 
+DEFAULT_ADAPTER = "mudpt"
 # The fields of the config of each adapter.
 ADAPTERS: dict[str, dict] = {**PRESETS, "mudpt_from_layer_6": dict(first_layer=6)}
 
@@ -62,7 +63,7 @@ class Case:
     batch_size: int
     autocast: bool = False
     compiled: bool = False
-    adapter: str = "mudpt"
+    adapter: str = DEFAULT_ADAPTER
 
     @property
     def prompts_images(self) -> bool:
@@ -75,7 +76,7 @@ class Case:
         return self.task == TRAINING and not self.prompts_images
 
 
-def build_model(name: str, way: str, device: str, adapter: str = "mudpt") -> torch.nn.Module:
+def build_model(name: str, way: str, device: str, adapter: str = DEFAULT_ADAPTER) -> torch.nn.Module:
     """
     Build a CLIP with random weights: frozen for the way "plain", with an adapter for the others.
 

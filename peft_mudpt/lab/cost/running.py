@@ -10,7 +10,20 @@ from typing import Any
 import psutil
 import torch
 
-from .cases import ADAPTERS, KNOWN, MODELS, OURS, PADDED, TASKS, TRAINING, WAYS, Case, build_model, way_to_run
+from .cases import (
+    ADAPTERS,
+    DEFAULT_ADAPTER,
+    KNOWN,
+    MODELS,
+    OURS,
+    PADDED,
+    TASKS,
+    TRAINING,
+    WAYS,
+    Case,
+    build_model,
+    way_to_run,
+)
 from .measuring import peak_memory_of, seconds_in_turns
 
 
@@ -26,7 +39,7 @@ def run(
     autocast: bool = False,
     compiled: bool = False,
     seconds_per_way: float = 10.0,
-    adapters: Sequence[str] = ("mudpt",),
+    adapters: Sequence[str] = (DEFAULT_ADAPTER,),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .cases import INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
+from .cases import DEFAULT_ADAPTER, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
 
 
 WORDS_FOR_KNOWN = (
@@ -103,7 +103,7 @@ def _table(rows: list[Row], values: Values) -> str:
 
 
 def _name(row: Row) -> str:
-    return row["model"] if row["adapter"] == "mudpt" else f"{row['model']}, {row['adapter']}"
+    return row["model"] if row["adapter"] == DEFAULT_ADAPTER else f"{row['model']}, {row['adapter']}"
 
 
 def _ratio(row: Row, values: Values, above: str, below: str) -> str:
