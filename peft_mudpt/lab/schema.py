@@ -190,7 +190,7 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
         current["optimizer"] = "sgd"
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
     typed = asked.get("method_kwargs")
-    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})
+    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked.get("method"), {})
     if typed is not None or method_kwargs:
         current["method_kwargs"] = json.dumps(method_kwargs, ensure_ascii=False)
     return current
