@@ -58,6 +58,11 @@ def _check_texts(config: MuDPTConfig) -> None:
 
 
 def _check_conditioning(config: MuDPTConfig) -> None:
+    if config.conditioning != "class" and config.class_token_layer is not None:
+        raise ValueError(
+            f"class_token_layer={config.class_token_layer} has no effect with conditioning={config.conditioning!r}. "
+            "Leave it out, or set conditioning='class'."
+        )
     if config.conditioning == "none":
         return
     if not config.num_tokens("text"):

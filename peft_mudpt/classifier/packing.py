@@ -213,20 +213,27 @@ def class_per_row(words: list[list[int]]) -> PackedClasses:
 
 def _even_rows(lengths: list[int], room: int) -> list[list[int]]:
     """
-    Distribute classes of these lengths over few rows, the longest first, each to the emptiest row. A row has a length
-    of at most `room`, unless a class alone is longer.
+    Distribute classes of these lengths over few rows of equal length, so that there is little padding. A row is at
+    most `room` long, unless a class alone is longer.
     """
-    labels = sorted(range(len(lengths)), key=lambda label: -lengths[label])
-    for number in range(min(-(-sum(lengths) // room), len(lengths)), len(lengths)):
-        rows: list[list[int]] = [[] for _ in range(number)]
-        filled = [0] * number
-        for label in labels:
-            row = filled.index(min(filled))
-            rows[row].append(label)
-            filled[row] += lengths[label]
-        if max(filled) <= room:
-            return rows
-    return [[label] for label in labels]
+    fewest = len(_first_fit(lengths, room))
+    heights = range(max(max(lengths), -(-sum(lengths) // fewest)), room)
+    fitted = (_first_fit(lengths, height) for height in heights)
+    return next((rows for rows in fitted if len(rows) <= fewest), _first_fit(lengths, room))
+
+
+def _first_fit(lengths: list[int], room: int) -> list[list[int]]:
+    """Put each class, the longest first, into the first row that has room for it."""
+    rows: list[list[int]] = []
+    left: list[int] = []  # of each row
+    for label in sorted(range(len(lengths)), key=lambda label: -lengths[label]):
+        row = next((row for row, free in enumerate(left) if free >= lengths[label]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[row].append(label)
+        left[row] -= lengths[label]
+    return rows
 
 
 def _common_prefix(words: list[list[int]]) -> list[int]:

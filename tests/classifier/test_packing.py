@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from peft_mudpt.classifier.packing import class_words, pack_classes
+from peft_mudpt.classifier.packing import class_words, own_rows, pack_classes
 
 
 BOS, EOS = 97, 98
@@ -68,3 +68,23 @@ def test_a_single_class_keeps_a_token_of_its_own():
     packed = pack_classes([TEXTS[0]], num_tokens=2, max_length=20)
     assert packed.input_ids.tolist() == [TEXTS[0]]
     assert packed.eos.tolist() == [4]
+
+
+def test_a_class_with_its_own_tokens_sees_bos_its_tokens_and_all_its_words():
+    packed = pack_classes(TEXTS, num_tokens=2, max_length=20)
+    own = own_rows(TEXTS, packed, num_tokens=2, max_length=20)
+    # of the packed row: BOS, two prompts, two common words, the classes' words; then two tokens for each class
+    texts = [[0, 11, 12, 3, 4, 5, 6], [0, 13, 14, 3, 4, 7, 8, 9], [0, 15, 16, 3, 4, 10]]
+    (sources,), (mask,) = own.sources.tolist(), own.attention_mask[:, 0]
+    for text, end in zip(texts, own.eos.tolist()):
+        assert [sources[key] for key in range(len(sources)) if mask[end, key]] == text
+
+
+@pytest.mark.parametrize("max_length", [20, 77, 500])
+def test_rows_of_classes_with_their_own_tokens_are_full_and_not_too_long(max_length):
+    texts = [[BOS, 1, *[5 + i] * (1 + i % 3), EOS] for i in range(40)]
+    own = own_rows(texts, pack_classes(texts, 1, max_length), num_tokens=1, max_length=max_length)
+    rows, length = own.sources.shape
+    assert length <= max_length
+    tokens = sum(len(text) for text in texts)  # each has a token of its own in place of BOS
+    assert rows * (length - 1) < 1.2 * tokens

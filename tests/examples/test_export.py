@@ -1,8 +1,6 @@
 """examples/export.py, as a user calls it."""
 
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import onnxruntime
 import pytest
@@ -10,9 +8,6 @@ from peft import get_peft_model
 from transformers import CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
-
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "export.py"
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +18,23 @@ def adapter(tmp_path_factory):
     return folder
 
 
-def export(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+@pytest.fixture
+def export(run_script):
+    return partial(run_script, "export.py")
 
 
-def test_it_writes_a_classifier_of_the_stored_classes(adapter, tmp_path):
+def test_it_writes_a_classifier_of_the_stored_classes(export, adapter, tmp_path):
     ran = export(adapter, tmp_path / "classifier.onnx")
     assert "classifier.onnx: 2." in ran.stdout and "2 classes" in ran.stdout, ran.stderr
     assert onnxruntime.InferenceSession(tmp_path / "classifier.onnx").get_outputs()[0].shape == ["batch", 2]
 
 
-def test_it_writes_a_folded_adapter_that_loads(adapter, tmp_path):
+def test_it_writes_a_folded_adapter_that_loads(export, adapter, tmp_path):
     ran = export(adapter, tmp_path / "folded")
     assert "folded: 8.0 kB" in ran.stdout, ran.stderr
     assert MuDPTClassifier.from_pretrained(tmp_path / "folded").model.peft_config["default"].folded
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path):
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(export, tmp_path):
     assert "classifier.tflite must end in .onnx or .pt2" in export("nowhere", tmp_path / "classifier.tflite").stderr
     assert f"OUTPUT {tmp_path} already exists" in export("nowhere", tmp_path).stderr

@@ -1,10 +1,9 @@
 """examples/report.py, as a user calls it."""
 
 import re
-import runpy
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from PIL import Image
@@ -15,26 +14,9 @@ from peft_mudpt.lab.schema import write_result
 from tests.lab.report.made_results import cells, result
 
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "report.py"
-
-
-class Done(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments) -> Done:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as end:
-            return Done(end.code, *capsys.readouterr())
-        return Done(0, *capsys.readouterr())
-
-    return run
+def run(run_script):
+    return partial(run_script, "report.py")
 
 
 def write(folder: Path, *results) -> Path:
