@@ -111,22 +111,18 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
             return {}
         own = adapter.layers[modality]
         layers = range(max(start, own.start), own.stop if stop is None else min(stop, own.stop))
-        found = dict(zip(layers, adapter.for_batch(modality, layers, condition).unbind(1))) if layers else {}
-        if modality == "text" and adapter.text_depends_on_class and condition is not None:
-            layer, tokens = self.class_tokens(condition)
-            if start <= layer and (stop is None or layer < stop):
-                found[layer] = tokens
+        found = dict(zip(layers, adapter(modality, layers, condition).unbind(1))) if layers else {}
+        index = adapter.class_token_layer
+        if modality == "text" and condition is not None and index is not None:
+            if start <= index and (stop is None or index < stop):
+                found[index] = adapter(modality, range(index, index + 1), condition).squeeze(1)
         return found
 
-    def class_tokens(self, condition: torch.Tensor) -> tuple[int, torch.Tensor]:
-        """
-        The tokens (C, n, d) of C classes, from their text features (C, D) in the frozen CLIP, and the layer before
-        which they replace the text prompts of the active adapter.
-        """
+    @property
+    def class_token_layer(self) -> Optional[int]:
+        """The layer before which the tokens of each class replace the text prompts now; None if there are none."""
         adapter = self._active_prompts()
-        assert adapter is not None and adapter.class_tokens is not None, "asked only if texts depend on the class"
-        assert adapter.class_tokens.layer is not None, "MuDPTConfig.resolve fills it in"
-        return adapter.class_tokens.layer, adapter.class_tokens(condition)
+        return None if adapter is None else adapter.class_token_layer
 
     @property
     def text_depends_on_image(self) -> bool:

@@ -239,7 +239,7 @@ class TestSharding:
         assert_equal(trainable_tensors(model), trainable_tensors(expected))
 
     @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")  # CLIP and Linear return views
-    @pytest.mark.parametrize("preset", ["coop", "maple", "mudpt"])  # raw prompts, fused ones, and both
+    @pytest.mark.parametrize("preset", ["coop", "maple", "mudpt", "cocoop", "tcp"])  # all kinds of parameters
     def test_an_adapter_that_is_an_fsdp_unit_of_its_own_has_the_same_gradients(self, preset):
         expected = logits_and_gradients(prompted(preset))
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

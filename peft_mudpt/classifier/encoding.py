@@ -284,7 +284,9 @@ def _pooled_with_own_tokens(
     layer, family = layer_of(model), family_of(model)
     assert layer is not None and group.own is not None, "only an adapter makes tokens for classes"
     tower, text = family.text_tower(model), family.text(layer)
-    index, tokens = layer.class_tokens(condition)  # (C, n, d)
+    index = layer.class_token_layer
+    assert index is not None, "MuDPTConfig.resolve fills it in"
+    tokens = layer.prompts("text", index, index + 1, condition)[index]  # (C, n, d)
     start = 0 if lower is None else layer.start("text")
     if lower is None:
         lower = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)

@@ -154,9 +154,6 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-# What earlier versions did, whose files do not say it. New options that are not listed here keep it by their default.
-EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
-EARLIER_SGD = ("mudpt",)  # methods whose default optimizer was SGD then, and is another one now
 # fields that earlier versions did not write
 LATER = (
     "training_pictures",
@@ -166,9 +163,11 @@ LATER = (
     "class_texts",
     "zero_shot_texts",
 )
-
-
-# Options of methods that had none in earlier versions, with the values that give what these versions did.
+# What earlier versions did, whose files do not say it: flags whose default is another one now, ...
+EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
+# ... default optimizers of methods that have another one now, ...
+EARLIER_OPTIMIZERS = {"mudpt": "sgd"}
+# ... and options of methods that had none.
 EARLIER_OPTIONS = {"linear_probe": {"start": "zero"}}
 
 
@@ -176,8 +175,8 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Convert the options of a run to the form of this version.
 
-    Earlier versions wrote "domain-generalisation", stored `method_kwargs` as the user typed it, and did not write the
-    options in `EARLIER` and `EARLIER_OPTIONS`.
+    Earlier versions wrote "domain-generalisation", stored `method_kwargs` as the user typed it, and did not write what
+    is in `EARLIER`, `EARLIER_OPTIMIZERS` and `EARLIER_OPTIONS`.
 
     Args:
         asked: options by flag name.
@@ -186,11 +185,11 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
         The same options in the form of this version.
     """
     current = {**EARLIER, **asked}
-    if "warmup" not in asked and asked.get("method") in EARLIER_SGD and asked.get("optimizer") is None:
-        current["optimizer"] = "sgd"
+    if "warmup" not in asked and asked.get("optimizer") is None:
+        current["optimizer"] = EARLIER_OPTIMIZERS.get(asked.get("method"))
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
     typed = asked.get("method_kwargs")
-    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})
+    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked.get("method"), {})
     if typed is not None or method_kwargs:
         current["method_kwargs"] = json.dumps(method_kwargs, ensure_ascii=False)
     return current

@@ -88,7 +88,7 @@ def start_from_prototypes(prompts: MultiModalPrompts, prototypes: torch.Tensor) 
     """
     own = prompts.vision_prompts
     assert own is not None, "find_free_vision_prompts refuses an adapter without vision prompts of its own"
-    shift = prompts("vision", prompts.layers["vision"]) - own  # (layers, n, d_v), F(T_i) or 0
+    shift = prompts("vision", prompts.layers["vision"]).squeeze(0) - own  # (layers, n, d_v), F(T_i) or 0
     start = prototypes.to(own) - shift
     if not start.isfinite().all():
         raise ValueError(

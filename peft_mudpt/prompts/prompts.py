@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import MODALITIES, Modality, MuDPTConfig
-from .conditioning import ClassTokens, ImageShift
+from .conditioning import ClassTokens, ImageShift, check_condition
 from .fusion import InjectionModel
 
 
@@ -26,7 +26,7 @@ class MultiModalPrompts(nn.Module):
 
     Both directions read the raw prompts. In layers without fusion, the effective prompts are the raw ones. With
     `fusion_combine="replace"`, the shift H(V_i) or F(T_i) replaces the raw prompts instead of being added to them.
-    F and H never read what a condition changes (see `for_batch`).
+    F and H never read what a condition changes (see `forward`).
 
     Args:
         config: a config that `MuDPTConfig.resolve` has filled in.
@@ -103,11 +103,39 @@ class MultiModalPrompts(nn.Module):
         assert self.image_shift is not None, "asked only if the text prompts depend on the image"
         return self.image_shift.condition(image_features)
 
-    def forward(self, modality: Modality, layers: range) -> torch.Tensor:
+    @property
+    def class_token_layer(self) -> Optional[int]:
+        """The layer before which the tokens of each class replace the text prompts; None if there are none."""
+        return None if self.class_tokens is None else self.class_tokens.layer
+
+    def forward(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
         """
-        The effective prompts (len(layers), n, d) that one tower gets at these layers, without a condition. Layer 0 is
-        the input; all of `layers` must have prompts.
+        What one tower gets at these layers. Everything that the towers ask for goes through this method, because FSDP
+        and ZeRO-3 have the weights of this module in memory only during its forward.
+
+        Args:
+            modality: the tower.
+            layers: layers with prompts, of which 0 is the input; or, with a condition, `class_token_layer` alone.
+            condition: what text prompts depend on, (B, D), one row per sample; None: nothing. Other prompts ignore it.
+
+        Returns:
+            The effective prompts (b, len(layers), n, d), or the tokens of the classes. b is 1 if all samples share
+            them, otherwise B.
+
+        Raises:
+            ValueError: if the text prompts depend on the condition, and it has another shape or type.
         """
+        if modality == "text" and condition is not None:
+            if self.class_tokens is not None and layers.start == self.class_token_layer:
+                check_condition(condition, self.class_tokens.meta_net.feature_size)
+                return self.class_tokens(condition)[:, None]  # (B, 1, n, d)
+            if self.image_shift is not None:
+                check_condition(condition, self.image_shift.meta_net.feature_size)
+                return self.image_shift(self.effective(modality, layers)[None], layers, condition)
+        return self.effective(modality, layers)[None]
+
+    def effective(self, modality: Modality, layers: range) -> torch.Tensor:
+        """The effective prompts (len(layers), n, d) without a condition, as in the formulas of the class."""
         injection_model = self.vision_to_text if modality == "text" else self.text_to_vision
         tied = self._fused_layers[modality]
         fused = range(max(layers.start, tied.start), min(layers.stop, tied.stop))
@@ -122,16 +150,6 @@ class MultiModalPrompts(nn.Module):
         if fused.stop < layers.stop:
             parts.append(self._own(modality, range(fused.stop, layers.stop)))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def for_batch(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """
-        The effective prompts (1, len(layers), n, d), which all samples of a batch share. With `image_shift`, text
-        prompts of a batch with a condition, the features (B, D) of one image per sample, are (B, len(layers), n, d).
-        """
-        prompts = self(modality, layers)[None]
-        if modality == "vision" or condition is None or self.image_shift is None:
-            return prompts
-        return self.image_shift(prompts, layers, condition)
 
     def _own(self, modality: Modality, layers: range) -> torch.Tensor:
         """The raw prompts (len(layers), n, d) of one tower at these layers."""

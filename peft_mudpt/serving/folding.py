@@ -49,7 +49,7 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
         if layers:
             # computed in the parts that the towers ask for, so that the numbers are equal to the last bit
             inputs = 1 if layers.start == 0 else 0
-            parts = [trained(modality, part) for part in (layers[:inputs], layers[inputs:]) if part]
+            parts = [trained(modality, part).squeeze(0) for part in (layers[:inputs], layers[inputs:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
     if trained.class_tokens is not None:  # new class names get their tokens from it
         weights = trained.class_tokens.state_dict()
