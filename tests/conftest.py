@@ -1,9 +1,10 @@
 import os
+import runpy
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import pytest
 import torch
@@ -114,6 +115,28 @@ def launch(*arguments, processes=None) -> subprocess.CompletedProcess:
     command = [str(part) for part in (sys.executable, *torchrun, *arguments)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script of examples/ as a user calls it, but in this process, because a new one takes seconds to start."""
+
+    def run(name, *arguments) -> Done:
+        script = str(Path(__file__).parents[1] / "examples" / name)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            return Done(end.code, *capsys.readouterr())
+        return Done(0, *capsys.readouterr())
+
+    return run
 
 
 def reset_accelerator() -> None:

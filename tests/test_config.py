@@ -121,6 +121,13 @@ def test_an_unknown_preset_lists_the_known_ones():
             dict(text_prompt_depth=0, fusion_direction="none", text_prompt_init_text="a photo"),
             "text_prompt_init_text='a photo'",
         ),
+        (dict(conditioning="classes"), "conditioning='classes'.*class"),
+        (dict(class_token_layer=2), "class_token_layer=2 has no effect with conditioning='none'"),
+        (dict(conditioning="class", class_token_layer=0), "class_token_layer=0"),
+        (dict(conditioning="class", prompt_depth=3, class_token_layer=2), "class_token_layer=2.*layers up to 2"),
+        (dict(conditioning="class", text_prompt_depth=0, fusion_direction="none"), "conditioning='class'.*none"),
+        (dict(conditioning="class", condition_template="a cat"), "condition_template='a cat'.*once"),
+        (dict(meta_net_reduction=0), "meta_net_reduction=0"),
         (dict(class_names="cat"), "class_names='cat'"),
         (dict(class_names=("cat", "dog")), r"class_names=\('cat', 'dog'\)"),
         (dict(class_names=[]), r"class_names=\[\]"),
@@ -224,3 +231,26 @@ def test_a_file_that_holds_no_config_is_refused_with_its_place(read, content, tm
     (tmp_path / "adapter_config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=f"(?s){tmp_path}.*read.*an adapter"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "feature_size", "said"),
+    [
+        (dict(class_token_layer=12), 512, "class_token_layer is 12.*12 layers.*at most 11"),
+        (dict(prompt_depth=9), 512, "class_token_layer=8.*layers up to 8"),
+        (dict(feature_size=640), 512, "feature_size=640.*512 channels"),
+        (dict(), None, "conditioning='class' needs the features.*feature_size"),
+    ],
+)
+def test_class_tokens_that_do_not_fit_the_model_are_refused(fields, feature_size, said):
+    config = MuDPTConfig.from_preset("tcp", **fields)
+    with pytest.raises(ValueError, match=said):
+        config.resolve(TOWERS, feature_size)
+    assert config == MuDPTConfig.from_preset("tcp", **fields)
+
+
+@pytest.mark.parametrize(("layers", "layer"), [(12, 8), (24, 16), (3, 2), (2, 1)])
+def test_the_tokens_of_a_class_start_after_two_thirds_of_the_layers(layers, layer):
+    config = MuDPTConfig.from_preset("tcp")
+    config.resolve({**TOWERS, "text": TowerShape(512, layers)}, feature_size=512)
+    assert config.class_token_layer == layer

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.texts import split_template, tokenize_classes
-from tests.conftest import BOS, EOS, PAD, build_clip, build_inputs, hooks_on
+from tests.conftest import BOS, EOS, PAD, build_clip, build_inputs, completed, hooks_on
 
 
 FIELDS = [field.name for field in fields(MuDPTConfig)]
@@ -38,6 +38,10 @@ MEANT = {
     "fusion_type": st.sampled_from(["linear", "transformer"]),
     "fusion_combine": st.sampled_from(["add", "replace"]),
     "fusion_sharing": st.sampled_from(["all", "input_and_deep", "per_layer"]),
+    "conditioning": st.sampled_from(["none", "image", "noise", "class"]),
+    "meta_net_reduction": st.integers(0, 50),
+    "class_token_layer": st.none() | st.integers(0, 4),
+    "condition_template": st.sampled_from(["a {}", "{}", "", "{} {}"]),
     "modules_to_save": st.lists(
         st.sampled_from(["visual_projection", "text_projection", "mlp", "layer_norm1", "fc1", "norm", "encoder", "x"]),
         max_size=2,
@@ -87,9 +91,10 @@ def adapted(given) -> PeftModel:
         assume(False)
 
 
-def short_inputs() -> dict[str, torch.Tensor]:
+def short_inputs(model: PeftModel) -> dict[str, torch.Tensor]:
     """Texts that leave room for as many prompts as the tower takes."""
-    return {"input_ids": torch.tensor([[BOS, 5, EOS], [BOS, 8, EOS]]), "pixel_values": build_inputs()["pixel_values"]}
+    input_ids = torch.tensor([[BOS, 5, EOS], [BOS, 8, EOS]])
+    return completed(model, {"input_ids": input_ids, "pixel_values": build_inputs()["pixel_values"]})
 
 
 class TestConfigs:
@@ -116,7 +121,7 @@ class TestConfigs:
         model = adapted({**given, "inference_mode": False})
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         before = {name: p.detach().clone() for name, p in trained.items()}
-        loss = model(**short_inputs()).logits_per_image.square().mean()
+        loss = model(**short_inputs(model)).logits_per_image.square().mean()
         loss.backward()
         assert loss.isfinite()
         assert [name for name, p in trained.items() if p.grad is None or not p.grad.isfinite().all()] == []
@@ -130,7 +135,7 @@ class TestConfigs:
             model.save_pretrained(folder)
             reloaded = PeftModel.from_pretrained(fresh_clip(), folder)
         with torch.no_grad():
-            assert torch.equal(*(m.eval()(**short_inputs()).logits_per_image for m in (model, reloaded)))
+            assert torch.equal(*(m.eval()(**short_inputs(m)).logits_per_image for m in (model, reloaded)))
 
 
 WORDS = st.integers(0, 96)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import torch
@@ -14,6 +15,19 @@ from .encoding import encode_layout, lay_out_classes
 from .texts import text_owners, tokenize_texts
 
 
+@contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Within this context no module of the model is in training mode, so that there is no dropout."""
+    in_training = [module for module in model.modules() if module.training]
+    try:
+        for module in in_training:
+            module.training = False
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
+
+
 def text_bank(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -22,8 +36,8 @@ def text_bank(
     class_batch_size: Optional[int] = None,
 ) -> torch.Tensor:
     """
-    Encode C classes of one or more texts each, by the model as it is now (CLIP's prompt ensembles, arXiv 2103.00020,
-    section 3.1.4).
+    Encode C classes of one or more texts each, by the model as it is now, but without dropout (CLIP's prompt
+    ensembles, arXiv 2103.00020, section 3.1.4).
 
     Disable the adapter for the bank of the frozen CLIP. To normalize each text is CLIP's own way; to take the mean
     before normalizing is that of PromptSRC (arXiv 2307.06948).
@@ -43,7 +57,8 @@ def text_bank(
     """
     family = family_of(model)
     tokens = tokenize_texts(tokenizer, class_texts, family.text.pad_multiple(family.text_tower(model)))
-    with torch.inference_mode(False), torch.no_grad():  # so that a loss can use them inside and outside of it
+    # outside of inference mode, so that a loss can use them inside and outside of it
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(model):
         groups = lay_out_classes(model, tokens, class_batch_size, text_owners(class_texts))
         features = encode_layout(model, groups)  # (T, D)
         return mean_of_texts(normalize(features, dim=-1) if normalize_each else features, list(map(len, class_texts)))

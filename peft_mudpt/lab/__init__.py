@@ -7,10 +7,11 @@ from .data.few_shot_data import FewShotData
 from .data.options import DataOptions
 from .data.sampling import base_new_split, sample_few_shot
 from .data.sources import load_data, load_folders
-from .experiment import execute, prepare, record
+from .experiment import execute, prepare
 from .plan import Experiment, Outcome, Plan
 from .protocols import ProtocolOptions
 from .recipe import TrainingOptions
+from .recording import record
 from .saving import save_folded
 
 

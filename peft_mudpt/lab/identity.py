@@ -81,7 +81,7 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     Normalize the identity of a run, so that runs can be compared, from another working folder too.
 
     A file that an earlier version of this package wrote lacks flags that were added later. These get the behavior of
-    the earlier version, which is the default of the flag, or stands in `schema.EARLIER`.
+    the earlier version, which is the default of the flag, or is listed in `schema.py`.
 
     Args:
         asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the pictures under
@@ -92,8 +92,8 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
     defaults = what_was_asked(*(kind() for kind in DECIDING))
-    asked = {"protocol": defaults["protocol"], **asked}
-    identity = {**defaults, PROCESSES: 1, **in_current_words(asked)}
+    named = {name: defaults[name] for name in ("method", "protocol")}
+    identity = {**defaults, PROCESSES: 1, **in_current_words({**named, **asked})}
     if identity["method_kwargs"] is not None:
         method_kwargs = json.loads(identity["method_kwargs"])
         identity["method_kwargs"] = (

@@ -21,7 +21,8 @@ from .data.options import DataOptions
 from .environment import RandomState
 from .identity import PICTURES, PROCESSES, pictures_of, what_was_asked
 from .learner import Learner
-from .methods import Method, MethodOptions
+from .method import Method
+from .methods import MethodOptions
 from .protocols import ProtocolOptions, Task, summarize
 from .recipe import Recipe, TrainingOptions
 from .training.loop import Progress

@@ -12,14 +12,15 @@ from .arguments import Arguments
 from .backbone import EMBEDDED
 from .data.class_texts import read_descriptions, read_templates
 from .data.options import DataOptions
-from .experiment import check_accelerator, execute, prepare, record, select
+from .experiment import check_accelerator, execute, prepare, select
 from .hub import create_hub_repo, push_to_hub
 from .plan import Experiment, Plan
 from .protocols import ProtocolOptions, metrics_behind, number_of_pictures
 from .recipe import TrainingOptions
+from .recording import record
 from .report.card import model_card
 from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_checkpoints, start
-from .schema import write_text
+from .storage import write_text
 from .terminal import printable
 from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
 

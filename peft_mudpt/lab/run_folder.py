@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from .identity import as_identity, differences, is_identity
 from .learner import HEADS
 from .methods import find_method
-from .schema import PARTIAL, RESULT, read_json, read_result, write_json
+from .schema import RESULT, read_result
+from .storage import PARTIAL, read_json, write_json
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

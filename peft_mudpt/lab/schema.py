@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, NamedTuple, Optional
 
-from safetensors import SafetensorError
-
 from ..rules import DESCRIPTIONS, TEMPLATE, TEMPLATES, is_text
+from .storage import read_json, write_json
 
 
 SCHEMA_VERSION = 1
-PARTIAL = ".partial"  # suffix of files and folders that are not complete yet
 RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
 
@@ -158,9 +154,6 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-# What earlier versions did, whose files do not say it. New options that are not listed here keep it by their default.
-EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
-EARLIER_SGD = ("mudpt",)  # methods whose default optimizer was SGD then, and is another one now
 # fields that earlier versions did not write
 LATER = (
     "training_pictures",
@@ -170,9 +163,11 @@ LATER = (
     "class_texts",
     "zero_shot_texts",
 )
-
-
-# Options of methods that had none in earlier versions, with the values that give what these versions did.
+# What earlier versions did, whose files do not say it: flags whose default is another one now, ...
+EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
+# ... default optimizers of methods that have another one now, ...
+EARLIER_OPTIMIZERS = {"mudpt": "sgd"}
+# ... and options of methods that had none.
 EARLIER_OPTIONS = {"linear_probe": {"start": "zero"}}
 
 
@@ -180,8 +175,8 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     Convert the options of a run to the form of this version.
 
-    Earlier versions wrote "domain-generalisation", stored `method_kwargs` as the user typed it, and did not write the
-    options in `EARLIER` and `EARLIER_OPTIONS`.
+    Earlier versions wrote "domain-generalisation", stored `method_kwargs` as the user typed it, and did not write what
+    is in `EARLIER`, `EARLIER_OPTIMIZERS` and `EARLIER_OPTIONS`.
 
     Args:
         asked: options by flag name.
@@ -190,62 +185,14 @@ def in_current_words(asked: Mapping[str, Any]) -> dict[str, Any]:
         The same options in the form of this version.
     """
     current = {**EARLIER, **asked}
-    if "warmup" not in asked and asked.get("method") in EARLIER_SGD and asked.get("optimizer") is None:
-        current["optimizer"] = "sgd"
+    if "warmup" not in asked and asked.get("optimizer") is None:
+        current["optimizer"] = EARLIER_OPTIMIZERS.get(asked.get("method"))
     current["protocol"] = asked["protocol"].replace("generalisation", "generalization")
     typed = asked.get("method_kwargs")
-    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked["method"], {})
+    method_kwargs = (typed and json.loads(typed)) or EARLIER_OPTIONS.get(asked.get("method"), {})
     if typed is not None or method_kwargs:
         current["method_kwargs"] = json.dumps(method_kwargs, ensure_ascii=False)
     return current
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """
-    Write a JSON file. `path` never holds an incomplete file.
-
-    Args:
-        path: path of the file; its folder is created if needed.
-        content: what to write.
-    """
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """
-    Write a text file. `path` never holds an incomplete file.
-
-    Args:
-        path: path of the file; its folder is created if needed.
-        text: what to write.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """
-    Name what is written in this context if that fails, because the errors of libraries do not, such as on a full disk.
-
-    Args:
-        path: the file or the folder that is written.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError
-        raise OSError(
-            f"{path} cannot be written: {error}. Make room or change the permissions, and give the same command again."
-        ) from error
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -300,30 +247,6 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
                 "again."
             )
     return {**result, "arguments": in_current_words(result["arguments"])}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """
-    Read a JSON file that holds an object.
-
-    Args:
-        path: path of the file.
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: if the content is not JSON, or not an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}. Delete it and run the experiment again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} is not a JSON object: {short_repr(content)}. Delete it and run the experiment again."
-        )
-    return content
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
-from peft_mudpt.lab.experiment import execute, prepare, record
+from peft_mudpt.lab.experiment import execute, prepare
+from peft_mudpt.lab.recording import record
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import save_pictures
 from tests.lab.test_stages import experiment

@@ -8,7 +8,8 @@ from peft import LoraConfig, PeftConfig
 
 from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.methods import METHODS, Method, all_methods, find_method
+from peft_mudpt.lab.method import Method
+from peft_mudpt.lab.methods import METHODS, all_methods, find_method
 from peft_mudpt.lab.report.plots import plot_all
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.run import run

@@ -8,10 +8,11 @@ from peft_mudpt.classifier.bank import text_bank
 from peft_mudpt.classifier.templates import IMAGENET
 from peft_mudpt.lab import experiment as stages
 from peft_mudpt.lab.data.sources import load_folders
-from peft_mudpt.lab.experiment import execute, prepare, record
+from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
+from peft_mudpt.lab.recording import record
 from tests.lab.test_experiment import CLASSES, save_pictures
 
 

@@ -14,11 +14,12 @@ from peft_mudpt.classifier.class_texts import ClassTexts
 from peft_mudpt.classifier.templates import IMAGENET
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data.folders import load_folders
-from peft_mudpt.lab.experiment import execute, prepare, record
+from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
+from peft_mudpt.lab.recording import record
 from peft_mudpt.lab.run import experiment_of, run
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import CLASSES, save_pictures

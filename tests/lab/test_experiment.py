@@ -19,7 +19,8 @@ from peft_mudpt import demo
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.run_folder import lock
-from peft_mudpt.lab.schema import FIELDS, write_json
+from peft_mudpt.lab.schema import FIELDS
+from peft_mudpt.lab.storage import write_json
 from peft_mudpt.lab.training.objectives import CrossEntropy
 from tests.conftest import reset_accelerator
 from tests.towers.test_families import TEXT, VISION

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from peft_mudpt.lab.run_folder import claim, drop_checkpoints, hold, lock
-from peft_mudpt.lab.schema import FIELDS, LATER, read_result, read_results, write_json, write_result
+from peft_mudpt.lab.schema import FIELDS, LATER, read_result, read_results, write_result
+from peft_mudpt.lab.storage import write_json
 from peft_mudpt.lab.training.checkpoints import find_checkpoint
 from tests.lab.report.made_results import result
 

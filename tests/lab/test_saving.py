@@ -10,7 +10,8 @@ from transformers import CLIPModel
 from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt.lab.report.card import model_card
 from peft_mudpt.lab.saving import save_folded
-from peft_mudpt.lab.schema import naming, write_result
+from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.storage import naming
 from tests.lab.report.made_results import result
 
 
@@ -48,6 +49,14 @@ def test_an_adapter_that_cannot_be_folded_leaves_no_file(tmp_path):
     model = saved(tmp_path / "lora", LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(ValueError, match="no active MuDPT adapter"):
         save_folded(model, tmp_path / "lora", tmp_path / "folded")
+    assert not (tmp_path / "folded").exists()
+
+
+def test_an_adapter_below_a_head_is_not_folded_because_the_head_would_be_lost(tmp_path):
+    model = saved(tmp_path / "run", MuDPTConfig.from_preset("vpt_deep"))
+    (tmp_path / "run" / "linear_probe.safetensors").touch()
+    with pytest.raises(ValueError, match="linear probe.*onnx"):
+        save_folded(model, tmp_path / "run", tmp_path / "folded")
     assert not (tmp_path / "folded").exists()
 
 

@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.data import loading
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
-from peft_mudpt.lab.experiment import execute, prepare, record
+from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.methods import METHODS
 from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
+from peft_mudpt.lab.recording import record
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.run_folder import hold
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors

@@ -25,6 +25,7 @@ from ...towers.registry import family_of
 # ours: MuDPTClassifier. plain: only CLIP's image tower, without prompts and texts, which is a lower bound.
 PADDED, OURS, PLAIN = "padded", "ours", "plain"
 WAYS = (PADDED, OURS, PLAIN)
+KNOWN = "known"  # ours, given image features; for training that does not change them (see `knows_images`)
 TRAINING, INFERENCE = "training", "inference"
 TASKS = (TRAINING, INFERENCE)
 MODELS = {
@@ -34,10 +35,11 @@ MODELS = {
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH, trust_remote_code=False)
 WORDS_PER_NAME = 4  # at most; similar to the names of ImageNet
 
+DEFAULT_ADAPTER = "mudpt"
 # The fields of the config of each adapter.
 ADAPTERS: dict[str, dict] = {**PRESETS, "mudpt_from_layer_6": dict(first_layer=6)}
 
-Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) -> (B, C)
+Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W), or their features (B, D) -> (B, C)
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,20 @@ class Case:
     batch_size: int
     autocast: bool = False
     compiled: bool = False
-    adapter: str = "mudpt"
+    adapter: str = DEFAULT_ADAPTER
+
+    @property
+    def prompts_images(self) -> bool:
+        """True if the adapter has prompts in the image tower."""
+        return MuDPTConfig(**ADAPTERS[self.adapter]).num_tokens("vision") > 0
+
+    @property
+    def knows_images(self) -> bool:
+        """True if image features can be computed once, because this is training, and does not change them."""
+        return self.task == TRAINING and not self.prompts_images
 
 
-def build_model(name: str, way: str, device: str, adapter: str = "mudpt") -> torch.nn.Module:
+def build_model(name: str, way: str, device: str, adapter: str = DEFAULT_ADAPTER) -> torch.nn.Module:
     """
     Build a CLIP with random weights: frozen for the way "plain", with an adapter for the others.
 
@@ -107,9 +119,9 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
     Prepare one step of a case: a forward pass and, in training, a backward pass.
 
     Args:
-        way: one of `WAYS`.
+        way: one of `WAYS`, or `KNOWN`.
         case: the case.
-        model: a model that `build_model` built for this way.
+        model: a model that `build_model` built for this way; for `KNOWN`, for the way "ours".
 
     Returns:
         A function without arguments that runs the step and returns the logits (B, C). For inference in the way "plain"
@@ -118,15 +130,17 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
     training, device, image_shape = case.task == TRAINING, model.device, family_of(model).image_shape(model.config)
     model.train(training)
     # without a gradient for the images, the frozen image tower would have no backward pass, as with vision prompts
-    prompted = bool(MuDPTConfig(**ADAPTERS[case.adapter]).num_tokens("vision"))
-    requires_grad = training and way == PLAIN and prompted
-    pixel_values = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=requires_grad)
+    requires_grad = training and way == PLAIN and case.prompts_images
+    images = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=requires_grad)
+    if way == KNOWN:
+        with torch.no_grad():
+            images = normalize(family_of(model).image_features(model, images), dim=-1)  # (B, D)
     labels = torch.arange(case.batch_size, device=device) % case.classes
-    logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain}[way](case, model)
+    logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain, KNOWN: _known}[way](case, model)
 
     def step() -> torch.Tensor:
         with torch.set_grad_enabled(training), torch.autocast(device.type, torch.bfloat16, enabled=case.autocast):
-            output = logits(pixel_values)
+            output = logits(images)
         if output.requires_grad:
             cross_entropy(output.float(), labels).backward()
             model.zero_grad(set_to_none=True)
@@ -157,6 +171,13 @@ def _ours(case: Case, model: torch.nn.Module) -> Logits:
     elif case.compiled:  # a compiled classifier would not cache the text features
         family_of(model).vision_tower(model).compile()
     return lambda pixel_values: classifier(pixel_values).logits
+
+
+def _known(case: Case, model: torch.nn.Module) -> Logits:
+    classifier = MuDPTClassifier(model, class_names(case.classes), "{}.", TOKENIZER)
+    if case.compiled:
+        classifier.compile()
+    return lambda image_features: classifier(image_features=image_features).logits
 
 
 def _plain(case: Case, model: torch.nn.Module) -> Logits:

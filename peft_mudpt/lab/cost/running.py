@@ -10,7 +10,20 @@ from typing import Any
 import psutil
 import torch
 
-from .cases import ADAPTERS, MODELS, PADDED, TASKS, TRAINING, WAYS, Case, build_model, way_to_run
+from .cases import (
+    ADAPTERS,
+    DEFAULT_ADAPTER,
+    KNOWN,
+    MODELS,
+    OURS,
+    PADDED,
+    TASKS,
+    TRAINING,
+    WAYS,
+    Case,
+    build_model,
+    way_to_run,
+)
 from .measuring import peak_memory_of, seconds_in_turns
 
 
@@ -26,7 +39,7 @@ def run(
     autocast: bool = False,
     compiled: bool = False,
     seconds_per_way: float = 10.0,
-    adapters: Sequence[str] = ("mudpt",),
+    adapters: Sequence[str] = (DEFAULT_ADAPTER,),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """
@@ -67,7 +80,10 @@ def run(
         for number in sorted(classes):
             case = Case(name, task, number, batch_size, autocast, compiled, adapter)
             ways = [way for way in WAYS if way != PADDED or task != TRAINING or _fits(case, memory)]
-            seconds = seconds_in_turns({way: way_to_run(way, case, built[way]) for way in ways}, seconds_per_way)
+            steps = {way: way_to_run(way, case, built[way]) for way in ways}
+            if case.knows_images:
+                steps[KNOWN] = way_to_run(KNOWN, case, built[OURS])
+            seconds = seconds_in_turns(steps, seconds_per_way)
             row = {**_described(case), "task": task, "seconds": seconds}
             measured = {r["classes"]: median(r["seconds"][PADDED]) for r in rows if PADDED in r["seconds"]}
             row["extrapolated"] = {} if PADDED in ways else _line(measured, number)

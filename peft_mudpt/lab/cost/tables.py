@@ -7,8 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .cases import INFERENCE, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
+from .cases import DEFAULT_ADAPTER, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
 
+
+WORDS_FOR_KNOWN = (
+    "**known**: `MuDPTClassifier` with given image features, as in each epoch without augmentation after the pictures "
+    "were encoded once. "
+)
 
 Row = dict[str, Any]
 Values = Callable[[Row], dict[str, float]]
@@ -67,16 +72,18 @@ def _describe(result: dict[str, Any]) -> str:
         f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}, with random "
         "weights and class names of one to four words. **padded**: texts are padded to the text tower's 77 positions "
         "and encoded for each batch, as in published code. **ours**: `MuDPTClassifier`. **plain**: only CLIP's image "
-        "tower, without prompts and texts, which is a lower bound. A training step is a forward and a backward pass. "
-        "Each cell holds the median ratio over the turns, and in brackets the lowest and the highest."
+        "tower, without prompts and texts, which is a lower bound. "
+        + (WORDS_FOR_KNOWN if any(KNOWN in row["seconds"] for row in result["times"]) else "")
+        + "A training step is a forward and a backward pass. Each cell holds the median ratio over the turns, and in "
+        "brackets the lowest and the highest."
     )
 
 
 def _table(rows: list[Row], values: Values) -> str:
-    lines = [
-        "| model | batch | classes | padded : ours | ours : plain | padded : plain |",
-        "|---|---|---|---|---|---|",
-    ]
+    titles = ["model", "batch", "classes", "padded : ours", "ours : plain", "padded : plain"]
+    if has_known := any(KNOWN in values(row) for row in rows):
+        titles.append("ours : known")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
         mark = " *" if PADDED in row["extrapolated"] else ""
         cells = [
@@ -84,6 +91,9 @@ def _table(rows: list[Row], values: Values) -> str:
             f"{_ratio(row, values, OURS, PLAIN)}{_spread(row, OURS, PLAIN)}",
             f"{_ratio(row, values, PADDED, PLAIN)}{mark}",
         ]
+        if has_known:
+            ratio = _ratio(row, values, OURS, KNOWN)
+            cells.append(f"**{ratio}**{_spread(row, OURS, KNOWN)}" if KNOWN in values(row) else ratio)
         lines.append(f"| {_name(row)} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
     if any(PADDED in row["extrapolated"] for row in rows):
         lines.append(
@@ -93,7 +103,7 @@ def _table(rows: list[Row], values: Values) -> str:
 
 
 def _name(row: Row) -> str:
-    return row["model"] if row["adapter"] == "mudpt" else f"{row['model']}, {row['adapter']}"
+    return row["model"] if row["adapter"] == DEFAULT_ADAPTER else f"{row['model']}, {row['adapter']}"
 
 
 def _ratio(row: Row, values: Values, above: str, below: str) -> str:

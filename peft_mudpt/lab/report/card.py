@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from ... import demo
 from ...classifier.class_texts import ClassTexts
 from ...config import MuDPTConfig
-from ..methods import Method, find_method
+from ..method import Method
+from ..methods import find_method
 from ..protocols import number_of_pictures
 from ..schema import RESULT
 from ..terminal import printable

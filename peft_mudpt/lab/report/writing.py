@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..schema import write_text
+from ..storage import write_text
 from .plots import save
 from .rows import Result
 from .tables import markdown_report

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ..identity import as_identity, differences
 from ..run_folder import CHECKPOINTS, RUN, discard, own_checkpoints, read_identity, sweep_leftovers
-from ..schema import PARTIAL, naming, write_json
+from ..storage import PARTIAL, naming, write_json
 
 
 WEIGHTS = "trainable.safetensors"

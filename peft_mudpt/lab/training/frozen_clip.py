@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from ...classifier.bank import text_bank
+from ...classifier.bank import eval_mode, text_bank
 from ...config import Modality
 from ...layer import layer_of
 from ...towers.registry import family_of
@@ -25,16 +25,11 @@ def frozen(model: Any) -> Iterator[None]:
         model: the `PeftModel` of a CLIP. Afterwards its modes and `requires_grad` are as before, which
             `disable_adapter` alone does not ensure.
     """
-    in_training = [module for module in model.modules() if module.training]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        for module in in_training:
-            module.training = False
-        with torch.no_grad(), model.disable_adapter():
+        with torch.no_grad(), eval_mode(model), model.disable_adapter():
             yield
     finally:
-        for module in in_training:
-            module.training = True
         for parameter, requires_grad in learned:
             parameter.requires_grad = requires_grad
 

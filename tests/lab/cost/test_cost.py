@@ -1,21 +1,27 @@
 """The benchmark: its cases, its measurements and its tables."""
 
 import json
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 
-from peft_mudpt.lab.cost.cases import INFERENCE, OURS, PADDED, PLAIN, TASKS, TRAINING, Case, build_model, way_to_run
-from peft_mudpt.lab.cost.measuring import seconds_in_turns
+from peft_mudpt.lab.cost.cases import (
+    INFERENCE,
+    KNOWN,
+    OURS,
+    PADDED,
+    PLAIN,
+    TASKS,
+    TRAINING,
+    WAYS,
+    Case,
+    build_model,
+    way_to_run,
+)
+from peft_mudpt.lab.cost.measuring import peak_memory_of, seconds_in_turns
 from peft_mudpt.lab.cost.running import run
 from peft_mudpt.lab.cost.tables import markdown
-
-
-SCRIPT = Path(__file__).parents[3] / "examples" / "benchmark.py"
 
 
 @pytest.mark.parametrize(("task", "adapter"), [*product(TASKS, ["mudpt"]), *product([INFERENCE], ["cocoop", "tcp"])])
@@ -27,6 +33,19 @@ def test_ours_computes_the_same_logits_as_the_padded_way(task, adapter):
         outputs.append(way_to_run(way, Case("tiny", task, 12, 3, adapter=adapter), model)())
     assert outputs[0].shape == (3, 12)
     torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("adapter", "knows"), [("coop", True), ("cocoop", True), ("mudpt", False)])
+def test_known_image_features_give_the_same_logits_without_the_image_tower(adapter, knows):
+    case, model, outputs = Case("tiny", TRAINING, 5, 3, adapter=adapter), build_model("tiny", OURS, "cpu", adapter), []
+    assert case.knows_images is knows
+    for way in (OURS, KNOWN) if knows else ():
+        torch.manual_seed(0)
+        step = way_to_run(way, case, model)
+        if way == KNOWN:
+            model.vision_model.register_forward_pre_hook(lambda *args: pytest.fail("an image was encoded"))
+        outputs.append(step())
+    torch.testing.assert_close(*outputs or (0, 0), atol=1e-4, rtol=1e-4)
 
 
 def test_plain_clip_runs_without_prompts_and_texts():
@@ -58,8 +77,17 @@ def test_the_table_holds_the_median_and_the_spread_of_turns():
     assert "on 2 CPU cores, float32" in text
     assert "| tiny | 4 | 10 | **8.00** (4.00–10.00) | 4.00 (2.00–6.00) | 16.0 |" in text
     assert "| tiny | 4 | 1,000 | **25.0** * | 4.00 (2.00–6.00) | 100.0 * |" in text
-    assert "* padded did not fit" in text
+    assert "* padded did not fit" in text and "known" not in text
     assert "From 10 to 1,000 classes (tiny, batch 4): padded 6.25 times, ours 1.00 times, plain 1.00 times." in text
+
+
+def test_known_image_features_have_a_column_of_their_own():
+    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": []}
+    known = row(10, [8.0, 8.0, 30.0])
+    known["seconds"][KNOWN] = [0.1, 0.5, 0.1]
+    text = markdown({**result, "times": [known, row(20, [8.0, 8.0, 30.0])]})
+    assert "**known**: " in text and "| padded : plain | ours : known |\n|---|---|---|---|---|---|---|\n" in text
+    assert "| 16.0 | **10.0** (4.00–30.00) |" in text and "| 16.0 | – |" in text
 
 
 def test_a_case_that_does_not_fit_into_memory_is_extrapolated(monkeypatch):
@@ -93,14 +121,18 @@ def test_an_unknown_model_an_unknown_task_and_no_classes_are_refused(wrong, said
         run(**{**asked, **wrong})
 
 
-def test_the_command_prints_tables_and_writes_measurements_and_a_plot(tmp_path):
+def test_the_peak_of_memory_is_that_of_a_process_of_its_own():
+    assert 1e8 < peak_memory_of(OURS, Case("tiny", TRAINING, 3, 2), "cpu") < 2e9
+
+
+def test_the_command_prints_tables_and_writes_measurements_and_a_plot(run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_mudpt.lab.cost.running.peak_memory_of", lambda way, case, device: 123 * case.classes)
     flags = "--models tiny --adapters coop --classes 3,6 --memory_classes 3 --batch_sizes 2 --seconds 0"
     files = ["--json", tmp_path / "numbers.json", "--picture", tmp_path / "picture.png"]
-    ran = subprocess.run(
-        [sys.executable, SCRIPT, *flags.split(), *files], stdout=subprocess.PIPE, text=True, check=True
-    )
+    ran = run_script("benchmark.py", *flags.split(), *files)
     assert ran.stdout.count("| tiny, coop | 2 | 3 |") == 3 and ran.stdout.count("| tiny, coop | 2 | 6 |") == 2
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert {len(turns) for case in numbers["times"] for turns in case["seconds"].values()} == {2}
-    assert numbers["memory"][0]["bytes"][OURS] > 1e8
+    assert {case["task"] for case in numbers["times"] if KNOWN in case["seconds"]} == {TRAINING}
+    assert numbers["memory"][0]["bytes"] == dict.fromkeys(WAYS, 369)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -25,6 +25,7 @@ def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **chan
             "shots": shots,
             "seed": seed,
             "evaluate_on": "test",
+            "warmup": "linear",
         },
         "dataset": dataset,
         "method": method,

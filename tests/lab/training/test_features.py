@@ -23,6 +23,7 @@ from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, pictures, 
 __all__ = ["pictures"]  # a fixture
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 TEXT_ONLY = {"prompt_depth": 2, "vision_prompt_depth": 0, "fusion_direction": "none"}
+TRAINED_ON_FEATURES = [("coop", {}), ("cocoop", {}), ("linear_probe", {}), ("mudpt", TEXT_ONLY)]
 TEXT_LORA = LoraConfig(target_modules=r"text_model\..*\.q_proj", lora_dropout=0.5)
 PROJECTION = LoraConfig(target_modules=r"text_model\..*\.q_proj", modules_to_save=["visual_projection"])
 
@@ -57,7 +58,7 @@ def encode_in_each_step(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-@pytest.mark.parametrize(("method", "fields"), [("coop", {}), ("linear_probe", {}), ("mudpt", TEXT_ONLY)], ids=str)
+@pytest.mark.parametrize(("method", "fields"), TRAINED_ON_FEATURES, ids=str)
 def test_training_ends_with_the_weights_of_training_on_pixels(
     pictures, tmp_path, monkeypatch, method, fields, precision
 ):

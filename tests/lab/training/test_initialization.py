@@ -8,11 +8,12 @@ from torch.utils.data import DataLoader
 from peft_mudpt import MuDPTClassifier, export_classifier
 from peft_mudpt.lab.data.loading import TestPictures
 from peft_mudpt.lab.data.sources import load_folders
-from peft_mudpt.lab.experiment import execute, prepare, record
+from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
+from peft_mudpt.lab.recording import record
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors
 from peft_mudpt.lab.training.initialization import initialize
 from tests.lab.test_experiment import save_pictures

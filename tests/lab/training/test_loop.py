@@ -123,7 +123,10 @@ def test_accumulated_forward_passes_equal_one_large_batch(pictures, tmp_path):
         torch.testing.assert_close(large[name], pieces[name], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "optimizer"), [("mudpt", "sgd"), ("lora", "adamw"), ("linear_probe", "adamw")])
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [("mudpt", "sgd"), ("cocoop_noise", "sgd"), ("lora", "adamw"), ("linear_probe", "adamw")],
+)
 def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(pictures, tmp_path, method, optimizer):
     recipe = recipe_of(optimizer=optimizer)
     whole, _ = trained(pictures, tmp_path / "whole", recipe, method)
