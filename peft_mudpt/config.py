@@ -11,6 +11,7 @@ from peft import PeftConfig
 
 from ._version import __version__
 from .combinations import check_combinations
+from .fitting import fit_condition, fit_tower
 from .presets import PRESETS
 from .rules import (
     AT_LEAST_ONE,
@@ -60,9 +61,6 @@ FusionCombine = Literal["add", "replace"]
 FusionSharing = Literal["all", "input_and_deep", "per_layer"]
 PromptInitialization = Literal["random", "mean_pool", "max_pool", "kmeans"]
 Conditioning = Literal["none", "image", "noise", "class"]
-
-# What `prompt_depth=None` stands for: the depth of MaPLe's and MuDPT's published runs on ViT-B/16.
-PAPER_DEPTH = 9
 
 TOKENS_OR_NONE, WIDTH_OR_NONE = either(whole_number(0), None), either(whole_number(1), None)
 DEPTH = either(whole_number(0), "all", None)
@@ -343,7 +341,7 @@ class MuDPTConfig(PeftConfig):
             if modality not in prompted:
                 setattr(resolved, f"{modality}_prompt_depth", 0)
             elif modality in towers:
-                resolved._fit(modality, towers[modality], shallowest)
+                fit_tower(resolved, modality, towers[modality], shallowest)
             elif not (getattr(self, f"{modality}_hidden_size") and isinstance(self.asked_depth(modality), int)):
                 raise ValueError(
                     f"The base model has no {modality} tower, but the config asks for {modality} prompts. Set "
@@ -351,69 +349,9 @@ class MuDPTConfig(PeftConfig):
                     f"{modality}_prompt_depth of the CLIP that the adapter is meant for."
                 )
         if self.conditioning != "none":
-            resolved._fit_condition(feature_size, towers.get("text"))
+            fit_condition(resolved, feature_size, towers.get("text"))
         check_combinations(resolved)
         vars(self).update(vars(resolved))
-
-    def _fit(self, modality: Modality, tower: TowerShape, shallowest: int) -> None:
-        """
-        Fill in the width and depth of one tower; `shallowest` is the number of layers of the shallower tower. Raises a
-        ValueError if the config does not fit.
-        """
-        width_field, depth_field = f"{modality}_hidden_size", f"{modality}_prompt_depth"
-        width, depth, n = getattr(self, width_field), self.asked_depth(modality), self.num_tokens(modality)
-        if width not in (None, tower.hidden_size):
-            raise ValueError(
-                f"This adapter was made for {width_field}={width}, but the base model's {modality} tower is "
-                f"{tower.hidden_size} wide. Load it onto the base model it was trained on; for a new adapter create a "
-                "new MuDPTConfig."
-            )
-        start, number = self.start(modality), tower.num_layers
-        if start >= number:
-            raise ValueError(
-                f"{modality}_first_layer (or first_layer) is {start}, but the base model's {modality} tower has only "
-                f"{number} layers, counted from 0. Choose at most {number - 1}."
-            )
-        if depth is None:
-            depth = min(PAPER_DEPTH, (shallowest if start < shallowest else number) - start)
-        elif depth == "all":
-            depth = number - start
-        if start + depth > number:
-            following = f", {number - start} of them from layer {start} on" if start else ""
-            raise ValueError(
-                f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
-                f"{number} layers{following}. Choose at most {number - start}, or 'all'."
-            )
-        if start == 0 and tower.num_positions is not None and n + 3 > tower.num_positions:
-            raise ValueError(
-                f"{n} {modality} prompt tokens (num_virtual_tokens or {modality}_num_virtual_tokens) leave no room "
-                f"for BOS, a word and EOS among the tower's {tower.num_positions} positions. Use at most "
-                f"{tower.num_positions - 3}."
-            )
-        setattr(self, width_field, tower.hidden_size)
-        setattr(self, depth_field, depth)
-
-    def _fit_condition(self, feature_size: Optional[int], text: Optional[TowerShape]) -> None:
-        """Fill in what the meta-net depends on. Raises a ValueError if the config does not fit."""
-        if self.feature_size is None and feature_size is None:
-            raise ValueError(
-                f"conditioning={self.conditioning!r} needs the features of a whole CLIP, but the base model is one "
-                "tower. Give the whole model, or feature_size of the CLIP that the adapter is meant for."
-            )
-        if None not in (self.feature_size, feature_size) and self.feature_size != feature_size:
-            raise ValueError(
-                f"This adapter was made for feature_size={self.feature_size}, but the base model's features have "
-                f"{feature_size} channels. Load it onto the base model it was trained on."
-            )
-        self.feature_size = self.feature_size or feature_size
-        if self.conditioning == "class" and text is not None:
-            if self.class_token_layer is None:
-                self.class_token_layer = 2 * text.num_layers // 3
-            if self.class_token_layer >= text.num_layers:
-                raise ValueError(
-                    f"class_token_layer is {self.class_token_layer}, but the base model's text tower has only "
-                    f"{text.num_layers} layers, counted from 0. Choose at most {text.num_layers - 1}."
-                )
 
     def validate(self) -> None:
         """Check everything that does not depend on the base model; raise the ValueError that the class describes."""

@@ -119,7 +119,7 @@ def test_the_prompts_after_the_fusion_equal_the_tokens(direction, first_layer):
     adapted = get_peft_model(model, config(num_virtual_tokens=N, first_layer=first_layer, **fields))
     initialize_prompts(adapted, [pictures()])
     layers = range(first_layer, 3)
-    effective = adapter(adapted)("vision", layers)
+    effective = adapter(adapted).effective("vision", layers)
     assert_rows_of(effective, pool[first_layer:3])
     assert (adapter(adapted).vision_prompts - effective)[0].abs().max() > 0.1  # raw ones differ where text shifts them
 

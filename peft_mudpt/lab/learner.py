@@ -174,7 +174,8 @@ def add_tip_adapter(ground: Ground, alpha: float, beta: float) -> Learner:
 
     Args:
         ground: the CLIP and the classes.
-        alpha, beta: see `TipAdapter`.
+        alpha: see `TipAdapter`.
+        beta: see `TipAdapter`.
 
     Returns:
         The learner, whose model is the Tip-Adapter.

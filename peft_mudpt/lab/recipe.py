@@ -202,11 +202,14 @@ def choose_recipe(
 
 def warmup_steps(ratio: float, steps: int) -> int:
     """
-    Number of steps before the peak learning rate. At least the last step uses the peak.
+    Compute how long the warmup lasts. At least the last step uses the peak learning rate.
 
     Args:
         ratio: share of the steps, at least 0 and less than 1.
         steps: number of steps of the run.
+
+    Returns:
+        Number of steps before the peak learning rate.
     """
     return min(round(ratio * steps), steps - 1)
 

@@ -191,9 +191,11 @@ class PromptedText(PromptedTower):
         def block(rows: int, columns: int, value: float | bool) -> torch.Tensor:
             return mask.new_full((batch, heads, rows, columns), value)
 
-        among = block(n, n, allowed)  # which prompt sees which
-        if self.is_causal:
-            among = torch.where(torch.ones(n, n, device=mask.device).tril().bool(), among, denied)
+        among = torch.ones(n, n, dtype=torch.bool, device=mask.device)  # which prompt sees which
+        among = among.tril() if self.is_causal else among
+        if mask.is_floating_point():  # booleans stay, because onnxruntime chooses no booleans by others
+            among = mask.new_zeros(n, n).masked_fill(~among, denied)
+        among = among.expand(batch, heads, n, n)
         above, below = mask[:, :, :t], mask[:, :, t:]  # the rows of the tokens before and after the prompts
         rows = [
             torch.cat([above[..., :t], block(t, n, unseen), above[..., t:]], dim=-1),

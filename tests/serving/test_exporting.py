@@ -102,12 +102,12 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch_export"])
-def test_texts_that_depend_on_the_image_are_encoded_in_the_file(format, images, tmp_path):
+@pytest.mark.parametrize("format, first_layer", [("onnx", 0), ("onnx", 1), ("torch_export", 0)])
+def test_texts_that_depend_on_the_image_are_encoded_in_the_file(format, first_layer, images, tmp_path):
     torch.manual_seed(1)
-    one_layer = {"num_hidden_layers": 1}
-    config = CLIPConfig.from_pretrained(demo.MODEL_PATH, text_config=one_layer, vision_config=one_layer)
-    model = get_peft_model(CLIPModel(config), MuDPTConfig.from_preset("cocoop", init_std=0.5)).eval()
+    layers = {"text_config": {"num_hidden_layers": first_layer + 1}, "vision_config": {"num_hidden_layers": 1}}
+    clip = CLIPModel(CLIPConfig.from_pretrained(demo.MODEL_PATH, **layers))
+    model = get_peft_model(clip, MuDPTConfig.from_preset("cocoop", init_std=0.5, first_layer=first_layer)).eval()
     torch.nn.init.normal_(model.prompt_learner.mudpt_adapters["default"].image_shift.meta_net.linear2.weight)
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
     classifier = MuDPTClassifier(model, NAMES, "{}.", processor.tokenizer, processor)

@@ -20,8 +20,8 @@ class Shifted(MultiModalPrompts):
         self.layer = layer
         self.shift = nn.Linear(5, config.text_hidden_size)
 
-    def for_batch(self, modality, layers, condition=None):
-        prompts = super().for_batch(modality, layers, condition)  # (1, k, n, d)
+    def forward(self, modality, layers, condition=None):
+        prompts = super().forward(modality, layers, condition)  # (1, k, n, d)
         if modality == "vision" or condition is None or self.layer not in layers:
             return prompts
         is_layer = torch.tensor([layer == self.layer for layer in layers])

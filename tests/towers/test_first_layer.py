@@ -20,7 +20,7 @@ def prompts_of(model, tower):
     """The prompts (n, d) of each layer, from the formulas alone."""
     adapter = model.prompt_learner.mudpt_adapters["default"]
     layers = adapter.layers[tower]
-    return dict(zip(layers, adapter(tower, layers)))
+    return dict(zip(layers, adapter.effective(tower, layers)))
 
 
 def through_layers(tower, hidden, prompts, place, mask=None):
