@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_mudpt.lab.flags import flag
-from peft_mudpt.lab.ladder import run_ladder, without_fusion
+from peft_mudpt.lab.ladder import rows_without_fusion, run_ladder
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.schema import read_results
 from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
@@ -36,8 +36,8 @@ class LadderOptions(SweepOptions):
 def main() -> None:
     sweep, jobs = parse_sweep(LadderOptions, description=__doc__.partition("\n")[0])
     run_ladder(sweep, [sys.executable, str(Path(__file__).with_name("fewshot.py"))], jobs)
-    references = [without_fusion(method) for method in sweep.methods]
-    print(markdown_report(read_results(sweep.output_dir), {}, accuracy_only=True, paired=references), end="")
+    results, references = read_results(sweep.output_dir), rows_without_fusion(sweep)
+    print(markdown_report(results, {}, accuracy_only=True, paired=references), end="")
 
 
 if __name__ == "__main__":

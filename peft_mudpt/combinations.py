@@ -58,10 +58,10 @@ def _check_texts(config: MuDPTConfig) -> None:
 
 
 def _check_conditioning(config: MuDPTConfig) -> None:
-    if config.conditioning != "class" and config.class_token_layer is not None:
+    if config.class_token_layer is not None and config.conditioning != "class":
         raise ValueError(
-            f"class_token_layer={config.class_token_layer} has no effect with conditioning={config.conditioning!r}. "
-            "Leave it out, or set conditioning='class'."
+            f"class_token_layer={config.class_token_layer} places the tokens of the classes, but "
+            f"conditioning={config.conditioning!r} makes none. Leave it out, or set conditioning='class'."
         )
     if config.conditioning == "none":
         return

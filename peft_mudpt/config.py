@@ -379,10 +379,10 @@ class MuDPTConfig(PeftConfig):
         elif depth == "all":
             depth = number - start
         if start + depth > number:
-            following = f" from layer {start} on" if start else ""
+            following = f", {number - start} of them from layer {start} on" if start else ""
             raise ValueError(
                 f"{depth_field} (or prompt_depth) is {depth}, but the base model's {modality} tower has only "
-                f"{number - start} layers{following}. Choose at most {number - start}, or 'all'."
+                f"{number} layers{following}. Choose at most {number - start}, or 'all'."
             )
         if start == 0 and tower.num_positions is not None and n + 3 > tower.num_positions:
             raise ValueError(

@@ -143,6 +143,14 @@ def test_an_unknown_preset_lists_the_known_ones():
         (dict(class_descriptions={"cat": []}), r"class_descriptions={'cat': \[\]}"),
         (dict(class_descriptions={"cat": "furry"}), "class_descriptions={'cat': 'furry'}"),
         (dict(task_type="FEATURE_EXTRACTION"), "task_type='FEATURE_EXTRACTION'"),
+        (dict(first_layer=-1), "first_layer=-1"),
+        (dict(vision_first_layer=1.5), "vision_first_layer=1.5"),
+        (dict(conditioning="texts"), "conditioning='texts'.*image, noise, class"),
+        (dict(meta_net_reduction=0), "meta_net_reduction=0"),
+        (dict(class_token_layer=0), "class_token_layer=0"),
+        (dict(class_token_layer=3), "class_token_layer=3.*conditioning='none'"),
+        (dict(class_token_layer=3, conditioning="image"), "class_token_layer=3.*conditioning='image'"),
+        (dict(condition_template="a photo."), "condition_template='a photo.'"),
     ],
 )
 def test_a_combination_that_means_nothing_is_refused_by_name(fields, named):

@@ -308,7 +308,8 @@ class MuDPTClassifier(PictureClassifier):
                 cached.
 
         Raises:
-            ValueError: if the text prompts depend on the image, and there are no image features.
+            ValueError: if the text prompts depend on the image, and there are no image features, or some of another
+                shape or type.
         """
         layer = layer_of(self.model)
         if layer is not None and layer.text_depends_on_image:
@@ -318,6 +319,7 @@ class MuDPTClassifier(PictureClassifier):
                     "have no features without one. Give image_features (B, D), or call the classifier with images, "
                     "and read class_features (B, C, D) of its output."
                 )
+            self._check_features(image_features)
             return self._encode(image_features)
         if torch.compiler.is_compiling():
             return self._encode()

@@ -73,13 +73,16 @@ class PictureClassifier(torch.nn.Module):
             return self.image_features(pixel_values)
         if image_features is None:
             raise ValueError("Found neither pixel_values (B, 3, H, W) nor image_features (B, D). Give one of them.")
+        self._check_features(image_features)
+        return image_features
+
+    def _check_features(self, image_features: torch.Tensor) -> None:
         size = self.family.feature_size(self.config)
         if image_features.dim() != 2 or image_features.shape[1] != size or not image_features.is_floating_point():
             raise ValueError(
                 f"image_features is a tensor {tuple(image_features.shape)} of {image_features.dtype}, but must be "
                 f"(B, {size}) in floating point. Give normalized features, such as classifier.image_features(images)."
             )
-        return image_features
 
     def linear_head(self) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """

@@ -63,7 +63,10 @@ class Arguments(OutputOptions, TrainingOptions, ProtocolOptions, DataOptions, Me
         super().__post_init__()
         self._check_data()
         if self.push_to_hub and not find_method(self.method).leaves_adapter:
-            raise ValueError(f"--push_to_hub uploads an adapter, but method {self.method} has none; leave it out.")
+            raise ValueError(
+                f"--push_to_hub uploads an adapter, but method {self.method} leaves none that works without a head; "
+                "leave it out."
+            )
 
     def _check_data(self) -> None:
         transfer = self.protocol in TRANSFER_PROTOCOLS  # --coop_root may hold the targets only

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..config import MuDPTConfig
 from .methods import find_method
-from .sweep import Sweep, run_sweeps
+from .report.rows import row_name
+from .schema import read_results
+from .sweep import Sweep, flag_name, run_sweeps
 
 
 NO_FUSION = "no-fusion"
@@ -53,7 +55,7 @@ def rungs(sweep: Sweep) -> list[Sweep]:
     Raises:
         ValueError: if `sweep.flags` set --method_kwargs, or if the fusion of a method cannot be varied.
     """
-    if any(given.split("=")[0] == "--method_kwargs" for given in sweep.flags):
+    if "method_kwargs" in map(flag_name, sweep.flags):
         raise ValueError("A ladder decides --method_kwargs for each rung; leave it out.")
     plans = []
     for method in sweep.methods:
@@ -65,18 +67,17 @@ def rungs(sweep: Sweep) -> list[Sweep]:
     return plans
 
 
-def without_fusion(method: str) -> str:
+def rows_without_fusion(sweep: Sweep) -> list[str]:
     """
-    Name the table row of a method's lowest rung, the reference of the others.
+    Name the table row of each method's lowest rung, the reference of the others.
 
     Args:
-        method: name of the method.
+        sweep: as in `run_ladder`, which has run it.
 
     Returns:
-        The name of the row (see `report.rows.row_name`).
+        The names of the rows (see `report.rows.row_name`).
     """
-    changed = _changed_fields(method, NO_FUSION)
-    return f"{method} {json.dumps(changed)}" if changed else method
+    return [row_name(read_results(sweep.output_dir / method / NO_FUSION)[0]) for method in sweep.methods]
 
 
 def _changed_fields(method: str, rung: str) -> dict[str, Any]:

@@ -175,11 +175,11 @@ def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
 
 
 def _is_zero_shot(folder: Path) -> bool:
-    """True if a folder holds the result of a run that trained nothing."""
+    """True if a folder holds the result of a run that saved no weights, because it learned nothing."""
     if (folder / ADAPTER_CONFIG).exists():
         return False
     result = read_result(folder)
-    return result is not None and result["optimizer"] is None
+    return result is not None and result["adapter_bytes"] == 0
 
 
 def _stored_classes(

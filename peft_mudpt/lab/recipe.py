@@ -168,11 +168,11 @@ def choose_recipe(
                 f"--prompt_initialization {options.prompt_initialization}: method {method.name} has no prompts; leave "
                 "it out."
             )
-        if options.averaging_mean:
-            raise ValueError(
-                f"--averaging_mean {options.averaging_mean:g}: method {method.name} trains nothing that could be "
-                "averaged; leave it out."
-            )
+        for name in ("averaging_mean", "averaging_std"):
+            if value := getattr(options, name):
+                raise ValueError(
+                    f"--{name} {value:g}: method {method.name} trains nothing that could be averaged; leave it out."
+                )
         return None
     optimizer = options.optimizer or method.optimizer
     steps = options.max_train_steps
@@ -223,14 +223,17 @@ def choose_anchors(options: TrainingOptions, method: Method) -> Anchors:
         The anchors.
 
     Raises:
-        ValueError: if the method has no adapter, or if a kind of text anchor is given without a weight.
+        ValueError: if the method leaves no adapter, or if a kind of text anchor is given without a weight.
     """
     given = {field.name: getattr(options, field.name) for field in fields(Anchors)}
     given = {name: value for name, value in given.items() if value is not None}
     anchors = Anchors(**{**method.anchors, **given})
     if anchors and not method.leaves_adapter:
         flags = ", ".join(f"--{name} {value}" for name, value in given.items())
-        raise ValueError(f"{flags}: method {method.name} has no adapter to hold near the frozen CLIP; leave it out.")
+        raise ValueError(
+            f"{flags}: method {method.name} leaves no adapter without a head, and only such adapters can be held near "
+            "the frozen CLIP; leave it out."
+        )
     if "text_anchor" in given and not anchors.text_anchor_weight:
         raise ValueError(f"--text_anchor {anchors.text_anchor} has no weight; give --text_anchor_weight, such as 25.")
     return anchors

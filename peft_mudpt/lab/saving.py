@@ -20,7 +20,7 @@ from ..classifier.class_texts import ClassTexts
 from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
 from .heads import Head
-from .learner import Learner
+from .learner import HEADS, Learner
 from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL
 from .schema import RESULT
 from .storage import naming
@@ -122,9 +122,15 @@ def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.Pa
         Size of the file of weights, in bytes.
 
     Raises:
-        ValueError: if the adapter cannot be folded (see `fold_adapter`). No file is written then.
+        ValueError: if the adapter is below a head, which would be lost, or if it cannot be folded (see
+            `fold_adapter`). No file is written then.
     """
     folder = Path(folder)
+    for kind in HEADS:
+        if (Path(source) / kind.file).is_file():
+            raise ValueError(
+                f"{source} holds {kind.words}, which cannot be folded. Export it to a .onnx or .pt2 file."
+            )
     fold_adapter(model)
     described = [file for name in (RESULT, CARD) if (file := find_file(source, name)) is not None]
     _save_adapter(model, folder)

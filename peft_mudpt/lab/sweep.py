@@ -47,6 +47,19 @@ DECIDED = {
 LOG = "log.txt"
 
 
+def flag_name(given: str) -> Optional[str]:
+    """
+    Find the flag that a command-line argument sets.
+
+    Args:
+        given: the argument, such as "--seed", "--seed=1" or a value.
+
+    Returns:
+        The name of the flag, such as "seed"; None for a value.
+    """
+    return given.split("=")[0].removeprefix("--").replace("-", "_") if given.startswith("--") else None
+
+
 @dataclass(frozen=True)
 class Run:
     """
@@ -126,8 +139,7 @@ class Sweep:
                     f"The folder of a run is named after its data set, and {name!r} is not a valid name for it."
                 )
         for given in self.flags:
-            name = given.split("=")[0].removeprefix("--").replace("-", "_")
-            if given.startswith("--") and name in DECIDED:
+            if (name := flag_name(given)) in DECIDED:
                 raise ValueError(f"A sweep decides --{name} for each run; {DECIDED[name]}.")
         for run in [*self.search_runs(), *self.runs({})]:
             run.arguments()

@@ -10,6 +10,20 @@ from torch.nn.functional import normalize
 from transformers.activations import QuickGELUActivation
 
 
+def check_condition(condition: torch.Tensor, feature_size: int) -> None:
+    """Raise a ValueError unless the condition of B text prompts is (B, feature_size), in floating point."""
+    if not isinstance(condition, torch.Tensor):
+        given = f"of type {type(condition).__name__}"
+    elif condition.dim() != 2 or condition.shape[1] != feature_size or not condition.is_floating_point():
+        given = f"a tensor {tuple(condition.shape)} of {condition.dtype}"
+    else:
+        return
+    raise ValueError(
+        f"The condition of the text prompts (mudpt_condition) is {given}, but must be (texts, {feature_size}) in "
+        "floating point: one feature of the CLIP for each text."
+    )
+
+
 class MetaNet(nn.Module):
     """
     Two linear layers that map features to vectors of the text tower.
@@ -25,6 +39,7 @@ class MetaNet(nn.Module):
 
     def __init__(self, feature_size: int, reduction: int, output_size: int, activation: nn.Module):
         super().__init__()
+        self.feature_size = feature_size
         hidden_size = max(1, feature_size // reduction)
         self.linear1 = nn.Linear(feature_size, hidden_size)
         self.activation = activation

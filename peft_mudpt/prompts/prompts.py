@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import MODALITIES, Modality, MuDPTConfig
-from .conditioning import ClassTokens, ImageShift
+from .conditioning import ClassTokens, ImageShift, check_condition
 from .fusion import InjectionModel
 
 
@@ -121,11 +121,16 @@ class MultiModalPrompts(nn.Module):
         Returns:
             The effective prompts (b, len(layers), n, d), or the tokens of the classes. b is 1 if all samples share
             them, otherwise B.
+
+        Raises:
+            ValueError: if the text prompts depend on the condition, and it has another shape or type.
         """
-        if condition is not None and modality == "text":
+        if modality == "text" and condition is not None:
             if self.class_tokens is not None and layers.start == self.class_token_layer:
+                check_condition(condition, self.class_tokens.meta_net.feature_size)
                 return self.class_tokens(condition)[:, None]  # (B, 1, n, d)
             if self.image_shift is not None:
+                check_condition(condition, self.image_shift.meta_net.feature_size)
                 return self.image_shift(self.effective(modality, layers)[None], layers, condition)
         return self.effective(modality, layers)[None]
 

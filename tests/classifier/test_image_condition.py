@@ -125,6 +125,8 @@ def test_classes_have_features_for_given_images():
     classifier = classifier_of(cocoop())
     output = classifier(images())
     assert torch.equal(classifier.class_features(output.image_features), output.class_features)
+    with pytest.raises(ValueError, match=r"image_features.*\(2, 7\).*B, 40"):
+        classifier.class_features(torch.ones(2, 7))
 
 
 @torch.no_grad()

@@ -48,6 +48,7 @@ from peft_mudpt.lab.protocols import ProtocolOptions
         ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "--resume_from_checkpoint"),
         ({"push_to_hub": True}, "--push_to_hub needs --hub_model_id"),
         ({"push_to_hub": True, "hub_model_id": "a/b", "method": "zero_shot"}, "method zero_shot"),
+        ({"push_to_hub": True, "hub_model_id": "a/b", "method": "spt"}, "method spt leaves none"),
     ],
 )
 def test_the_error_names_the_flag_and_its_value(fields, message):

@@ -93,6 +93,9 @@ def test_a_damaged_tip_adapter_is_named(tmp_path, pictures):
     write_json(tmp_path / "run" / "result.json", {**result, "class_names": ["one", "two"]})
     with pytest.raises(ValueError, match="tip_adapter.safetensors does not fit its classes"):
         load_classifier(tmp_path / "run")
+    (tmp_path / "run" / "tip_adapter.safetensors").unlink()
+    with pytest.raises(ValueError, match="adapter_config.json"):  # it is not taken for zero-shot CLIP
+        load_classifier(tmp_path / "run")
 
 
 def test_the_start_of_a_probe_belongs_to_its_run_and_earlier_probes_began_at_zero(tmp_path, pictures):
@@ -110,6 +113,6 @@ def test_the_start_of_a_probe_belongs_to_its_run_and_earlier_probes_began_at_zer
 def test_reported_options_are_those_that_differ_from_the_defaults():
     def row(**fields):
         asked = what_was_asked(MethodOptions("tip_adapter", json.dumps(fields)))
-        return row_name({"method": "tip_adapter", "arguments": {**asked, "optimizer": None}})
+        return row_name({"method": "tip_adapter", "optimizer": None, "arguments": asked})
 
     assert row() == row(beta=5.5) == "tip_adapter" and row(alpha=2, beta=5.5) == 'tip_adapter {"alpha": 2}'

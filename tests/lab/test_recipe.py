@@ -114,6 +114,8 @@ def test_the_gaussian_is_given_in_epochs_and_a_methods_default_scales_with_the_r
         ("mudpt", {"averaging_std": 1}, "--averaging_std 1 .*--averaging_mean"),
         ("promptsrc", {"averaging_mean": 0, "averaging_std": 1}, "--averaging_std 1 .*--averaging_mean"),
         ("zero_shot", {"averaging_mean": 6, "averaging_std": 1}, "--averaging_mean 6.* zero_shot"),
+        ("tip_adapter", {"averaging_std": 1}, "--averaging_std 1.* tip_adapter"),
+        ("vpt_head", {"image_anchor_weight": 1}, "--image_anchor_weight 1.* vpt_head .*without a head"),
     ],
 )
 def test_a_wrong_anchor_or_gaussian_is_refused_by_name(method, fields, message):

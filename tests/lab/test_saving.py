@@ -52,6 +52,14 @@ def test_an_adapter_that_cannot_be_folded_leaves_no_file(tmp_path):
     assert not (tmp_path / "folded").exists()
 
 
+def test_an_adapter_below_a_head_is_not_folded_because_the_head_would_be_lost(tmp_path):
+    model = saved(tmp_path / "run", MuDPTConfig.from_preset("vpt_deep"))
+    (tmp_path / "run" / "linear_probe.safetensors").touch()
+    with pytest.raises(ValueError, match="linear probe.*onnx"):
+        save_folded(model, tmp_path / "run", tmp_path / "folded")
+    assert not (tmp_path / "folded").exists()
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("write failed"), SafetensorError("I/O")])
 def test_a_failure_to_write_names_what_is_written(tmp_path, error):
     with pytest.raises(OSError, match=f"{tmp_path} cannot be written: .*{error.args[-1]}"), naming(tmp_path):

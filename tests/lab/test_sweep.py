@@ -41,7 +41,7 @@ def finish(run: Run, accuracy=0.0, pictures=None) -> None:
     """Write the files of a finished run."""
     asked = what_was_asked(run.arguments())
     with hold(run.folder, asked if pictures is None else {**asked, "pictures": pictures}):
-        write_result(run.folder, {**result(accuracy=accuracy), "arguments": asked})
+        write_result(run.folder, {**result(asked["method"], accuracy), "arguments": asked})
 
 
 def test_every_method_runs_with_every_number_of_shots_and_every_seed(tmp_path):

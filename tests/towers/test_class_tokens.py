@@ -72,6 +72,8 @@ def test_texts_without_the_features_of_their_classes_are_refused_with_the_ways_o
             call()
     with pytest.raises(ValueError, match="mudpt_condition.* 3 samples.* 2"):
         model.get_text_features(ids, mudpt_condition=torch.ones(3, 40))
+    with pytest.raises(ValueError, match=r"mudpt_condition.* \(2, 7\) .*texts, 40"):
+        model.get_text_features(ids, mudpt_condition=torch.ones(2, 7))
     with model.disable_adapter():
         model.get_text_features(ids)
     assert model.get_image_features(images()).pooler_output.shape == (3, 40)

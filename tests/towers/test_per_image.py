@@ -182,6 +182,22 @@ class TestTexts:
             cocoop(family).get_text_features(inputs(family)["input_ids"])
 
     @torch.no_grad()
+    @pytest.mark.parametrize(
+        "wrong, named",
+        [
+            (torch.ones(2, 7), r"\(2, 7\)"),
+            (torch.ones(40), r"\(40,\)"),
+            (torch.ones(2, 1, 40), r"\(2, 1, 40\)"),
+            (torch.ones(2, 40, dtype=torch.long), "torch.int64"),
+            ([1.0] * 40, "list"),
+        ],
+        ids=["width", "one axis", "three axes", "whole numbers", "no tensor"],
+    )
+    def test_with_features_of_another_shape_or_type_are_refused(self, wrong, named):
+        with pytest.raises(ValueError, match=f"mudpt_condition.*{named}.*texts, 40"):
+            cocoop().get_text_features(inputs()["input_ids"], mudpt_condition=wrong)
+
+    @torch.no_grad()
     @pytest.mark.parametrize("scale", [1, 7])
     def test_take_an_image_feature_each_normalized_or_not(self, scale):
         model, batch = cocoop(), inputs()

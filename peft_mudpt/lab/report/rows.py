@@ -103,14 +103,14 @@ def row_name(result: Result) -> str:
         result: the result of a run.
 
     Returns:
-        The method name, followed by the method's options, the optimizer and the flags of `NAMED` if the run set them,
-        and by the constant warmup of a trained method.
+        The method name, followed by the method's options and, if it is trained by steps, by the optimizer and the
+        flags of `NAMED` if the run set them, and by the constant warmup.
     """
-    arguments = result["arguments"]
-    options = [_method_options(result), arguments["optimizer"]]
-    options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
-    if arguments.get("warmup") == "constant" and result["optimizer"] is not None:
-        options.append("constant warmup")
+    arguments, options = result["arguments"], [_method_options(result)]
+    if result["optimizer"] is not None:
+        options.append(arguments["optimizer"])
+        options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
+        options += ["constant warmup"] if arguments.get("warmup") == "constant" else []
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
 

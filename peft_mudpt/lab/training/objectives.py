@@ -120,8 +120,8 @@ def check_anchors(anchors: Anchors, model: torch.nn.Module) -> None:
         weight = getattr(anchors, name)
         if weight and not is_learned(model, modality):
             raise ValueError(
-                f"--{name} {weight:g} has no effect, because training changes nothing in the {modality} tower. Leave "
-                "it out, or choose a method that adapts this tower."
+                f"--{name} {weight:g} has no effect, because training changes nothing in the {modality} tower. Set it "
+                "to 0, or choose a method that adapts this tower."
             )
 
 

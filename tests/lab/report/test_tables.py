@@ -101,6 +101,12 @@ def test_the_published_warmup_makes_another_row_of_each_trained_method():
     assert [row[0] for row in few_shot(*runs)[1:]] == ["mudpt", "mudpt constant warmup", "zero_shot"]
 
 
+def test_options_of_training_do_not_change_the_row_of_an_untrained_method():
+    untrained = {**result("zero_shot", 50.0, shots=8, text_anchor_weight=0), "optimizer": None}
+    untrained["arguments"]["optimizer"] = "adamw"
+    assert few_shot(result(), result(shots=8), untrained)[2] == ["zero_shot", "50.0", "50.0"]
+
+
 def test_a_method_with_options_of_its_own_has_its_own_row():
     runs = [result(accuracy=70.0), result(accuracy=60.0, method_kwargs='{"prompt_depth": 3}')]
     assert [row[:2] for row in few_shot(*runs)[1:]] == [["mudpt", "**70.0**"], ['mudpt {"prompt_depth": 3}', "60.0"]]
