@@ -23,11 +23,13 @@ def row(preset: str, clip: CLIPModel) -> str:
         tokens = config.num_tokens(modality)
         return f"{tokens} / {config.depth(modality)}" if tokens else "none"
 
-    fusion = ""
+    fusion = "none"
     if config.fusion_direction != "none":
         parts = (config.fusion_direction, config.fusion_type, config.fusion_combine, config.fusion_sharing)
         fusion = ", ".join(part.replace("_", " ") for part in parts)
-    return f"| `{preset}` | {prompts('text')} | {prompts('vision')} | {fusion or 'none'} | {trainable:,} |"
+    if config.conditioning != "none":
+        fusion += f"; texts depend on the {config.conditioning}"
+    return f"| `{preset}` | {prompts('text')} | {prompts('vision')} | {fusion} | {trainable:,} |"
 
 
 def main() -> None:

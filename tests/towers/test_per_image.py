@@ -222,6 +222,29 @@ class TestTexts:
         with pytest.raises(ValueError, match="mudpt_condition"):
             alone(batch["input_ids"])
 
+    @pytest.mark.parametrize("first_layer", [0, 1])
+    def test_with_features_of_another_number_are_refused(self, first_layer):
+        with pytest.raises(ValueError, match="mudpt_condition.* 3 samples.* 2"):
+            cocoop(first_layer=first_layer).get_text_features(inputs()["input_ids"], mudpt_condition=torch.ones(3, 40))
+
+    @torch.no_grad()
+    def test_with_a_feature_each_are_encoded_once_by_the_whole_model(self):
+        model, ids = cocoop(), inputs()["input_ids"]
+        condition = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
+        outputs = model(**inputs(), mudpt_condition=condition)
+        expected = normalize(model.get_text_features(ids, mudpt_condition=condition).pooler_output, dim=-1)
+        torch.testing.assert_close(outputs.text_embeds, expected)
+        assert outputs.logits_per_image.shape == (3, 2)
+
+    @torch.no_grad()
+    def test_of_another_adapter_or_of_none_ignore_the_condition(self):
+        ids, condition = inputs()["input_ids"], torch.ones(2, 40)
+        other, disabled = get_peft_model(build_clip(), MuDPTConfig(init_std=0.5)).eval(), cocoop()
+        with disabled.disable_adapter():
+            for model in (other, disabled):
+                expected = model.get_text_features(ids).pooler_output
+                assert torch.equal(model.get_text_features(ids, mudpt_condition=condition).pooler_output, expected)
+
 
 @pytest.mark.parametrize("positional", [False, True])
 def test_the_models_own_loss_is_refused(positional):

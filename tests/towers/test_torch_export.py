@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.export import Dim
 
-from tests.towers.test_condition import conditioned
 from tests.towers.test_families import FAMILIES, PAD, adapted, texts
+from tests.towers.test_per_image import cocoop
 
 
 def some_inputs(family, count, masked=False, length=None):
@@ -39,22 +39,13 @@ def test_a_whole_model_takes_other_numbers_of_texts_and_images_and_other_lengths
 
 
 @torch.no_grad()
-def test_prompts_that_depend_on_a_condition_do_too():
-    class Features(torch.nn.Module):  # torch.export gives no name to arguments that stand in **kwargs
-        def __init__(self):
-            super().__init__()
-            self.model = conditioned("clip", 1)[0].get_base_model()
-
-        def forward(self, input_ids, condition):
-            return self.model.get_text_features(input_ids, mudpt_condition=condition).pooler_output
-
-    def inputs(count):
-        return {"input_ids": some_inputs("clip", count)["input_ids"], "condition": torch.randn(count, 5)}
-
-    features = Features()
-    program = exported(features, inputs(2))
-    for given in (inputs(3), inputs(5)):
-        torch.testing.assert_close(program(**given), features(**given), atol=1e-5, rtol=1e-5)
+def test_a_whole_model_whose_texts_depend_on_the_image_does_too():
+    model = cocoop().get_base_model()
+    program = exported(model, some_inputs("clip", 2))
+    for count in (1, 3, 5):
+        inputs = some_inputs("clip", count)
+        expected = model(**inputs).logits_per_image
+        torch.testing.assert_close(program(**inputs).logits_per_image, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
