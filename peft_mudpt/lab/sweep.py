@@ -243,8 +243,9 @@ class Sweep:
 
     @cached_property
     def _asked(self) -> Arguments:
-        """The flags that all runs share."""
-        return Run(self.output_dir, self.flags).arguments()
+        """The flags that all runs share, with the first protocol and data set, which other flags may need."""
+        given = ["--protocol", self.protocols[0]] + (["--dataset", self.datasets[0]] if self.datasets else [])
+        return Run(self.output_dir, [*self.flags, *given]).arguments()
 
     @cached_property
     def _default_data(self) -> str:

@@ -89,6 +89,14 @@ def test_flags_reach_every_run(tmp_path):
     assert {steps for (steps,) in asked([*runs.runs({}), *runs.search_runs()], "max_train_steps")} == {7}
 
 
+@pytest.mark.parametrize(
+    ("protocol", "flags"), [("few-shot", ["--coop_root", "."]), ("cross-dataset", ["--targets", "plain"])]
+)
+def test_flags_may_need_the_data_set_or_the_protocol_of_the_sweep(tmp_path, protocol, flags):
+    runs = sweep(tmp_path, protocols=[protocol], datasets=["dtd"], flags=flags).runs({})
+    assert set(asked(runs, "protocol", "dataset")) == {(protocol, "dtd")}
+
+
 def test_learning_rates_are_searched_on_validation_pictures_with_one_seed_and_the_most_shots(tmp_path):
     runs = sweep(tmp_path, methods=["zero_shot", "maple"], learning_rate_factors=[1.0, 2.0]).search_runs()
     assert asked(runs, "method", "learning_rate", "shots", "seed", "evaluate_on") == [
