@@ -167,8 +167,8 @@ class MuDPTConfig(PeftConfig):
         "none",
         "What the text prompts depend on. 'image': a meta-net maps the feature of each image to a shift of its text "
         "prompts (CoCoOp). 'noise': the same from random vectors in training and from one fixed vector otherwise, a "
-        "control. 'class': a meta-net maps the frozen text "
-        "feature of each class to tokens that replace the text prompts in layer class_token_layer (TCP).",
+        "control. 'class': a meta-net maps the frozen text feature of each class to tokens that replace the text "
+        "prompts in layer class_token_layer (TCP).",
         one_of(*get_args(Conditioning)),
     )
     meta_net_reduction: int = setting(
