@@ -62,6 +62,7 @@ def test_mixed_precision_ends_with_an_adapter_that_reloads(run_here, tmp_path):
 def test_two_processes_learn_the_same_weights_as_one_from_the_same_batches(run_here, tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
     arguments = ("--train_dir", pictures, "--shots", 2, "--max_train_steps", 6, "--learning_rate", 0.01)
+    arguments += ("--optimizer", "sgd")  # AdamW divides by the gradient, and so enlarges differences in the last bits
     # pictures per process and step
     sizes = {processes: ("--per_device_train_batch_size", 4 // processes) for processes in (1, 2)}
     one = run_here(*arguments, *sizes[1], "--output_dir", tmp_path / "1")
