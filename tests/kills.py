@@ -75,6 +75,8 @@ def attempt(options: dict, at: Optional[int] = None, number: int = signal.SIGKIL
         status = 1
         try:
             os.close(read)
+            # a shell starts what it runs in the background with interrupts ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             _silence(Path(options["output_dir"]).parent / "output.txt")
             _count(Path(options["output_dir"]), write, at, number)
             run(Arguments(**options))
@@ -182,13 +184,9 @@ class Case:
         Returns:
             The moment.
         """
-        # twice at most, because Python loses an interrupt that meets a destructor
-        for _ in range(2 if number == signal.SIGINT else 1):
-            shutil.rmtree(self.place / "run")
-            start_with_mine(self.place / "run")
-            status, _ = attempt(self.options, at, number)
-            if status != 0:
-                break
+        shutil.rmtree(self.place / "run")
+        start_with_mine(self.place / "run")
+        status, _ = attempt(self.options, at, number)
         assert status != 0, f"{self.name}: signal {number} at {at} killed nothing"
         if again is not None:
             attempt(self.options, again, number)
