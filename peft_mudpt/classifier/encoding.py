@@ -13,7 +13,7 @@ from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
-from ..layer import layer_of
+from ..layer import MuDPTLayer, layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
@@ -184,16 +184,10 @@ def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[to
     Returns:
         For each group, the input (R, L, d) of the first layer with prompts, without a gradient.
     """
-    layer, family = layer_of(model), family_of(model)
+    layer = layer_of(model)
     assert layer is not None, "the caller asks for the start of its prompts"
-    tower, kind = family.text_tower(model), family.text(layer)
-    layers = range(layer.start("text"))
     with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
-        states = []
-        for group in groups:
-            hidden = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
-            states.append(kind.run_layers(tower, hidden, _mask_of(tower, group), layers))
-        return states
+        return [_states_at(model, layer, group, layer.start("text")) for group in groups]
 
 
 def num_input_prompts(model: torch.nn.Module) -> int:
@@ -265,6 +259,25 @@ def _upper_states(
     return part(tower, kind.final_norm)(hidden)
 
 
+def _states_at(
+    model: torch.nn.Module,
+    layer: MuDPTLayer,
+    group: PackedClasses,
+    index: int,
+    lower: Optional[torch.Tensor] = None,
+) -> torch.Tensor:
+    """
+    The input (R, L, d) of the text tower's layer `index`, with the prompts that entered below it. `lower` is the input
+    of the first layer with prompts; None begins with the embeddings.
+    """
+    family = family_of(model)
+    tower, kind = family.text_tower(model), family.text(layer)
+    start = 0 if lower is None else layer.start("text")
+    if lower is None:
+        lower = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+    return kind.run_layers(tower, lower, _mask_of(tower, group), range(start, index))
+
+
 def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Optional[torch.Tensor]:
     # as a bias here too, because a CLIP without an adapter has no hook that makes one
     return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
@@ -287,10 +300,7 @@ def _pooled_with_own_tokens(
     index = layer.class_token_layer
     assert index is not None, "MuDPTConfig.resolve fills it in"
     tokens = layer.prompts("text", index, index + 1, condition)[index]  # (C, n, d)
-    start = 0 if lower is None else layer.start("text")
-    if lower is None:
-        lower = part(tower, text.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
-    hidden = text.run_layers(tower, lower, _mask_of(tower, group), range(start, index))  # (R, n + L, d)
+    hidden = _states_at(model, layer, group, index, lower)  # (R, n + L, d)
     known = torch.cat([hidden.flatten(0, 1), tokens.flatten(0, 1).to(hidden)])  # (R * (n + L) + C * n, d)
     hidden = embedding(group.own.sources, known)  # (R', L', d)
     layers = range(index, text.shape(tower).num_layers)

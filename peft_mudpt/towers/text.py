@@ -168,6 +168,10 @@ class PromptedText(PromptedTower):
 
     def _widened(self, mask: torch.Tensor, n: int) -> Optional[torch.Tensor]:
         """The attention mask (B, n + L) of texts with n prompts, from that of the texts alone (B, L)."""
+        return self._with_columns(mask, n)
+
+    def _with_columns(self, mask: torch.Tensor, n: int) -> torch.Tensor:
+        """A mask (B, L) with n columns of ones for the prompts, (B, n + L)."""
         before, after = mask.tensor_split([self.tokens_before], dim=1)
         # not len(mask), which torch.export would take for a constant
         return torch.cat([before, mask.new_ones(mask.shape[0], n), after], dim=1)
@@ -182,8 +186,7 @@ class PromptedText(PromptedTower):
         the input. The tokens after the prompts see them; with causal attention, the prompts see what is before them.
         """
         if mask.dim() == 2:
-            before, after = mask.tensor_split([self.tokens_before], dim=1)
-            return torch.cat([before, mask.new_ones(mask.shape[0], n), after], dim=1)
+            return self._with_columns(mask, n)
         allowed, denied = (0.0, torch.finfo(mask.dtype).min) if mask.is_floating_point() else (True, False)
         batch, heads, length, _ = mask.shape
         t, unseen = self.tokens_before, denied if self.is_causal else allowed
