@@ -182,11 +182,12 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
 
 
 def _say_plan(plan: Plan) -> None:
+    text = "text after prompts" if plan.learner.has_text_prompts else "text of a class"
     lines = {
         "CLIP": plan.experiment.model_name_or_path,
         "method": plan.method.name,
         "trainable parameters": f"{plan.trainable_parameters:,}",
-        "text after prompts": plan.class_texts.in_words(),
+        text: plan.class_texts.in_words(),
         "classes": len(plan.task.class_names),
         "training pictures": f"{len(plan.task.train):,}",
         "test pictures": f"{sum(len(test.pictures) for test in plan.task.tests.values()):,}",
