@@ -180,6 +180,15 @@ METHODS: dict[str, Method] = {
             emphasized=True,
         ),
         Method(
+            "mudpt_deep",
+            "MuDPT with prompts in all layers",
+            "2306.11400",
+            adapter=MuDPTConfig,
+            fields={**PRESETS["mudpt"], "prompt_depth": "all"},
+            **MUDPT_RECIPE,
+            look=dict(color=VERMILLION, marker="^"),
+        ),
+        Method(
             "mudpt_anchored",
             "MuDPT, held near the frozen CLIP",
             "2306.11400",

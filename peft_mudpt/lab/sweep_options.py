@@ -21,7 +21,8 @@ class SweepOptions(Options):
     )
     datasets: str = flag("", "Comma-separated names as for --dataset of fewshot.py. Empty: the default of fewshot.py.")
     methods: str = flag(
-        "zero_shot,tip_adapter,linear_probe,lora,coop,cocoop,tcp,ivlp,promptsrc,maple,mudpt_linear,mudpt,mudpt_anchored",
+        "zero_shot,tip_adapter,linear_probe,lora,coop,cocoop,tcp,ivlp,promptsrc,maple,mudpt_linear,mudpt,mudpt_deep,"
+        "mudpt_anchored",
         "Comma-separated names as for --method of fewshot.py.",
     )
     shots: str = flag(

@@ -38,7 +38,7 @@ def test_without_options_the_recipe_has_the_methods_defaults(method, optimizer, 
     assert (recipe.steps, recipe.warmup_steps, recipe.crop) == (1200, 60, False)
 
 
-@pytest.mark.parametrize("method", ["mudpt", "mudpt_anchored"])
+@pytest.mark.parametrize("method", ["mudpt", "mudpt_deep", "mudpt_anchored"])
 def test_one_option_gives_mudpt_its_published_optimizer_and_learning_rate(method):
     recipe = chosen(method, optimizer="sgd")
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("sgd", 0.0025, 5e-4)
