@@ -11,8 +11,8 @@ again: it skips runs that have a result, and resumes the others from their last 
 import sys
 from pathlib import Path
 
-from peft_mudpt.lab.sweep import run_sweep
 from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
+from peft_mudpt.lab.sweep_runs import run_sweep
 from peft_mudpt.lab.terminal import one_line_errors
 
 

@@ -50,7 +50,7 @@ WORK_BEGINS = {
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
     "predict.py": "peft_mudpt.lab.predicting.load_classifier",
     "report.py": "peft_mudpt.lab.schema.read_results",
-    "sweep.py": "peft_mudpt.lab.sweep.run_sweep",
+    "sweep.py": "peft_mudpt.lab.sweep_runs.run_sweep",
 }
 # Parts of blocks that are not run, and the reasons.
 LEFT_OUT = {
@@ -115,7 +115,7 @@ def run_call(call: list[str], monkeypatch, cannot_run: bool) -> None:
     script = Path(arguments[0]).name
     only_read = cannot_run and script in WORK_BEGINS
     with monkeypatch.context() as patch:
-        patch.setattr("peft_mudpt.lab.sweep.run_each", run_each_here)
+        patch.setattr("peft_mudpt.lab.sweep_runs.run_each", run_each_here)
         if only_read:
             patch.setattr(WORK_BEGINS[script], begin)
         patch.setattr(sys, "argv", arguments if only_read else shortened(arguments))

@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 from ..towers.registry import family_of
-from .encoding import encode_layout, lay_out_classes
+from .encoding import encode_layout
+from .layout import lay_out_classes
 from .texts import text_owners, tokenize_texts
 
 

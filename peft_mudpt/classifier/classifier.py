@@ -22,15 +22,8 @@ from ..towers.registry import family_of
 from .bank import mean_of_texts
 from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
-from .encoding import (
-    LayoutKind,
-    encode_layout,
-    encode_per_image,
-    has_memory,
-    lay_out_classes,
-    layout_kind,
-    lower_states,
-)
+from .encoding import encode_layout, encode_per_image, has_memory, lower_states
+from .layout import LayoutKind, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier

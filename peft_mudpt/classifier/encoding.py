@@ -1,109 +1,22 @@
-"""Encodes class texts to text features: many classes per row of the batch, in groups that bound the memory."""
+"""Encodes class texts, laid out in groups, to text features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig
 
 from ..layer import MuDPTLayer, layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .packing import OwnRows, PackedClasses, class_per_row, class_words, own_rows, pack_classes
-
-
-# Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
-GROUP_BYTES = 2**30
-# The same, if each image has texts of its own. It is less, because these activations grow with the batch, too.
-GROUP_BYTES_PER_IMAGE = 2**28
-# Implementations of attention that take a mask of four axes. The others (flash attention) get one class per row.
-MASKED_ATTENTION = ("sdpa", "eager")
-
-
-class LayoutKind(NamedTuple):
-    """What a layout of classes is valid for."""
-
-    num_tokens: int  # number of text prompt tokens in the input
-    takes_masks: bool  # whether classes can share a row
-    own_tokens: int = 0  # number of prompt tokens that each class has for itself from some layer on
-
-
-def layout_kind(model: torch.nn.Module) -> LayoutKind:
-    """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
-    layer = layer_of(model)
-    own_tokens = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
-    return LayoutKind(num_input_prompts(model), takes_masks(model), own_tokens)
-
-
-def lay_out_classes(
-    model: torch.nn.Module,
-    class_tokens: dict[str, torch.Tensor],
-    class_batch_size: Optional[int] = None,
-    owners: Sequence[str] = (),
-    layout: Optional[LayoutKind] = None,
-) -> list[PackedClasses]:
-    """
-    Arrange class texts as inputs of the text tower, in groups that are encoded one after another.
-
-    Args:
-        model: a CLIP, plain or with an adapter.
-        class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C texts, padded on
-            the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
-        class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
-        owners: what error messages call the owner of each text (see `texts.text_owners`). Empty: "class 0", ...
-        layout: the kind of layout; None for the one that the model needs now.
-
-    Returns:
-        The groups, on the model's device.
-
-    Raises:
-        ValueError: if a text does not fit the tower, or the texts were not made by a CLIP tokenizer.
-    """
-    family = family_of(model)
-    tower, kind = family.text_tower(model), family.text
-    num_tokens, shares_rows, own_tokens = layout or layout_kind(model)
-    table = kind.num_positions(tower)
-    room = table - num_tokens
-    if kind.is_causal:
-        words = class_words(class_tokens, partial(kind.is_eos, tower))
-        lengths = [len(text) for text in words]
-    else:
-        ids = class_tokens["input_ids"]  # (C, L)
-        words = ids[:, :room].tolist()
-        lengths = kind.text_lengths(ids).tolist()
-    if max(lengths) > room:
-        row = lengths.index(max(lengths))
-        owner = owners[row] if owners else f"class {row}"
-        raise ValueError(
-            f"The text of {owner} has {max(lengths)} tokens, which with {num_tokens} prompt tokens is "
-            f"more than the {table} positions of the text tower. Shorten it to {room} tokens, including those that "
-            "the tokenizer adds (and one token of padding, if there is padding)."
-        )
-    if class_batch_size is None:
-        class_batch_size = _classes_per_group(tower.config, words, kind.like(tower).dtype)
-    elif not isinstance(class_batch_size, int) or class_batch_size < 1:
-        raise ValueError(f"class_batch_size={class_batch_size} is not a number of classes; give at least 1, or None.")
-    groups = [words[start : start + class_batch_size] for start in range(0, len(words), class_batch_size)]
-    if shares_rows:
-        packed = [pack_classes(group, num_tokens, max_length=table) for group in groups]
-        if own_tokens:
-            packed = [
-                replace(rows, own=own_rows(group, rows, own_tokens, max_length=table))
-                for group, rows in zip(groups, packed)
-            ]
-    elif kind.is_causal:
-        packed = [class_per_row(group) for group in groups]
-    else:
-        packed = [PackedClasses(torch.tensor(group)) for group in groups]
-    return [group.to(part(model, "device")) for group in packed]
+from .layout import images_per_group
+from .packing import OwnRows, PackedClasses
 
 
 def encode_layout(
@@ -113,7 +26,7 @@ def encode_layout(
     condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """
-    Encode the groups from `lay_out_classes` to text features (C, D), not normalized.
+    Encode the groups from `layout.lay_out_classes` to text features (C, D), not normalized.
 
     With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
     begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
@@ -121,7 +34,7 @@ def encode_layout(
 
     Args:
         model: a CLIP, plain or with an adapter.
-        groups: what `lay_out_classes` returned.
+        groups: what `layout.lay_out_classes` returned.
         lower: what `lower_states` returned; None begins with the embeddings.
         condition: if the text prompts depend on the class, the text features (C, D) of the classes in the frozen CLIP.
     """
@@ -139,7 +52,7 @@ def encode_per_image(
     class_batch_size: Optional[int] = None,
 ) -> torch.Tensor:
     """
-    Encode the groups from `lay_out_classes` once per image, with an adapter whose text prompts depend on the image.
+    Encode the groups from `layout.lay_out_classes` once per image. The adapter's text prompts depend on the image.
 
     Args:
         model: a CLIP with such an adapter.
@@ -158,7 +71,7 @@ def encode_per_image(
     if torch.compiler.is_exporting():  # the number of images is left open
         parts: Sequence[torch.Tensor] = [condition]
     else:
-        parts = condition.split(_images_per_group(model, groups, class_batch_size))
+        parts = condition.split(images_per_group(model, groups, class_batch_size))
     unknown = [None] * len(groups)
     inputs = list(zip(groups, unknown if lower is None else lower))
     encoded = iter(_in_turn([partial(_encode_for_images, model, *each, part) for part in parts for each in inputs]))
@@ -179,7 +92,7 @@ def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[to
 
     Args:
         model: a CLIP with an active adapter whose text prompts start above the input.
-        groups: what `lay_out_classes` returned.
+        groups: what `layout.lay_out_classes` returned.
 
     Returns:
         For each group, the input (R, L, d) of the first layer with prompts, without a gradient.
@@ -188,18 +101,6 @@ def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[to
     assert layer is not None, "the caller asks for the start of its prompts"
     with torch.inference_mode(False), torch.no_grad():  # so that they can be used outside of it, too
         return [_states_at(model, layer, group, layer.start("text")) for group in groups]
-
-
-def num_input_prompts(model: torch.nn.Module) -> int:
-    """Number of prompt tokens that the active adapter inserts in the input of the text tower; 0 if none is active."""
-    layer = layer_of(model)
-    return 0 if layer is None or layer.start("text") else layer.num_tokens("text")
-
-
-def takes_masks(model: torch.nn.Module) -> bool:
-    """Whether classes can share a row: the text tower is causal, and its attention accepts a mask of four axes."""
-    family = family_of(model)
-    return family.text.is_causal and family.text_tower(model).config._attn_implementation in MASKED_ATTENTION
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
@@ -306,26 +207,3 @@ def _pooled_with_own_tokens(
     layers = range(index, text.shape(tower).num_layers)
     hidden = text.run_layers(tower, hidden, _mask_of(tower, group.own), layers, prompted=False)
     return _at_eos(part(tower, text.final_norm)(hidden), group.own)  # (C, d)
-
-
-def _classes_per_group(config: PretrainedConfig, words: list[list[int]], dtype: torch.dtype) -> int:
-    tokens_per_class = sum(map(len, words)) / len(words)
-    return max(1, int(GROUP_BYTES / (tokens_per_class * _bytes_per_token(config, dtype))))
-
-
-def _images_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:
-    if len(groups) > 1:
-        return 1
-    if class_batch_size is not None:
-        return max(1, class_batch_size // groups[0].num_classes)
-    family = family_of(model)
-    tower = family.text_tower(model)
-    bytes_per_token = _bytes_per_token(tower.config, family.text.like(tower).dtype)
-    return max(1, int(GROUP_BYTES_PER_IMAGE / (groups[0].input_ids.numel() * bytes_per_token)))
-
-
-def _bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
-    # What autograd keeps per token and layer if the weights are frozen: the input of both norms; query, key, value and
-    # the output of attention; the hidden channels of the MLP before and after the activation.
-    width = 6 * config.hidden_size + 2 * config.intermediate_size
-    return config.num_hidden_layers * width * dtype.itemsize

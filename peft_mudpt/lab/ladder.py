@@ -10,7 +10,8 @@ from ..config import MuDPTConfig
 from .methods import find_method
 from .report.rows import row_name
 from .schema import read_results
-from .sweep import Sweep, flag_name, run_sweeps
+from .sweep import Sweep, flag_name
+from .sweep_runs import run_sweeps
 
 
 NO_FUSION = "no-fusion"

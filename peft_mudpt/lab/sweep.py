@@ -1,33 +1,28 @@
-"""Plans and runs the experiments of a comparison, each in its own process."""
+"""Plans the experiments of a comparison."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Optional
 
-from tqdm import tqdm
-
 from .arguments import Arguments
-from .data.fingerprints import fingerprint
 from .data.folders import folder_name
 from .data.options import DataOptions
 from .data.sources import load_data
 from .experiment import select
 from .flags import parse_flags
-from .identity import PICTURES, pictures_of
+from .identity import PICTURES
 from .methods import find_method
 from .plan import Experiment
-from .processes import last_words, run_each
 from .protocols import ProtocolOptions
 from .report.rows import best_learning_rate
 from .run import experiment_of
-from .run_folder import LOCK, RUN, claim, lock
+from .run_folder import RUN, claim
 from .schema import read_result
-from .terminal import DIVERGED, printable
 from .training.checkpoints import LATEST
 
 
@@ -44,7 +39,6 @@ DECIDED = {
     "resume_from_checkpoint": "leave it out",
     "overwrite_output_dir": "to run again, delete the folders of the runs, or give another --output_dir",
 }
-LOG = "log.txt"
 
 
 def flag_name(given: str) -> Optional[str]:
@@ -82,7 +76,7 @@ class Run:
         Check whether the run has a result.
 
         Args:
-            pictures: what `known_pictures` returned.
+            pictures: what `sweep_runs.known_pictures` returned.
 
         Raises:
             ValueError: if the folder of the run holds another run.
@@ -262,109 +256,3 @@ class Sweep:
         options |= {"output_dir": folder, "resume_from_checkpoint": LATEST}
         given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
         return Run(folder, [*self.flags, *given])  # the last of equal flags counts
-
-
-def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
-    """
-    Run all experiments of a sweep that have no result yet: the search for learning rates, then the comparison.
-
-    Args:
-        sweep: the comparison.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
-
-    Raises:
-        ValueError: if another process uses the folder, as in `Sweep.check_data`, and as in `run_all`.
-        RuntimeError: if a run failed (see `run_all`), or if a search has no result.
-    """
-    run_sweeps([sweep], sweep.output_dir, command, jobs)
-
-
-def run_sweeps(sweeps: Sequence[Sweep], folder: Path, command: list[str], jobs: int) -> None:
-    """
-    Run several sweeps that differ only in their methods and the options of these.
-
-    Args:
-        sweeps: the comparisons, on the same data.
-        folder: a folder that holds the folders of all sweeps.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
-
-    Raises:
-        ValueError: as in `run_sweep`.
-        RuntimeError: as in `run_sweep`.
-    """
-    with lock(folder):
-        for remark in sweeps[0].check_data():
-            print("note:", printable(remark))
-        searches = [run for sweep in sweeps for run in sweep.search_runs()]
-        run_all(searches, command, jobs, "learning rates", tolerated=DIVERGED)
-        runs = [run for sweep in sweeps for run in sweep.runs(sweep.chosen_learning_rates())]
-        run_all(runs, command, jobs, "runs")
-
-
-def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:
-    """
-    Run the experiments that have no result yet, each in its own process.
-
-    Args:
-        runs: the experiments.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
-        title: title of the progress bar.
-        tolerated: an exit code. A run that ends with it has no result, but does not count as failed.
-
-    Raises:
-        ValueError: if `jobs` is less than 1, or if the folder of a run is used by another process, holds files of
-            another run, or files without a record of their run. Nothing is run then.
-        RuntimeError: if a run failed. It is raised after all runs have ended.
-        KeyboardInterrupt: if the user interrupts the sweep. The processes are ended first.
-    """
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs} must be at least 1.")
-    pictures = known_pictures()
-    missing = [run for run in runs if not run.is_finished(pictures)]
-    for run in missing:
-        if (run.folder / LOCK).exists():
-            with lock(run.folder):  # refuses if a process that an earlier sweep started is still at work
-                pass
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    logs = [run.folder / LOG for run in missing]
-    failed = []
-    with tqdm(desc=title, total=len(runs), initial=len(runs) - len(missing)) as bar:
-
-        def ended(index: int, status: int) -> None:
-            bar.update()
-            if status not in (0, tolerated):
-                failed.append(f"{missing[index].folder}: {last_words(logs[index])}")
-
-        run_each([[*command, *run.flags] for run in missing], logs, jobs, environment, ended)
-    if failed:
-        raise RuntimeError(
-            f"{len(failed)} of {len(runs)} runs failed; see {LOG} in their folders.\n" + "\n".join(failed)
-        )
-
-
-def known_pictures() -> Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]:
-    """
-    Make a function that identifies the pictures of runs. It loads each data set and reads each file once.
-
-    Returns:
-        A function of the options of a run. It returns the fingerprints of the pictures (see `identity.pictures_of`).
-    """
-    load, known = cache(load_data), {}
-
-    def fingerprint_once(example: dict) -> str:
-        path = example["image"]["path"]
-        if example["image"]["bytes"] is not None:
-            return fingerprint(example)
-        if path not in known:
-            known[path] = fingerprint(example)
-        return known[path]
-
-    @cache
-    def pictures(data: DataOptions, protocol: ProtocolOptions) -> dict[str, dict[str, str]]:
-        return pictures_of(select(Experiment(load(data), protocol=protocol)).task, fingerprint_once)
-
-    return pictures

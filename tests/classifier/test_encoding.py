@@ -9,7 +9,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from peft_mudpt import MuDPTConfig
-from peft_mudpt.classifier.encoding import encode_layout, lay_out_classes
+from peft_mudpt.classifier.encoding import encode_layout
+from peft_mudpt.classifier.layout import lay_out_classes
 from tests.conftest import BOS, EOS, SAME_FOR_ALL_IMAGES, build_clip, completed
 
 
@@ -142,7 +143,7 @@ def test_only_the_last_group_keeps_what_its_backward_pass_needs():
 
 
 def test_the_automatic_groups_are_smaller_for_a_larger_model(monkeypatch):
-    monkeypatch.setattr("peft_mudpt.classifier.encoding.GROUP_BYTES", 200_000)
+    monkeypatch.setattr("peft_mudpt.classifier.layout.GROUP_BYTES", 200_000)
     small, large = long_clip(), long_clip()
     large.text_model.config.num_hidden_layers *= 4  # all the rule looks at
     groups = [len(lay_out_classes(model, class_tokens())) for model in (small, large)]

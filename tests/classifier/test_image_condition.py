@@ -6,7 +6,7 @@ from peft import get_peft_model
 from torch.nn.functional import cross_entropy
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, fold_adapter
-from peft_mudpt.classifier import encoding
+from peft_mudpt.classifier import layout
 from tests.towers.test_families import FAMILIES, images, texts
 from tests.towers.test_per_image import cocoop
 
@@ -54,7 +54,7 @@ def test_it_computes_what_the_model_computes(family, class_batch_size, fields):
 def test_attention_without_packing_computes_the_same(monkeypatch):
     classifier = classifier_of(cocoop())
     expected = classifier(images()).logits
-    monkeypatch.setattr(encoding, "MASKED_ATTENTION", ())
+    monkeypatch.setattr(layout, "MASKED_ATTENTION", ())
     torch.testing.assert_close(classifier_of(classifier.model)(images()).logits, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -99,7 +99,7 @@ def test_what_is_encoded_at_a_time_is_bounded_by_its_bytes(monkeypatch):
     per_token = 3 * (6 * 32 + 2 * 64) * 4  # layers, channels that a layer keeps, bytes
     tokens = 2 + sum(map(len, WORDS))  # BOS and the common word; of each class its other words and EOS
     for images_at_a_time, rows in ((3, [3]), (2, [2, 1]), (0.5, [1] * 3)):
-        monkeypatch.setattr(encoding, "GROUP_BYTES_PER_IMAGE", images_at_a_time * tokens * per_token)
+        monkeypatch.setattr(layout, "GROUP_BYTES_PER_IMAGE", images_at_a_time * tokens * per_token)
         assert rows_of_calls(classifier_of(cocoop())) == rows
 
 

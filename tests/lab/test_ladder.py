@@ -75,7 +75,7 @@ def test_the_script_prints_the_differences_to_the_rung_without_fusion(tmp_path, 
             finish(run, 70.0 + fused * arguments.seed)
             started.append((arguments.evaluate_on, arguments.learning_rate))
 
-    monkeypatch.setattr("peft_mudpt.lab.sweep.run_each", run_each)
+    monkeypatch.setattr("peft_mudpt.lab.sweep_runs.run_each", run_each)
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
     flags = f"--methods mudpt --protocol few-shot --shots 2 --train_dir {pictures} --output_dir {tmp_path / 'ladder'}"
     flags += " --learning_rate_factors 1,3"

@@ -16,7 +16,8 @@ from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.run import experiment_of
 from peft_mudpt.lab.run_folder import hold, lock
 from peft_mudpt.lab.schema import write_result
-from peft_mudpt.lab.sweep import Run, Sweep, known_pictures, run_all, run_sweep
+from peft_mudpt.lab.sweep import Run, Sweep
+from peft_mudpt.lab.sweep_runs import known_pictures, run_all, run_sweep
 from peft_mudpt.lab.terminal import DIVERGED
 from tests.lab.report.made_results import result
 from tests.lab.test_experiment import save_pictures
@@ -34,7 +35,7 @@ def asked(runs, *names):
 @pytest.fixture
 def constant_pictures(monkeypatch):
     """For runs on the embedded world: its pictures need not be drawn to know that they are the same."""
-    monkeypatch.setattr("peft_mudpt.lab.sweep.known_pictures", lambda: lambda data, protocol: {})
+    monkeypatch.setattr("peft_mudpt.lab.sweep_runs.known_pictures", lambda: lambda data, protocol: {})
 
 
 def finish(run: Run, accuracy=0.0, pictures=None) -> None:

@@ -11,7 +11,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, fold_adapter, initialize_prompts
-from peft_mudpt.classifier.encoding import encode_layout, lay_out_classes
+from peft_mudpt.classifier.encoding import encode_layout
+from peft_mudpt.classifier.layout import lay_out_classes
 from peft_mudpt.lab.report.words import nearest_words
 from peft_mudpt.towers import registry
 from peft_mudpt.towers.family import Family

@@ -1,0 +1,132 @@
+"""Runs the experiments of sweeps that have no result yet, each in its own process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Optional
+
+from tqdm import tqdm
+
+from .data.fingerprints import fingerprint
+from .data.options import DataOptions
+from .data.sources import load_data
+from .experiment import select
+from .identity import pictures_of
+from .plan import Experiment
+from .processes import last_words, run_each
+from .protocols import ProtocolOptions
+from .run_folder import LOCK, lock
+from .sweep import Run, Sweep
+from .terminal import DIVERGED, printable
+
+
+LOG = "log.txt"
+
+
+def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
+    """
+    Run all experiments of a sweep that have no result yet: the search for learning rates, then the comparison.
+
+    Args:
+        sweep: the comparison.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+
+    Raises:
+        ValueError: if another process uses the folder, as in `Sweep.check_data`, and as in `run_all`.
+        RuntimeError: if a run failed (see `run_all`), or if a search has no result.
+    """
+    run_sweeps([sweep], sweep.output_dir, command, jobs)
+
+
+def run_sweeps(sweeps: Sequence[Sweep], folder: Path, command: list[str], jobs: int) -> None:
+    """
+    Run several sweeps that differ only in their methods and the options of these.
+
+    Args:
+        sweeps: the comparisons, on the same data.
+        folder: a folder that holds the folders of all sweeps.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+
+    Raises:
+        ValueError: as in `run_sweep`.
+        RuntimeError: as in `run_sweep`.
+    """
+    with lock(folder):
+        for remark in sweeps[0].check_data():
+            print("note:", printable(remark))
+        searches = [run for sweep in sweeps for run in sweep.search_runs()]
+        run_all(searches, command, jobs, "learning rates", tolerated=DIVERGED)
+        runs = [run for sweep in sweeps for run in sweep.runs(sweep.chosen_learning_rates())]
+        run_all(runs, command, jobs, "runs")
+
+
+def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:
+    """
+    Run the experiments that have no result yet, each in its own process.
+
+    Args:
+        runs: the experiments.
+        command: the command that runs an experiment; the flags of the run are appended.
+        jobs: number of processes at a time. They share the processor's cores.
+        title: title of the progress bar.
+        tolerated: an exit code. A run that ends with it has no result, but does not count as failed.
+
+    Raises:
+        ValueError: if `jobs` is less than 1, or if the folder of a run is used by another process, holds files of
+            another run, or files without a record of their run. Nothing is run then.
+        RuntimeError: if a run failed. It is raised after all runs have ended.
+        KeyboardInterrupt: if the user interrupts the sweep. The processes are ended first.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs} must be at least 1.")
+    pictures = known_pictures()
+    missing = [run for run in runs if not run.is_finished(pictures)]
+    for run in missing:
+        if (run.folder / LOCK).exists():
+            with lock(run.folder):  # refuses if a process that an earlier sweep started is still at work
+                pass
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    logs = [run.folder / LOG for run in missing]
+    failed = []
+    with tqdm(desc=title, total=len(runs), initial=len(runs) - len(missing)) as bar:
+
+        def ended(index: int, status: int) -> None:
+            bar.update()
+            if status not in (0, tolerated):
+                failed.append(f"{missing[index].folder}: {last_words(logs[index])}")
+
+        run_each([[*command, *run.flags] for run in missing], logs, jobs, environment, ended)
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(runs)} runs failed; see {LOG} in their folders.\n" + "\n".join(failed)
+        )
+
+
+def known_pictures() -> Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]:
+    """
+    Make a function that identifies the pictures of runs. It loads each data set and reads each file once.
+
+    Returns:
+        A function of the options of a run. It returns the fingerprints of the pictures (see `identity.pictures_of`).
+    """
+    load, known = cache(load_data), {}
+
+    def fingerprint_once(example: dict) -> str:
+        path = example["image"]["path"]
+        if example["image"]["bytes"] is not None:
+            return fingerprint(example)
+        if path not in known:
+            known[path] = fingerprint(example)
+        return known[path]
+
+    @cache
+    def pictures(data: DataOptions, protocol: ProtocolOptions) -> dict[str, dict[str, str]]:
+        return pictures_of(select(Experiment(load(data), protocol=protocol)).task, fingerprint_once)
+
+    return pictures
