@@ -37,7 +37,7 @@ VPT_WITH_HEAD: dict[str, Any] = dict(
     names_new_classes=False,
 )
 
-# MuDPT's published optimizer is SGD; AdamW was better in our runs (docs/comparison.md, "What the recipe changes").
+# MuDPT's published optimizer is SGD; AdamW was better in short runs (docs/comparison.md, "What the recipe changes").
 MUDPT_RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 1e-3,
