@@ -28,7 +28,7 @@ class LayoutKind(NamedTuple):
     """What a layout of classes is valid for."""
 
     num_tokens: int  # number of text prompt tokens in the input
-    takes_masks: bool  # whether classes can share a row
+    shares_rows: bool  # whether several classes stand in one row
     own_tokens: int = 0  # number of prompt tokens that each class has for itself from some layer on
 
 
@@ -36,7 +36,7 @@ def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
     layer = layer_of(model)
     own_tokens = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
-    return LayoutKind(num_input_prompts(model), takes_masks(model), own_tokens)
+    return LayoutKind(_num_input_prompts(model), _takes_masks(model), own_tokens)
 
 
 def lay_out_classes(
@@ -124,13 +124,13 @@ def images_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_
     return max(1, int(GROUP_BYTES_PER_IMAGE / (groups[0].input_ids.numel() * bytes_per_token)))
 
 
-def num_input_prompts(model: torch.nn.Module) -> int:
+def _num_input_prompts(model: torch.nn.Module) -> int:
     """Number of prompt tokens that the active adapter inserts in the input of the text tower; 0 if none is active."""
     layer = layer_of(model)
     return 0 if layer is None or layer.start("text") else layer.num_tokens("text")
 
 
-def takes_masks(model: torch.nn.Module) -> bool:
+def _takes_masks(model: torch.nn.Module) -> bool:
     """Whether classes can share a row: the text tower is causal, and its attention accepts a mask of four axes."""
     family = family_of(model)
     return family.text.is_causal and family.text_tower(model).config._attn_implementation in MASKED_ATTENTION
