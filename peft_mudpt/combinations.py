@@ -29,6 +29,7 @@ def check_combinations(config: MuDPTConfig) -> None:
     _check_words(config)
     _check_texts(config)
     _check_conditioning(config)
+    _check_class_contexts(config)
     if config.fusion_direction != "none":
         _check_fusion(config)
 
@@ -84,6 +85,40 @@ def _check_conditioning(config: MuDPTConfig) -> None:
                 f"{stop - 1} have text prompts of their own. Lower text_prompt_depth (or prompt_depth), or raise "
                 "class_token_layer."
             )
+
+
+def _check_class_contexts(config: MuDPTConfig) -> None:
+    if not config.class_specific_context:
+        if config.num_classes is not None:
+            raise ValueError(
+                f"num_classes={config.num_classes} has no effect without class_specific_context=True. Leave it out."
+            )
+        return
+    if config.num_classes is None:
+        raise ValueError("class_specific_context=True needs the number of classes: give num_classes.")
+    if not config.num_tokens("text"):
+        raise ValueError(
+            "class_specific_context=True gives each class text prompts, but there are none. Give text_prompt_depth a "
+            "value above 0."
+        )
+    excluded = {
+        "text_first_layer (or first_layer)": (config.start("text"), 0),
+        "text_prompt_init_text": (config.text_prompt_init_text, None),
+        "conditioning": (config.conditioning, "none"),
+        "folded": (config.folded, False),
+        "fusion_combine": (config.fusion_combine, "add"),
+    }
+    for name, (value, allowed) in excluded.items():
+        if value != allowed:
+            raise ValueError(
+                f"class_specific_context=True does not go together with {name}={value!r}; set it to {allowed!r}."
+            )
+    if config.fusion_direction in ("text_to_vision", "bidirectional"):
+        raise ValueError(
+            "class_specific_context=True makes text prompts that depend on the class, but vision prompts cannot, so "
+            f"that fusion_direction={config.fusion_direction!r} does not go together with it. Set it to 'none' or "
+            "'vision_to_text'."
+        )
 
 
 def _check_fusion(config: MuDPTConfig) -> None:

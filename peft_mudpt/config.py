@@ -186,6 +186,15 @@ class MuDPTConfig(PeftConfig):
         "from. MuDPTClassifier computes it.",
         TEMPLATE,
     )
+    class_specific_context: bool = setting(
+        False,
+        "Each class has text prompts of its own in the input, as in CoOp with CSC. Such an adapter can name only the "
+        "classes that it was trained on.",
+        TRUE_OR_FALSE,
+    )
+    num_classes: Optional[int] = setting(
+        None, "With class_specific_context: the number of classes.", either(whole_number(1, 1_000_000), None)
+    )
     modules_to_save: Optional[list[str]] = setting(
         None, "Modules of the base model to train and save beside the prompts.", either(MODULE_NAMES, None)
     )
@@ -311,10 +320,12 @@ class MuDPTConfig(PeftConfig):
 
     def owned_layers(self, modality: Modality) -> range:
         """
-        The layers for which one tower stores prompts of its own. With `fusion_combine="replace"`, layers whose prompts
-        are generated from the other tower do not count.
+        The layers for which one tower stores prompts of its own, which all classes share. With
+        `fusion_combine="replace"`, layers whose prompts are generated from the other tower do not count.
         """
         layers = self.layers(modality)
+        if modality == "text" and self.class_specific_context:
+            layers = layers[1:]
         if self.fusion_combine == "add" or self.fusion_direction == "none":
             return layers
         source: Modality = "vision" if modality == "text" else "text"

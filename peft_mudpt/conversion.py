@@ -34,6 +34,8 @@ class Depths(NamedTuple):
     vision: int
 
 
+COOP_CONTEXT, CLASS_CONTEXTS = "prompt_learner.ctx", "class_contexts.contexts"
+
 # Published name -> name in `MultiModalPrompts`. "<prompts>.<i>" is layer i of a stack; "<prompts>.deep" is all layers
 # after the first. None marks a parameter that has no influence at this depth, and may therefore be missing.
 Names = dict[str, Optional[str]]
@@ -64,7 +66,7 @@ def _idle_unless(active: bool, names: Names) -> Names:
 
 
 def _coop(depths: Depths) -> Names:
-    return {"prompt_learner.ctx": "text_prompts.0"}
+    return {COOP_CONTEXT: "text_prompts.0"}
 
 
 def _with_meta_net(depths: Depths, ours: str) -> Names:
@@ -218,6 +220,8 @@ def convert_checkpoint(
             f"unknown parameters: {unknown or 'none'}. Check the name of the method."
         )
     used = {name: ours for name, ours in names.items() if ours is not None}
+    if method == "coop" and learned[COOP_CONTEXT].dim() == 3:  # a context per class
+        used[COOP_CONTEXT] = CLASS_CONTEXTS
     config = _config(preset, {ours: learned[name].shape for name, ours in used.items()}, depths)
     _check_shapes(config, {name: (ours, learned[name].shape) for name, ours in used.items()})
     prefix = ".".join(["base_model.model", LAYER_NAME, *MuDPTLayer.adapter_layer_names])
@@ -294,11 +298,15 @@ def _config(preset: str, shapes: dict[str, torch.Size], depths: Depths) -> MuDPT
         width = next(shapes[name][0] for name in biases if name in shapes)
         prompts["vision"] = torch.Size([prompts["text"][0], width])
     fields: dict[str, int] = {}
+    if CLASS_CONTEXTS in shapes:
+        classes, *shape = shapes[CLASS_CONTEXTS]  # (C, n, d)
+        fields |= {"class_specific_context": True, "num_classes": classes}
+        prompts["text"] = torch.Size(shape)
     for modality, shape in prompts.items():
         if len(shape) != 2:
             raise ValueError(
-                f"The input prompts have shape {tuple(shape)}, expected (tokens, width). Class-specific "
-                "contexts (CSC) are not supported; all classes must share one context."
+                f"The input prompts have shape {tuple(shape)}, expected (tokens, width). Only method coop has "
+                "class-specific contexts (CSC)."
             )
         tokens, width = shape
         if fields.setdefault("num_virtual_tokens", tokens) != tokens:

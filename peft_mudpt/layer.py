@@ -141,6 +141,11 @@ class MuDPTLayer(nn.Module, BaseTunerLayer):
         return adapter is not None and adapter.text_depends_on_class
 
     @property
+    def num_class_contexts(self) -> int:
+        adapter = self._active_prompts()
+        return 0 if adapter is None or adapter.class_contexts is None else len(adapter.class_contexts.contexts)
+
+    @property
     def active_name(self) -> Optional[str]:
         """The name of the active MuDPT adapter, enabled or not; adapters of other methods may be active beside it."""
         own = [name for name in self.active_adapters if name in self.mudpt_adapters]

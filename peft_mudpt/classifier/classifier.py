@@ -150,6 +150,9 @@ class MuDPTClassifier(PictureClassifier):
             tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
         self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
+        layer = layer_of(model)
+        if layer is not None and layer.num_class_contexts:
+            self._condition.of(model)  # refuses other classes
         self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
         self._texts_per_class = list(map(len, self.class_texts))
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}

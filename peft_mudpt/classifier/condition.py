@@ -37,8 +37,16 @@ class ClassCondition:
         self._kept: dict[str, Kept[torch.Tensor]] = {}  # by template
 
     def of(self, model: Any) -> Optional[torch.Tensor]:
-        """The features (C, D) of the C classes; None if the text prompts of the active adapter need none."""
+        """
+        What the text prompts of the active adapter depend on: the features (C, D) of the C classes, or their numbers
+        (C,) if each class has prompts of its own; None if they depend on no class.
+
+        Raises:
+            ValueError: if the adapter has prompts of other classes.
+        """
         layer = layer_of(model)
+        if layer is not None and layer.num_class_contexts:
+            return self._numbers(model, layer.num_class_contexts)
         if layer is None or not layer.text_depends_on_class:
             return None
         config = active_config(model)
@@ -53,6 +61,17 @@ class ClassCondition:
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
         self._kept = {}
+
+    def _numbers(self, model: Any, expected: int) -> torch.Tensor:
+        names, config = list(self._class_names), active_config(model)
+        trained = config and config.class_names
+        if len(names) != expected or (trained and trained != names):
+            found = f"{len(names)} classes" if len(names) != expected else "others, or in another order"
+            raise ValueError(
+                f"The adapter has text prompts of its own for each of {expected} classes, but the classifier has "
+                f"{found}. Give the class names that it was trained on, in the same order."
+            )
+        return torch.arange(expected, device=part(model, "device"))
 
     @torch.compiler.disable
     def _encode(self, model: Any, layer: MuDPTLayer, template: str, kept: Kept[torch.Tensor]) -> torch.Tensor:

@@ -36,7 +36,8 @@ def layout_kind(model: torch.nn.Module) -> LayoutKind:
     """The kind of layout that a model needs now; switching its adapters or its attention changes the kind."""
     layer = layer_of(model)
     own_tokens = layer.num_tokens("text") if layer is not None and layer.text_depends_on_class else 0
-    return LayoutKind(_num_input_prompts(model), _takes_masks(model), own_tokens)
+    shares_rows = _takes_masks(model) and (layer is None or not layer.num_class_contexts)
+    return LayoutKind(_num_input_prompts(model), shares_rows, own_tokens)
 
 
 def lay_out_classes(

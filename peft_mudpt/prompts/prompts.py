@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import MODALITIES, Modality, MuDPTConfig
-from .conditioning import ClassTokens, ImageShift, check_condition
+from .conditioning import ClassContexts, ClassTokens, ImageShift, check_condition
 from .fusion import InjectionModel
 
 
@@ -39,6 +39,8 @@ class MultiModalPrompts(nn.Module):
         layers: modality -> the layers with prompts; empty for a tower without prompts.
         image_shift: the meta-net of `conditioning="image"` or `"noise"`; otherwise None.
         class_tokens: the meta-net of `conditioning="class"`; otherwise None.
+        class_contexts: the text prompts of the input with `class_specific_context`; otherwise None. `text_prompts`
+            then has the layers above.
     """
 
     text_prompts: Optional[torch.Tensor]
@@ -48,6 +50,7 @@ class MultiModalPrompts(nn.Module):
         super().__init__()
         self.num_tokens = {modality: config.num_tokens(modality) for modality in MODALITIES}
         self.layers = {modality: config.layers(modality) for modality in MODALITIES}
+        self._owned = {modality: config.owned_layers(modality) for modality in MODALITIES}
         self.combine = config.fusion_combine
 
         def width(modality: Modality) -> int:
@@ -78,6 +81,11 @@ class MultiModalPrompts(nn.Module):
         self._fused_layers = {"vision": config.fused_layers("text"), "text": config.fused_layers("vision")}
         self.image_shift: Optional[ImageShift] = None
         self.class_tokens: Optional[ClassTokens] = None
+        self.class_contexts: Optional[ClassContexts] = None
+        if config.class_specific_context:
+            assert config.num_classes is not None, "MuDPTConfig refuses it"
+            sizes = config.num_classes, config.num_tokens("text"), width("text")
+            self.class_contexts = ClassContexts(*sizes, config.init_std)
         if config.conditioning != "none":
             assert config.feature_size is not None, "MuDPTConfig.resolve fills it in"
             sizes = config.feature_size, config.meta_net_reduction, width("text")
@@ -116,7 +124,8 @@ class MultiModalPrompts(nn.Module):
         Args:
             modality: the tower.
             layers: layers with prompts, of which 0 is the input; or, with a condition, `class_token_layer` alone.
-            condition: what text prompts depend on, (B, D), one row per sample; None: nothing. Other prompts ignore it.
+            condition: what text prompts depend on, one row per sample: features (B, D), or the classes (B,) with
+                `class_specific_context`; None: nothing. Other prompts ignore it.
 
         Returns:
             The effective prompts (b, len(layers), n, d), or the tokens of the classes. b is 1 if all samples share
@@ -125,6 +134,12 @@ class MultiModalPrompts(nn.Module):
         Raises:
             ValueError: if the text prompts depend on the condition, and it has another shape or type.
         """
+        if modality == "text" and self.class_contexts is not None and layers.start == self.layers["text"].start:
+            own = self.class_contexts(condition)[:, None]  # (B, 1, n, d)
+            if len(layers) == 1:
+                return own
+            rest = self.effective(modality, layers[1:])[None].expand(len(own), -1, -1, -1)
+            return torch.cat([own, rest], dim=1)
         if modality == "text" and condition is not None:
             if self.class_tokens is not None and layers.start == self.class_token_layer:
                 check_condition(condition, self.class_tokens.meta_net.feature_size)
@@ -153,6 +168,6 @@ class MultiModalPrompts(nn.Module):
 
     def _own(self, modality: Modality, layers: range) -> torch.Tensor:
         """The raw prompts (len(layers), n, d) of one tower at these layers."""
-        prompts, start = getattr(self, f"{modality}_prompts"), self.layers[modality].start
+        prompts, start = getattr(self, f"{modality}_prompts"), self._owned[modality].start
         assert prompts is not None, "only layers that own prompts are asked for"
         return prompts[layers.start - start : layers.stop - start]

@@ -41,6 +41,11 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
             f"The adapter {adapter_name!r} makes other text prompts for each image, so they cannot be folded into "
             "constants. Use it as it is."
         )
+    if trained.class_contexts is not None:
+        raise ValueError(
+            f"The adapter {adapter_name!r} has text prompts of its own for each class, which are no smaller as "
+            "constants. Use it as it is, or export the classifier (export_classifier)."
+        )
     configs: dict[str, MuDPTConfig] = part(model, "peft_config")
     config = _folded(configs[adapter_name])
     folded = MultiModalPrompts(config)

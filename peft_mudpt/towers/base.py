@@ -63,6 +63,10 @@ class PromptSource(Protocol):
     def text_depends_on_class(self) -> bool:
         """Whether the text tower needs a condition at present: the text feature of each class in the frozen CLIP."""
 
+    @property
+    def num_class_contexts(self) -> int:
+        """Number of classes with text prompts of their own. If it is not 0, a condition has the class of each text."""
+
 
 def part(module: nn.Module, path: str) -> Any:
     """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to it; "": the module."""

@@ -23,6 +23,11 @@ NEEDS_CLASSES = (
     "(texts, feature_size), as `text_bank` computes it. Without the adapter, as in `with model.disable_adapter():`, "
     "texts need no more."
 )
+NEEDS_CLASS_NUMBERS = (
+    "The active adapter has text prompts of its own for each class, but the text tower was given texts alone. Use "
+    f"MuDPTClassifier, or give {CONDITION}: for each text, the position of its class among those that the adapter was "
+    "trained on (texts,), as int64."
+)
 
 
 def attention_bias(tower: nn.Module, mask: torch.Tensor) -> torch.Tensor:
@@ -141,6 +146,8 @@ class PromptedText(PromptedTower):
             raise ValueError(NEEDS_IMAGES)
         if condition is None and self.source.text_depends_on_class:
             raise ValueError(NEEDS_CLASSES)
+        if condition is None and self.source.num_class_contexts:
+            raise ValueError(NEEDS_CLASS_NUMBERS)
         if condition is not None:
             kwargs |= {CONDITION: condition}
             own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)
