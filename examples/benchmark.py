@@ -28,7 +28,11 @@ class BenchmarkArguments:
         default="mudpt", metadata={"help": "Comma-separated presets; also mudpt_from_layer_6, which starts late."}
     )
     batch_sizes: str = field(default="4,32", metadata={"help": "Images per batch."})
-    tasks: str = field(default="training,inference", metadata={"help": "training, inference, or both."})
+    tasks: str = field(default="training,inference", metadata={"help": "training, inference, both, or 'none'."})
+    bank_pictures: str = field(
+        default="none",
+        metadata={"help": "Numbers of pictures of which a bank of attacked pictures is built, or 'none'."},
+    )
     precision: str = field(
         default="float32", metadata={"help": "float32, or bfloat16 autocast.", "choices": ["float32", "bfloat16"]}
     )
@@ -42,8 +46,12 @@ def parse() -> BenchmarkArguments:
     return parse_flags(BenchmarkArguments, description=__doc__.partition("\n")[0])
 
 
+def names(text: str) -> list[str]:
+    return [] if text == "none" else text.split(",")
+
+
 def numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    return [int(number) for number in names(text)]
 
 
 def main() -> None:
@@ -54,14 +62,15 @@ def main() -> None:
 
     result = run(
         models=arguments.models.split(","),
-        tasks=arguments.tasks.split(","),
+        tasks=names(arguments.tasks),
         classes=numbers(arguments.classes),
-        memory_classes=[] if arguments.memory_classes == "none" else numbers(arguments.memory_classes),
+        memory_classes=numbers(arguments.memory_classes),
         batch_sizes=numbers(arguments.batch_sizes),
         autocast=arguments.precision == "bfloat16",
         compiled=arguments.compile,
         seconds_per_way=arguments.seconds,
         adapters=arguments.adapters.split(","),
+        bank_pictures=numbers(arguments.bank_pictures),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.json:

@@ -32,7 +32,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    from peft_mudpt.lab.report.plots import OVERVIEW, plot_all, save
+    from peft_mudpt.lab.report.drawing import save
+    from peft_mudpt.lab.report.plots import OVERVIEW, plot_all
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.rows import sections
     from peft_mudpt.lab.report.tables import markdown_report

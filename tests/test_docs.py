@@ -25,6 +25,8 @@ COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 
 # Flags that make a script fast, by words of the command. They are added to those of the page and replace none.
 SHORTER = {
+    "fewshot.py --method advpt": "--max_train_steps 2 --attack_steps 1",
+    "fewshot.py --method mudpt --adversarial": "--max_train_steps 2 --attack_steps 1",
     "fewshot.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
     "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1",
@@ -41,6 +43,7 @@ ONLY_READ = {
     "outputs/ablation/": "six similar sweeps take too long",
     "outputs/recipe/": "three similar sweeps take too long",
     "--paired ivlp": "the sweep before it, made shorter, runs no ivlp; tests/examples/test_report.py compares rows",
+    "examples/robustness.py": "trains and attacks eight methods; tests/lab/test_robustness.py attacks some",
     "examples/ladder.py": "tests/lab/test_ladder.py runs it without training",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
 }
@@ -50,6 +53,7 @@ WORK_BEGINS = {
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
     "predict.py": "peft_mudpt.lab.predicting.load_classifier",
     "report.py": "peft_mudpt.lab.schema.read_results",
+    "robustness.py": "peft_mudpt.lab.sweep_runs.run_sweep",
     "sweep.py": "peft_mudpt.lab.sweep_runs.run_sweep",
 }
 # Parts of blocks that are not run, and the reasons.

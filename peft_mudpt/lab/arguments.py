@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 from .. import demo
+from .adversarial import AdversarialOptions
 from .backbone import BackboneOptions
 from .data.catalogue import refuse_test_only
 from .data.options import DataOptions
@@ -14,6 +15,7 @@ from .flags import Options, at_least, flag
 from .methods import MethodOptions, find_method
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names
 from .recipe import TrainingOptions
+from .robustness import RobustnessOptions
 from .training.checkpoints import LATEST
 
 
@@ -51,7 +53,16 @@ class OutputOptions(Options):
 
 # A dataclass lists the fields of its last base first. In this order, --help lists the CLIP first and the output last.
 @dataclass(frozen=True)
-class Arguments(OutputOptions, TrainingOptions, ProtocolOptions, DataOptions, MethodOptions, BackboneOptions):
+class Arguments(
+    OutputOptions,
+    RobustnessOptions,
+    AdversarialOptions,
+    TrainingOptions,
+    ProtocolOptions,
+    DataOptions,
+    MethodOptions,
+    BackboneOptions,
+):
     """
     All flags of one experiment. They are checked on creation.
 

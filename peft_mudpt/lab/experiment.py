@@ -6,7 +6,7 @@ The last one, `record`, is in `recording.py`.
 from __future__ import annotations
 
 import time
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +26,7 @@ from .methods import find_method
 from .plan import Experiment, Outcome, Plan, Selection
 from .protocols import lay_out
 from .recipe import Recipe, TrainingOptions, choose_recipe
+from .robustness import measure_robustness
 from .training.checkpoints import Checkpoints
 from .training.features import encode, has_fixed_image_features
 from .training.frozen_clip import FrozenClip
@@ -74,6 +75,7 @@ def prepare(
     Raises:
         ValueError: if an option is wrong, if the accelerator contradicts `experiment.training`, or if the data or the
             CLIP cannot be used.
+        ImportError: if an attack of `experiment.robustness` needs a package that is not installed.
     """
     started = time.perf_counter()
     protocol, training = experiment.protocol, experiment.training
@@ -82,6 +84,7 @@ def prepare(
         mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.gradient_accumulation_steps
     )
     check_accelerator(accelerator, training)
+    experiment.robustness.attacks(protocol.seed)  # one whose library is missing stops the run here
     selection = selection or select(experiment)
     data, task = selection.data, selection.task
     texts = check_texts(experiment, selection)
@@ -102,6 +105,7 @@ def prepare(
         processes=accelerator.num_processes,
         may_be_cropped=data.may_be_cropped,
         seed=protocol.seed,
+        adversarial=experiment.adversarial,
     )
     if recipe is not None:
         check_anchors(recipe.anchors, learner.model)
@@ -175,9 +179,9 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     Raises:
         FloatingPointError: if the loss is NaN or infinite.
     """
-    if not plan.method.is_trained:
-        return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(plan.accelerator))
     accelerator, learner = plan.accelerator, plan.learner
+    if not plan.method.is_trained:
+        return Outcome(plan, plan.zero_shot, Progress(), peak_memory_bytes(accelerator), _robustness(plan))
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
     progress = _fit(plan) if plan.recipe is None else _train(plan, plan.recipe, checkpoints)
@@ -188,11 +192,26 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
         learner.model,
         plan.task,
         plan.given_texts,
-        plan.method.names_new_classes,
+        plan.names_new_classes,
         **_loading(plan.experiment.training),
         features=plan.test_features,
     )
-    return Outcome(plan, metrics, progress, memory)
+    return Outcome(plan, metrics, progress, memory, _robustness(plan))
+
+
+def _robustness(plan: Plan) -> Optional[list[dict[str, Any]]]:
+    experiment = plan.experiment
+    return measure_robustness(
+        plan.accelerator,
+        plan.backbone,
+        plan.learner.model,
+        plan.task,
+        experiment.robustness,
+        experiment.protocol.seed,
+        plan.given_texts,
+        plan.names_new_classes,
+        experiment.training.per_device_eval_batch_size,
+    )
 
 
 def _fit(plan: Plan) -> Progress:

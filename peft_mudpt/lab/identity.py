@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rules import is_text
+from .adversarial import AdversarialOptions
 from .backbone import BackboneOptions
 from .data.fingerprints import fingerprint
 from .data.options import DataOptions
@@ -16,15 +17,24 @@ from .flags import Options
 from .methods import MethodOptions, find_method
 from .protocols import ProtocolOptions, Task
 from .recipe import TrainingOptions, warmup_steps
+from .robustness import RobustnessOptions
 from .schema import FIELDS, in_current_words
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DECIDING = (BackboneOptions, MethodOptions, DataOptions, ProtocolOptions, TrainingOptions)
+DECIDING = (
+    BackboneOptions,
+    MethodOptions,
+    DataOptions,
+    ProtocolOptions,
+    TrainingOptions,
+    AdversarialOptions,
+    RobustnessOptions,
+)
 # These change how the work is divided, but not the result.
-NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size")
+NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size", "adversarial_bank")
 OBJECTIVE = "objective"  # no flag: the method's record names it
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
 PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)

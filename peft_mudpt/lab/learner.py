@@ -112,6 +112,8 @@ def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = Tr
     if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
         template = after_prompts = template or DEFAULT_TEMPLATE
         words = None
+        if config.class_specific_context:
+            starts_from_words = False
         if config.start("text") == 0:  # prompts that start above the input replace no word
             words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
         if starts_from_words and "text_prompt_init_text" not in ground.fields:

@@ -44,6 +44,7 @@ class Method:
             the template of the run. Several texts that the user gives replace them.
         averaging: default Gaussian that averages the learned parameters over the epochs: its mean and its standard
             deviation, as shares of the epochs of the run; None: no average.
+        adversarial: True if the method learns from attacked pictures.
         has_head: True if a linear layer on the image features, trained with the adapter, takes the place of texts.
         prompt_initialization: default start of the vision prompts (see `initialize_prompts`); None: random numbers.
         initialize: function that initializes parameters from data; None: the method needs none. It is called once
@@ -69,6 +70,7 @@ class Method:
     anchors: Mapping[str, Any] = field(default_factory=dict)
     anchor_templates: Sequence[str] = IMAGENET
     averaging: Optional[tuple[float, float]] = None
+    adversarial: bool = False
     has_head: bool = False
     prompt_initialization: Optional[PromptInitialization] = None
     initialize: Optional[Callable[[torch.nn.Module, DataLoader], None]] = None
@@ -99,8 +101,11 @@ class Method:
                     f"{ground.fields}."
                 )
             return self.put_on(ground, **{**self.fields, **ground.fields})
+        fields = {**self.fields, **ground.fields}
+        if fields.get("class_specific_context") is True:
+            fields.setdefault("num_classes", len(ground.class_names))
         try:
-            config = self.adapter(**{**self.fields, **ground.fields})
+            config = self.adapter(**fields)
         except TypeError as error:  # a dataclass raises this for an unknown field
             raise ValueError(
                 f"--method_kwargs {ground.fields} do not fit the config of method {self.name}: {error}. "

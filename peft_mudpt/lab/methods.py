@@ -37,6 +37,16 @@ VPT_WITH_HEAD: dict[str, Any] = dict(
     names_new_classes=False,
 )
 
+# AdvPT learns the text prompts of CoOp, but more of them.
+ADVPT: dict[str, Any] = {**PRESETS["coop"], "num_virtual_tokens": 32}
+CLASS_SPECIFIC: dict[str, Any] = dict(
+    adapter=MuDPTConfig,
+    fields={**ADVPT, "class_specific_context": True},
+    learning_rate=0.002,
+    starts_from_words=False,
+    names_new_classes=False,
+)
+
 # MuDPT's published optimizer is SGD; AdamW was better in short runs (docs/comparison.md, "What the recipe changes").
 MUDPT_RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
@@ -99,6 +109,32 @@ METHODS: dict[str, Method] = {
             learning_rate=0.002,
             starts_from_words=False,
             look=dict(color=BLUE, marker="o"),
+        ),
+        Method(
+            "advpt",
+            "AdvPT, CoOp on attacked pictures",
+            "2311.11261",
+            adapter=MuDPTConfig,
+            fields=ADVPT,
+            learning_rate=0.002,
+            adversarial=True,
+            starts_from_words=False,
+            look=dict(color=BLUE, marker="X", linestyle="-."),
+        ),
+        Method(
+            "coop_csc",
+            "CoOp with a context per class",
+            "2109.01134",
+            **CLASS_SPECIFIC,
+            look=dict(color=BLUE, marker="s"),
+        ),
+        Method(
+            "advpt_csc",
+            "AdvPT with a context per class",
+            "2311.11261",
+            **CLASS_SPECIFIC,
+            adversarial=True,
+            look=dict(color=BLUE, marker="P", linestyle="-."),
         ),
         preset_method(
             "cocoop",
@@ -197,6 +233,16 @@ METHODS: dict[str, Method] = {
             anchors=PROMPTSRC_ANCHORS,
             **MUDPT_RECIPE,
             look=dict(color=VERMILLION, marker="h", linestyle="-."),
+        ),
+        Method(
+            "mudpt_adversarial",
+            "MuDPT on attacked pictures",
+            "2306.11400",
+            adapter=MuDPTConfig,
+            fields=PRESETS["mudpt"],
+            adversarial=True,
+            **MUDPT_RECIPE,
+            look=dict(color=VERMILLION, marker="X", linestyle="-."),
         ),
     )
 }

@@ -13,6 +13,8 @@ from accelerate import Accelerator
 
 from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
+from ..layer import layer_of
+from .adversarial import AdversarialOptions
 from .backbone import EMBEDDED, Backbone, BackboneOptions
 from .data.class_texts import identify_descriptions, identify_templates
 from .data.draws import Drawn
@@ -25,6 +27,7 @@ from .method import Method
 from .methods import MethodOptions
 from .protocols import ProtocolOptions, Task, summarize
 from .recipe import Recipe, TrainingOptions
+from .robustness import RobustnessOptions
 from .training.loop import Progress
 
 
@@ -46,6 +49,8 @@ class Experiment:
         templates: several texts of a class, for zero-shot CLIP and for methods without text prompts; None: one
             template.
         descriptions: further texts of each class, by class name, for the same.
+        adversarial: options of learning from attacked pictures; by default those of the method.
+        robustness: options of testing on attacked pictures; by default none is attacked.
     """
 
     data: Union[FewShotData, DataOptions]
@@ -58,6 +63,8 @@ class Experiment:
     model_revision: Optional[str] = None
     templates: Optional[Sequence[str]] = None
     descriptions: Optional[Mapping[str, Sequence[str]]] = None
+    adversarial: AdversarialOptions = AdversarialOptions()
+    robustness: RobustnessOptions = RobustnessOptions()
 
     @property
     def class_texts(self) -> Optional[ClassTexts]:
@@ -91,6 +98,8 @@ class Experiment:
             self.data if isinstance(self.data, DataOptions) else self.data.origin,
             self.protocol,
             self.training,
+            self.adversarial,
+            self.robustness,
         )
 
     def launched(self, mixed_precision: str) -> Experiment:
@@ -194,6 +203,12 @@ class Plan:
         return self.learner.class_texts(self.experiment.class_texts)
 
     @property
+    def names_new_classes(self) -> bool:
+        """True if the learner can name classes that it was not trained on."""
+        layer = layer_of(self.learner.model)
+        return self.method.names_new_classes and (layer is None or not layer.num_class_contexts)
+
+    @property
     def class_texts(self) -> ClassTexts:
         """The texts of the training classes for the learner, after its text prompts if it has some."""
         return self.given_texts or ClassTexts((self.data.template,))
@@ -236,12 +251,14 @@ class Outcome:
         metrics: metrics of the trained learner, by test set; None for a test set whose classes the method cannot name.
         progress: steps, loss and time of training.
         peak_memory_bytes: peak memory of training, in bytes.
+        robustness: what `robustness.measure_robustness` found; None: no picture was attacked.
     """
 
     plan: Plan
     metrics: dict[str, Any]
     progress: Progress
     peak_memory_bytes: int
+    robustness: Optional[list[dict[str, Any]]] = None
 
     @property
     def summary(self) -> dict[str, Optional[float]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Optional, cast, get_args
 
 from ..config import PromptInitialization
+from .adversarial import NOT_ADVERSARIAL, AdversarialOptions, AdversarialTraining, choose_adversarial, is_adversarial
 from .flags import Count, OptionalCount, Options, at_least, flag, more_than, share
 from .method import Method
 from .training.anchors import TEXT_ANCHORS, Anchors
@@ -80,7 +81,7 @@ class TrainingOptions(Options):
     augmentation: str = flag(
         "auto",
         "crop: random resized crops with random flips, as in CoOp. auto: crop, except in the embedded world, where a "
-        "part of a shape does not show its class.",
+        "part of a shape does not show its class, and with --adversarial, where it would cost an attack in each step.",
         choices=("auto", "crop", "none"),
     )
     mixed_precision: Optional[str] = flag(
@@ -112,6 +113,7 @@ class Recipe:
             None: from random numbers.
         anchors: the anchors that are added to the loss.
         averaging: how the learned parameters are averaged over the epochs; None: they are not.
+        adversarial: how the run learns from attacked pictures; None: from clean ones.
     """
 
     objective: str
@@ -129,6 +131,7 @@ class Recipe:
     prompt_initialization: Optional[PromptInitialization] = None
     anchors: Anchors = Anchors()
     averaging: Optional[Averaging] = None
+    adversarial: Optional[AdversarialTraining] = None
 
     def pictures_per_step(self, processes: int) -> int:
         """
@@ -141,7 +144,13 @@ class Recipe:
 
 
 def choose_recipe(
-    options: TrainingOptions, method: Method, pictures: int, processes: int, may_be_cropped: bool, seed: int
+    options: TrainingOptions,
+    method: Method,
+    pictures: int,
+    processes: int,
+    may_be_cropped: bool,
+    seed: int,
+    adversarial: AdversarialOptions = NOT_ADVERSARIAL,
 ) -> Optional[Recipe]:
     """
     Choose how a run is trained.
@@ -153,6 +162,7 @@ def choose_recipe(
         processes: number of processes that share each optimizer step.
         may_be_cropped: True if a part of a picture still shows its class.
         seed: seed of the order and the augmentation of the pictures.
+        adversarial: the user's options of learning from attacked pictures.
 
     Returns:
         The recipe; None for a method that is not trained.
@@ -162,6 +172,10 @@ def choose_recipe(
             method.
     """
     anchors = choose_anchors(options, method)
+    crop = options.augmentation == "crop"
+    if options.augmentation == "auto":
+        crop = may_be_cropped and not is_adversarial(adversarial, method)
+    attacked = choose_adversarial(adversarial, method, crop, seed, processes)
     if not method.has_steps:
         if options.prompt_initialization is not None:
             raise ValueError(
@@ -190,13 +204,14 @@ def choose_recipe(
         warmup_steps(options.warmup_ratio, steps),
         options.per_device_train_batch_size,
         options.gradient_accumulation_steps,
-        options.augmentation == "crop" or (options.augmentation == "auto" and may_be_cropped),
+        crop,
         seed,
         options.dataloader_num_workers,
         options.warmup,
         cast(Optional[PromptInitialization], options.prompt_initialization or method.prompt_initialization),
         anchors=anchors,
         averaging=choose_averaging(options, method, epochs_of(steps, pictures_per_step, pictures)),
+        adversarial=attacked,
     )
 
 

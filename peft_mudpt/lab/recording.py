@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import torch
 
+from ..layer import layer_of
 from .class_texts import several
 from .data.loading import TestPictures
 from .environment import hardware, versions
@@ -63,11 +64,13 @@ def record(
         "metrics": outcome.metrics,
         "zero_shot": plan.zero_shot,
         "summary": outcome.summary,
+        "robustness": outcome.robustness,
         "optimizer": recipe and recipe.optimizer,
         "learning_rate": recipe and recipe.learning_rate,
         "prompt_initialization": recipe and recipe.prompt_initialization,
         "anchors": asdict(recipe.anchors) if recipe and recipe.anchors else None,
         "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
+        "adversarial": recipe.adversarial.as_dict() if recipe and recipe.adversarial else None,
         "steps": outcome.progress.step,
         "loss": outcome.progress.loss,
         "trainable_parameters": plan.trainable_parameters,
@@ -98,7 +101,7 @@ def _by_class(labels: list[int], class_names: list[str]) -> dict[str, int]:
 def _nearest_words(plan: Plan) -> Optional[list]:
     model = plan.learner.model
     prompts = [p for name, p in model.named_parameters() if name.endswith(".text_prompts")]
-    if not prompts:
+    if not prompts or layer_of(model).num_class_contexts:  # then they are not those of the input
         return None
     # prompts[0] is (J, n, d_t); its first layer is the input layer
     return nearest_words(prompts[0][0], model.get_base_model(), plan.backbone.tokenizer)

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from accelerate import Accelerator
 
+from .adversarial import AdversarialOptions
 from .arguments import Arguments
 from .backbone import EMBEDDED
 from .data.class_texts import read_descriptions, read_templates
@@ -19,6 +20,7 @@ from .protocols import ProtocolOptions, metrics_behind, number_of_pictures
 from .recipe import TrainingOptions
 from .recording import record
 from .report.card import model_card
+from .robustness import RobustnessOptions
 from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_checkpoints, start
 from .storage import write_text
 from .terminal import printable
@@ -91,6 +93,8 @@ def experiment_of(arguments: Arguments) -> Experiment:
         arguments.model_revision,
         None if arguments.templates is None else read_templates(arguments.templates),
         None if arguments.descriptions is None else read_descriptions(Path(arguments.descriptions)),
+        arguments.part(AdversarialOptions),
+        arguments.part(RobustnessOptions),
     )
 
 
@@ -119,6 +123,7 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
             accelerator.init_trackers(TRACKING, config=settings)
         outcome = execute(plan, checkpoints)
         _say_summary(accelerator, "{} after", outcome.summary, outcome.metrics)
+        _say_robustness(accelerator, outcome.robustness)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
         result = record(outcome, folder, hub_model_id, held=True)
@@ -137,6 +142,7 @@ def _say_finished(folder: Path, finished: dict[str, Any], arguments: Arguments, 
     """Report the result of a run that has already finished; delete what it left when it was killed, and upload it."""
     say(accelerator, "already done", folder)
     _say_summary(accelerator, "{} after", finished["summary"], finished["metrics"])
+    _say_robustness(accelerator, finished["robustness"])
     if not accelerator.is_main_process:
         return
     drop_checkpoints(folder)
@@ -224,3 +230,14 @@ def _say_summary(
             balanced = measured["mean_class_accuracy"]
             words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
         say(accelerator, title.format(name.replace("_", " ")), words)
+
+
+def _say_robustness(accelerator: Accelerator, robustness: Optional[list[dict[str, Any]]]) -> None:
+    for found in robustness or []:
+        eps = f"{found['attack']['eps'] * 255:.3g}/255"
+        for name, metrics in found["metrics"].items():
+            if metrics is None:
+                continue
+            of_test = "" if len(found["metrics"]) == 1 else f" of {name}"
+            accuracies = f"{metrics['clean']:.1f} % -> {metrics['attacked']:.1f} %"
+            say(accelerator, f"{found['name']} {eps}", f"{accuracies} of {metrics['pictures']:,} pictures{of_test}")

@@ -12,7 +12,8 @@ from ..rules import DESCRIPTIONS, TEMPLATE, TEMPLATES, is_text
 from .storage import read_json, write_json
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FIRST_VERSION = 1  # may lack the fields of `LATER`
 RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
 
@@ -124,6 +125,20 @@ FIELDS = {
         "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}",
         _by_name(_optional(_is_number)),
     ),
+    "robustness": Field(
+        "for each attack on test pictures {name, attack, metrics}: its arguments, and for each test set {pictures, "
+        "clean, attacked}, the number of attacked pictures and the accuracies on them in percent; null if none was "
+        "attacked",
+        _optional(
+            _list(
+                _record(
+                    name=is_text,
+                    attack=_by_name(_is_option),
+                    metrics=_by_name(_optional(_record(pictures=_is_whole, clean=_is_number, attacked=_is_number))),
+                )
+            )
+        ),
+    ),
     "optimizer": Field("sgd or adamw; null if nothing is trained", _optional(is_text)),
     "learning_rate": Field("peak learning rate; null if nothing is trained", _optional(_is_number)),
     "prompt_initialization": Field(
@@ -138,6 +153,10 @@ FIELDS = {
     "averaging": Field(
         "{mean, std}, in epochs: how the learned parameters were averaged; null if they were not",
         _optional(_record(mean=_is_number, std=_is_number)),
+    ),
+    "adversarial": Field(
+        "{attack, clean_weight, refresh_every}: how the run learned from attacked pictures; null if it did not",
+        _optional(_record(attack=_by_name(_is_option), clean_weight=_is_number, refresh_every=_is_whole)),
     ),
     "steps": Field("optimizer steps", _is_whole),
     "loss": Field("mean training loss of the last steps; null if nothing is trained", _optional(_is_number)),
@@ -154,12 +173,14 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-# fields that earlier versions did not write
+# fields that the first version of the schema may lack
 LATER = (
     "training_pictures",
     "prompt_initialization",
     "anchors",
     "averaging",
+    "adversarial",
+    "robustness",
     "class_texts",
     "zero_shot_texts",
 )
@@ -232,13 +253,15 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
     path = folder / RESULT
     if not path.is_file():
         return None
-    result = {**dict.fromkeys(LATER), **read_json(path)}
+    result = read_json(path)
     version = result.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in (FIRST_VERSION, SCHEMA_VERSION):
         raise ValueError(
-            f"{path} has schema version {short_repr(version)}, but this version of peft_mudpt reads {SCHEMA_VERSION}. "
-            "Run the experiment again."
+            f"{path} has schema version {short_repr(version)}, but this version of peft_mudpt reads {FIRST_VERSION} "
+            f"and {SCHEMA_VERSION}. Run the experiment again."
         )
+    if version == FIRST_VERSION:
+        result = {**dict.fromkeys(LATER), **result}
     for name, field in FIELDS.items():
         if name not in result or not field.accepts(result[name]):
             found = short_repr(result[name]) if name in result else "missing"

@@ -66,6 +66,11 @@ def test_pictures_that_may_be_cropped_are_cropped_unless_the_option_says_otherwi
     assert chosen("mudpt", may_be_cropped, augmentation=augmentation).crop is crop
 
 
+@pytest.mark.parametrize(("augmentation", "crop"), [("auto", False), ("crop", True)])
+def test_pictures_that_are_attacked_are_cropped_only_if_the_option_says_so(augmentation, crop):
+    assert chosen("advpt", True, augmentation=augmentation).crop is crop
+
+
 def test_a_method_that_is_not_trained_has_no_recipe():
     assert chosen("zero_shot") is None
 

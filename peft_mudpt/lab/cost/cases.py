@@ -17,8 +17,11 @@ from ...classifier.classifier import MuDPTClassifier
 from ...classifier.texts import tokenize_classes
 from ...config import MuDPTConfig
 from ...presets import PRESETS
+from ...robust.attacks import PGD
+from ...robust.pixels import Normalization
 from ...towers.base import CONDITION
 from ...towers.registry import family_of
+from ..methods import METHODS
 
 
 # padded: texts are padded to the text tower's full length and encoded again for each batch, as in published code.
@@ -26,6 +29,9 @@ from ...towers.registry import family_of
 PADDED, OURS, PLAIN = "padded", "ours", "plain"
 WAYS = (PADDED, OURS, PLAIN)
 KNOWN = "known"  # ours, given image features; for training that does not change them (see `knows_images`)
+ATTACKED = "attacked"  # ours, after an attack on the images; for methods that learn from attacked pictures
+NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+ATTACK = PGD(steps=10)  # as in AdvPT (arXiv 2311.11261)
 TRAINING, INFERENCE = "training", "inference"
 TASKS = (TRAINING, INFERENCE)
 MODELS = {
@@ -37,7 +43,11 @@ WORDS_PER_NAME = 4  # at most; similar to the names of ImageNet
 
 DEFAULT_ADAPTER = "mudpt"
 # The fields of the config of each adapter.
-ADAPTERS: dict[str, dict] = {**PRESETS, "mudpt_from_layer_6": dict(first_layer=6)}
+ADAPTERS: dict[str, dict] = {
+    **PRESETS,
+    "advpt": dict(METHODS["advpt"].fields),
+    "mudpt_from_layer_6": dict(first_layer=6),
+}
 
 Logits = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W), or their features (B, D) -> (B, C)
 
@@ -74,6 +84,12 @@ class Case:
     def knows_images(self) -> bool:
         """True if image features can be computed once, because this is training, and does not change them."""
         return self.task == TRAINING and not self.prompts_images
+
+    @property
+    def attacks_images(self) -> bool:
+        """True if this is training on attacked pictures."""
+        method = METHODS.get(self.adapter)
+        return self.task == TRAINING and method is not None and method.adversarial
 
 
 def build_model(name: str, way: str, device: str, adapter: str = DEFAULT_ADAPTER) -> torch.nn.Module:
@@ -119,9 +135,9 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
     Prepare one step of a case: a forward pass and, in training, a backward pass.
 
     Args:
-        way: one of `WAYS`, or `KNOWN`.
+        way: one of `WAYS`, `KNOWN` or `ATTACKED`.
         case: the case.
-        model: a model that `build_model` built for this way; for `KNOWN`, for the way "ours".
+        model: a model that `build_model` built for this way; for `KNOWN` and `ATTACKED`, for the way "ours".
 
     Returns:
         A function without arguments that runs the step and returns the logits (B, C). For inference in the way "plain"
@@ -131,14 +147,16 @@ def way_to_run(way: str, case: Case, model: torch.nn.Module) -> Callable[[], tor
     model.train(training)
     # without a gradient for the images, the frozen image tower would have no backward pass, as with vision prompts
     requires_grad = training and way == PLAIN and case.prompts_images
-    images = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=requires_grad)
+    given = torch.randn(case.batch_size, *image_shape, device=device, requires_grad=requires_grad)
     if way == KNOWN:
         with torch.no_grad():
-            images = normalize(family_of(model).image_features(model, images), dim=-1)  # (B, D)
+            given = normalize(family_of(model).image_features(model, given), dim=-1)  # (B, D)
+    pixels = torch.rand(case.batch_size, *image_shape, device=device)
     labels = torch.arange(case.batch_size, device=device) % case.classes
-    logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain, KNOWN: _known}[way](case, model)
+    logits = {PADDED: _padded, OURS: _ours, PLAIN: _plain, KNOWN: _known, ATTACKED: _ours}[way](case, model)
 
     def step() -> torch.Tensor:
+        images = NORMALIZATION(ATTACK(model, NORMALIZATION, pixels)) if way == ATTACKED else given
         with torch.set_grad_enabled(training), torch.autocast(device.type, torch.bfloat16, enabled=case.autocast):
             output = logits(images)
         if output.requires_grad:

@@ -10,8 +10,10 @@ from typing import Any
 import psutil
 import torch
 
+from .banks import ways_to_build
 from .cases import (
     ADAPTERS,
+    ATTACKED,
     DEFAULT_ADAPTER,
     KNOWN,
     MODELS,
@@ -40,6 +42,7 @@ def run(
     compiled: bool = False,
     seconds_per_way: float = 10.0,
     adapters: Sequence[str] = (DEFAULT_ADAPTER,),
+    bank_pictures: Sequence[int] = (),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """
@@ -55,19 +58,21 @@ def run(
         compiled: True if the ways "ours" and "plain" use `torch.compile`.
         seconds_per_way: seconds for which each way is timed in each case; at least two steps are timed.
         adapters: names in `ADAPTERS`.
+        bank_pictures: numbers of pictures of which a bank of attacked pictures is built, in float32.
         say: called with each line of progress.
 
     Returns:
         `times`: one row per case, with the seconds of each timed step, by way. `memory`: one row per model, adapter
         and number of classes at the smallest batch, with the peak in bytes, by way. If the way "padded" does not fit
         into memory, the `extrapolated` field of a row holds its value on the line through the two measurements of
-        "padded" with the most classes. The other fields name the device, the number of threads, the precision and the
+        "padded" with the most classes. `banks`: one row per model and number of pictures, with the seconds of each
+        turn, by way. The other fields name the device, the number of threads, the precision and the
         version of torch.
 
     Raises:
         ValueError: if a model, a task or an adapter is unknown, or a number is less than 1.
     """
-    _check(models, tasks, adapters, [*classes, *memory_classes, *batch_sizes])
+    _check(models, tasks, adapters, [*classes, *memory_classes, *batch_sizes, *bank_pictures])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     memory: list[dict[str, Any]] = []
     if TRAINING in tasks:
@@ -83,6 +88,8 @@ def run(
             steps = {way: way_to_run(way, case, built[way]) for way in ways}
             if case.knows_images:
                 steps[KNOWN] = way_to_run(KNOWN, case, built[OURS])
+            if case.attacks_images:
+                steps[ATTACKED] = way_to_run(ATTACKED, case, built[OURS])
             seconds = seconds_in_turns(steps, seconds_per_way)
             row = {**_described(case), "task": task, "seconds": seconds}
             measured = {r["classes"]: median(r["seconds"][PADDED]) for r in rows if PADDED in r["seconds"]}
@@ -90,6 +97,11 @@ def run(
             rows.append(row)
             say(f"{case}: " + ", ".join(f"{way} {median(t):.3g} s" for way, t in seconds.items()))
         times += rows
+    banks: list[dict[str, Any]] = []
+    for name, number in product(models, bank_pictures):
+        seconds = seconds_in_turns(ways_to_build(name, number, device), seconds_per_way)
+        banks.append({"model": name, "pictures": number, "seconds": seconds})
+        say(f"{name}, bank of {number}: " + ", ".join(f"{way} {median(t):.3g} s" for way, t in seconds.items()))
     return {
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
@@ -97,6 +109,7 @@ def run(
         "torch": torch.__version__.split("+")[0],
         "times": times,
         "memory": memory,
+        "banks": banks,
     }
 
 
@@ -154,4 +167,4 @@ def _check(models: Iterable[str], tasks: Iterable[str], adapters: Iterable[str],
             raise ValueError(f"Unknown {kind} {unknown[0]!r}; the known ones are {', '.join(known)}.")
     too_small = [number for number in numbers if number < 1]
     if too_small:
-        raise ValueError(f"The number of classes or images must be at least 1; found {too_small[0]}.")
+        raise ValueError(f"The number of classes, images or pictures must be at least 1; found {too_small[0]}.")

@@ -7,12 +7,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .cases import DEFAULT_ADAPTER, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
+from .banks import BATCH_SIZE
+from .cases import ATTACK, ATTACKED, DEFAULT_ADAPTER, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
 
 
-WORDS_FOR_KNOWN = (
-    "**known**: `MuDPTClassifier` with given image features, as in each epoch without augmentation after the pictures "
-    "were encoded once. "
+WORDS = {
+    KNOWN: "**known**: `MuDPTClassifier` with given image features, as in each epoch without augmentation after the "
+    "pictures were encoded once. ",
+    ATTACKED: f"**attacked**: `MuDPTClassifier` after an attack of {ATTACK.steps} steps on the images. ",
+}
+WORDS_FOR_BANKS = (
+    f"**ours**: `AdversarialBank.build`, which attacks each picture by {ATTACK.steps} steps and encodes the result. "
+    f"**plain**: {ATTACK.steps} forward and backward passes of CLIP's image tower on the same pictures. Both in "
+    f"batches of {BATCH_SIZE}."
 )
 
 Row = dict[str, Any]
@@ -63,6 +70,8 @@ def markdown(result: dict[str, Any]) -> str:
     if result["memory"]:
         rows = result["memory"]
         parts += ["### Peak memory of a training step", _table(rows, peak_bytes), _growth(rows, peak_bytes)]
+    if result["banks"]:
+        parts += ["### Time of building a bank of attacked pictures", WORDS_FOR_BANKS, _bank_table(result["banks"])]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -70,19 +79,25 @@ def _describe(result: dict[str, Any]) -> str:
     machine = f"{result['threads']} CPU cores" if result["device"] == "cpu" else result["device"]
     return (
         f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}, with random "
-        "weights and class names of one to four words. **padded**: texts are padded to the text tower's 77 positions "
-        "and encoded for each batch, as in published code. **ours**: `MuDPTClassifier`. **plain**: only CLIP's image "
+        f"weights{_describe_ways(result) if result['times'] or result['memory'] else ''}. Each cell holds the median "
+        "ratio over the turns, and in brackets the lowest and the highest."
+    )
+
+
+def _describe_ways(result: dict[str, Any]) -> str:
+    return (
+        " and class names of one to four words. **padded**: texts are padded to the text tower's 77 positions and "
+        "encoded for each batch, as in published code. **ours**: `MuDPTClassifier`. **plain**: only CLIP's image "
         "tower, without prompts and texts, which is a lower bound. "
-        + (WORDS_FOR_KNOWN if any(KNOWN in row["seconds"] for row in result["times"]) else "")
-        + "A training step is a forward and a backward pass. Each cell holds the median ratio over the turns, and in "
-        "brackets the lowest and the highest."
+        + "".join(words for way, words in WORDS.items() if any(way in row["seconds"] for row in result["times"]))
+        + "A training step is a forward and a backward pass"
     )
 
 
 def _table(rows: list[Row], values: Values) -> str:
     titles = ["model", "batch", "classes", "padded : ours", "ours : plain", "padded : plain"]
-    if has_known := any(KNOWN in values(row) for row in rows):
-        titles.append("ours : known")
+    others = [(above, KNOWN) for above in (OURS, ATTACKED) if any({above, KNOWN} <= {*values(row)} for row in rows)]
+    titles += [f"{above} : {below}" for above, below in others]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
         mark = " *" if PADDED in row["extrapolated"] else ""
@@ -91,14 +106,22 @@ def _table(rows: list[Row], values: Values) -> str:
             f"{_ratio(row, values, OURS, PLAIN)}{_spread(row, OURS, PLAIN)}",
             f"{_ratio(row, values, PADDED, PLAIN)}{mark}",
         ]
-        if has_known:
-            ratio = _ratio(row, values, OURS, KNOWN)
-            cells.append(f"**{ratio}**{_spread(row, OURS, KNOWN)}" if KNOWN in values(row) else ratio)
+        for above, below in others:
+            ratio = _ratio(row, values, above, below)
+            cells.append(f"**{ratio}**{_spread(row, above, below)}" if {above, below} <= {*values(row)} else ratio)
         lines.append(f"| {_name(row)} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
     if any(PADDED in row["extrapolated"] for row in rows):
         lines.append(
             "\n\\* padded did not fit into memory; the value is on the line through its two largest measurements."
         )
+    return "\n".join(lines)
+
+
+def _bank_table(rows: list[Row]) -> str:
+    lines = ["| model | pictures | ours : plain |", "|---|---|---|"]
+    for row in rows:
+        ratio = f"{_ratio(row, lambda row: row['seconds'], OURS, PLAIN)}{_spread(row, OURS, PLAIN)}"
+        lines.append(f"| {row['model']} | {row['pictures']:,} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -151,6 +174,9 @@ def plot(result: dict[str, Any], file: Path) -> None:
     Args:
         result: the measurements, as from `running.run`.
         file: PNG file to write; its folder is created if needed.
+
+    Raises:
+        ValueError: if neither times nor memory were measured.
     """
     from matplotlib.figure import Figure
 
@@ -159,6 +185,8 @@ def plot(result: dict[str, Any], file: Path) -> None:
     ]
     panels.append(("memory", result["memory"], peak_bytes))
     panels = [panel for panel in panels if panel[1]]  # those with measurements
+    if not panels:
+        raise ValueError(f"Nothing to plot in {file}: no time of a step and no memory was measured.")
     figure = Figure(figsize=(12, 4), layout="constrained")
     for axes, (name, rows, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         shown = _last(rows)

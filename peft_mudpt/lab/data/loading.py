@@ -24,6 +24,10 @@ CROP_ATTEMPTS = 10
 # What may be in a batch of B pictures, beside `labels` (B,). A batch has the pixel values or the image features.
 PIXEL_VALUES, IMAGE_FEATURES = "pixel_values", "image_features"  # (B, 3, H, W), and (B, D) with L2 norm 1
 FROZEN_IMAGE_FEATURES = "frozen_image_features"  # (B, D) with L2 norm 1: those of CLIP without its adapter
+CLEAN_IMAGE_FEATURES = "clean_image_features"  # (B, D) with L2 norm 1, if `image_features` are of attacked pictures
+# Where a picture comes from: its position in its split, and in training the index of the sample and its epoch, counted
+# from 0. The start of an attack depends on it.
+PICTURE, INDEX, EPOCH = "picture", "index", "epoch"
 Known = Mapping[str, torch.Tensor]  # features (N, D) of the N pictures of a split, by their name in a batch
 
 
@@ -124,8 +128,8 @@ def _errors(pictures: Dataset) -> list[str]:
 
 class TestPictures(torch.utils.data.Dataset):
     """
-    Each picture of a split, once, in the order of the split. A sample is a dict of `pixel_values` (3, H, W) and
-    `labels`, so that a batch takes little memory even if the pictures are large.
+    Each picture of a split, once, in the order of the split. A sample is a dict of `pixel_values` (3, H, W), `labels`
+    and `picture`, its position, so that a batch takes little memory even if the pictures are large.
 
     Args:
         pictures: a split of `FewShotData`.
@@ -147,7 +151,7 @@ class TestPictures(torch.utils.data.Dataset):
         example, sample = self.pictures[index], {name: rows[index] for name, rows in self.known.items()}
         if IMAGE_FEATURES not in sample:
             sample[PIXEL_VALUES] = pixel_values(picture(example), self.image_processor)
-        return {**sample, "labels": example["label"]}
+        return {**sample, "labels": example["label"], PICTURE: index}
 
 
 class TrainingPictures(torch.utils.data.Dataset):
@@ -156,7 +160,8 @@ class TrainingPictures(torch.utils.data.Dataset):
     order and with other random augmentations.
 
     A sample depends on the seed and its index only. It therefore does not matter which process reads it, or whether
-    training was interrupted before.
+    training was interrupted before. Beside what `TestPictures` has, it holds its `index`, its `epoch` and the position
+    of the `picture` in the split.
 
     Args:
         pictures: the training pictures that were drawn for the run.
@@ -189,11 +194,13 @@ class TrainingPictures(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, position = divmod(index, len(self.pictures))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
+        number = int(order[position])
+        place = {PICTURE: number, INDEX: index, EPOCH: epoch}
         if self.crop_size is None:
-            return self.unchanged[int(order[position])]
-        example = self.pictures[int(order[position])]
+            return {**self.unchanged[number], **place}
+        example = self.pictures[number]
         crop = random_resized_crop(
             picture(example), self.crop_size, np.random.default_rng([self.seed, epoch, position])
         )
         pixels = pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
-        return {PIXEL_VALUES: pixels, "labels": example["label"]}
+        return {PIXEL_VALUES: pixels, "labels": example["label"], **place}

@@ -17,6 +17,7 @@ from ..schema import RESULT
 from ..terminal import printable
 from .escaping import literal, plain
 from .markdown import markdown_table
+from .robustness import KNOWLEDGE, levels
 
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
         f"## Use\n\n```python\n{code}\n```",
         _classes(result),
         _accuracies(result),
+        *_robustness(result),
         _training(result),
         f"## Cite\n\npeft_mudpt is built around MuDPT:\n\n```bibtex\n{CITATION}\n```",
     ]
@@ -245,6 +247,23 @@ def _accuracies(result: dict[str, Any]) -> str:
     )
 
 
+def _robustness(result: dict[str, Any]) -> list[str]:
+    """The section on attacked test pictures; none if no picture was attacked."""
+    rows = [
+        [
+            plain(name),
+            f"{attacked['name']} {levels(attacked['attack']['eps']):g}/255",
+            str(attacked["attack"]["steps"]),
+        ]
+        + [f"{metrics['pictures']:,}", _percent(metrics["clean"]), _percent(metrics["attacked"])]
+        for attacked in result.get("robustness") or []
+        for name, metrics in attacked["metrics"].items()
+        if metrics is not None
+    ]
+    header = ["test set", "attack", "steps", "pictures", "accuracy before", "accuracy after"]
+    return [f"## Attacked pictures\n\n{KNOWLEDGE}\n\n{markdown_table(header, rows)}"] if rows else []
+
+
 def _accuracy_row(name: str, adapted: Optional[dict[str, Any]], zero_shot: Optional[dict[str, Any]]) -> list[str]:
     number = number_of_pictures(adapted or zero_shot or {"classes": {}})
     values = [
@@ -267,7 +286,8 @@ def _training(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     return (
         f"## Training\n\n- Optimizer: {result['optimizer']}\n- Learning rate (peak): {result['learning_rate']}\n"
-        f"{_beginning(result)}{_objective(result)}- Steps: {result['steps']:,}\n- Versions: {versions}\n\n"
+        f"{_beginning(result)}{_attack(result)}{_objective(result)}- Steps: {result['steps']:,}\n"
+        f"- Versions: {versions}\n\n"
         f"`{RESULT}` holds all options, the drawn pictures and all metrics."
     )
 
@@ -276,6 +296,17 @@ def _beginning(result: dict[str, Any]) -> str:
     """A line on how the vision prompts started; empty if from random numbers."""
     method = result.get("prompt_initialization")
     return f"- Vision prompts: started from tokens of the training pictures (`{method}`)\n" if method else ""
+
+
+def _attack(result: dict[str, Any]) -> str:
+    """A line on the attack on the training pictures; empty if there was none."""
+    if not (adversarial := result.get("adversarial")):
+        return ""
+    attack, weight = adversarial["attack"], adversarial["clean_weight"]
+    return (
+        f"- Training pictures: attacked by `{attack['objective']}`, eps {levels(attack['eps']):g}/255, "
+        f"{attack['steps']} steps; clean ones have the weight {weight:g} in the loss\n"
+    )
 
 
 def _objective(result: dict[str, Any]) -> str:

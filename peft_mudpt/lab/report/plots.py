@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from math import nan
-from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
-from ..methods import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY, VERMILLION, all_methods
+from ..methods import BLACK, BLUE, VERMILLION
 from ..terminal import printable
+from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, looks_of, new_figure, points
+from .robust_plots import plot_robustness
 from .rows import (
     BASE_TO_NEW_COLUMNS,
-    Column,
     Result,
     Rows,
     base_to_new_rows,
@@ -31,58 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OVERVIEW = "overview.png"
-ACCURACY = "accuracy, %"
-NO_MATH = {"parse_math": False}  # names are no formulas, even if they contain "$"
 CLASSES_SHOWN = 12  # number of classes that gained most, and of classes that lost most
-
-# For rows of unknown methods, and of methods whose record has no color.
-OTHER_LOOKS = [
-    dict(color=color, marker="h", linestyle="-.") for color in (GREEN, BLUE, PINK, ORANGE, BLACK, SKY, GRAY)
-]
-
-
-def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The style of each row: its method's `look` if that has a color; the other rows cycle through `OTHER_LOOKS`."""
-    own = {name: method.look for name, method in all_methods().items() if "color" in method.look}
-    others = [name for name in names if name not in own]
-    cycled = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
-    return {name: {"linewidth": 1.5, "markersize": 6, **own.get(name, cycled.get(name, {}))} for name in names}
-
-
-def _is_emphasized(name: str) -> bool:
-    method = all_methods().get(name)
-    return method is not None and method.emphasized
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=100, layout="constrained")
-
-
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(printable(title), **NO_MATH)
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    """Add a legend below the panels. Each method has one entry, which shows the method's style in every panel."""
-    from matplotlib.legend_handler import HandlerTuple
-
-    entries: dict[str, tuple] = {}
-    for axes in figure.axes:
-        for handle, text in zip(*axes.get_legend_handles_labels()):
-            entries[text] = (*entries.get(text, ()), handle)
-    side_by_side = {tuple: HandlerTuple(ndivide=None)}
-    layout = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
-    legend = figure.legend(
-        [*entries.values()], [printable(name) for name in entries], handler_map=side_by_side, **layout
-    )
-    for text in legend.get_texts():
-        text.set(**NO_MATH)
 
 
 def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
@@ -126,10 +73,10 @@ def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
     panels = [(rows, plot) for rows, plot in ((shots, _plot_shots), (bars, _plot_bars)) if rows]
     if not panels:
         return None
-    figure = _figure(6 * len(panels), 5.2)
+    figure = new_figure(6 * len(panels), 5.2)
     for axes, (rows, plot) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         plot(axes, rows)
-    _legend(figure, columns=3 * len(panels))
+    add_legend(figure, columns=3 * len(panels))
     return figure
 
 
@@ -141,30 +88,16 @@ def _base_to_new(results: Sequence[Result]) -> Rows:
 def _single(rows: Rows, plot: Callable[[Axes, Rows], None]) -> Optional[Figure]:
     if not rows:
         return None
-    figure = _figure(7, 5.5)
+    figure = new_figure(7, 5.5)
     plot(figure.subplots(), rows)
-    _legend(figure, columns=4)
+    add_legend(figure, columns=4)
     return figure
-
-
-def _points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int], list[float], list[float]]:
-    """
-    For the columns in which the row has an accuracy, return their indices, the means over seeds, and the standard
-    deviations (nan for one seed, so that no error bar is drawn).
-    """
-    found = [(i, mean_and_deviation(row.get(column, {}))) for i, column in enumerate(columns)]
-    found = [(i, statistics) for i, statistics in found if statistics]
-    return (
-        [i for i, _ in found],
-        [average for _, (average, _) in found],
-        [nan if d is None else d for _, (_, d) in found],
-    )
 
 
 def _plot_shots(axes: Axes, rows: Rows) -> None:
     columns = columns_of(rows)
-    for name, look in _looks(rows).items():
-        where, averages, deviations = _points(rows[name], columns)
+    for name, look in looks_of(rows).items():
+        where, averages, deviations = points(rows[name], columns)
         if is_untrained(name) and where:
             axes.plot([0], [mean(averages)], label=name, **look)
         elif where:
@@ -172,23 +105,23 @@ def _plot_shots(axes: Axes, rows: Rows) -> None:
     axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)  # log2, with 0 one step left of 1
     axes.set_xticks([0, *columns], [str(shots) for shots in (0, *columns)], minor=False)
     axes.set_xticks([], minor=True)
-    _finish(axes, "All classes", "training pictures per class", ACCURACY)
+    finish(axes, "All classes", "training pictures per class", ACCURACY)
 
 
 def _plot_bars(axes: Axes, rows: Rows) -> None:
     width = 0.85 / len(rows)
-    for i, (name, look) in enumerate(_looks(rows).items()):
-        where, averages, deviations = _points(rows[name], BASE_TO_NEW_COLUMNS)
+    for i, (name, look) in enumerate(looks_of(rows).items()):
+        where, averages, deviations = points(rows[name], BASE_TO_NEW_COLUMNS)
         positions = [group + (i - (len(rows) - 1) / 2) * width for group in where]
         # related methods share a color, so that only the hatch distinguishes their bars
         hatch = {"--": "//", ":": "..", "-.": "xx"}.get(look.get("linestyle", "-"))
         fill = "white" if is_untrained(name) else look["color"]
         style = dict(color=fill, hatch=hatch, edgecolor="white", linewidth=0.5)
-        if is_untrained(name) or _is_emphasized(name):
+        if is_untrained(name) or is_emphasized(name):
             style |= dict(edgecolor=BLACK, linewidth=1.5)
         axes.bar(positions, averages, width, yerr=deviations, capsize=2, label=name, **style)
     axes.set_xticks(range(len(BASE_TO_NEW_COLUMNS)), ["base classes", "new classes", "harmonic mean"])
-    _finish(axes, "Base to new", "", ACCURACY)
+    finish(axes, "Base to new", "", ACCURACY)
     axes.grid(False, axis="x")
 
 
@@ -211,10 +144,10 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
         name: mean(member["trainable_parameters"] for member in members)
         for name, members in by_method(runs_of(results, "few-shot").get(shots, [])).items()
     }
-    figure = _figure(7, 5.5)
+    figure = new_figure(7, 5.5)
     axes = figure.subplots()
-    for name, look in _looks(rows).items():
-        _, averages, deviations = _points(rows[name], [shots])
+    for name, look in looks_of(rows).items():
+        _, averages, deviations = points(rows[name], [shots])
         if is_untrained(name) and averages:
             axes.axhline(averages[0], label=name, color=look["color"], linestyle="--", linewidth=1)
         elif averages:
@@ -222,8 +155,8 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
                 [trainable[name]], averages, deviations, label=name, capsize=3, **{**look, "linestyle": "none"}
             )
     axes.set_xscale("log")
-    _finish(axes, f"{shots} pictures per class", "trainable parameters", ACCURACY)
-    _legend(figure, columns=4)
+    finish(axes, f"{shots} pictures per class", "trainable parameters", ACCURACY)
+    add_legend(figure, columns=4)
     return figure
 
 
@@ -245,7 +178,7 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     shots = columns_of(rows)[-1]
     averages = {name: found[0] for name, row in rows.items() if (found := mean_and_deviation(row.get(shots, {})))}
     if method is None and averages:
-        method = next(filter(_is_emphasized, averages), None) or max(averages, key=averages.get)
+        method = next(filter(is_emphasized, averages), None) or max(averages, key=averages.get)
     members = by_method(runs_of(results, "few-shot")[shots]).get(method, [])
     gains = _mean_gains(members)
     ranked = sorted(gains, key=gains.get, reverse=True)
@@ -254,14 +187,14 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     if not gained and not lost:
         return None
     shown = (gained + lost)[::-1]  # the first bar is at the bottom
-    figure = _figure(7, 1.5 + 0.24 * len(shown))
+    figure = new_figure(7, 1.5 + 0.24 * len(shown))
     axes = figure.subplots()
     for label, color, part in (("gained", BLUE, gained), ("lost", VERMILLION, lost)):
         axes.barh([shown.index(name) for name in part], [gains[name] for name in part], color=color, label=label)
     axes.set_yticks(range(len(shown)), [printable(name) for name in shown], **NO_MATH)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
-    _finish(axes, f"{method}, {shots} pictures per class, {seeds}", "accuracy minus zero-shot CLIP's, points", "")
+    finish(axes, f"{method}, {shots} pictures per class, {seeds}", "accuracy minus zero-shot CLIP's, points", "")
     axes.grid(False, axis="y")
     axes.legend(frameon=False)
     return figure
@@ -287,6 +220,7 @@ FIGURES: dict[str, Callable[[Sequence[Result]], Optional[Figure]]] = {
     "base_to_new.png": plot_base_to_new,
     "accuracy_by_parameters.png": plot_accuracy_by_parameters,
     "class_gains.png": plot_class_gains,
+    "robustness.png": plot_robustness,
 }
 
 
@@ -310,17 +244,3 @@ def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
         raise ImportError("Plots need matplotlib: pip install 'peft_mudpt[report]'.") from error
     figures = {name: plot(results) for name, plot in FIGURES.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def save(figure: Figure, path: Path) -> None:
-    """
-    Write a PNG file. It appears only when it is complete.
-
-    Args:
-        figure: the figure.
-        path: path of the file; its folder is created if needed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, path)

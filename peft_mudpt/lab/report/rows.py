@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple, Optional, Union
 
 from ...demo import STYLES
+from ..adversarial import AdversarialOptions
 from ..methods import all_methods
 from ..schema import FOLDER
 from ..training.anchors import Anchors
@@ -22,7 +23,13 @@ Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the m
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
 
 # flags that stand in the name of a row
-NAMED = ("prompt_initialization", *(field.name for field in fields(Anchors)), "averaging_mean", "averaging_std")
+NAMED = (
+    "prompt_initialization",
+    *(field.name for field in fields(Anchors)),
+    "averaging_mean",
+    "averaging_std",
+    *(field.name for field in fields(AdversarialOptions) if field.name != "adversarial_bank"),
+)
 TOLD_APART = (
     "method",
     "method_kwargs",
@@ -109,7 +116,12 @@ def row_name(result: Result) -> str:
     arguments, options = result["arguments"], [_method_options(result)]
     if result["optimizer"] is not None:
         options.append(arguments["optimizer"])
-        options += [f"{name} {arguments[name]}" for name in NAMED if arguments.get(name) is not None]
+        given = {name: arguments.get(name) for name in NAMED}
+        options += [
+            name if value is True else f"{name} {value}"
+            for name, value in given.items()
+            if value is not None and value is not False
+        ]
         options += ["constant warmup"] if arguments.get("warmup") == "constant" else []
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
@@ -158,7 +170,20 @@ def _order(result: Result) -> tuple[int, str]:
     return names.index(method) if method in names else len(names), row_name(result)
 
 
-def _rows(results: Iterable[Result], values: Callable[[Result], Mapping[Column, Optional[float]]]) -> Rows:
+def rows_of(results: Iterable[Result], values: Callable[[Result], Mapping[Column, Optional[float]]]) -> Rows:
+    """
+    Collect numbers of results in rows.
+
+    Args:
+        results: results of any runs.
+        values: the numbers of a result by column.
+
+    Returns:
+        The rows, in the order of `all_methods`.
+
+    Raises:
+        ValueError: if two results have the same row, column and seed.
+    """
     rows: Rows = {}
     origin: dict[tuple, Result] = {}
     for name, members in by_method(results).items():
@@ -199,7 +224,7 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
     """
     by_shots = runs_of(results, "few-shot")
     runs = [result for members in by_shots.values() for result in members]
-    rows = _rows(runs, lambda result: {result["arguments"]["shots"]: result["summary"].get("accuracy")})
+    rows = rows_of(runs, lambda result: {result["arguments"]["shots"]: result["summary"].get("accuracy")})
     columns = columns_of({name: row for name, row in rows.items() if not is_untrained(name)})
     for name, row in rows.items():
         if is_untrained(name) and len(row) == 1 and columns:
@@ -253,7 +278,7 @@ def base_to_new_rows(results: Iterable[Result]) -> Rows:
     def values(result: Result) -> dict[Column, Optional[float]]:
         return {column: result["summary"].get(column.replace(" ", "_")) for column in BASE_TO_NEW_COLUMNS}
 
-    return _rows(results, values)
+    return rows_of(results, values)
 
 
 def transfer_rows(results: Iterable[Result]) -> Rows:
@@ -276,7 +301,7 @@ def transfer_rows(results: Iterable[Result]) -> Rows:
         summary = result["summary"]
         return {"source": summary.get("source"), **accuracies, "mean of targets": summary.get("mean_of_targets")}
 
-    return _rows(results, values)
+    return rows_of(results, values)
 
 
 def learning_rate_rows(results: Iterable[Result]) -> Rows:
@@ -293,7 +318,7 @@ def learning_rate_rows(results: Iterable[Result]) -> Rows:
         ValueError: if two results have the same row, column and seed.
     """
     found = [r for r in results if r["learning_rate"] is not None and r["summary"].get("accuracy") is not None]
-    return _rows(found, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
+    return rows_of(found, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
 
 
 def best_learning_rate(accuracies: Mapping[float, float]) -> float:

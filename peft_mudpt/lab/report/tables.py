@@ -8,6 +8,7 @@ from ..protocols import PROTOCOLS
 from .escaping import literal, plain
 from .markdown import accuracy_table, cost_table, difference_table, learning_rate_table, nearest_words_table
 from .paired import check_reference, differences, on_the_same_pictures
+from .robustness import robustness_tables
 from .rows import (
     Result,
     Rows,
@@ -147,7 +148,7 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
 
 
 # To add a table, write a function and add it here.
-ACCURACY_TABLES = (accuracy_tables,)
+ACCURACY_TABLES = (accuracy_tables, robustness_tables)
 OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
 
 

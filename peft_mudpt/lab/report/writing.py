@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..storage import write_text
-from .plots import save
+from .drawing import save
 from .rows import Result
 from .tables import markdown_report
 

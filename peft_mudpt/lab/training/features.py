@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ...classifier.prediction import PictureClassifier
-from ..data.loading import FROZEN_IMAGE_FEATURES, IMAGE_FEATURES, TestPictures
+from ...robust.attacks import EMBEDDING_KL
+from ...robust.bank import AdversarialBank
+from ..adversarial import AdversarialTraining
+from ..data.loading import CLEAN_IMAGE_FEATURES, FROZEN_IMAGE_FEATURES, IMAGE_FEATURES, TestPictures, picture
 from ..environment import random_state, set_random_state
 from ..recipe import Recipe
 from .frozen_clip import frozen
@@ -42,19 +48,69 @@ def known_features(
 
     Returns:
         Normalized features (N, D), for `TrainingPictures`: `image_features` if training changes no image feature, and
-        `frozen_image_features` if `needs_frozen`. Empty if the pictures are augmented, because they then change.
+        `frozen_image_features` if `needs_frozen`. Empty if the pictures are augmented, because they then change. If
+        the recipe is adversarial, `image_features` are those of attacked pictures, and are missing if the attack
+        depends on what is learned; `clean_image_features` are those of the pictures themselves.
+
+    Raises:
+        ValueError: if the bank that the recipe names does not belong to the run, or if the attack runs once although
+            it is to be repeated.
     """
     known: dict[str, torch.Tensor] = {}
     if recipe.crop:
         return known
     loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
-    if has_fixed_image_features(classifier):
+    adversarial = recipe.adversarial
+    if adversarial is not None:
+        if adversarial.attack.objective == EMBEDDING_KL and has_fixed_image_features(classifier):
+            if adversarial.refresh_every > 1:
+                raise ValueError(
+                    f"--refresh_every {adversarial.refresh_every}: this attack runs once, because it does not depend "
+                    "on what is learned. Leave it out."
+                )
+            bank = _bank(accelerator, classifier, pictures, image_processor, adversarial, recipe.batch_size)
+            known[IMAGE_FEATURES] = normalize(bank.embeddings, dim=-1)
+            if adversarial.clean_weight:
+                with accelerator.autocast():
+                    clean = encode(accelerator, classifier, pictures, image_processor, **loading)
+                known[CLEAN_IMAGE_FEATURES] = clean
+        elif adversarial.bank is not None:
+            raise ValueError(
+                f"--adversarial_bank {adversarial.bank}: this attack depends on what is learned, so that its "
+                "embeddings cannot be kept. Leave it out, or learn text prompts alone, with the default "
+                "--attack_objective."
+            )
+    elif has_fixed_image_features(classifier):
         with accelerator.autocast():
             known[IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
     if needs_frozen:
         with accelerator.autocast(), frozen(classifier.model):
             known[FROZEN_IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
     return known
+
+
+def _bank(
+    accelerator: Accelerator,
+    classifier: PictureClassifier,
+    pictures: Dataset,
+    image_processor: BaseImageProcessor,
+    training: AdversarialTraining,
+    batch_size: int,
+) -> AdversarialBank:
+    """The embeddings of the attacked pictures, from the file that the run names, or written to it."""
+    path = None if training.bank is None else Path(training.bank)
+    opened = partial(map, picture, pictures)
+    if path is not None and path.exists():
+        bank = AdversarialBank.load(path)
+        bank.check(classifier, opened(), image_processor, training.attack)
+        return bank
+    # each process attacks all pictures, because a bank is made by one
+    bank = AdversarialBank.build(
+        classifier, opened(), pictures["label"][:], training.attack, image_processor, batch_size
+    )
+    if path is not None and accelerator.is_main_process:
+        bank.save(path)
+    return bank
 
 
 def has_fixed_image_features(classifier: PictureClassifier) -> bool:

@@ -112,4 +112,5 @@ class FrozenClip:
     def logits(self, image_features: torch.Tensor) -> torch.Tensor:
         """The logits (B, C) of B images for the classes of the bank, from normalized image features (B, D)."""
         class_features = normalize(self.text_bank, dim=-1)  # (C, D)
-        return self.family.logits(self.model, image_features @ class_features.t())
+        # known features may be in the precision of training
+        return self.family.logits(self.model, image_features.to(class_features.dtype) @ class_features.t())

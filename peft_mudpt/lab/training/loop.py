@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ...classifier.prediction import PictureClassifier
+from ...robust.pixels import Normalization
 from ..data.loading import Known, TrainingPictures
 from ..recipe import Recipe
+from .adversarial import Adversarial
 from .averaging import RunningAverage
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
 from .features import known_features
@@ -91,6 +93,10 @@ def train(
     objective = OBJECTIVES[recipe.objective]()
     if frozen_clip is not None:
         objective = Anchored(objective, recipe.anchors, frozen_clip)
+    kept = []
+    if recipe.adversarial is not None:
+        objective = Adversarial(objective, recipe.adversarial, classifier, Normalization.of(image_processor))
+        kept.append(objective)
     average = build_average(accelerator, classifier, len(pictures), recipe)
     classifier.train()
     known = known_features(
@@ -102,7 +108,8 @@ def train(
     progress = Progress()
     with only_what_is_learned(accelerator):
         prepared, optimizer, loader = accelerator.prepare(classifier, optimizer, loader)
-        accelerator.register_for_checkpointing(schedule, progress, *([] if average is None else [average]))
+        kept += [] if average is None else [average]
+        accelerator.register_for_checkpointing(schedule, progress, *kept)
         if checkpoints is not None and checkpoints.resume_from is not None:
             checkpoints.restore(accelerator)
             loader = accelerator.skip_first_batches(loader, progress.step * recipe.gradient_accumulation_steps)

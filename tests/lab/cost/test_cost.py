@@ -1,12 +1,17 @@
 """The benchmark: its cases, its measurements and its tables."""
 
 import json
+import re
 from itertools import product
 
 import pytest
 import torch
+from transformers import CLIPVisionModel
 
+from peft_mudpt.lab.cost.banks import ways_to_build
 from peft_mudpt.lab.cost.cases import (
+    ATTACK,
+    ATTACKED,
     INFERENCE,
     KNOWN,
     OURS,
@@ -22,6 +27,7 @@ from peft_mudpt.lab.cost.cases import (
 from peft_mudpt.lab.cost.measuring import peak_memory_of, seconds_in_turns
 from peft_mudpt.lab.cost.running import run
 from peft_mudpt.lab.cost.tables import markdown
+from peft_mudpt.robust import PGD
 
 
 @pytest.mark.parametrize(("task", "adapter"), [*product(TASKS, ["mudpt"]), *product([INFERENCE], ["cocoop", "tcp"])])
@@ -48,6 +54,19 @@ def test_known_image_features_give_the_same_logits_without_the_image_tower(adapt
     torch.testing.assert_close(*outputs or (0, 0), atol=1e-4, rtol=1e-4)
 
 
+def test_a_step_on_attacked_pictures_attacks_them_first(monkeypatch):
+    case, model, attacked = (
+        Case("tiny", TRAINING, 5, 3, adapter="advpt"),
+        build_model("tiny", OURS, "cpu", "advpt"),
+        [],
+    )
+    assert case.attacks_images and not Case("tiny", TRAINING, 5, 3, adapter="coop").attacks_images
+    original = PGD.__call__
+    monkeypatch.setattr(PGD, "__call__", lambda *args: attacked.append(original(*args)) or attacked[-1])
+    logits = way_to_run(ATTACKED, case, model)()
+    assert logits.shape == (3, 5) and [pixels.shape for pixels in attacked] == [(3, 3, 32, 32)]
+
+
 def test_plain_clip_runs_without_prompts_and_texts():
     model = build_model("tiny", PLAIN, "cpu")
     tokens = []
@@ -71,7 +90,7 @@ def row(classes, padded=None, **fields):
 
 
 def test_the_table_holds_the_median_and_the_spread_of_turns():
-    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": []}
+    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": [], "banks": []}
     rows = [row(10, [8.0, 8.0, 30.0]), row(1000, extrapolated={PADDED: 50.0})]
     text = markdown({**result, "times": rows})
     assert "on 2 CPU cores, float32" in text
@@ -82,12 +101,30 @@ def test_the_table_holds_the_median_and_the_spread_of_turns():
 
 
 def test_known_image_features_have_a_column_of_their_own():
-    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": []}
+    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": [], "banks": []}
     known = row(10, [8.0, 8.0, 30.0])
     known["seconds"][KNOWN] = [0.1, 0.5, 0.1]
     text = markdown({**result, "times": [known, row(20, [8.0, 8.0, 30.0])]})
     assert "**known**: " in text and "| padded : plain | ours : known |\n|---|---|---|---|---|---|---|\n" in text
     assert "| 16.0 | **10.0** (4.00–30.00) |" in text and "| 16.0 | – |" in text
+
+
+def test_a_bank_is_compared_with_the_passes_of_its_attack(monkeypatch):
+    passes = []
+    forward = CLIPVisionModel.forward
+    monkeypatch.setattr(CLIPVisionModel, "forward", lambda *args, **kw: passes.append(1) or forward(*args, **kw))
+    for way, build in ways_to_build("tiny", 3, "cpu").items():
+        passes.clear()
+        build()
+        # three more: the embeddings before and after the attack, and that by which the bank knows its image tower
+        assert len(passes) == ATTACK.steps + 3 * (way == OURS)
+
+
+def test_banks_have_a_table_of_their_own():
+    result = run(["tiny"], [], [], [], [], bank_pictures=[2], seconds_per_way=0, say=lambda line: None)
+    text = markdown(result)
+    assert re.search(r"\n\| tiny \| 2 \| \d[\d.]+ \([\d.–]+\) \|\n$", text)
+    assert "padded" not in text and "with random weights. Each cell" in text
 
 
 def test_a_case_that_does_not_fit_into_memory_is_extrapolated(monkeypatch):

@@ -33,7 +33,7 @@ def metrics(accuracy: float) -> dict:
 def result(**fields) -> dict:
     """The result of a few-shot experiment on the embedded world."""
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "arguments": {"shots": 16, "seed": 3, "train_dir": None, "output_dir": "/home/somebody/outputs"},
         "dataset": "faded",
         "method": "mudpt",
@@ -307,6 +307,16 @@ def test_the_card_lists_the_anchors_of_the_loss_and_the_average():
     text = parsed(anchors=anchors, averaging={"mean": 15.0, "std": 1.0}).text
     assert "in the loss: text (l1) 25, logits 1.5\n" in text and "mean 15 and std 1 epochs\n" in text
     assert "Anchors" not in parsed(anchors=None, averaging=None).text
+
+
+def test_the_card_tells_what_was_attacked_in_training_and_in_testing():
+    attack = {"objective": "embedding_kl", "eps": 8 / 255, "steps": 10}
+    tested = {"name": "cross_entropy", "attack": {"eps": 4 / 255, "steps": 20}}
+    tested["metrics"] = {"base": {"pictures": 1200, "clean": 80.0, "attacked": 12.34}, "new": None}
+    text = parsed(adversarial={"attack": attack, "clean_weight": 0.5}, robustness=[tested]).text
+    assert "attacked by `embedding_kl`, eps 8/255, 10 steps; clean ones have the weight 0.5" in text
+    assert "| base | cross_entropy 4/255 | 20 | 1,200 | 80.0 % | 12.3 % |" in text
+    assert "ttacked" not in parsed(adversarial=None, robustness=None).text
 
 
 def test_the_card_of_an_earlier_result_lists_no_anchors():
