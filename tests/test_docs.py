@@ -26,7 +26,6 @@ COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 # Flags that make a script fast, by words of the command. They are added to those of the page and replace none.
 SHORTER = {
     "fewshot.py --method advpt": "--max_train_steps 2 --attack_steps 1",
-    "fewshot.py --method mudpt --adversarial": "--max_train_steps 2 --attack_steps 1",
     "fewshot.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
     "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1",
@@ -44,6 +43,7 @@ ONLY_READ = {
     "outputs/recipe/": "three similar sweeps take too long",
     "--paired ivlp": "the sweep before it, made shorter, runs no ivlp; tests/examples/test_report.py compares rows",
     "examples/robustness.py": "trains and attacks eight methods; tests/lab/test_robustness.py attacks some",
+    "fewshot.py --method mudpt --adversarial": "like the command before it; tests/lab/training/test_adversarial.py",
     "examples/ladder.py": "tests/lab/test_ladder.py runs it without training",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
 }
