@@ -73,6 +73,13 @@ def test_its_text_bank_is_the_mean_of_the_plain_features_before_normalizing():
     torch.testing.assert_close(cosine, normalize(torch.stack(each).mean(dim=0), dim=-1).t(), atol=1e-5, rtol=1e-5)
 
 
+def test_known_features_in_half_precision_give_logits_like_those_in_single_precision():
+    frozen_clip = FrozenClip.with_texts(moved("mudpt"), TOKENIZER, [["filled red star."], ["hollow blue heart."]])
+    features = frozen_clip.image_features(PIXELS)
+    halved = frozen_clip.logits(features.to(torch.bfloat16))
+    torch.testing.assert_close(halved, frozen_clip.logits(features.to(torch.bfloat16).float()))
+
+
 @pytest.mark.parametrize(
     ("method", "fields", "text", "vision"),
     [
