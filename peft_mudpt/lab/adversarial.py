@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -36,6 +37,32 @@ def as_eps(text: str) -> float:
             "such as 8/255."
         )
     return eps
+
+
+def levels(eps: float) -> float:
+    """
+    Express the largest change of a pixel in levels of 255.
+
+    Args:
+        eps: the change, for pixels in [0, 1].
+
+    Returns:
+        The levels, rounded to a thousandth.
+    """
+    return round(eps * 255, 3)
+
+
+def title_of(attacked: Mapping[str, Any]) -> str:
+    """
+    Name an attack on test pictures.
+
+    Args:
+        attacked: an entry of the field `robustness` of a result.
+
+    Returns:
+        Its name and the largest change of a pixel, such as "cross_entropy 4/255".
+    """
+    return f"{attacked['name']} {levels(attacked['attack']['eps']):g}/255"
 
 
 def _is_eps(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -81,6 +81,8 @@ def evaluate(
     loader: DataLoader,
     class_names: list[str],
     items: Sequence[str],
+    images: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = images_of,
+    title: str = "testing",
 ) -> dict[str, Any]:
     """
     Measure the accuracy of a classifier.
@@ -91,6 +93,8 @@ def evaluate(
         loader: batches of `labels` (B,) and of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
         class_names: names of the C classes; the position of a name is its label.
         items: names of the pictures, in the order of the loader.
+        images: what the classifier gets of a batch.
+        title: title of the progress bar.
 
     Returns:
         `accuracy` over all pictures and `mean_class_accuracy` (the mean over the classes that have pictures), both in
@@ -100,10 +104,10 @@ def evaluate(
     classifier.eval()
     found = []
     quiet = not accelerator.is_local_main_process
-    bar = tqdm(loader, desc="testing", leave=False, disable=quiet)
+    bar = tqdm(loader, desc=title, leave=False, disable=quiet)
     with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
         for batch in batches:
-            predicted = classifier(**images_of(batch)).logits.argmax(dim=-1)  # (B,)
+            predicted = classifier(**images(batch)).logits.argmax(dim=-1)  # (B,)
             found.append(accelerator.gather_for_metrics(torch.stack([batch["labels"], predicted], dim=-1)).cpu())
     labels, predicted = torch.cat(found).unbind(dim=-1)  # (N,), in the order of `items`
     right = torch.bincount(labels[predicted == labels], minlength=len(class_names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Optional, Union
@@ -10,16 +10,16 @@ from typing import Any, Optional, Union
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
 from ..robust.apgd import APGD, CE, DLR
 from ..robust.attacks import CROSS_ENTROPY, EMBEDDING_KL, PGD, POSITIVE, SYMMETRIC
 from ..robust.pixels import Normalization
-from .adversarial import as_eps
+from .adversarial import as_eps, title_of
 from .backbone import Backbone
 from .data.loading import PICTURE, PIXEL_VALUES, TestPictures
+from .evaluation import evaluate
 from .flags import Count, OptionalCount, Options, flag
 from .protocols import Task
 
@@ -29,8 +29,10 @@ def _pgd(eps: float, steps: int, seed: int) -> PGD:
     return PGD(eps, steps, objective=CROSS_ENTROPY, step_size=2.5 * eps / steps, start=SYMMETRIC, seed=seed)
 
 
+Attack = Union[PGD, APGD]
+
 # What a test can attack by, as a function of eps, the steps and the seed.
-TEST_ATTACKS: dict[str, Callable[[float, int, int], Union[PGD, APGD]]] = {
+TEST_ATTACKS: dict[str, Callable[[float, int, int], Attack]] = {
     EMBEDDING_KL: lambda eps, steps, seed: PGD(eps, steps, objective=EMBEDDING_KL, start=POSITIVE, seed=seed),
     CROSS_ENTROPY: _pgd,
     "apgd_ce": lambda eps, steps, seed: APGD(eps, steps, loss=CE, seed=seed),
@@ -91,7 +93,7 @@ class RobustnessOptions(Options):
         except ValueError as error:
             raise ValueError(f"--test_attacks {given!r}: {error}") from error
 
-    def attacks(self, seed: int) -> list[tuple[str, Union[PGD, APGD]]]:
+    def attacks(self, seed: int) -> list[tuple[str, Attack]]:
         """
         Make the attacks.
 
@@ -150,11 +152,11 @@ def measure_robustness(
         chosen = test.pictures.select(first_of_each(test.pictures["label"][:], options.test_attack_pictures))
         samples = TestPictures(chosen, backbone.image_processor)
         loader = accelerator.prepare(DataLoader(samples, batch_size))
-        clean = _accuracy(accelerator, classifier, loader, "testing")
+        measured = partial(evaluate, accelerator, classifier, loader, test.class_names, chosen["item"][:])
+        clean = measured()["accuracy"]
         for result, (_, attack) in zip(results, attacks):
-            attacked = partial(_attacked, attack, classifier, normalization)
-            accuracy = _accuracy(accelerator, classifier, loader, f"attacking, eps {attack.eps:.3f}", attacked)
-            result["metrics"][name] = {"pictures": len(chosen), "clean": clean, "attacked": accuracy}
+            attacked = measured(partial(_attacked, attack, classifier, normalization), title_of(result))["accuracy"]
+            result["metrics"][name] = {"pictures": len(chosen), "clean": clean, "attacked": attacked}
     return results
 
 
@@ -179,28 +181,12 @@ def first_of_each(labels: Sequence[int], number: Optional[int]) -> list[int]:
 
 
 def _attacked(
-    attack: Union[PGD, APGD],
+    attack: Attack,
     classifier: PictureClassifier,
     normalization: Normalization,
-    batch: dict[str, torch.Tensor],
-) -> torch.Tensor:
+    batch: Mapping[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
     """The pixel values (B, 3, H, W) of the attacked pictures of a batch."""
     pixels = normalization.undo(batch[PIXEL_VALUES])
-    return normalization(attack(classifier, normalization, pixels, batch["labels"], batch[PICTURE].tolist()))
-
-
-def _accuracy(
-    accelerator: Accelerator,
-    classifier: PictureClassifier,
-    loader: DataLoader,
-    title: str,
-    pixel_values: Callable[[dict[str, torch.Tensor]], torch.Tensor] = lambda batch: batch[PIXEL_VALUES],
-) -> float:
-    """The share of right answers, in percent."""
-    right = []
-    for batch in tqdm(loader, desc=title, leave=False, disable=not accelerator.is_local_main_process):
-        values = pixel_values(batch)
-        with torch.no_grad():  # without autocast, as in `evaluation.evaluate`
-            predicted = classifier(pixel_values=values).logits.argmax(dim=-1)
-        right.append(accelerator.gather_for_metrics((predicted == batch["labels"]).float()).cpu())
-    return 100 * torch.cat(right).mean().item()
+    attacked = attack(classifier, normalization, pixels, batch["labels"], batch[PICTURE].tolist())
+    return {PIXEL_VALUES: normalization(attacked)}

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from accelerate import Accelerator
 
-from .adversarial import AdversarialOptions
+from .adversarial import AdversarialOptions, title_of
 from .arguments import Arguments
 from .backbone import EMBEDDED
 from .data.class_texts import read_descriptions, read_templates
@@ -234,10 +234,9 @@ def _say_summary(
 
 def _say_robustness(accelerator: Accelerator, robustness: Optional[list[dict[str, Any]]]) -> None:
     for found in robustness or []:
-        eps = f"{found['attack']['eps'] * 255:.3g}/255"
         for name, metrics in found["metrics"].items():
             if metrics is None:
                 continue
             of_test = "" if len(found["metrics"]) == 1 else f" of {name}"
             accuracies = f"{metrics['clean']:.1f} % -> {metrics['attacked']:.1f} %"
-            say(accelerator, f"{found['name']} {eps}", f"{accuracies} of {metrics['pictures']:,} pictures{of_test}")
+            say(accelerator, title_of(found), f"{accuracies} of {metrics['pictures']:,} pictures{of_test}")

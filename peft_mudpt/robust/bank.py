@@ -19,13 +19,12 @@ from safetensors.torch import save_file
 from transformers import BaseImageProcessor
 
 from ..classifier.pictures import open_picture, pixel_values
-from ..classifier.prediction import PictureClassifier
 from ..layer import layer_of
 from ..rules import AT_LEAST_ONE
 from ..towers.registry import family_of
 from .attacks import EMBEDDING_KL, PGD
 from .pixels import Normalization
-from .target import Target, fixed
+from .target import Target, clip_of, fixed
 
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class AdversarialBank:
                 f"objective={attack.objective!r} depends on the texts of the classes, which training changes, so that "
                 f"stored embeddings would be stale. Choose {EMBEDDING_KL!r}."
             )
-        clip = _clip_of(target)
+        clip = clip_of(target)
         _refuse_vision_prompts(clip)
         normalization, classes = Normalization.of(image_processor), _checked_labels(labels)
         embeddings: list[torch.Tensor] = []
@@ -160,7 +159,7 @@ class AdversarialBank:
             ValueError: if the bank was made with another image tower, image processor, attack or pictures, or if the
                 model's adapter has prompts in the image tower, so that the embeddings are not its own.
         """
-        clip = _clip_of(target)
+        clip = clip_of(target)
         _refuse_vision_prompts(clip)
         if _tower_digest(clip) != self.made_by.image_tower:
             raise ValueError("The bank was made with an image tower of other weights. Build a bank with this model.")
@@ -247,10 +246,6 @@ class AdversarialBank:
                 "Build the bank again."
             )
         return cls(embeddings, _checked_labels(labels), probe, made_by)
-
-
-def _clip_of(target: Target) -> Any:
-    return target.model if isinstance(target, PictureClassifier) else target
 
 
 def _checked_labels(labels: Any) -> torch.Tensor:

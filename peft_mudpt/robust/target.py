@@ -23,6 +23,11 @@ LARGEST_EPS = {LINF: 1.0, L2: 1000.0}
 Target = Union[PictureClassifier, torch.nn.Module]
 
 
+def clip_of(target: Target) -> Any:
+    """The CLIP of a target, plain or with an adapter."""
+    return target.model if isinstance(target, PictureClassifier) else target
+
+
 def check_budget(norm: str, eps: float, steps: int, restarts: int, seed: int) -> None:
     """
     Check what every attack has.
@@ -131,7 +136,7 @@ def fixed(target: Target, normalization: Normalization, pixels: torch.Tensor) ->
         ValueError: if pixels are not in [0, 1].
     """
     check_pixels(pixels)
-    clip = target.model if isinstance(target, PictureClassifier) else target
+    clip = clip_of(target)
     family = family_of(clip)
     device = family.vision.like(family.vision_tower(clip)).device
     learned = [parameter for parameter in target.parameters() if parameter.requires_grad]

@@ -130,8 +130,10 @@ def test_of_all_pictures_it_tried_the_worst_counts(art, monkeypatch):
     )
     attacked = APGD(0.5 / 255, 4)(model, NORMALIZATION, pixels, labels)
     monkeypatch.undo()
+    # ART also tries a picture of its own
+    near = [x for x in tried if distances(NORMALIZATION.undo(x), pixels, "linf").max() <= 0.5 / 255 + 1e-6]
     with torch.no_grad():
-        logits = model(torch.cat(tried[1:] + [NORMALIZATION(attacked)])).logits  # ART tries a white picture first
+        logits = model(torch.cat([*near, NORMALIZATION(attacked)])).logits
     best_other = logits.scatter(1, labels.expand(len(logits), 1), -torch.inf).amax(dim=1)
     leads = logits[:, labels.item()] - best_other
     torch.testing.assert_close(leads[-1], leads.min())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ... import demo
 from ...classifier.class_texts import ClassTexts
 from ...config import MuDPTConfig
+from ..adversarial import levels, title_of
 from ..method import Method
 from ..methods import find_method
 from ..protocols import number_of_pictures
@@ -17,7 +18,7 @@ from ..schema import RESULT
 from ..terminal import printable
 from .escaping import literal, plain
 from .markdown import markdown_table
-from .robustness import KNOWLEDGE, levels
+from .robustness import KNOWLEDGE
 
 
 if TYPE_CHECKING:
@@ -250,11 +251,7 @@ def _accuracies(result: dict[str, Any]) -> str:
 def _robustness(result: dict[str, Any]) -> list[str]:
     """The section on attacked test pictures; none if no picture was attacked."""
     rows = [
-        [
-            plain(name),
-            f"{attacked['name']} {levels(attacked['attack']['eps']):g}/255",
-            str(attacked["attack"]["steps"]),
-        ]
+        [plain(name), title_of(attacked), str(attacked["attack"]["steps"])]
         + [f"{metrics['pictures']:,}", _percent(metrics["clean"]), _percent(metrics["attacked"])]
         for attacked in result.get("robustness") or []
         for name, metrics in attacked["metrics"].items()

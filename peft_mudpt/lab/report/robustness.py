@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mode
 from typing import Any, Optional
 
+from ..adversarial import levels, title_of
 from ..protocols import PROTOCOLS
 from ..schema import FOLDER
 from .escaping import plain
@@ -18,19 +19,6 @@ KNOWLEDGE = (
     "All attacks are made for the tested model itself. `embedding_kl` is AdvPT's: it knows the image tower, but "
     "neither labels nor texts. The others know labels and prompts too."
 )
-
-
-def levels(eps: float) -> float:
-    """
-    Express the largest change of a pixel in levels of 255.
-
-    Args:
-        eps: the change, for pixels in [0, 1].
-
-    Returns:
-        The levels, rounded to a thousandth.
-    """
-    return round(eps * 255, 3)
 
 
 def robust_rows(results: Iterable[Result], test: str) -> Rows:
@@ -55,8 +43,7 @@ def robust_rows(results: Iterable[Result], test: str) -> Rows:
         for attacked in result["robustness"] or ():
             metrics = attacked["metrics"].get(test)
             found[CLEAN] = metrics and metrics["clean"]
-            name = f"{attacked['name']} {levels(attacked['attack']['eps']):g}/255"
-            found[name] = metrics and metrics["attacked"]
+            found[title_of(attacked)] = metrics and metrics["attacked"]
         return found
 
     return rows_of(results, values)
@@ -64,19 +51,18 @@ def robust_rows(results: Iterable[Result], test: str) -> Rows:
 
 def _check_attacks(results: Iterable[Result], test: str) -> None:
     """Check that what stands in one column is comparable: an attack may differ in its seed only."""
-    known: dict[tuple[str, float], tuple[dict[str, Any], Result]] = {}
+    known: dict[str, tuple[dict[str, Any], Result]] = {}
     for result in results:
         for attacked in result["robustness"] or ():
             if (metrics := attacked["metrics"].get(test)) is None:
                 continue
-            name, eps = attacked["name"], levels(attacked["attack"]["eps"])
             how = {**attacked["attack"], "seed": None, "pictures": metrics["pictures"]}
-            first, other = known.setdefault((name, eps), (how, result))
+            first, other = known.setdefault(title_of(attacked), (how, result))
             if how != first:
                 places = " and ".join(found[FOLDER] for found in (other, result) if FOLDER in found)
                 raise ValueError(
-                    f"{name} {eps:g}/255 attacked with other steps, or other numbers of pictures, in different runs: "
-                    f"{places or 'see their results'}. Report them apart, or run one of them again."
+                    f"{title_of(attacked)} attacked with other steps, or other numbers of pictures, in different "
+                    f"runs: {places or 'see their results'}. Report them apart, or run one of them again."
                 )
 
 

@@ -6,7 +6,6 @@ from itertools import product
 
 import pytest
 import torch
-from transformers import CLIPVisionModel
 
 from peft_mudpt.lab.cost.banks import ways_to_build
 from peft_mudpt.lab.cost.cases import (
@@ -28,6 +27,7 @@ from peft_mudpt.lab.cost.measuring import peak_memory_of, seconds_in_turns
 from peft_mudpt.lab.cost.running import run
 from peft_mudpt.lab.cost.tables import markdown
 from peft_mudpt.robust import PGD
+from peft_mudpt.towers.family import Family
 
 
 @pytest.mark.parametrize(("task", "adapter"), [*product(TASKS, ["mudpt"]), *product([INFERENCE], ["cocoop", "tcp"])])
@@ -111,8 +111,8 @@ def test_known_image_features_have_a_column_of_their_own():
 
 def test_a_bank_is_compared_with_the_passes_of_its_attack(monkeypatch):
     passes = []
-    forward = CLIPVisionModel.forward
-    monkeypatch.setattr(CLIPVisionModel, "forward", lambda *args, **kw: passes.append(1) or forward(*args, **kw))
+    encode = Family.image_features
+    monkeypatch.setattr(Family, "image_features", lambda *args: passes.append(1) or encode(*args))
     for way, build in ways_to_build("tiny", 3, "cpu").items():
         passes.clear()
         build()
