@@ -44,6 +44,7 @@ ONLY_READ = {
     "--paired ivlp": "the sweep before it, made shorter, runs no ivlp; tests/examples/test_report.py compares rows",
     "examples/robustness.py": "trains and attacks eight methods; tests/lab/test_robustness.py attacks some",
     "fewshot.py --method mudpt --adversarial": "like the command before it; tests/lab/training/test_adversarial.py",
+    "--test_attacks cross_entropy:4/255,apgd_ce": "tests/lab/test_robustness.py attacks pictures of such runs",
     "examples/ladder.py": "tests/lab/test_ladder.py runs it without training",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from .frozen_clip import frozen
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from PIL.Image import Image
     from transformers import BaseImageProcessor
 
 
@@ -99,14 +100,18 @@ def _bank(
 ) -> AdversarialBank:
     """The embeddings of the attacked pictures, from the file that the run names, or written to it."""
     path = None if training.bank is None else Path(training.bank)
-    opened = partial(map, picture, pictures)
+    quiet = not accelerator.is_local_main_process
+
+    def opened(doing: str) -> Iterator[Image]:
+        return map(picture, tqdm(pictures, desc=f"{doing} training pictures", leave=False, disable=quiet))
+
     if path is not None and path.exists():
         bank = AdversarialBank.load(path)
-        bank.check(classifier, opened(), image_processor, training.attack)
+        bank.check(classifier, opened("checking"), image_processor, training.attack)
         return bank
     # each process attacks all pictures, because a bank is made by one
     bank = AdversarialBank.build(
-        classifier, opened(), pictures["label"][:], training.attack, image_processor, batch_size
+        classifier, opened("attacking"), pictures["label"][:], training.attack, image_processor, batch_size
     )
     if path is not None and accelerator.is_main_process:
         bank.save(path)
