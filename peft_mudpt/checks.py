@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Optional
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
-
-from .config import MODALITIES, Modality, MuDPTConfig
-from .layer import LAYER_NAME, MuDPTLayer
-from .prompts.prompts import MultiModalPrompts
-from .towers.registry import Tower, parts_elsewhere
 
 
 FAULTS_NAMED = 5  # how many faults an error names
@@ -37,21 +33,24 @@ def check_wrappers(model: nn.Module) -> None:
             )
 
 
-def check_adapter_names(names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module]) -> None:
+def check_adapter_names(
+    names: Iterable[str], model: nn.Module, adapters: Iterable[nn.Module], reserved: Iterable[str]
+) -> None:
     """
     Refuse an adapter name that also occurs elsewhere in the keys of the state dict, such as the name of a module. PEFT
     finds an adapter's tensors by searching the keys for `.<name>.`, so tensors would be missing from the saved file.
     The name must also suit a folder, into which PEFT saves, and the patterns by which transformers loads.
 
     Args:
-        names: names of the MuDPT adapters on `model`, including the new one.
+        names: names of the method's adapters on `model`, including the new one.
         model: the base model.
         adapters: the modules of these adapters.
+        reserved: the names of the modules that hold the adapters.
 
     Raises:
         ValueError: if a name equals that of a part of the model, or cannot be the name of a file.
     """
-    taken = {"base_model", "model", "modules_to_save", LAYER_NAME, *MuDPTLayer.adapter_layer_names}
+    taken = {"base_model", "model", "modules_to_save", *reserved}
     taken |= set(_own_segments(model))
     taken |= {segment for adapter in adapters for key in adapter.state_dict() for segment in key.split(".")}
     for name in names:
@@ -78,7 +77,11 @@ def _own_segments(module: nn.Module) -> Iterator[str]:
 
 
 def check_modules_to_save(
-    config: MuDPTConfig, model: nn.Module, towers: dict[Modality, Tower], prompts: MultiModalPrompts
+    names: Optional[Iterable[str]],
+    model: nn.Module,
+    hooked: Sequence[nn.Module],
+    prompts: nn.Module,
+    may_be_missing: bool = False,
 ) -> None:
     """
     Refuse `modules_to_save` that PEFT cannot train. PEFT trains a copy of each of these modules. In a copy of a module
@@ -86,35 +89,32 @@ def check_modules_to_save(
     ignores the name of a parameter (such as the logit scale) without a warning.
 
     Args:
-        config: the config of the new adapter.
+        names: the names in `modules_to_save`; None for none.
         model: the base model.
-        towers: the model's towers by modality.
+        hooked: the modules that must stay in place so that the prompts reach the model.
         prompts: the new adapter.
+        may_be_missing: whether a name may match no module, since the adapter was made on a larger model.
 
     Raises:
         ValueError: if a name matches no module, a module that prompts enter, a module of the adapter itself, or a
             module inside another match.
     """
-    if not config.modules_to_save:
+    names = list(names or [])
+    if not names:
         return
-    hooked = [module for tower in towers.values() for module in tower.kind.hooked_modules(tower.module)]
     example = next(name for name, _ in hooked[-1].named_children())  # in a layer
     own = [name for name, _ in prompts.named_modules() if name]
-    # an adapter made on the whole CLIP may name modules that a single tower does not have
-    made_elsewhere = any(
-        getattr(config, f"{modality}_hidden_size") and modality not in towers for modality in MODALITIES
-    )
-    for wanted in config.modules_to_save:
+    for wanted in names:
         # PEFT matches by the end of the name
         matches = [module for name, module in model.named_modules() if name and name.endswith(wanted)]
-        if not matches and not made_elsewhere:
+        if not matches and not may_be_missing:
             raise ValueError(
                 f"modules_to_save names {wanted!r}, but {type(model).__name__} has no such module (parameters cannot "
                 "be named, only modules). Correct the name or leave it out."
             )
         if any(inner in hooked for module in matches for inner in module.modules()):
             raise ValueError(
-                f"modules_to_save names {wanted!r}, which contains a module where prompts enter the tower. Name "
+                f"modules_to_save names {wanted!r}, which contains a module where prompts enter the model. Name "
                 f"modules beside it or inside it, such as {example!r}."
             )
         if any(name.endswith(wanted) for name in own):
@@ -122,7 +122,7 @@ def check_modules_to_save(
                 f"modules_to_save names {wanted!r}, which is also the name of a part of the adapter itself. Give a "
                 "longer name that begins at the parent module."
             )
-    saved = [name for name, _ in model.named_modules() if name and name.endswith(tuple(config.modules_to_save))]
+    saved = [name for name, _ in model.named_modules() if name and name.endswith(tuple(names))]
     inner = next((name for name in saved if any(name.startswith(f"{outer}.") for outer in saved)), None)
     if inner is not None:
         raise ValueError(
@@ -132,7 +132,7 @@ def check_modules_to_save(
 
 
 def check_weights(
-    weights: dict[str, torch.Tensor], adapter_name: str, model: nn.Module, towers: dict[Modality, Tower]
+    weights: dict[str, torch.Tensor], adapter_name: str, model: nn.Module, container: str, elsewhere: Iterable[str]
 ) -> None:
     """
     Refuse weights that do not match the adapter's tensors exactly. PEFT only warns about missing tensors (they stay
@@ -143,18 +143,16 @@ def check_weights(
         weights: the tensors to be loaded, under the names of the model's state dict.
         adapter_name: the adapter's name.
         model: the model with the adapter, whose weights are not loaded yet.
-        towers: the model's towers by modality.
+        container: the name of the module that holds the method's adapters.
+        elsewhere: paths of modules that weights may belong to although this base model lacks them.
 
     Raises:
         ValueError: if a tensor of the adapter is missing, or a given weight does not belong to the adapter, has
             another shape or kind of dtype (floating point or not), or holds NaN or infinity.
     """
-    (container,) = MuDPTLayer.adapter_layer_names
     places = (f".{container}.{adapter_name}.", f".modules_to_save.{adapter_name}.")
     state = model.state_dict()
     expected = {key: tensor for key, tensor in state.items() if any(place in f".{key}" for place in places)}
-    # an adapter made on the whole CLIP may bring modules of the tower that is not here
-    elsewhere = parts_elsewhere(towers)
     faults = [f"{key} is missing" for key in expected.keys() - weights.keys()]
     for key, tensor in weights.items():
         own, place = places[0] in f".{key}", expected.get(key)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, get_args
 
-from peft import PeftConfig
-
-from ._version import __version__
 from .combinations import check_combinations
 from .fitting import fit_condition, fit_tower
 from .presets import PRESETS
@@ -18,24 +15,19 @@ from .rules import (
     CLASS_NAMES,
     DESCRIPTIONS,
     LARGEST_STD,
-    MODULE_NAMES,
     SEED,
     TEMPLATE,
     TEMPLATES,
     TEXT,
     TOKEN_IDS_BY_WORDS,
     TRUE_OR_FALSE,
-    Rule,
     either,
     number,
     one_of,
     record,
     whole_number,
 )
-
-
-# What PEFT raises on an adapter_config.json of wrong JSON, of another type than an object, or without a known method.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+from .settings import PromptConfig, setting
 
 
 class MuDPTType(str, Enum):
@@ -69,13 +61,8 @@ INITIALIZATION = record(
 )
 
 
-def setting(default: Any, help: str, rule: Rule) -> Any:
-    """Make a dataclass field of the config. Its metadata hold the help text and the rule that its values must obey."""
-    return field(default=default, metadata={"help": help, "rule": rule})
-
-
 @dataclass
-class MuDPTConfig(PeftConfig):
+class MuDPTConfig(PromptConfig):
     """
     Configuration of a MuDPT adapter: learned prompt tokens in both towers of a frozen CLIP, coupled by injection
     models, small networks that map the prompts of one tower to the width of the other (MuDPT, arXiv 2306.11400). Other
@@ -195,9 +182,6 @@ class MuDPTConfig(PeftConfig):
     num_classes: Optional[int] = setting(
         None, "With class_specific_context: the number of classes.", either(whole_number(1, 1_000_000), None)
     )
-    modules_to_save: Optional[list[str]] = setting(
-        None, "Modules of the base model to train and save beside the prompts.", either(MODULE_NAMES, None)
-    )
     text_hidden_size: Optional[int] = setting(
         None, "Width of the text tower (numbers per token). Filled in from the base model.", WIDTH_OR_NONE
     )
@@ -218,11 +202,6 @@ class MuDPTConfig(PeftConfig):
         "changes no number. None: random numbers.",
         either(INITIALIZATION, None),
     )
-    folded: bool = setting(
-        False,
-        "The prompts are constants, fused once and for all. Set by fold_adapter; not for training.",
-        TRUE_OR_FALSE,
-    )
     class_names: Optional[list[str]] = setting(
         None,
         "The classes the adapter was trained on, in label order. A note: it changes no number.",
@@ -242,31 +221,7 @@ class MuDPTConfig(PeftConfig):
         "Further texts of each class, by class name, which follow the text prompts as they are. A note.",
         either(DESCRIPTIONS, None),
     )
-    # In the file beside `peft_type`: the package to import for whoever meets PEFT's bare "KeyError: 'MUDPT'".
-    peft_mudpt_version: Optional[str] = setting(
-        None, "peft_mudpt version, leave empty to auto-fill.", either(TEXT, None)
-    )
-
-    # PEFT reads this attribute of every tuner's config. The prompts enter at fixed places: there is nothing to target.
-    target_modules: ClassVar[None] = None
-
-    def __post_init__(self):
-        self.peft_type = MuDPTType.MUDPT
-        if self.peft_mudpt_version is None:
-            self.peft_mudpt_version = __version__
-        self.validate()
-        super().__post_init__()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: Optional[str] = None, **kwargs):
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
-        except UNREADABLE as error:
-            cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"The adapter_config.json of {pretrained_model_name_or_path} cannot be read ({cause}). Give the "
-                "folder or the Hub id of an adapter that save_pretrained wrote."
-            ) from error
+    method_type: ClassVar[MuDPTType] = MuDPTType.MUDPT
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> MuDPTConfig:
@@ -366,15 +321,7 @@ class MuDPTConfig(PeftConfig):
 
     def validate(self) -> None:
         """Check everything that does not depend on the base model; raise the ValueError that the class describes."""
-        if self.task_type is not None:
-            raise ValueError(
-                f"task_type={self.task_type!r} is not supported: it makes PEFT pass arguments that CLIP does not "
-                "take. Leave task_type out."
-            )
-        for each in fields(self):
-            if "rule" in each.metadata:
-                each.metadata["rule"].check(getattr(self, each.name), each.name)
-        TRUE_OR_FALSE.check(self.inference_mode, "inference_mode")  # a field of PEFT's
+        super().validate()
         check_combinations(self)
 
 

@@ -23,8 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..config import UNREADABLE
 from ..rules import TEXT, either
+from ..settings import UNREADABLE
 
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")  # arguments that each download takes

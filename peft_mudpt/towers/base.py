@@ -18,12 +18,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..config import Modality, TowerShape
+from ..settings import NO_ADAPTER_PER_SAMPLE
 
-
-NO_ADAPTER_PER_SAMPLE = (
-    "adapter_names= (an adapter per sample) is not supported by MuDPT: all texts and images of a batch share one "
-    "sequence layout. Activate one adapter with set_adapter(name), and run the samples of each adapter together."
-)
 
 # Arguments of a tower's forward. The first comes from the caller: what the prompts depend on, one row per sample.
 # transformers' towers pass arguments they do not know on to the encoder, and the encoder to its layers.
