@@ -1,4 +1,4 @@
-"""Multi-modal prompt tuning for CLIP, native to PEFT. Importing this package registers the method `MUDPT`."""
+"""Prompt tuning for CLIP and for detectors, native to PEFT. Importing it registers the methods `MUDPT` and `SDPT`."""
 
 from ._registration import register
 from ._version import __version__
@@ -9,6 +9,8 @@ from .config import PRESETS, MuDPTConfig
 from .conversion import convert_checkpoint
 from .model import MuDPTModel
 from .prompts_from_data import initialize_prompts
+from .sdpt.config import SDPTConfig
+from .sdpt.model import SDPTModel
 from .serving.exporting import export_classifier
 from .serving.folding import fold_adapter
 
@@ -19,6 +21,8 @@ __all__ = [
     "MuDPTClassifier",
     "MuDPTConfig",
     "MuDPTModel",
+    "SDPTConfig",
+    "SDPTModel",
     "__version__",
     "convert_checkpoint",
     "export_classifier",

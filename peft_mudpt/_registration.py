@@ -7,9 +7,10 @@ from peft.utils import PeftType
 
 from .model import MuDPTModel
 from .prompt_tuner import PromptTuner
+from .sdpt.model import SDPTModel
 
 
-METHODS: tuple[type[PromptTuner], ...] = (MuDPTModel,)
+METHODS: tuple[type[PromptTuner], ...] = (MuDPTModel, SDPTModel)
 
 
 def register() -> None:

@@ -102,7 +102,7 @@ def check_modules_to_save(
     names = list(names or [])
     if not names:
         return
-    example = next(name for name, _ in hooked[-1].named_children())  # in a layer
+    example = next(name for name, child in hooked[-1].named_children() if child not in hooked)  # in a layer
     own = [name for name, _ in prompts.named_modules() if name]
     for wanted in names:
         # PEFT matches by the end of the name
@@ -114,7 +114,8 @@ def check_modules_to_save(
             )
         if any(inner in hooked for module in matches for inner in module.modules()):
             raise ValueError(
-                f"modules_to_save names {wanted!r}, which contains a module where prompts enter the model. Name "
+                f"modules_to_save names {wanted!r}, which contains a module where prompts enter the model, or from "
+                "which they are computed. Name "
                 f"modules beside it or inside it, such as {example!r}."
             )
         if any(name.endswith(wanted) for name in own):
@@ -129,6 +130,36 @@ def check_modules_to_save(
             f"modules_to_save names {inner!r} and a module that contains it: PEFT could not load what it saved of "
             "them. Name one of the two."
         )
+
+
+def check_sharing(names: Optional[Iterable[str]], model: nn.Module) -> None:
+    """
+    Refuse `modules_to_save` that PEFT cannot copy, or whose copy would no longer share weights with other modules.
+
+    Args:
+        names: the names in `modules_to_save`; None for none.
+        model: the base model.
+
+    Raises:
+        ValueError: if a name matches a list of modules, or a module that shares a weight with one beside it.
+    """
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    for wanted in names or ():
+        for name, module in model.named_modules(remove_duplicate=False):
+            if not name.endswith(wanted):
+                continue
+            if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+                raise ValueError(
+                    f"modules_to_save names {wanted!r}, which is a {type(module).__name__} ({name!r}): PEFT cannot "
+                    "train a copy of it. Name the modules in it."
+                )
+            own = set(module.parameters())
+            others = [key for key, each in parameters if each in own and not key.startswith(f"{name}.")]
+            if others:
+                raise ValueError(
+                    f"modules_to_save names {wanted!r}, but {name!r} shares its weights with {others[0]!r}, and PEFT "
+                    "would train a copy that does not. Leave it out."
+                )
 
 
 def check_weights(

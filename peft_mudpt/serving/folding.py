@@ -1,4 +1,4 @@
-"""Folds a trained adapter: keeps the fused prompts as constants, and drops the network that computed them."""
+"""Folds a trained adapter: keeps its prompts as constants, and drops what computed them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import torch
 
 from ..config import MODALITIES, MuDPTConfig
 from ..layer import find_adapter
+from ..prompt_layer import PromptLayer, named_adapter
 from ..prompts.prompts import MultiModalPrompts
+from ..sdpt.config import SDPTConfig
+from ..sdpt.layer import sdpt_layer_of
+from ..sdpt.prototypes import UnifiedPrototypes
+from ..settings import PromptConfig
 from ..towers.base import part
 
 
@@ -17,25 +22,61 @@ from ..towers.base import part
 @torch.no_grad()
 def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> None:
     """
-    Replace a MuDPT adapter, in place, by one that holds the fused prompts as constants and has no fusion network.
+    Replace an adapter, in place, by one that holds its prompts as constants.
 
     The model's outputs stay the same, with less computation. The folded adapter is saved and loaded like any other,
-    but can no longer be trained. With n prompt tokens per layer, its file has `layers * n * (text width + vision
-    width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. With `conditioning="class"` it also keeps the
-    meta-net, as constants, because new class names need it. Modules that were trained by `modules_to_save` stay as
-    they are.
+    but can no longer be trained. Modules that were trained by `modules_to_save` stay as they are.
+
+    A folded MuDPT adapter has no fusion network. With n prompt tokens per layer, its file has `layers * n * (text
+    width + vision width)` numbers: 0.2 MB for MuDPT on ViT-B/16, instead of 44 MB. With `conditioning="class"` it also
+    keeps the meta-net, as constants, because new class names need it.
+
+    A folded SDPT adapter has no inverse projections. With K tokens per layer and streams of width d, its file has
+    `layers * K * 2d` numbers, half as many as the prototypes of Grounding DINO.
 
     Args:
-        model: a [`~peft.PeftModel`], or a CLIP of transformers with adapters.
-        adapter_name: the MuDPT adapter; None for the active one.
+        model: a [`~peft.PeftModel`], or a CLIP or detector of transformers with adapters.
+        adapter_name: the MuDPT or SDPT adapter; None for the active one.
 
     Raises:
-        ValueError: if there is no such MuDPT adapter, or its text prompts depend on the image.
+        ValueError: if there is no such adapter, or its text prompts depend on the image, or each class has its own.
     """
-    layer, adapter_name = find_adapter(
+    detector = sdpt_layer_of(model)
+    if detector is not None:
+        layer, adapter_name = named_adapter(detector, detector.method, adapter_name)
+        _replace(model, layer, adapter_name, *_folded_prototypes(layer, adapter_name, model))
+        return
+    clip, adapter_name = find_adapter(
         model, adapter_name, "Export LoRA adapters and plain models to a .onnx or .pt2 file (export_classifier)."
     )
-    trained = cast(MultiModalPrompts, layer.mudpt_adapters[adapter_name])
+    _replace(model, clip, adapter_name, *_folded_prompts(clip, adapter_name, model))
+
+
+def _replace(
+    model: torch.nn.Module, layer: PromptLayer, adapter_name: str, folded: torch.nn.Module, config: PromptConfig
+) -> None:
+    layer.adapters[adapter_name] = folded
+    part(model, "peft_config")[adapter_name] = config
+
+
+def _folded_prototypes(
+    layer: PromptLayer, adapter_name: str, model: torch.nn.Module
+) -> tuple[UnifiedPrototypes, SDPTConfig]:
+    """The prompts of an SDPT adapter as constants, and their config."""
+    trained = cast(UnifiedPrototypes, layer.adapters[adapter_name])
+    config = replace(part(model, "peft_config")[adapter_name], folded=True, inference_mode=True)
+    folded = UnifiedPrototypes(config)
+    vision, text = zip(*map(trained, trained.layers))
+    folded.vision_prompts = torch.stack(vision)  # (layers, K, d)
+    folded.text_prompts = torch.stack(text) if trained.has_text_prompts else None
+    return folded, config
+
+
+def _folded_prompts(
+    layer: PromptLayer, adapter_name: str, model: torch.nn.Module
+) -> tuple[MultiModalPrompts, MuDPTConfig]:
+    """The prompts of a MuDPT adapter as constants, and their config."""
+    trained = cast(MultiModalPrompts, layer.adapters[adapter_name])
     if trained.text_depends_on_image:
         raise ValueError(
             f"The adapter {adapter_name!r} makes other text prompts for each image, so they cannot be folded into "
@@ -46,8 +87,7 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
             f"The adapter {adapter_name!r} has text prompts of its own for each class, which are no smaller as "
             "constants. Use it as it is, or export the classifier (export_classifier)."
         )
-    configs: dict[str, MuDPTConfig] = part(model, "peft_config")
-    config = _folded(configs[adapter_name])
+    config = _folded(part(model, "peft_config")[adapter_name])
     folded = MultiModalPrompts(config)
     for modality in MODALITIES:
         layers = trained.layers[modality]
@@ -59,8 +99,7 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     if trained.class_tokens is not None:  # new class names get their tokens from it
         weights = trained.class_tokens.state_dict()
         folded.class_tokens.load_state_dict({name: t.clone() for name, t in weights.items()}, assign=True)
-    layer.mudpt_adapters[adapter_name] = folded
-    configs[adapter_name] = config
+    return folded, config
 
 
 def _folded(config: MuDPTConfig) -> MuDPTConfig:

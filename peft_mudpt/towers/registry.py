@@ -26,6 +26,8 @@ REFUSED = {
         "SigLIP 2 of flexible resolution (NaFlex) masks patches up to its head, which prompts do not follow; its "
         "checkpoints of fixed resolution load as transformers.SiglipModel, which is supported. "
     ),
+    "grounding-dino": "For detectors, use SDPTConfig. ",
+    "mm-grounding-dino": "For detectors, use SDPTConfig. ",
 }
 
 
