@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from torch import nn
+
+from ..towers.base import part
 
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -36,6 +38,8 @@ class InverseProjection(nn.Module):
 
     def __init__(self, projections: Sequence[nn.Module], rcond: Optional[float] = None) -> None:
         super().__init__()
+        for projection in projections:
+            check_invertible(projection)
         inverses, shifts = zip(*(_inverse_and_shift(projection, rcond) for projection in projections))
         self.register_buffer("inverse", torch.stack(inverses), persistent=False)  # (layers, D, d)
         self.register_buffer("shift", torch.stack(shifts), persistent=False)  # (layers, D)
@@ -63,26 +67,29 @@ class InverseProjection(nn.Module):
             return (prototypes.float() - self.shift[layer]) @ self.inverse[layer]  # (K, D) -> (K, d)
 
     def _apply(self, fn, recurse=True):
-        # moved with the model, but not cast: half precision would make the inverse wrong by more than its use
-        kept = dict(self._buffers)
+        # Moved with the model, but not cast, since half precision is too coarse. On "meta" they stay there: to_empty
+        # would give them arbitrary numbers.
+        kept = {"inverse": self.inverse, "shift": self.shift}
         super()._apply(fn, recurse)
         for name, constant in kept.items():
-            if constant is not None and not constant.is_meta:
-                self._buffers[name] = constant.to(getattr(self, name).device)
+            setattr(self, name, constant if constant.is_meta else constant.to(getattr(self, name).device))
         return self
 
 
-def _inverse_and_shift(projection: nn.Module, rcond: Optional[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """pinv(W^T) (D, d) and b (D,) in float32, from a linear map."""
-    weight: Any = getattr(projection, "weight", None)
-    bias: Any = getattr(projection, "bias", None)
+def check_invertible(projection: nn.Module) -> None:
+    """Raise a ValueError if the weight of a linear map is quantized: the numbers that it stands for are packed."""
+    weight = getattr(projection, "weight", None)
     if type(weight) not in (torch.Tensor, nn.Parameter) or weight.dtype not in FLOATING:
         found = "no weight" if weight is None else f"a weight of {type(weight).__name__} and {weight.dtype}"
         raise ValueError(
             f"A fusion layer's projection ({type(projection).__name__}) has {found}: SDPT inverts it, which needs "
             "plain floating-point numbers. Leave the fusion layers out of the quantization."
         )
-    weight = weight.detach()
+
+
+def _inverse_and_shift(projection: nn.Module, rcond: Optional[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """pinv(W^T) (D, d) and b (D,) in float32, from a linear map."""
+    weight, bias = part(projection, "weight").detach(), part(projection, "bias")
     if weight.is_meta:
         inverse = weight.float()
     else:

@@ -14,7 +14,7 @@ from ..prompt_tuner import PromptTuner
 from ..settings import PromptConfig
 from .config import SDPTConfig
 from .families import FusionLayers, find_fusion
-from .inverse import InverseProjection
+from .inverse import InverseProjection, check_invertible
 from .layer import SDPTLayer
 from .prototypes import UnifiedPrototypes
 
@@ -65,7 +65,10 @@ class SDPTModel(PromptTuner):
         return find_fusion(model)
 
     def fill_in(self, config: PromptConfig, model: nn.Module, owner: nn.Module, place: FusionLayers) -> None:
-        """Fill in the sizes; raise a ValueError if the config does not fit the model."""
+        """Fill in the sizes; raise a ValueError if the config does not fit the model, or its weights are quantized."""
+        if not config.folded:
+            for projection in place.projections:
+                check_invertible(projection)
         cast(SDPTConfig, config).resolve(place.shape)
 
     def new_prompts(self, config: PromptConfig) -> UnifiedPrototypes:
@@ -97,20 +100,25 @@ class SDPTModel(PromptTuner):
 def _warn_of_large_prompts(prompts: UnifiedPrototypes, place: FusionLayers) -> None:
     if any(tensor.is_meta for tensor in (*prompts.parameters(), *prompts.buffers())):
         return
-    for layer in prompts.layers:
-        for modality, own in zip(STREAMS, prompts(layer)):
-            if own is None:
-                continue
-            weight = getattr(place.norm(layer, modality), "weight", None)
-            beside = 1.0 if weight is None or weight.is_meta else _rms(weight).item()  # a normalized token has rms 1
-            largest = _rms(own).max().item()
-            if largest > LARGE * beside:
-                warnings.warn(
-                    f"The {modality} prompts of fusion layer {layer} are large: their root mean square is up to "
-                    f"{largest:.1f}, that of the tokens beside them about {beside:.2g}, because the projection is "
-                    "ill-conditioned. rcond=1e-2 in SDPTConfig makes them smaller.",
-                    stacklevel=2,
-                )
+
+    def size_of_tokens(layer: int, modality: Modality) -> float:
+        weight = getattr(place.norm(layer, modality), "weight", None)
+        return 1.0 if weight is None or weight.is_meta else _rms(weight).item()  # of what the norm returns
+
+    sizes = [
+        (_rms(own).max().item(), size_of_tokens(layer, modality), layer, modality)
+        for layer in prompts.layers
+        for modality, own in zip(STREAMS, prompts(layer))
+        if own is not None
+    ]
+    size, beside, layer, modality = max(sizes, key=lambda each: each[0] / max(each[1], 1e-12))
+    if size > LARGE * beside:
+        warnings.warn(
+            f"The {modality} prompts of fusion layer {layer} are large: their root mean square is {size:.1f}, that of "
+            f"the tokens beside them about {beside:.2g}, because the layer's projection is ill-conditioned. Smaller "
+            "ones would come from rcond=1e-2 in SDPTConfig.",
+            stacklevel=2,
+        )
 
 
 def _rms(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,8 @@
 """Tiny random detectors with fusion layers that matter, and batches with padded captions and pictures."""
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -27,6 +30,11 @@ CAPTIONS = [[101, 50, 51, 1012, 60, 1012, 102], [101, 70, 1012, 102], [101, 80, 
 
 def build_detector(family: str = "grounding_dino", **fields) -> nn.Module:
     """A random detector. Its fusion layers add half of what they compute; a fresh one would add 0.0001 of it."""
+    return copy.deepcopy(_built(family, **fields))
+
+
+@cache
+def _built(family: str, **fields) -> nn.Module:
     backbone = SwinConfig(
         image_size=64,
         embed_dim=16,
