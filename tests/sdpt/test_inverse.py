@@ -72,16 +72,15 @@ class TestConstants:
         getattr(model, kind)()
         assert all(torch.equal(*pair) and pair[0].dtype == torch.float32 for pair in zip(constants(model), before))
 
-    @pytest.mark.parametrize("kind", ["half", "bfloat16", "double"])
-    def test_a_cast_model_gives_about_the_same_boxes(self, kind, batch):
-        expected = outputs(get_peft_model(build_detector(), config()), batch)
-        torch.manual_seed(0)
+    @pytest.mark.parametrize(("kind", "tolerance"), [("half", 5e-3), ("bfloat16", 5e-2), ("double", 0)])
+    def test_a_cast_model_runs_with_the_prompts_of_the_rounded_prototypes(self, kind, tolerance, batch):
         model = get_peft_model(build_detector(), config())
-        model.load_state_dict(model.state_dict())
+        adapter = sdpt_layer_of(model).sdpt_adapters["default"]
+        expected, _ = adapter(0)
         getattr(model, kind)()
+        torch.testing.assert_close(adapter(0)[0], expected, rtol=0, atol=tolerance)
         batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
-        boxes = outputs(model, batch)["pred_boxes"].float()
-        assert boxes.isfinite().all() and boxes.shape == expected["pred_boxes"].shape
+        assert outputs(model, batch)["pred_boxes"].isfinite().all()
 
     def test_they_are_moved_with_the_model(self):
         model = get_peft_model(build_detector(), config())
