@@ -83,7 +83,7 @@ class MuDPTModel(PromptTuner):
         )
         check_modules_to_save(config.modules_to_save, model, hooked, prompts, may_be_missing=made_elsewhere)
 
-    def start(self, prompts: nn.Module, config: PromptConfig, place: dict[Modality, Tower]) -> None:
+    def initialize(self, prompts: nn.Module, config: PromptConfig, place: dict[Modality, Tower]) -> None:
         """Let the text prompts of the input start from words, if the config gives some."""
         config = cast(MuDPTConfig, config)
         text, words = _text_tower(place), config.text_prompt_init_text

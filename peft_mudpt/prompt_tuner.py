@@ -80,7 +80,7 @@ class PromptTuner(BaseTuner):
     def check_modules_to_save(self, config: PromptConfig, model: nn.Module, place: Any, prompts: nn.Module) -> None:
         """Raise a ValueError if PEFT could not train `config.modules_to_save` beside the new adapter `prompts`."""
 
-    def start(self, prompts: nn.Module, config: PromptConfig, place: Any) -> None:
+    def initialize(self, prompts: nn.Module, config: PromptConfig, place: Any) -> None:
         """Complete a new adapter with what depends on the base model's weights. By default, nothing does."""
 
     @classmethod
@@ -120,7 +120,7 @@ class PromptTuner(BaseTuner):
         trained = [(p, p.requires_grad) for p in model.parameters()] if has_adapters else []
         with init_empty_weights() if low_cpu_mem_usage else nullcontext():
             prompts = self.new_prompts(config)
-            self.start(prompts, config, place)
+            self.initialize(prompts, config, place)
             layer = getattr(owner, LAYER_NAME, None) or self.tuner_layer_cls(place)
             layer.update_layer(adapter_name, prompts, config, owner)
             setattr(owner, LAYER_NAME, layer)

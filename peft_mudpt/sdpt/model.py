@@ -82,7 +82,7 @@ class SDPTModel(PromptTuner):
         check_modules_to_save(config.modules_to_save, model, [*place.projections, *place.attentions], prompts)
         check_sharing(config.modules_to_save, model)
 
-    def start(self, prompts: nn.Module, config: PromptConfig, place: FusionLayers) -> None:
+    def initialize(self, prompts: nn.Module, config: PromptConfig, place: FusionLayers) -> None:
         """Compute the inverse projections from the weights of the base model."""
         if config.folded:
             return
