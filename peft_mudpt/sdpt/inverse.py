@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import nn
@@ -78,7 +78,7 @@ class InverseProjection(nn.Module):
 
 def check_invertible(projection: nn.Module) -> None:
     """Raise a ValueError if the weight of a linear map is quantized: the numbers that it stands for are packed."""
-    weight = getattr(projection, "weight", None)
+    weight: Any = getattr(projection, "weight", None)
     if type(weight) not in (torch.Tensor, nn.Parameter) or weight.dtype not in FLOATING:
         found = "no weight" if weight is None else f"a weight of {type(weight).__name__} and {weight.dtype}"
         raise ValueError(
