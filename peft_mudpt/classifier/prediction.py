@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
-from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Any, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-import numpy as np
 import torch
 from torch.nn.functional import normalize
 from transformers import BaseImageProcessor, PretrainedConfig
@@ -22,15 +17,14 @@ from ..layer import layer_of
 from ..rules import AT_LEAST_ONE, one_of
 from ..towers.family import Family
 from .loading import ClipSource
-from .pictures import open_picture, path_of, pixel_values
+from .pictures import pixel_values
+from .reading import Errors, check_iterable, opened, read_each, warn_of_skipped
 
 
 if TYPE_CHECKING:
     from .pictures import Picture
 
     Images = Union[torch.Tensor, Iterable[Picture]]
-
-Errors = Literal["raise", "skip"]
 
 
 class PictureClassifier(torch.nn.Module):
@@ -143,9 +137,7 @@ class PictureClassifier(torch.nn.Module):
                 logits.append(self(stacked).logits.float())
             _check_logits(logits[-1], positions[-len(batch) :])
         number = len(positions) + len(skipped)
-        if skipped:
-            listed = "\n".join(skipped.values())
-            warnings.warn(f"{len(skipped)} of {number} pictures were skipped:\n{listed}", stacklevel=3)
+        warn_of_skipped(skipped, number, stacklevel=4)
         found = torch.cat([part.to(logits[-1].device) for part in logits]).softmax(dim=-1)
         probabilities = found.new_full((number, len(self.class_names)), torch.nan)
         probabilities[positions] = found
@@ -189,23 +181,17 @@ class PictureClassifier(torch.nn.Module):
         if isinstance(images, torch.Tensor):
             _check_tensor(images, shape[0])
         else:
-            _check_iterable(images)
-        for position, image in enumerate(_each(images)):
-            # outside of `try`: a missing image processor is no error of the picture
-            read = _finite if isinstance(images, torch.Tensor) else partial(_preprocessed, self.image_processor)
-            try:
-                pixels = read(image, position)
-            except ValueError as error:
-                if errors == "raise":
-                    raise
-                skipped[position] = str(error)
-            else:
-                if pixels.shape != shape:
-                    raise ValueError(
-                        f"picture {position} has pixel values {tuple(pixels.shape)}, but the model takes {shape}. Use "
-                        "the image processor of its CLIP."
-                    )
-                yield position, pixels
+            check_iterable(images)
+        for position, pixels in read_each(images, partial(self._reader, images), errors, skipped):
+            if pixels.shape != shape:
+                raise ValueError(
+                    f"picture {position} has pixel values {tuple(pixels.shape)}, but the model takes {shape}. Use "
+                    "the image processor of its CLIP."
+                )
+            yield position, pixels
+
+    def _reader(self, images: Images) -> Callable[[Any, int], torch.Tensor]:
+        return _finite if isinstance(images, torch.Tensor) else partial(_preprocessed, self.image_processor)
 
 
 def _check_tensor(images: torch.Tensor, channels: int) -> None:
@@ -216,48 +202,9 @@ def _check_tensor(images: torch.Tensor, channels: int) -> None:
         )
 
 
-def _check_iterable(images: Any) -> None:
-    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, io.IOBase))
-    if one or isinstance(images, (set, frozenset)) or not isinstance(images, Iterable):
-        raise ValueError(
-            f"images is {short_repr(images)}; give a list of pictures (files, bytes, PIL images or arrays), or a "
-            "tensor (N, 3, H, W). For one picture, give [picture]."
-        )
-    if isinstance(images, np.ndarray) and images.ndim != 4 and not (images.ndim == 1 and images.dtype.kind in "OU"):
-        raise ValueError(
-            f"images is an array {images.shape} of {images.dtype}; as an array it must be (N, H, W, 3). Give a list "
-            "of pictures instead, [picture] for one."
-        )
-
-
-def _each(images: Images) -> Iterator[Any]:
-    """Yield each image; in its place the exception, if an image cannot be taken from a sequence."""
-    if not isinstance(images, Sequence):
-        number = 0
-        try:
-            for image in images:
-                yield image
-                number += 1
-        except Exception as error:  # a streamed column of `datasets` decodes here, and cannot go on
-            raise ValueError(f"picture {number} cannot be read, nor those after it: {error}") from error
-        return
-    for position in range(len(images)):
-        try:
-            image = images[position]
-        except Exception as error:  # a column of `datasets` decodes its pictures only here
-            yield error
-        else:
-            yield image
-
-
 def _preprocessed(image_processor: BaseImageProcessor, picture: Any, position: int) -> torch.Tensor:
     """The pixel values (3, H, W) of a picture. It is small from here on, so that large ones can be many."""
-    name = f"picture {position}"
-    if isinstance(picture, Exception):
-        raise ValueError(f"{name} cannot be read: {picture}") from picture
-    path = path_of(picture)
-    opened = open_picture(picture, name if path is None else f"{name}, {path},")
-    return pixel_values(opened, image_processor)
+    return pixel_values(opened(picture, position), image_processor)
 
 
 def _finite(image: torch.Tensor, position: int) -> torch.Tensor:
