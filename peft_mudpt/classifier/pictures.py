@@ -89,6 +89,30 @@ def pixel_values(picture: Image, image_processor: BaseImageProcessor, **options:
     return image_processor(picture, return_tensors="pt", **options).pixel_values[0]
 
 
+def picture_size(source: Picture, name: Optional[str] = None) -> tuple[int, int]:
+    """
+    Read the size of a picture as `open_picture` returns it, without decoding its pixels.
+
+    Args:
+        source: a picture, as `open_picture` takes it.
+        name: what error messages call it; None: its path, or "the picture".
+
+    Returns:
+        Width and height in pixels, upright.
+
+    Raises:
+        ValueError: if the picture is missing, or no picture.
+    """
+    register_formats()
+    try:
+        with _opened(source) as image:
+            width, height = image.size
+            lies = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) >= 5
+    except Exception as error:  # as in `open_picture`
+        raise ValueError(f"{name or path_of(source) or 'the picture'} cannot be read: {_cause(error)}") from error
+    return (height, width) if lies else (width, height)
+
+
 def path_of(source: Any) -> Optional[str]:
     """The path of a picture that is given by its path, shortened if it is very long; None for other pictures."""
     if isinstance(source, Mapping):

@@ -1,0 +1,19 @@
+"""Pictures with boxes: loads data sets for detection, samples few pictures, moves boxes with their pictures."""
+
+from .coco import load_coco_json
+from .from_objects import boxes_from_dataset, load_boxes_from_hub
+from .records import BoxData
+from .sampling import sample_few_shot_boxes
+from .voc import load_voc
+from .yolo import load_yolo
+
+
+__all__ = [
+    "BoxData",
+    "boxes_from_dataset",
+    "load_boxes_from_hub",
+    "load_coco_json",
+    "load_voc",
+    "load_yolo",
+    "sample_few_shot_boxes",
+]
