@@ -154,6 +154,24 @@ class TestPictures(torch.utils.data.Dataset):
         return {**sample, "labels": example["label"], PICTURE: index}
 
 
+def place_of(index: int, number_of_pictures: int, seed: int) -> tuple[int, int, int]:
+    """
+    Find the picture of a sample of a training run, which consists of epochs over the pictures, each in another random
+    order.
+
+    Args:
+        index: index of the sample.
+        number_of_pictures: number of training pictures.
+        seed: seed of the orders.
+
+    Returns:
+        The epoch and the position in it, counted from 0, and the position of the picture in its split.
+    """
+    epoch, position = divmod(index, number_of_pictures)
+    order = np.random.default_rng([seed, epoch]).permutation(number_of_pictures)
+    return epoch, position, int(order[position])
+
+
 class TrainingPictures(torch.utils.data.Dataset):
     """
     All samples of a training run, as one fixed sequence: epochs over the training pictures, each in another random
@@ -192,9 +210,7 @@ class TrainingPictures(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        epoch, position = divmod(index, len(self.pictures))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
-        number = int(order[position])
+        epoch, position, number = place_of(index, len(self.pictures), self.seed)
         place = {PICTURE: number, INDEX: index, EPOCH: epoch}
         if self.crop_size is None:
             return {**self.unchanged[number], **place}

@@ -1,7 +1,9 @@
 """Pictures with boxes: loads data sets for detection, samples few pictures, moves boxes with their pictures."""
 
+from .augmentation import BoxAugmentation
 from .coco import load_coco_json
 from .from_objects import boxes_from_dataset, load_boxes_from_hub
+from .loading import TrainingBoxes, collate_boxes
 from .records import BoxData
 from .sampling import sample_few_shot_boxes
 from .voc import load_voc
@@ -9,8 +11,11 @@ from .yolo import load_yolo
 
 
 __all__ = [
+    "BoxAugmentation",
     "BoxData",
+    "TrainingBoxes",
     "boxes_from_dataset",
+    "collate_boxes",
     "load_boxes_from_hub",
     "load_coco_json",
     "load_voc",

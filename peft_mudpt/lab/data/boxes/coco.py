@@ -9,6 +9,7 @@ from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, Optional
 
+from .formats import from_sizes
 from .records import BadBoxes, Box, BoxData, Record, box_data
 
 
@@ -82,15 +83,6 @@ def _box(own: dict[str, Any], number: str, categories: dict[int, dict[str, Any]]
     key = own.get("category_id")
     category = categories[key].get("name") if _is_key(key, categories) else key
     return Box(number, from_sizes(own.get("bbox")), category, ignored=bool(own.get("iscrowd")))
-
-
-def from_sizes(box: Any) -> list[Any]:
-    """Convert left, top, width and height to left, top, right and bottom; what is no such box stays as it is."""
-    try:
-        left, top, width, height = map(float, box)
-    except (TypeError, ValueError):
-        return box if isinstance(box, list) else [box]
-    return [left, top, left + width, top + height]
 
 
 def _record(image: dict[str, Any], folder: Path, boxes: list[Box]) -> Record:

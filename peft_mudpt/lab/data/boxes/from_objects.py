@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from ....rules import one_of
-from .coco import from_sizes
+from .formats import FORMATS
 from .records import BadBoxes, Box, BoxData, Record, box_data
-from .yolo import from_centers
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 BoxFormat = Literal["coco", "pascal_voc", "yolo"]
-FORMATS: dict[str, Callable[[Any], list[Any]]] = {"coco": from_sizes, "pascal_voc": list, "yolo": from_centers}
 
 
 def load_boxes_from_hub(
@@ -28,7 +26,10 @@ def load_boxes_from_hub(
         dataset_name: Hub id, or another first argument of `load_dataset`.
         config_name: configuration of the data set.
         split: name of the split.
-        **options: those of `boxes_from_dataset`.
+        options: those of `boxes_from_dataset`.
+
+    Returns:
+        The pictures with their boxes, in the order of the split.
 
     Raises:
         ValueError: see `boxes_from_dataset`.
@@ -59,7 +60,8 @@ def boxes_from_dataset(
         name: its name in messages.
         image_column: column that holds the pictures.
         objects_column: column that holds the objects.
-        box_field, category_field: the fields of the objects that hold boxes and categories.
+        box_field: the field of the objects that holds the box.
+        category_field: the field of the objects that holds the category, a number or a name.
         box_format: "coco": left, top, width and height in pixels; "pascal_voc": left, top, right and bottom in pixels;
             "yolo": center x and y, width and height in parts of the picture.
         class_names: names of the classes, in the order of the numbers in the category field; None: those of its

@@ -90,6 +90,9 @@ def box_data(name: str, class_names: Sequence[str], records: Iterable[Record], b
             `ROUNDING` pixels, or is of an unknown class: "raise" an error that lists all of them, or "skip" them, with
             a remark for each. A picture whose boxes are all skipped is left out, because it is not without objects.
 
+    Returns:
+        The pictures that can be used, with their good boxes.
+
     Raises:
         ValueError: if a picture or a box is bad, two classes have the same name, or there are no pictures.
     """

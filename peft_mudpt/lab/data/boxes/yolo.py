@@ -8,6 +8,7 @@ from typing import Any
 
 from ..class_names import read_text
 from ..files import list_pictures, listed
+from .formats import from_centers
 from .records import BadBoxes, Box, BoxData, Record, box_data
 
 
@@ -102,12 +103,3 @@ def _box(words: list[str], number: str, names: list[str]) -> Box:
     label, *numbers = words
     category = names[int(label)] if label.isdigit() and int(label) < len(names) else f"number {label}"
     return Box(number, from_centers(numbers), category, relative=True)
-
-
-def from_centers(box: Any) -> list[Any]:
-    """Convert centers x and y, width and height to corners; what is no such box stays as it is."""
-    try:
-        x, y, width, height = map(float, box)
-    except (TypeError, ValueError):
-        return box if isinstance(box, list) else [box]
-    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
