@@ -62,6 +62,7 @@ LEFT_OUT = {
     "python -m venv": "creates a fresh environment; .ci/run does this with the README's commands",
     '"IDEA-Research/': "needs the Hub; tests/sdpt/ does the same with random detectors",
     "ruff check": ".ci/run runs ruff and mypy",
+    "grounding-dino-tiny": "needs the Hub; tests/detection and tests/lab/data/boxes do the same with a tiny detector",
 }
 
 

@@ -54,7 +54,8 @@ import sys
 import peft, transformers, transformers.models.clip.modeling_clip
 before = set(sys.modules)
 import peft_mudpt
-print(sorted({name.split(".")[0] for name in set(sys.modules) - before} & {"datasets", "PIL", "matplotlib"}))
+heavy = {"datasets", "PIL", "matplotlib", "scipy", "pycocotools", "monai"}
+print(sorted({name.split(".")[0] for name in set(sys.modules) - before} & heavy))
 """
     assert run(code).strip() == "[]"
 
