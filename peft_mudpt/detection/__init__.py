@@ -1,6 +1,7 @@
 """Detects objects by their class names with a fusion detector, GroundingDINO or MM-GroundingDINO."""
 
-from .detector import Detections, FusionDetector
+from .detections import Detections
+from .detector import FusionDetector
 from .loss import per_picture_loss
 
 

@@ -27,13 +27,13 @@ class Caption:
         text: the text. It ends with a period, because without one padding would change the scores.
         labels: the labels (c,) of its classes.
         input_ids: its T tokens (T,).
-        tokens: True for the tokens of each class: (c, T). Periods, [CLS] and [SEP] belong to no class.
+        tokens: the positions of the tokens of each class. Periods, [CLS] and [SEP] belong to no class.
     """
 
     text: str
     labels: list[int]
     input_ids: torch.Tensor
-    tokens: torch.Tensor
+    tokens: list[slice]
 
 
 def make_captions(
@@ -122,11 +122,10 @@ def _grouped(names: list[str], ids: list[list[int]], max_text_len: int) -> list[
 def _caption(tokenizer: PreTrainedTokenizerBase, labels: list[int], names: list[str], ids: list[list[int]]) -> Caption:
     text = "".join(f"{names[label]}. " for label in labels).rstrip()
     found = tokenizer(text).input_ids
-    expected, owners = [BEGINNING], [-1]
-    for row, label in enumerate(labels):
+    expected, tokens = [BEGINNING], []
+    for label in labels:
+        tokens.append(slice(len(expected), len(expected) + len(ids[label])))
         expected += [*ids[label], PERIOD]
-        owners += [*[row] * len(ids[label]), -1]
     if found != [*expected, END]:
         raise ValueError(f"The tokenizer splits the names in {short_repr(text)} otherwise than each by itself.")
-    tokens = torch.tensor([*owners, -1]) == torch.arange(len(labels))[:, None]  # (c, T)
     return Caption(text, labels, torch.tensor(found), tokens)

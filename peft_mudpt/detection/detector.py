@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import pad
 from transformers import (
     BaseImageProcessor,
     GroundingDinoForObjectDetection,
@@ -22,11 +20,11 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from ..classifier.loading import ClipSource
-from ..classifier.pictures import pixel_values
-from ..classifier.reading import Errors, check_iterable, opened, read_each, warn_of_skipped
+from ..classifier.reading import Errors, check_iterable, read_each, warn_of_skipped
 from ..rules import AT_LEAST_ONE, check_class_names, number, one_of
-from .boxes import corners
+from .batches import of_equal_size, preprocess
 from .captions import Caption, make_captions
+from .detections import Detections, best_detections, check_finite
 from .loss import REDUCTION, Reduction, per_picture_loss
 
 
@@ -58,27 +56,6 @@ class FusionDetectorOutput(ModelOutput):
     pred_boxes: Optional[torch.Tensor] = None
 
 
-@dataclass(frozen=True)
-class Detections:
-    """
-    The n objects found in one picture, the best first.
-
-    Args:
-        boxes: (n, 4): left, top, right and bottom in pixels of the picture, upright. They may reach beyond its edge.
-        scores: (n,), from 0 to 1.
-        labels: (n,): the positions of the classes in `class_names`.
-        names: their n names.
-    """
-
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    labels: torch.Tensor
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
 class FusionDetector(torch.nn.Module):
     """
     Detects objects of named classes with a GroundingDINO or MM-GroundingDINO, plain or with an adapter.
@@ -86,8 +63,8 @@ class FusionDetector(torch.nn.Module):
     The score of a class is the largest among the tokens of its name. transformers' own post-processing reads phrases
     from single tokens instead, so that it may return half a name, or the words of two classes as one.
 
-    The detector replaces the loss of the model by `per_picture_loss`, because transformers' own is wrong for batches
-    of unlike captions and for several processes.
+    If labels are given, the detector replaces the loss of the model by `per_picture_loss`, because transformers' own
+    is wrong for batches of unlike captions and for several processes.
 
     Args:
         model ([`~transformers.GroundingDinoForObjectDetection`], MMGroundingDinoForObjectDetection or
@@ -123,7 +100,7 @@ class FusionDetector(torch.nn.Module):
     ):
         super().__init__()
         REDUCTION.check(loss_reduction, "loss_reduction")
-        base: Any = base_detector(model)
+        base = base_detector(model)
         self.model: Any = model  # a PeftModel forwards the attributes of the model in it
         self.config = copy(base.config)
         # what transformers' Trainer leaves out of predictions
@@ -135,7 +112,7 @@ class FusionDetector(torch.nn.Module):
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         self._captions = make_captions(tokenizer, class_names, base.config.max_text_len, split_captions)
         self._class_names = check_class_names(class_names)
-        base.loss_function = partial(per_picture_loss, reduction=loss_reduction)
+        self._loss = partial(per_picture_loss, reduction=loss_reduction)
 
     @property
     def class_names(self) -> list[str]:
@@ -169,7 +146,7 @@ class FusionDetector(torch.nn.Module):
         Detect objects, with gradients if they are enabled.
 
         Args:
-            pixel_values: pictures (B, 3, H, W), as the image processor makes them; see also `padded`.
+            pixel_values: pictures (B, 3, H, W), as the image processor makes them; see also `padded` in `batches`.
             pixel_mask: 1 for pixels of the pictures, 0 for padding: (B, H, W). None: there is no padding.
             labels: for each picture a dict of `class_labels` (n,), positions in `class_names`, and `boxes` (n, 4):
                 centers x and y, width and height, relative to the picture without its padding.
@@ -195,14 +172,16 @@ class FusionDetector(torch.nn.Module):
         self, caption: Caption, pixels: torch.Tensor, pixel_mask: Optional[torch.Tensor], labels: Optional[Labels]
     ) -> Any:
         input_ids = caption.input_ids.to(pixels.device).expand(len(pixels), -1)  # (B, T)
-        own = None if labels is None else [_of_caption(target, caption) for target in labels]
+        own = None
+        if labels is not None:
+            base_detector(self.model).loss_function = self._loss  # each time: another detector may share the model
+            own = [_of_caption(target, caption) for target in labels]
         mask = torch.ones_like(input_ids)
         return self.model(pixels, input_ids, attention_mask=mask, pixel_mask=pixel_mask, labels=own)
 
     def _per_class(self, logits: torch.Tensor, caption: Caption) -> torch.Tensor:
         """The logits (B, Q, C) of the classes, from those (B, Q, max_text_len) of the tokens."""
-        of_tokens = logits[..., : caption.tokens.shape[1]]  # (B, Q, T)
-        own = [of_tokens[..., tokens].amax(dim=-1) for tokens in caption.tokens.to(logits.device)]  # c of (B, Q)
+        own = [logits[..., tokens].amax(dim=-1) for tokens in caption.tokens]  # c of (B, Q)
         result = logits.new_full((*logits.shape[:2], len(self._class_names)), -torch.inf)
         result[..., caption.labels] = torch.stack(own, dim=-1)
         return result
@@ -244,32 +223,20 @@ class FusionDetector(torch.nn.Module):
         check_iterable(images)
         skipped: dict[int, str] = {}
         found: dict[int, Detections] = {}
-        pictures = read_each(images, lambda: partial(_preprocessed, self.image_processor), errors, skipped)
+        pictures = read_each(images, lambda: partial(preprocess, self.image_processor), errors, skipped)
         with evaluating(self):
-            for batch in _of_equal_size(pictures, batch_size):
+            for batch in of_equal_size(pictures, batch_size):
                 pixels = torch.stack([picture.pixels for _, picture in batch])
                 output = self(pixels.to(self.model.device, self.model.dtype))
                 for (position, picture), logits, boxes in zip(batch, output.logits, output.pred_boxes):
-                    _check_finite(logits, boxes, position)
-                    found[position] = self._best(logits, boxes, picture.size, threshold, top_k)
+                    check_finite(logits, boxes, position)
+                    found[position] = best_detections(logits, boxes, picture.size, self._class_names, threshold, top_k)
         total = len(found) + len(skipped)
         warn_of_skipped(skipped, total, stacklevel=4)
         return [found.get(position) for position in range(total)]
 
-    def _best(
-        self, logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int], threshold: float, top_k: int
-    ) -> Detections:
-        """The best objects among the logits (N, C) and boxes (N, 4) of a picture of `size`: width and height."""
-        flat = logits.float().flatten()  # (N * C,)
-        order = flat.argsort(descending=True, stable=True)[:top_k]  # by logits: high scores round to 1
-        order = order[flat[order].sigmoid() > threshold]
-        labels = order % logits.shape[1]
-        found = corners(boxes[order // logits.shape[1]].float())  # (n, 4)
-        names = [self._class_names[label] for label in labels.tolist()]
-        return Detections(found * found.new_tensor([*size, *size]), flat[order].sigmoid(), labels, names)
 
-
-def base_detector(model: torch.nn.Module) -> torch.nn.Module:
+def base_detector(model: torch.nn.Module) -> Any:
     """
     The transformers model in a detector.
 
@@ -279,7 +246,7 @@ def base_detector(model: torch.nn.Module) -> torch.nn.Module:
     Raises:
         ValueError: if it is no (MM)GroundingDINO for object detection.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(base, DETECTORS):
         raise ValueError(
             f"The model is a {type(base).__name__}, but a detector must be one of "
@@ -287,26 +254,6 @@ def base_detector(model: torch.nn.Module) -> torch.nn.Module:
             "AutoModelForZeroShotObjectDetection."
         )
     return base
-
-
-def padded(pictures: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """
-    Make a batch of preprocessed pictures of several sizes.
-
-    Args:
-        pictures: B tensors (3, h, w).
-
-    Returns:
-        `pixel_values` (B, 3, H, W), with zeros on the right and at the bottom, and `pixel_mask` (B, H, W), 1 for the
-        pixels of the pictures.
-    """
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (1, 2))
-
-    def fill(values: torch.Tensor) -> torch.Tensor:
-        return pad(values, (0, width - values.shape[-1], 0, height - values.shape[-2]))
-
-    masks = [torch.ones(picture.shape[1:], dtype=torch.long) for picture in pictures]
-    return {"pixel_values": torch.stack(list(map(fill, pictures))), "pixel_mask": torch.stack(list(map(fill, masks)))}
 
 
 @contextmanager
@@ -338,30 +285,3 @@ def _check_classes(labels: Labels, number_of_classes: int) -> None:
                 f"Picture {i} has class_labels {wrong}, but the detector has {number_of_classes} classes, counted "
                 "from 0. Map the categories of the data set to the positions in class_names."
             )
-
-
-class _Picture(NamedTuple):
-    """Pixel values (3, H, W) of a picture, and its width and height before they were made."""
-
-    pixels: torch.Tensor
-    size: tuple[int, int]
-
-
-def _preprocessed(image_processor: BaseImageProcessor, picture: Any, position: int) -> _Picture:
-    image = opened(picture, position)
-    return _Picture(pixel_values(image, image_processor), image.size)
-
-
-def _of_equal_size(pictures: Iterable[tuple[int, _Picture]], most: int) -> Iterator[list[tuple[int, _Picture]]]:
-    """Batches of at most `most` pictures that follow each other and have pixel values of one shape."""
-    for _, run in groupby(pictures, lambda numbered: numbered[1].pixels.shape):
-        while batch := list(islice(run, most)):
-            yield batch
-
-
-def _check_finite(logits: torch.Tensor, boxes: torch.Tensor, position: int) -> None:
-    if logits.isnan().any() or logits.isposinf().any() or not boxes.isfinite().all():
-        raise ValueError(
-            f"The scores or boxes of picture {position} are not finite. Either its pixel values are too large, or "
-            "weights of the model are NaN, or too large for its precision."
-        )

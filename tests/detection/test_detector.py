@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from transformers import GroundingDinoProcessor
 
-from peft_mudpt.detection.detector import FusionDetector, padded
+from peft_mudpt.detection import FusionDetector
+from peft_mudpt.detection.batches import padded
 from tests.conftest import build_clip
 from tests.detection.conftest import QUERIES, build_detector
 
@@ -188,3 +189,13 @@ def test_a_label_that_is_no_class_is_refused_with_its_picture(detector):
     wrong = [{"class_labels": torch.tensor([3]), "boxes": torch.full((1, 4), 0.5)}]
     with pytest.raises(ValueError, match=r"Picture 0 has class_labels \[3\].*3 classes"):
         detector(torch.zeros(1, 3, 32, 32), labels=wrong)
+
+
+def test_a_detector_exports_and_the_exported_program_finds_the_same(tokenizer):
+    detector = FusionDetector(build_detector(), NAMES, tokenizer)
+    pixels, mask = torch.randn(1, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.long)
+    with torch.no_grad():
+        expected = detector(pixels, mask)
+        found = torch.export.export(detector, (pixels, mask), strict=False).module()(pixels, mask)
+    assert torch.allclose(found.logits, expected.logits, atol=1e-5)
+    assert torch.allclose(found.pred_boxes, expected.pred_boxes, atol=1e-6)

@@ -188,3 +188,13 @@ def test_two_processes_learn_from_unlike_captions_as_one_does(tmp_path):
         scale = expected.abs().max().item()
         for found in gradients:
             assert torch.allclose(found[name], expected, atol=1e-4 * scale + 1e-9), name
+
+
+def test_two_detectors_of_one_model_keep_their_own_reductions(tokenizer):
+    model = build_detector()
+    detectors = [FusionDetector(model, ["cat"], tokenizer, loss_reduction=each) for each in ("sum", "mean", "none")]
+    labels = [{"class_labels": torch.tensor([0]), "boxes": torch.full((1, 4), 0.5)}] * 2
+    losses = [detector(torch.zeros(2, 3, 32, 32), labels=labels).loss for detector in detectors]
+    assert torch.allclose(losses[0], losses[2].sum()) and torch.allclose(losses[1], losses[2].mean())
+    with pytest.raises(ValueError, match="loss_reduction='max'"):
+        FusionDetector(model, ["cat"], tokenizer, loss_reduction="max")

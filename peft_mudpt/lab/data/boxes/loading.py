@@ -10,8 +10,8 @@ import torch
 from transformers import BaseImageProcessor
 
 from ....classifier.pictures import open_picture, pixel_values
+from ....detection.batches import padded
 from ....detection.boxes import centers
-from ....detection.detector import padded
 from ..loading import EPOCH, INDEX, PICTURE, PIXEL_VALUES, place_of
 from .augmentation import BoxAugmentation
 
