@@ -60,7 +60,7 @@ def best_detections(
 
 
 def check_finite(logits: torch.Tensor, boxes: torch.Tensor, position: int) -> None:
-    """Raise a ValueError if logits or boxes of a picture are not finite; -inf, of a class in another caption, is right."""
+    """Raise a ValueError if logits or boxes of a picture are not finite; -inf is a class in another caption."""
     if logits.isnan().any() or logits.isposinf().any() or not boxes.isfinite().all():
         raise ValueError(
             f"The scores or boxes of picture {position} are not finite. Either its pixel values are too large, or "

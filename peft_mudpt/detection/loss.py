@@ -39,10 +39,10 @@ def per_picture_loss(
     own caption and boxes only. It takes the place of transformers' loss, `model.loss_function = per_picture_loss`,
     and equals it for one picture and one process.
 
-    Transformers' own loss of a batch trains towards wrong tokens if the captions of its pictures have other numbers
-    of classes, fails if no picture has a box, and is N times too large on N processes, because it divides the number
-    of boxes by N twice. This one talks to no other process. `DistributedDataParallel` takes the mean of the gradients
-    of N processes; with `reduction="mean"` and as many pictures on each process it is that of one process.
+    Transformers' own loss of a batch trains towards wrong tokens if the captions of its pictures differ in their
+    classes, and is N times too large on N processes, because it divides the number of boxes by N twice. This one talks
+    to no other process. `DistributedDataParallel` takes the mean of the gradients of N processes; with
+    `reduction="mean"` and as many pictures on each process it is that of one process.
 
     Args:
         logits: scores (B, Q, T) of B pictures, Q queries and T = `max_text_len` tokens.
@@ -131,9 +131,7 @@ def _matched(
     label_map: torch.Tensor,
     config: PretrainedConfig,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which query is to find which object: positions (n,) of queries and objects. transformers' matcher needs one."""
-    if not len(wanted_labels):
-        return wanted_labels, wanted_labels
+    """Which query is to find which object: positions (n,) of queries and of objects."""
     matcher = GroundingDinoHungarianMatcher(config.class_cost, config.bbox_cost, config.giou_cost)
     outputs = {"logits": logits[None], "pred_boxes": boxes[None], "label_maps": [label_map]}
     ((queries, objects),) = matcher(outputs, [{"class_labels": wanted_labels, "boxes": wanted_boxes}])

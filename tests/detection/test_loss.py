@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch.multiprocessing import start_processes
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch.nn.functional import pad
 from transformers.loss.loss_grounding_dino import GroundingDinoForObjectDetectionLoss
 
 from peft_mudpt.detection import FusionDetector, per_picture_loss
@@ -50,7 +50,7 @@ def learner(request):
 
 
 def by_transformers(model, i):
-    """The loss of one picture with objects, by transformers' own function, in one process."""
+    """The loss of one picture, by transformers' own function, in one process."""
     model.loss_function = GroundingDinoForObjectDetectionLoss
     try:
         return model(**batch([i])).loss
@@ -58,24 +58,9 @@ def by_transformers(model, i):
         model.loss_function = per_picture_loss
 
 
-def of_a_negative(model, i):
-    """The loss of a picture without objects: every token of the caption is to be low at every level."""
-    output = model(**{**batch([i]), "labels": batch([i])["labels"]}, output_hidden_states=True)
-    levels = [output.logits, output.encoder_logits]
-    if model.config.auxiliary_loss:
-        levels += [level["logits"] for level in output.auxiliary_outputs]
-    real = len(CAPTIONS[i])
-    tokens = [level[..., :real] for level in levels]
-    focal = [
-        0.75 * logits.sigmoid() ** 2 * binary_cross_entropy_with_logits(logits, 0 * logits, reduction="none")
-        for logits in tokens
-    ]
-    return 2 * sum(level.sum() for level in focal)
-
-
 def test_the_loss_of_a_batch_is_the_sum_over_single_pictures_of_unlike_captions(learner):
     with torch.no_grad():
-        singles = torch.stack([*(by_transformers(learner, i) for i in range(3)), of_a_negative(learner, 3)])
+        singles = torch.stack([by_transformers(learner, i) for i in range(4)])
         for rows in ([0, 1, 2, 3], [2, 0, 1], [1, 0], [3], [3, 3]):
             expected = singles[rows].sum()
             assert torch.allclose(learner(**batch(rows)).loss, expected, rtol=2e-5)
@@ -83,11 +68,9 @@ def test_the_loss_of_a_batch_is_the_sum_over_single_pictures_of_unlike_captions(
 
 def test_gradients_are_sums_over_single_pictures_too(learner):
     weight = learner.model.encoder.layers[0].fusion_layer.attn.vision_proj.weight
-    single = sum(torch.autograd.grad(by_transformers(learner, i), weight)[0] for i in range(3))
-    (together,) = torch.autograd.grad(learner(**batch(range(3))).loss, weight)
+    single = sum(torch.autograd.grad(by_transformers(learner, i), weight)[0] for i in range(4))
+    (together,) = torch.autograd.grad(learner(**batch()).loss, weight)
     assert torch.allclose(together, single, atol=1e-4 * single.abs().max().item())
-    (negative,) = torch.autograd.grad(learner(**batch([3, 3])).loss, weight)
-    assert negative.abs().max() > 0
 
 
 def test_one_caption_and_the_number_of_all_boxes_give_the_published_loss():
