@@ -97,7 +97,7 @@ def box_data(name: str, class_names: Sequence[str], records: Iterable[Record], b
         ValueError: if a picture or a box is bad, two classes have the same name, or there are no pictures.
     """
     BAD_BOXES.check(bad_boxes, "bad_boxes")
-    names = check_class_names(map(normalized, class_names))
+    names = [normalized(own) for own in check_class_names(class_names)]
     twice = [own for own, times in Counter(names).items() if times > 1]
     if twice:
         raise ValueError(f"{name} has several classes of the name {twice[0]!r}. Give each a name of its own.")

@@ -118,6 +118,7 @@ def test_boxes_drawn_for_another_size_are_refused_with_the_picture(tmp_path):
         (lambda c: c["images"][0].update(id=7), "'images' needs a whole number of its own"),
         (lambda c: c["categories"][0].update(id=None), "'categories' needs a whole number"),
         (lambda c: c["categories"][0].update(name="cat"), "several classes of the name 'cat'"),
+        (lambda c: c["categories"][0].pop("name"), "class_names=.* is not"),
         (lambda c: c["images"][0].update(file_name="d.jpg"), "d.jpg cannot be read"),
         (lambda c: [c["images"].clear(), c["annotations"].clear()], "no pictures"),
     ],
