@@ -45,13 +45,15 @@ class SDPTConfig(PromptConfig):
     Configuration of an SDPT adapter (arXiv 2407.11414) for a detector whose encoder has fusion layers, in which text
     and image attend to each other. Each fusion layer gets K learned prototype tokens U (K, D) in the space where
     attention compares text and image. Fixed pseudo-inverses of the two projections into that space map them to
-    prompts of both streams; see [`~peft_mudpt.sdpt.prototypes.UnifiedPrototypes`] for the formulas.
+    prompts of both streams; see [`~peft_mudpt.sdpt.prototypes.UnifiedPrototypes`] for the formulas. With
+    `unified_prototypes=False`, the prompts of both streams are learned themselves.
 
     When the adapter is created, `hidden_size`, `embed_dim` and `num_fusion_layers` are filled in, so that the saved
     config describes the adapter completely. Use a new config for another base model.
 
     Raises:
-        ValueError: if a value breaks the rule of its field. The message names the field and the value.
+        ValueError: if a value breaks the rule of its field, or if fields contradict each other. The message names the
+            fields and their values.
     """
 
     num_virtual_tokens: int = setting(10, "Number K of prototype tokens per fusion layer.", whole_number(1))
@@ -59,7 +61,16 @@ class SDPTConfig(PromptConfig):
         None, "The fusion layers that get prompts, counted from 0. None: all.", either(LAYERS, None)
     )
     init_range: float = setting(
-        1.0, "Prototypes start uniformly distributed between -init_range and init_range.", number(0, LARGEST_STD)
+        1.0,
+        "Prototypes, or the prompts if unified_prototypes is False, start uniformly distributed between -init_range "
+        "and init_range.",
+        number(0, LARGEST_STD),
+    )
+    unified_prototypes: bool = setting(
+        True,
+        "The prompts of both streams are computed from the prototypes. False: each stream learns K prompts of its own "
+        "per fusion layer, without pseudo-inverses. It shows what the prototypes contribute.",
+        TRUE_OR_FALSE,
     )
     mask_text_prompts: bool = setting(
         False,
@@ -79,6 +90,20 @@ class SDPTConfig(PromptConfig):
     num_fusion_layers: Optional[int] = setting(None, "Number of fusion layers. Filled in from the base model.", SIZE)
 
     method_type: ClassVar[SDPTType] = SDPTType.SDPT
+
+    @property
+    def inverts_projections(self) -> bool:
+        """Whether the adapter computes its prompts by pseudo-inverses of the base model's projections."""
+        return self.unified_prototypes and not self.folded
+
+    def validate(self) -> None:
+        """Check everything that does not depend on the base model; raise the ValueError that the class describes."""
+        super().validate()
+        if self.rcond is not None and not self.unified_prototypes:
+            raise ValueError(
+                f"rcond={self.rcond} is for the pseudo-inverses, but with unified_prototypes=False there are none. "
+                "Leave rcond out."
+            )
 
     def layers(self) -> list[int]:
         """The fusion layers that have prompts, after `resolve`."""

@@ -12,7 +12,7 @@ from ..prompt_layer import PromptLayer
 from ..towers.base import part
 from .families import FusionLayers
 from .hooks import PromptedFusion
-from .prototypes import UnifiedPrototypes
+from .prototypes import FusionPrompts
 
 
 class SDPTLayer(PromptLayer):
@@ -52,9 +52,9 @@ class SDPTLayer(PromptLayer):
         adapter = self._prompts_of(layer)
         return (None, None) if adapter is None else adapter(layer)
 
-    def _prompts_of(self, layer: int) -> Optional[UnifiedPrototypes]:
+    def _prompts_of(self, layer: int) -> Optional[FusionPrompts]:
         """The active adapter, if it has prompts for this fusion layer."""
-        adapter = cast(Optional[UnifiedPrototypes], self.active_prompts())
+        adapter = cast(Optional[FusionPrompts], self.active_prompts())
         return adapter if adapter is not None and layer in adapter.layers else None
 
 

@@ -16,7 +16,7 @@ from .config import SDPTConfig
 from .families import FusionLayers, find_fusion
 from .inverse import InverseProjection, check_invertible
 from .layer import SDPTLayer
-from .prototypes import UnifiedPrototypes
+from .prototypes import FusionPrompts, UnifiedPrototypes, new_prompts
 
 
 STREAMS: tuple[Modality, Modality] = ("vision", "text")  # in the order of the prompts
@@ -65,15 +65,16 @@ class SDPTModel(PromptTuner):
         return find_fusion(model)
 
     def fill_in(self, config: PromptConfig, model: nn.Module, owner: nn.Module, place: FusionLayers) -> None:
-        """Fill in the sizes; raise a ValueError if the config does not fit the model, or its weights are quantized."""
-        if not config.folded:
+        """Fill in the sizes; raise a ValueError if the config does not fit, or weights to invert are quantized."""
+        config = cast(SDPTConfig, config)
+        if config.inverts_projections:
             for projection in place.projections:
                 check_invertible(projection)
-        cast(SDPTConfig, config).resolve(place.shape)
+        config.resolve(place.shape)
 
-    def new_prompts(self, config: PromptConfig) -> UnifiedPrototypes:
+    def new_prompts(self, config: PromptConfig) -> FusionPrompts:
         """The parameters of a new adapter."""
-        return UnifiedPrototypes(cast(SDPTConfig, config))
+        return new_prompts(cast(SDPTConfig, config))
 
     def check_modules_to_save(
         self, config: PromptConfig, model: nn.Module, place: FusionLayers, prompts: nn.Module
@@ -83,10 +84,10 @@ class SDPTModel(PromptTuner):
         check_sharing(config.modules_to_save, model)
 
     def initialize(self, prompts: nn.Module, config: PromptConfig, place: FusionLayers) -> None:
-        """Compute the inverse projections from the weights of the base model."""
-        if config.folded:
+        """Compute the inverse projections from the weights of the base model, if the adapter needs them."""
+        if not isinstance(prompts, UnifiedPrototypes):
             return
-        prompts, rcond = cast(UnifiedPrototypes, prompts), cast(SDPTConfig, config).rcond
+        rcond = cast(SDPTConfig, config).rcond
 
         def inverse(modality: Modality) -> InverseProjection:
             return InverseProjection([place.projection(layer, modality) for layer in prompts.layers], rcond)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Optional
 
 import torch
@@ -11,49 +12,25 @@ from .config import SDPTConfig
 from .inverse import InverseProjection
 
 
-class UnifiedPrototypes(nn.Module):
+class FusionPrompts(nn.Module):
     """
-    The parameters of one adapter (SDPT, arXiv 2407.11414; formulas as in its published code). U_k (K, D) are the
-    prototypes of fusion layer k; W_v, b_v are its map from image tokens to queries, W_l, b_l that from text tokens to
-    keys. The attention of the layer sees these prompts behind the image tokens and behind the text tokens:
-
-        image   P_v = (U_k - b_v) pinv(W_v^T)
-        text    P_l = (U_k - b_l) pinv(W_l^T)
-
-    They are further keys and values for the other stream; what they would receive themselves is dropped. Both are
-    projections of one U, but onto different subspaces of dimension d, so they are equal in the attention space only
-    as far as these subspaces agree.
+    Base class of an adapter's parameters.
 
     Args:
         config: a config that `SDPTConfig.resolve` has filled in.
 
     Attributes:
-        prototypes: U (layers, K, D); a folded adapter has `vision_prompts` and `text_prompts` (layers, K, d) instead.
         layers: the fusion layers with prompts.
         num_tokens: number K of tokens per layer.
-        has_text_prompts: False if the image does not see text prompts, so that they are not computed.
-        vision_inverse, text_inverse: the inverse projections, which the tuner sets; None in a folded adapter.
+        has_text_prompts: False if the image does not see text prompts, so that there are none.
     """
-
-    vision_prompts: torch.Tensor
-    text_prompts: Optional[torch.Tensor]
-    vision_inverse: Optional[InverseProjection]
-    text_inverse: Optional[InverseProjection]
 
     def __init__(self, config: SDPTConfig) -> None:
         super().__init__()
-        assert config.hidden_size and config.embed_dim, "SDPTConfig.resolve fills them in"
         self.layers, self.num_tokens = config.layers(), config.num_virtual_tokens
         self.has_text_prompts = not config.mask_text_prompts
-        self.vision_inverse = self.text_inverse = None
-        if config.folded:  # constants: buffers are saved and moved like parameters, and nothing can train them
-            shape = len(self.layers), self.num_tokens, config.hidden_size
-            self.register_buffer("vision_prompts", torch.zeros(shape))
-            self.register_buffer("text_prompts", torch.zeros(shape) if self.has_text_prompts else None)
-        else:
-            prototypes = torch.empty(len(self.layers), self.num_tokens, config.embed_dim)
-            self.prototypes = nn.Parameter(prototypes.uniform_(-config.init_range, config.init_range))
 
+    @abstractmethod
     def forward(self, layer: int) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """
         The prompts of one fusion layer. Everything that the hooks ask for goes through this method, because FSDP has
@@ -65,9 +42,81 @@ class UnifiedPrototypes(nn.Module):
         Returns:
             The prompts (K, d) of the image and of the text; None for the text if the image does not see them.
         """
+
+
+class UnifiedPrototypes(FusionPrompts):
+    """
+    Prototypes of both streams' prompts (SDPT, arXiv 2407.11414; formulas as in its published code). U_k (K, D) are
+    those of fusion layer k; W_v, b_v are its map from image tokens to queries, W_l, b_l that from text tokens to keys.
+    The attention of the layer sees these prompts behind the image tokens and behind the text tokens:
+
+        image   P_v = (U_k - b_v) pinv(W_v^T)
+        text    P_l = (U_k - b_l) pinv(W_l^T)
+
+    They are further keys and values for the other stream; what they would receive themselves is dropped. Both are
+    projections of one U, but onto different subspaces of dimension d, so they are equal in the attention space only
+    as far as these subspaces agree.
+
+    Args:
+        config: see `FusionPrompts`.
+
+    Attributes:
+        prototypes: U (layers, K, D).
+        vision_inverse, text_inverse: the inverse projections, which the tuner sets; the latter is None if there are
+            no text prompts.
+    """
+
+    vision_inverse: InverseProjection
+    text_inverse: Optional[InverseProjection]
+
+    def __init__(self, config: SDPTConfig) -> None:
+        super().__init__(config)
+        self.prototypes = _uniform(config, config.embed_dim)
+
+    def forward(self, layer: int) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         index = self.layers.index(layer)
-        if self.vision_inverse is None:
-            text = self.text_prompts
-            return self.vision_prompts[index].clone(), None if text is None else text[index].clone()
         own = self.prototypes[index]  # (K, D)
         return self.vision_inverse(index, own), None if self.text_inverse is None else self.text_inverse(index, own)
+
+
+class DualPrompts(FusionPrompts):
+    """
+    Prompts of each stream by themselves, in its width d: learned without prototypes, or constants in a folded adapter.
+
+    Args:
+        config: see `FusionPrompts`.
+
+    Attributes:
+        vision_prompts, text_prompts: (layers, K, d); the latter is None if there are no text prompts.
+    """
+
+    vision_prompts: torch.Tensor
+    text_prompts: Optional[torch.Tensor]
+
+    def __init__(self, config: SDPTConfig) -> None:
+        super().__init__(config)
+        for name, is_there in (("vision_prompts", True), ("text_prompts", self.has_text_prompts)):
+            if config.folded:  # buffers are saved and moved like parameters, and nothing can train them
+                self.register_buffer(name, _zeros(config, config.hidden_size) if is_there else None)
+            else:
+                self.register_parameter(name, _uniform(config, config.hidden_size) if is_there else None)
+
+    def forward(self, layer: int) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        index = self.layers.index(layer)
+        text = self.text_prompts
+        # copies, since views would lose their numbers when FSDP frees the weights
+        return self.vision_prompts[index].clone(), None if text is None else text[index].clone()
+
+
+def new_prompts(config: SDPTConfig) -> FusionPrompts:
+    """The parameters of a new adapter."""
+    return UnifiedPrototypes(config) if config.inverts_projections else DualPrompts(config)
+
+
+def _zeros(config: SDPTConfig, width: Optional[int]) -> torch.Tensor:
+    assert width, "SDPTConfig.resolve fills it in"
+    return torch.zeros(len(config.layers()), config.num_virtual_tokens, width)
+
+
+def _uniform(config: SDPTConfig, width: Optional[int]) -> nn.Parameter:
+    return nn.Parameter(_zeros(config, width).uniform_(-config.init_range, config.init_range))

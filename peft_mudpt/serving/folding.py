@@ -13,7 +13,7 @@ from ..prompt_layer import PromptLayer, named_adapter
 from ..prompts.prompts import MultiModalPrompts
 from ..sdpt.config import SDPTConfig
 from ..sdpt.layer import sdpt_layer_of
-from ..sdpt.prototypes import UnifiedPrototypes
+from ..sdpt.prototypes import DualPrompts, FusionPrompts
 from ..settings import PromptConfig
 from ..towers.base import part
 
@@ -32,7 +32,8 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
     keeps the meta-net, as constants, because new class names need it.
 
     A folded SDPT adapter has no inverse projections. With K tokens per layer and streams of width d, its file has
-    `layers * K * 2d` numbers, half as many as the prototypes of Grounding DINO.
+    `layers * K * 2d` numbers, half as many as the prototypes of Grounding DINO. With `unified_prototypes=False`, it
+    has the same numbers as before, as constants.
 
     Args:
         model: a [`~peft.PeftModel`], or a CLIP or detector of transformers with adapters.
@@ -61,11 +62,11 @@ def _replace(
 
 def _folded_prototypes(
     layer: PromptLayer, adapter_name: str, model: torch.nn.Module
-) -> tuple[UnifiedPrototypes, SDPTConfig]:
+) -> tuple[DualPrompts, SDPTConfig]:
     """The prompts of an SDPT adapter as constants, and their config."""
-    trained = cast(UnifiedPrototypes, layer.adapters[adapter_name])
+    trained = cast(FusionPrompts, layer.adapters[adapter_name])
     config = replace(part(model, "peft_config")[adapter_name], folded=True, inference_mode=True)
-    folded = UnifiedPrototypes(config)
+    folded = DualPrompts(config)
     vision, text = zip(*map(trained, trained.layers))
     folded.vision_prompts = torch.stack(vision)  # (layers, K, d)
     folded.text_prompts = torch.stack(text) if trained.has_text_prompts else None
