@@ -12,7 +12,6 @@ from .fitting import fit_condition, fit_tower
 from .presets import PRESETS
 from .rules import (
     AT_LEAST_ONE,
-    CLASS_NAMES,
     DESCRIPTIONS,
     LARGEST_STD,
     SEED,
@@ -201,11 +200,6 @@ class MuDPTConfig(PromptConfig):
         "How initialize_prompts started the visual prompts: method, seed and number of images. Filled in. A note: it "
         "changes no number. None: random numbers.",
         either(INITIALIZATION, None),
-    )
-    class_names: Optional[list[str]] = setting(
-        None,
-        "The classes the adapter was trained on, in label order. A note: it changes no number.",
-        either(CLASS_NAMES, None),
     )
     class_template: Optional[str] = setting(
         None,

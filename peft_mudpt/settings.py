@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Optional
 from peft import PeftConfig
 
 from ._version import __version__
-from .rules import MODULE_NAMES, TEXT, TRUE_OR_FALSE, Rule, either
+from .rules import CLASS_NAMES, MODULE_NAMES, TEXT, TRUE_OR_FALSE, Rule, either
 
 
 # What PEFT raises on an adapter_config.json of wrong JSON, of another type than an object, or without a known method.
@@ -45,6 +45,11 @@ class PromptConfig(PeftConfig):
         False,
         "The prompts are constants, computed once and for all. Set by fold_adapter; not for training.",
         TRUE_OR_FALSE,
+    )
+    class_names: Optional[list[str]] = setting(
+        None,
+        "The classes the adapter was trained on, in label order. A note: it changes no number.",
+        either(CLASS_NAMES, None),
     )
     # In the file beside `peft_type`: the package to import for whoever meets PEFT's bare "KeyError: 'MUDPT'".
     peft_mudpt_version: Optional[str] = setting(

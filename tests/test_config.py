@@ -4,7 +4,7 @@ from dataclasses import fields
 import pytest
 from peft import PeftConfig
 
-from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig
+from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, SDPTConfig
 from peft_mudpt.config import TowerShape
 
 
@@ -56,9 +56,10 @@ def test_a_preset_says_only_what_differs_from_the_defaults(preset):
     assert [name for name, value in PRESETS[preset].items() if value == getattr(MuDPTConfig(), name)] == []
 
 
-def test_every_field_of_ours_has_a_rule():
+@pytest.mark.parametrize("config", [MuDPTConfig, SDPTConfig])
+def test_every_field_of_ours_has_a_rule(config):
     inherited = {field.name for field in fields(PeftConfig)}
-    ours = [field for field in fields(MuDPTConfig) if field.name not in inherited]
+    ours = [field for field in fields(config) if field.name not in inherited]
     assert ours and [field.name for field in ours if "rule" not in field.metadata] == []
 
 

@@ -31,6 +31,7 @@ from tests.sdpt.conftest import build_detector, config
         (dict(rcond=2), "rcond=2"),
         (dict(hidden_size=0), "hidden_size=0"),
         (dict(modules_to_save="head"), "modules_to_save='head'"),
+        (dict(class_names=["cat", " "]), "class_names=.*non-empty names in the order of the labels"),
         (dict(task_type="FEATURE_EXTRACTION"), "task_type='FEATURE_EXTRACTION'"),
         (dict(inference_mode=1), "inference_mode=1"),
     ],
@@ -56,13 +57,14 @@ def test_the_sizes_of_the_model_are_filled_in():
 
 
 def test_a_used_config_survives_saving_copying_and_pickling(tmp_path):
-    used = config(layers_to_transform=[1], rcond=1e-3)
+    used = config(layers_to_transform=[1], rcond=1e-3, class_names=["red star", "été"])
     get_peft_model(build_detector(), used)
     used.save_pretrained(tmp_path)
     loaded = [SDPTConfig.from_pretrained(tmp_path), PeftConfig.from_pretrained(tmp_path)]
     for twin in (*loaded, copy.deepcopy(used), pickle.loads(pickle.dumps(used)), SDPTConfig(**used.to_dict())):
         assert type(twin) is SDPTConfig and twin == used
     written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["class_names"] == ["red star", "été"]
     assert written["peft_type"] == "SDPT" and written["peft_mudpt_version"] == peft_mudpt.__version__
 
 
