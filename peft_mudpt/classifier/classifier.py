@@ -24,7 +24,7 @@ from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
 from .encoding import encode_layout, encode_per_image, has_memory, lower_states
 from .layout import LayoutKind, lay_out_classes, layout_kind
-from .loading import HUB_OPTIONS, ClipSource, find_adapter, find_base
+from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
 from .staleness import Kept, text_state
@@ -147,7 +147,7 @@ class MuDPTClassifier(PictureClassifier):
         # a whole processor has both; an exported file records the settings of the part that is for images
         self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
-            tokenizer = ClipSource.of(self.model, "tokenizer").tokenizer()
+            tokenizer = ModelSource.of(self.model, "tokenizer").tokenizer()
         multiple = self.family.text.pad_multiple(self.family.text_tower(model))
         self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
         layer = layer_of(model)
@@ -195,6 +195,7 @@ class MuDPTClassifier(PictureClassifier):
         """
         hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         folder, config = find_adapter(adapter, revision, subfolder, **hub)
+        check_method(adapter, config, "MuDPTClassifier")
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
         model = PeftModel.from_pretrained(source.clip(**kwargs), folder).eval()
         tokenizer = source.tokenizer()

@@ -1,4 +1,4 @@
-"""Finds an adapter and its CLIP, in folders and on the Hub, and loads the parts of the CLIP."""
+"""Finds an adapter and its base model, in folders and on the Hub, and loads the parts of the base model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -15,25 +15,32 @@ from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers import (
+    AutoConfig,
     AutoModel,
+    AutoModelForZeroShotObjectDetection,
     AutoProcessor,
     AutoTokenizer,
     BaseImageProcessor,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from ..config import MuDPTType
 from ..rules import TEXT, either
+from ..sdpt.config import SDPTType
 from ..settings import UNREADABLE
 
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")  # arguments that each download takes
+# The class that loads the adapters of a method, by `peft_type`. Those of other methods, such as LoRA, suit any class.
+LOADERS = {MuDPTType.MUDPT: "MuDPTClassifier", SDPTType.SDPT: "FusionDetector"}
 
 
 @dataclass(frozen=True)
-class ClipSource:
+class ModelSource:
     """
-    Where a CLIP, its tokenizer and its image processor are loaded from. No code of a repository is run.
+    Where a model, its tokenizer and its image processor are loaded from. No code of a repository is run.
 
     Args:
         name_or_path: Hub id or folder.
@@ -46,12 +53,12 @@ class ClipSource:
     hub: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Any, argument: str) -> ClipSource:
+    def of(cls, model: Any, argument: str) -> ModelSource:
         """
-        Where a CLIP was loaded from. Only its adapters record the revision.
+        Where a model was loaded from. Only its adapters record the revision.
 
         Args:
-            model: a CLIP, plain or with an adapter.
+            model: a model of transformers, plain or with an adapter.
             argument: what the error asks for.
 
         Raises:
@@ -70,11 +77,21 @@ class ClipSource:
         """Without `trust_remote_code`, transformers would ask on the terminal whether to run code of a repository."""
         return {"revision": self.revision, "trust_remote_code": False, **self.hub}
 
+    def config(self) -> PretrainedConfig:
+        """Load the config, without weights."""
+        return AutoConfig.from_pretrained(self.name_or_path, **self._options)
+
     def clip(self, **model_kwargs) -> PreTrainedModel:
-        """Load the weights, in float32 unless `model_kwargs`, those of `AutoModel.from_pretrained`, say otherwise."""
+        """Load a CLIP, in float32 unless `model_kwargs`, those of `AutoModel.from_pretrained`, say otherwise."""
+        return self._model(AutoModel, model_kwargs)
+
+    def detector(self, **model_kwargs) -> PreTrainedModel:
+        """Load a detector with its heads, as `clip` loads a CLIP."""
+        return self._model(AutoModelForZeroShotObjectDetection, model_kwargs)
+
+    def _model(self, auto_class: Any, model_kwargs: dict[str, Any]) -> PreTrainedModel:
         model_kwargs.setdefault("dtype", model_kwargs.pop("torch_dtype", torch.float32))  # the older name, too
-        options = {**self._options, **model_kwargs}
-        return AutoModel.from_pretrained(self.name_or_path, **options)
+        return auto_class.from_pretrained(self.name_or_path, **{**self._options, **model_kwargs})
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer."""
@@ -133,31 +150,51 @@ def find_adapter(
     return folder, config
 
 
+def check_method(adapter: str | os.PathLike, config: PeftConfig, loader: str) -> None:
+    """
+    Refuse an adapter of a method that another class loads.
+
+    Args:
+        adapter: folder or Hub id of the adapter, for messages.
+        config: the adapter's config.
+        loader: the name of the class that is to load it, as in `LOADERS`.
+
+    Raises:
+        ValueError: if its method is for another kind of model.
+    """
+    right = LOADERS.get(cast(Any, config.peft_type), loader)
+    if right != loader:
+        raise ValueError(
+            f"{adapter} is an adapter of the type {cast(Any, config.peft_type).value}, which {loader} does not load. "
+            f"Load it with {right}.from_pretrained."
+        )
+
+
 def find_base(
     adapter: str | os.PathLike,
     config: PeftConfig,
     base: Optional[str | os.PathLike] = None,
     revision: Optional[str] = None,
     **hub,
-) -> ClipSource:
+) -> ModelSource:
     """
-    Find the CLIP of an adapter. It warns if a CLIP is given that is not the recorded one.
+    Find the base model of an adapter. It warns if one is given that is not the recorded one.
 
     Args:
         adapter: folder or Hub id of the adapter, for messages.
-        config: the adapter's config, which records the CLIP and its revision.
-        base: Hub id or folder of the CLIP; None: the recorded one.
-        revision: the revision of the CLIP; None: the recorded one, if the CLIP is.
+        config: the adapter's config, which records the base model and its revision.
+        base: Hub id or folder of the base model; None: the recorded one.
+        revision: the revision of the base model; None: the recorded one, if the model is.
         **hub: arguments of the downloads, of `HUB_OPTIONS`.
 
     Raises:
-        ValueError: if no CLIP is given and none is recorded, or if it is a folder that does not exist.
+        ValueError: if no base model is given and none is recorded, or if it is a folder that does not exist.
     """
     recorded = config.base_model_name_or_path
     base = recorded if base is None else os.fspath(base)
     if not base:
-        raise ValueError(f"The adapter {adapter} does not name its CLIP. Give base_model_name_or_path.")
-    check_clip_folder(base, "base_model_name_or_path")
+        raise ValueError(f"The adapter {adapter} does not name its base model. Give base_model_name_or_path.")
+    check_base_folder(base, "base_model_name_or_path")
     is_recorded = not recorded or _is_same(base, recorded)
     if revision is None and is_recorded:
         revision = config.revision
@@ -170,15 +207,15 @@ def find_base(
             f"The adapter {adapter} was trained on {trained}, but it is put on {given}. Its predictions can be wrong.",
             stacklevel=3,
         )
-    return ClipSource(base, revision, hub)
+    return ModelSource(base, revision, hub)
 
 
-def check_clip_folder(name: str, argument: str) -> None:
+def check_base_folder(name: str, argument: str) -> None:
     """
     Refuse the path of a folder that does not exist: the error of the Hub would only say that it is no id.
 
     Args:
-        name: Hub id or folder of a CLIP.
+        name: Hub id or folder of a base model.
         argument: the argument or flag by which another one can be given.
 
     Raises:
@@ -186,13 +223,13 @@ def check_clip_folder(name: str, argument: str) -> None:
     """
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
         raise ValueError(
-            f"The CLIP {name} is not a folder on this machine. Give the CLIP that the adapter was trained on "
+            f"The base model {name} is not a folder on this machine. Give the one that the adapter was trained on "
             f"({argument})."
         )
 
 
 def _is_same(base: str, recorded: str) -> bool:
-    """Whether two names can mean the same CLIP. A folder may have been moved or renamed up to its last part."""
+    """Whether two names can mean the same model. A folder may have been moved or renamed up to its last part."""
     if base == recorded:
         return True
     are_folders = [Path(name).is_dir() or Path(name).is_absolute() for name in (base, recorded)]

@@ -16,7 +16,7 @@ from transformers import BaseImageProcessor, PretrainedConfig
 from ..layer import layer_of
 from ..rules import AT_LEAST_ONE, one_of
 from ..towers.family import Family
-from .loading import ClipSource
+from .loading import ModelSource
 from .pictures import pixel_values
 from .reading import Errors, check_iterable, opened, read_each, warn_of_skipped
 
@@ -46,7 +46,7 @@ class PictureClassifier(torch.nn.Module):
     class_names: list[str]
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
-    _source: Optional[ClipSource] = None  # of the image processor; None: where the model was loaded from
+    _source: Optional[ModelSource] = None  # of the image processor; None: where the model was loaded from
 
     @property
     def class_texts(self) -> Optional[list[list[str]]]:
@@ -98,7 +98,7 @@ class PictureClassifier(torch.nn.Module):
             ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
         """
         if self._image_processor is None:
-            source = self._source or ClipSource.of(self.model, "image_processor")
+            source = self._source or ModelSource.of(self.model, "image_processor")
             self._image_processor = source.image_processor()
         return self._image_processor
 

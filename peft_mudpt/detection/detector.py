@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
-from peft import PeftModel
-from transformers import (
-    BaseImageProcessor,
-    GroundingDinoForObjectDetection,
-    MMGroundingDinoForObjectDetection,
-    PreTrainedTokenizerBase,
-)
+from peft import PeftConfig, PeftModel
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from ..classifier.loading import ClipSource
+from ..classifier.loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from ..classifier.reading import Errors, check_iterable, read_each, warn_of_skipped
 from ..rules import AT_LEAST_ONE, check_class_names, number, one_of
 from .batches import of_equal_size, preprocess
 from .captions import Caption, make_captions
 from .detections import Detections, best_detections, check_finite
+from .loading import base_detector, classes_of, load_detector
 from .loss import REDUCTION, Reduction, per_picture_loss
 
 
 if TYPE_CHECKING:
     from ..classifier.pictures import Picture
 
-DETECTORS = (GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection)
 SHARE = number(0, 1)
 Labels = Sequence[Mapping[str, torch.Tensor]]
 
@@ -69,7 +65,7 @@ class FusionDetector(torch.nn.Module):
     Args:
         model ([`~transformers.GroundingDinoForObjectDetection`], MMGroundingDinoForObjectDetection or
             [`~peft.PeftModel`] of one): the model that detects. It is shared, not copied.
-        class_names: names of the C classes, in the order of the labels.
+        class_names: names of the C classes, in the order of the labels. None: those in the active adapter's config.
         tokenizer: tokenizer of the captions. None: that of the model, from where it was loaded.
         image_processor: needed only for pictures that are not tensors. None: that of the model, from where it was
             loaded.
@@ -78,21 +74,24 @@ class FusionDetector(torch.nn.Module):
         loss_reduction: "sum" of the losses of the pictures, their "mean", or "none": (B,).
 
     Raises:
-        ValueError: if the model is not supported, or if the names cannot be a caption (see `make_captions`).
+        ValueError: if the model is not supported, if there are no names, or if they cannot be a caption (see
+            `make_captions`).
 
     Example:
 
         ```py
-        >>> detector = FusionDetector(model, ["cat", "remote control"])
+        >>> detector = FusionDetector.from_pretrained("outputs/detector", ["cat", "remote control"])
         >>> found = detector.predict(["picture.jpg"], threshold=0.3)[0]
         >>> found.names, found.boxes
         ```
     """
 
+    _source: Optional[ModelSource] = None  # of the image processor; None: where the model was loaded from
+
     def __init__(
         self,
         model: torch.nn.Module,
-        class_names: Sequence[str],
+        class_names: Optional[Sequence[str]] = None,
         tokenizer: Optional[PreTrainedTokenizerBase] = None,
         image_processor: Optional[BaseImageProcessor] = None,
         split_captions: bool = False,
@@ -108,11 +107,54 @@ class FusionDetector(torch.nn.Module):
         # a whole processor has both
         self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
-            tokenizer = ClipSource.of(model, "tokenizer").tokenizer()
+            tokenizer = ModelSource.of(model, "tokenizer").tokenizer()
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        class_names = check_class_names(classes_of(class_names, _active_config(model)))
         self._captions = make_captions(tokenizer, class_names, base.config.max_text_len, split_captions)
-        self._class_names = check_class_names(class_names)
+        self._class_names = class_names
         self._loss = partial(per_picture_loss, reduction=loss_reduction)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        adapter: Union[str, os.PathLike],
+        class_names: Optional[Sequence[str]] = None,
+        base_model_name_or_path: Optional[Union[str, os.PathLike]] = None,
+        split_captions: bool = False,
+        loss_reduction: Reduction = "sum",
+        *,
+        revision: Optional[str] = None,
+        subfolder: Optional[str] = None,
+        base_revision: Optional[str] = None,
+        **kwargs,
+    ) -> FusionDetector:
+        """
+        Load an adapter, such as SDPT or LoRA, and the detector and the classes that its config names.
+
+        Args:
+            adapter: folder or Hub id.
+            class_names, split_captions, loss_reduction: see the class.
+            base_model_name_or_path: the detector, if it is not where the adapter's config says. It warns if the config
+                names another one.
+            revision, subfolder: where the adapter is in its Hub repository or folder; None: the main branch, the root.
+            base_revision: the revision of the detector on the Hub; None: the one that the adapter's config records.
+            **kwargs: `cache_dir`, `token`, `local_files_only` and `force_download` are for all downloads: the adapter,
+                the detector, its tokenizer and its image processor. The others are for
+                `AutoModelForZeroShotObjectDetection.from_pretrained`: `device_map`, `dtype` (default: float32), ...
+
+        Raises:
+            ValueError: if there is no adapter, if it names no detector or does not fit the one given, or if neither
+                the caller nor the adapter gives classes.
+        """
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        folder, config = find_adapter(adapter, revision, subfolder, **hub)
+        check_method(adapter, config, "FusionDetector")
+        class_names = classes_of(class_names, config)
+        source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
+        model = PeftModel.from_pretrained(load_detector(source, **kwargs), folder)
+        detector = cls(model, class_names, source.tokenizer(), None, split_captions, loss_reduction)
+        detector._source = source
+        return detector.eval()
 
     @property
     def class_names(self) -> list[str]:
@@ -133,7 +175,8 @@ class FusionDetector(torch.nn.Module):
             ValueError: if none was given and the model was not loaded from a folder or the Hub.
         """
         if self._image_processor is None:
-            self._image_processor = ClipSource.of(self.model, "image_processor").image_processor()
+            source = self._source or ModelSource.of(self.model, "image_processor")
+            self._image_processor = source.image_processor()
         return self._image_processor
 
     def forward(
@@ -236,24 +279,9 @@ class FusionDetector(torch.nn.Module):
         return [found.get(position) for position in range(total)]
 
 
-def base_detector(model: torch.nn.Module) -> Any:
-    """
-    The transformers model in a detector.
-
-    Args:
-        model: a detector, plain or with an adapter.
-
-    Raises:
-        ValueError: if it is no (MM)GroundingDINO for object detection.
-    """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    if not isinstance(base, DETECTORS):
-        raise ValueError(
-            f"The model is a {type(base).__name__}, but a detector must be one of "
-            f"{', '.join(kind.__name__ for kind in DETECTORS)}, plain or in a PeftModel. Load it with "
-            "AutoModelForZeroShotObjectDetection."
-        )
-    return base
+def _active_config(model: torch.nn.Module) -> Optional[PeftConfig]:
+    """The config of the active adapter; None if there is none."""
+    return model.active_peft_config if isinstance(model, PeftModel) else None
 
 
 @contextmanager

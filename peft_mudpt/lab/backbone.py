@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from .. import demo
 from ..classifier.class_texts import ClassTexts
 from ..classifier.classifier import MuDPTClassifier
-from ..classifier.loading import ClipSource
+from ..classifier.loading import ModelSource
 from ..classifier.prediction import PictureClassifier
 from ..towers.registry import family_of
 from .flags import Options, flag
@@ -43,10 +43,10 @@ class BackboneOptions(Options):
                 "on this machine. Give a Hub id with --model_name_or_path, or leave --model_revision out."
             )
 
-    def source(self) -> ClipSource:
+    def source(self) -> ModelSource:
         """Where the CLIP is loaded from."""
         name = demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
-        return ClipSource(name, self.model_revision)
+        return ModelSource(name, self.model_revision)
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Backbone:
         class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
     """
 
-    source: ClipSource
+    source: ModelSource
     device: torch.device
     tokenizer: Tokenizer
     image_processor: BaseImageProcessor
     class_batch_size: Optional[int] = None
 
     @classmethod
-    def load(cls, source: ClipSource, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
+    def load(cls, source: ModelSource, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
         """
         Load the tokenizer and the image processor of a CLIP, but not its weights.
 

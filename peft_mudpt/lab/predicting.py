@@ -15,7 +15,7 @@ from transformers import BaseImageProcessor
 
 from ..classifier.class_texts import ClassTexts, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
-from ..classifier.loading import check_clip_folder, find_adapter
+from ..classifier.loading import check_base_folder, find_adapter
 from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
 from ..config import MuDPTConfig
@@ -91,7 +91,7 @@ def load_classifier(
     base = model_name_or_path or config.base_model_name_or_path
     if not base:
         raise ValueError(f"The adapter {adapter} does not name its CLIP. Give it ({CLIP_FLAG}).")
-    check_clip_folder(base, CLIP_FLAG)
+    check_base_folder(base, CLIP_FLAG)
     return MuDPTClassifier.from_pretrained(adapter, class_names, base_model_name_or_path=base, **texts.as_arguments())
 
 
@@ -170,7 +170,7 @@ def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
         arguments = read_json(run) if run.is_file() else (read_result(folder) or {})["arguments"]
         model_name_or_path, revision = arguments["model_name_or_path"], arguments.get("model_revision")
     source = BackboneOptions(model_name_or_path, revision).source()
-    check_clip_folder(source.name_or_path, CLIP_FLAG)
+    check_base_folder(source.name_or_path, CLIP_FLAG)
     return Backbone.load(source, torch.device("cpu"))
 
 

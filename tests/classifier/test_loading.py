@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
-from peft_mudpt.classifier.loading import ClipSource, find_adapter
+from peft_mudpt.classifier.loading import ModelSource, find_adapter
 from tests.classifier.conftest import NAMES
 
 
@@ -96,8 +96,8 @@ def test_each_part_comes_from_where_the_arguments_say(cache, recwarn, revision, 
 
 def test_the_parts_of_a_model_whose_adapter_records_a_revision_are_of_that_revision(cache):
     clip = CLIPModel.from_pretrained(CLIP, revision="v2", cache_dir=cache[1])
-    assert ClipSource.of(clip, "tokenizer") == ClipSource(CLIP)
-    assert ClipSource.of(get_peft_model(clip, MuDPTConfig(), revision="v2"), "tokenizer") == ClipSource(CLIP, "v2")
+    assert ModelSource.of(clip, "tokenizer") == ModelSource(CLIP)
+    assert ModelSource.of(get_peft_model(clip, MuDPTConfig(), revision="v2"), "tokenizer") == ModelSource(CLIP, "v2")
 
 
 class TestWarning:
@@ -146,7 +146,7 @@ class TestRefusing:
 
     @pytest.mark.parametrize("base", ["/nowhere/clip", "./nowhere", "~/clip"])
     def test_a_folder_of_a_clip_that_is_not_there(self, cache, base):
-        with pytest.raises(ValueError, match=f"CLIP {base} is not a folder .*base_model_name_or_path"):
+        with pytest.raises(ValueError, match=f"base model {base} is not a folder .*base_model_name_or_path"):
             MuDPTClassifier.from_pretrained(cache[0] / "adapter-main", base_model_name_or_path=base)
 
     @pytest.mark.parametrize("text", ["null", "[]", "[" * 100_000, "{", '{"peft_type": "MUDPT", "prompt_depth": {}}'])
@@ -158,7 +158,7 @@ class TestRefusing:
 
 @pytest.mark.parametrize("argument", ["dtype", "torch_dtype"])
 def test_the_precision_has_two_names(argument):
-    assert ClipSource(demo.MODEL_PATH).clip(**{argument: torch.bfloat16}).dtype == torch.bfloat16
+    assert ModelSource(demo.MODEL_PATH).clip(**{argument: torch.bfloat16}).dtype == torch.bfloat16
 
 
 def test_nothing_asks_whether_to_run_the_code_of_a_repository(tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_nothing_asks_whether_to_run_the_code_of_a_repository(tmp_path, monkeypa
             (folder / file).write_text(json.dumps(settings))
     (folder / "code.py").write_text("raise SystemExit('the code of a stranger ran')")
     monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("a question on the terminal"))
-    source = ClipSource(str(folder))
+    source = ModelSource(str(folder))
     clip = source.clip()
     source.tokenizer()
     source.image_processor()
@@ -188,6 +188,6 @@ def test_a_lora_adapter_records_and_finds_its_revision_too(cache, tmp_path):
     model = get_peft_model(clip, LoraConfig(target_modules=["q_proj"]), revision="v2")
     model.save_pretrained(tmp_path, save_embedding_layers=False)
     loaded = MuDPTClassifier.from_pretrained(tmp_path, NAMES, "{}.", cache_dir=cache[1])
-    expected = MuDPTClassifier(clip.eval(), NAMES, "{}.", ClipSource(CLIP, "v2", {"cache_dir": cache[1]}).tokenizer())
+    expected = MuDPTClassifier(clip.eval(), NAMES, "{}.", ModelSource(CLIP, "v2", {"cache_dir": cache[1]}).tokenizer())
     pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loaded.predict_proba(pixels), expected.predict_proba(pixels))

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from peft_mudpt.detection import FusionDetector
+from peft_mudpt.detection import FusionDetector, prepare_detector_for_peft
 from peft_mudpt.lab.data.boxes import TrainingBoxes, collate_boxes, load_coco_json
 from tests.detection.conftest import build_detector
 from tests.detection.test_detector import picture
@@ -43,9 +43,10 @@ def test_the_trainer_trains_a_detector_and_evaluates_its_loss(tmp_path, tokenize
 def test_an_adapter_is_trained_by_the_right_loss_and_can_be_disabled(model, tokenizer, image_processor):
     base = build_detector("grounding-dino" if model.config.model_type == "grounding-dino" else "mm-grounding-dino")
     expected = FusionDetector(base, NAMES, tokenizer, image_processor).predict([picture()], threshold=0)[0]
-    base.get_input_embeddings = base.model.text_backbone.get_input_embeddings  # PEFT asks for them
     lora = LoraConfig(target_modules=r".*fusion_layer\.attn\.(vision|text)_proj", init_lora_weights=False)
-    detector = FusionDetector(get_peft_model(base, lora), NAMES, tokenizer, image_processor).eval()
+    detector = FusionDetector(
+        get_peft_model(prepare_detector_for_peft(base), lora), NAMES, tokenizer, image_processor
+    ).eval()
     assert not torch.equal(detector.predict([picture()], threshold=0)[0].scores, expected.scores)
     with detector.model.disable_adapter():
         assert torch.equal(detector.predict([picture()], threshold=0)[0].scores, expected.scores)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from transformers import OwlViTConfig, OwlViTModel
 
 from peft_mudpt import demo
-from peft_mudpt.classifier.loading import ClipSource
+from peft_mudpt.classifier.loading import ModelSource
 from peft_mudpt.lab import Experiment, prepare
 from peft_mudpt.lab.backbone import Backbone, BackboneOptions
 from peft_mudpt.lab.data.embedded import load_embedded
@@ -40,6 +40,6 @@ def test_a_run_uses_and_records_the_revision_of_its_clip(tmp_path, monkeypatch, 
 def test_a_model_of_no_supported_family_is_refused_whatever_the_method(tmp_path):
     sizes = dict(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8)
     OwlViTModel(OwlViTConfig(text_config=sizes, vision_config=sizes)).save_pretrained(tmp_path)
-    backbone = Backbone(ClipSource(str(tmp_path)), torch.device("cpu"), None, None)
+    backbone = Backbone(ModelSource(str(tmp_path)), torch.device("cpu"), None, None)
     with pytest.raises(ValueError, match=r"OwlViTModel \(model_type 'owlvit'\); give a whole CLIPModel"):
         backbone.load_clip()

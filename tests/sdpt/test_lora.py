@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 
+from peft_mudpt.detection import prepare_detector_for_peft
 from peft_mudpt.sdpt.layer import sdpt_layer_of
 from tests.sdpt.conftest import assert_equal, build_detector, config, outputs
 
@@ -25,22 +26,16 @@ def family_of(detector) -> str:
     return detector.config.model_type.replace("-", "_")
 
 
-def prepared(detector):
-    """The two lines of docs/detectors.md."""
-    detector.get_input_embeddings = detector.model.text_backbone.get_input_embeddings
-    return detector
-
-
-def test_without_the_line_peft_refuses_it(detector):
+def test_unprepared_peft_refuses_it(detector):
     with pytest.raises(NotImplementedError, match="get_input_embeddings"):
         get_peft_model(detector, lora())
 
 
-def test_with_it_lora_trains_saves_loads_and_merges(detector, batch, tmp_path):
-    model = get_peft_model(prepared(detector), lora())
+def test_prepared_lora_trains_saves_loads_and_merges(detector, batch, tmp_path):
+    model = get_peft_model(prepare_detector_for_peft(detector), lora())
     expected = outputs(model, batch)
     model.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(prepared(build_detector(family_of(detector))), tmp_path)
+    loaded = PeftModel.from_pretrained(prepare_detector_for_peft(build_detector(family_of(detector))), tmp_path)
     assert_equal(outputs(loaded, batch), expected)
     merged = outputs(loaded.merge_and_unload(), batch)
     torch.testing.assert_close(merged["pred_boxes"], expected["pred_boxes"], rtol=0, atol=1e-5)
@@ -48,7 +43,7 @@ def test_with_it_lora_trains_saves_loads_and_merges(detector, batch, tmp_path):
 
 @ANYWAY
 def test_lora_works_beside_sdpt(detector, batch):
-    model = get_peft_model(prepared(detector), config())
+    model = get_peft_model(prepare_detector_for_peft(detector), config())
     alone = outputs(model, batch)
     inject_adapter_in_model(lora(), model.get_base_model(), adapter_name="lora")
     both = outputs(model, batch)
@@ -60,12 +55,12 @@ def test_lora_works_beside_sdpt(detector, batch):
 @ANYWAY
 def test_sdpt_on_a_detector_with_lora_inverts_the_weights_of_the_base(detector, batch):
     base = sdpt_layer_of(get_peft_model(build_detector(family_of(detector)), config())).sdpt_adapters["default"]
-    inject_adapter_in_model(lora(), prepared(detector), adapter_name="lora")
+    inject_adapter_in_model(lora(), prepare_detector_for_peft(detector), adapter_name="lora")
     model = get_peft_model(detector, config(), adapter_name="prompts")
     own = sdpt_layer_of(model).sdpt_adapters["prompts"]
     assert torch.equal(own.vision_inverse.inverse, base.vision_inverse.inverse)
     assert outputs(model, batch)["pred_boxes"].isfinite().all()
 
 
-def test_sdpt_does_not_need_it(detector):
+def test_sdpt_needs_no_preparation(detector):
     assert get_peft_model(detector, config()).get_nb_trainable_parameters()[0] > 0
