@@ -157,10 +157,11 @@ def _free_port():
         return opened.getsockname()[1]
 
 
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_two_processes_learn_from_unlike_captions_as_one_does(tmp_path):
     # forked, because a new process takes ten seconds to import everything
     start_processes(two_processes.main, (tmp_path, _free_port()), nprocs=2, start_method="fork")
-    sums, numbers, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)))
+    sums, numbers, gradients, prototypes = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)))
     assert numbers == (2, 2)
     model = two_processes.learner()
     alone = [two_processes.loss(model, [i]).item() for i in range(4)]
@@ -171,6 +172,9 @@ def test_two_processes_learn_from_unlike_captions_as_one_does(tmp_path):
         scale = expected.abs().max().item()
         for found in gradients:
             assert torch.allclose(found[name], expected, atol=1e-4 * scale + 1e-9), name
+    expected = two_processes.trained_prototypes(range(4))
+    for found in prototypes:
+        assert torch.allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_two_detectors_of_one_model_keep_their_own_reductions(tokenizer):
