@@ -14,7 +14,7 @@ from peft import LoraConfig
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
-from peft_mudpt import PRESETS, MuDPTConfig
+from peft_mudpt import PRESETS, MuDPTConfig, demo
 from peft_mudpt.layer import layer_of
 
 
@@ -142,6 +142,14 @@ def run_script(monkeypatch, capsys):
 def reset_accelerator() -> None:
     """Make accelerate forget how its first Accelerator was made, which it keeps for the whole process."""
     AccelerateTestCase().tearDown()  # accelerate's own way to do so between tests
+
+
+@pytest.fixture(autouse=True, scope="session")
+def world_drawn_once():
+    """Draw the pictures of the embedded world once for all runs in this process, because it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "load_pictures", cache(demo.load_pictures))
+        yield
 
 
 @pytest.fixture
