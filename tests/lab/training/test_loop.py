@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from peft_mudpt.lab.recipe import Recipe
 from peft_mudpt.lab.training import loop as training_loop
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.loop import build_schedule, train
+from tests.conftest import reset_accelerator
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -61,6 +63,16 @@ def trained(pictures, folder, recipe, method="mudpt", resume=None, every=None):
 
 def assert_equal(first, second):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def stopped(pictures, tmp_path_factory):
+    """The folder of a run that has saved a checkpoint."""
+    reset_accelerator()
+    folder = tmp_path_factory.mktemp("stopped")
+    trained(pictures, folder, recipe_of(steps=2), method="coop", every=2)
+    reset_accelerator()
+    return folder
 
 
 def test_training_equals_a_plain_loop_of_sgd_over_the_sequence_of_pictures(pictures, tmp_path):
@@ -129,10 +141,9 @@ def test_accumulated_forward_passes_equal_one_large_batch(pictures, tmp_path):
 )
 def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(pictures, tmp_path, method, optimizer):
     recipe = recipe_of(optimizer=optimizer)
-    whole, _ = trained(pictures, tmp_path / "whole", recipe, method)
-    trained(pictures, tmp_path / "parts", recipe, method, every=4)
-    assert [folder.name for folder in (tmp_path / "parts" / "checkpoints").iterdir()] == ["step_00000004"]
-    resumed, progress = trained(pictures, tmp_path / "parts", recipe, method, resume="latest")
+    whole, _ = trained(pictures, tmp_path, recipe, method, every=4)
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step_00000004"]
+    resumed, progress = trained(pictures, tmp_path, recipe, method, resume="latest")
     assert progress.step == 6
     assert_equal(whole, resumed)
 
@@ -169,8 +180,7 @@ def test_fewer_steps_than_asked_are_an_error(pictures, tmp_path, monkeypatch):
 
 def test_a_resumed_run_with_accumulation_ends_with_the_same_weights(pictures, tmp_path):
     recipe = recipe_of(batch_size=2, gradient_accumulation_steps=2)
-    whole, _ = trained(pictures, tmp_path, recipe)
-    trained(pictures, tmp_path, recipe, every=4)
+    whole, _ = trained(pictures, tmp_path, recipe, every=4)
     assert_equal(whole, trained(pictures, tmp_path, recipe, resume="latest")[0])
 
 
@@ -188,16 +198,15 @@ def test_a_checkpoint_holds_the_learned_parameters_and_no_weights_of_clip(pictur
     assert sum(file.stat().st_size for file in folder.iterdir()) < 60_000  # CLIP has 2.7 MB
 
 
-def test_an_incomplete_checkpoint_is_skipped(pictures, tmp_path):
-    trained(pictures, tmp_path, recipe_of(), every=4)
+def test_an_incomplete_checkpoint_is_skipped(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints" / "step_00000006.partial").mkdir()
-    assert find_checkpoint(tmp_path, "latest", {"seed": 3}).name == "step_00000004"
+    assert find_checkpoint(tmp_path, "latest", {"seed": 3}).name == "step_00000002"
 
 
-def test_a_checkpoint_of_another_run_is_refused(pictures, tmp_path):
-    trained(pictures, tmp_path, recipe_of(), every=4)
-    with pytest.raises(ValueError, match="step_00000004 .*another run .*seed: 3 .*4"):
-        trained(pictures, tmp_path, recipe_of(seed=4), resume="latest")
+def test_a_checkpoint_of_another_run_is_refused(stopped, pictures):
+    with pytest.raises(ValueError, match="step_00000002 .*another run .*seed: 3 .*4"):
+        trained(pictures, stopped, recipe_of(seed=4), method="coop", resume="latest")
 
 
 @pytest.mark.parametrize("asked", ["nowhere", "."])
@@ -208,8 +217,8 @@ def test_a_folder_that_is_not_a_checkpoint_is_refused(tmp_path, asked):
 
 @pytest.mark.parametrize("file", ["trainable.safetensors", "optimizer.bin", "random_states_0.pkl"])
 @pytest.mark.parametrize("content", [None, b"", b"half"], ids=["missing", "empty", "other"])
-def test_a_damaged_checkpoint_is_named(pictures, tmp_path, file, content):
-    trained(pictures, tmp_path, recipe_of(steps=2), method="coop", every=2)
+def test_a_damaged_checkpoint_is_named(stopped, pictures, tmp_path, file, content):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     damaged = tmp_path / "checkpoints" / "step_00000002" / file
     damaged.unlink() if content is None else damaged.write_bytes(content)
     with pytest.raises(ValueError, match="checkpoint .*step_00000002 is damaged .*--overwrite_output_dir"):
