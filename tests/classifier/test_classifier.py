@@ -215,21 +215,19 @@ def test_a_training_step_never_waits_for_the_device(model, tokenizer, pixel_valu
         classifier(pixel_values, torch.tensor([0, 1, 2, 0, 1])).loss.backward()
 
 
+CHECKPOINTS_BREAK = pytest.mark.skipif(OLDER_TORCH, reason="torch 2.8 to 2.12 break the graph at a checkpoint in it")
+
+
+# "eager" only captures the graph; "aot_eager" also derives its backward pass, which takes as long again
 @pytest.mark.parametrize(
-    "class_batch_size",
-    [
-        None,
-        pytest.param(
-            2, marks=pytest.mark.skipif(OLDER_TORCH, reason="torch 2.8 to 2.12 break the graph at a checkpoint in it")
-        ),
-    ],
+    ("class_batch_size", "backend"), [(None, "eager"), pytest.param(2, "aot_eager", marks=CHECKPOINTS_BREAK)]
 )
-def test_a_training_step_compiles_to_one_graph(model, tokenizer, pixel_values, class_batch_size):
+def test_a_training_step_compiles_to_one_graph(model, tokenizer, pixel_values, class_batch_size, backend):
     classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
     labels = torch.tensor([0, 1, 2, 0, 1])
     parameters = [p for p in classifier.parameters() if p.requires_grad]
     eager = torch.autograd.grad(classifier(pixel_values, labels).loss, parameters)
-    compiled = torch.compile(classifier, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(classifier, fullgraph=True, backend=backend)
     for mine, its in zip(torch.autograd.grad(compiled(pixel_values, labels).loss, parameters), eager):
         torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)
 
