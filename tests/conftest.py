@@ -1,7 +1,9 @@
 import os
 import runpy
-import subprocess
+import socket
 import sys
+import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -12,6 +14,7 @@ from accelerate.test_utils.testing import AccelerateTestCase
 from hypothesis import HealthCheck, settings
 from peft import LoraConfig
 from torch import nn
+from torch.multiprocessing import start_processes
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
@@ -70,6 +73,14 @@ def enlivened(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
+def of_two_layers(model: PreTrainedModel) -> PreTrainedModel:
+    """Without its upper layers, because a compiler takes as long for each of them, and meets nothing new."""
+    for tower, sizes in ((model.text_model, "text_config"), (model.vision_model, "vision_config")):
+        tower.encoder.layers = tower.encoder.layers[:2]
+        tower.config.num_hidden_layers = getattr(model.config, sizes).num_hidden_layers = 2
+    return model
+
+
 def another_clip() -> CLIPModel:
     """A CLIP of the same numbers; an adapter that it is given starts from others, so that a lost tensor shows."""
     clip = build_clip()
@@ -107,14 +118,6 @@ def logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def trainable(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def launch(*arguments, processes=None) -> subprocess.CompletedProcess:
-    """Run python, or several processes of it: accelerate starts several on GPUs only; on the CPU, torchrun does."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes else []
-    command = [str(part) for part in (sys.executable, *torchrun, *arguments)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
 
 
 class Done(NamedTuple):
@@ -157,6 +160,24 @@ def fresh_accelerator():
     reset_accelerator()
     yield
     reset_accelerator()
+
+
+def in_two_processes(work: Callable, *arguments) -> None:
+    """Run `work(rank, *arguments)` in two forks of this process, because a new one takes seconds to import torch."""
+    with socket.socket() as opened:
+        opened.bind(("localhost", 0))
+        port = opened.getsockname()[1]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)  # Python 3.12
+        start_processes(_work_as, (port, work, arguments), nprocs=2, start_method="fork")
+
+
+def _work_as(rank: int, port: int, work: Callable, arguments: tuple) -> None:
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", ACCELERATE_USE_CPU="true")
+    os.environ |= dict(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    torch.set_num_threads(1)  # a fork lacks the threads of its parent
+    reset_accelerator()
+    work(rank, *arguments)
 
 
 @cache

@@ -75,6 +75,7 @@ def attempt(options: dict, at: Optional[int] = None, number: int = signal.SIGKIL
         status = 1
         try:
             os.close(read)
+            torch.set_num_threads(1)  # a fork lacks the threads of its parent
             # a shell starts what it runs in the background with interrupts ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
             _silence(Path(options["output_dir"]).parent / "output.txt")
@@ -244,7 +245,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="Kills of each run.")
     parser.add_argument("--disks", type=int, default=10, help="Full disks for each run.")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     kills, disks = Counter(), Counter()
     with tempfile.TemporaryDirectory() as place:
         options = prepare(Path(place))

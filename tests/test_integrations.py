@@ -21,7 +21,7 @@ from peft_mudpt.lab.training.checkpoints import trainable_tensors
 from tests import two_processes
 from tests.classifier.conftest import NAMES
 from tests.classifier.conftest import adapted as adapted_demo
-from tests.conftest import BOS, EOS, build_clip, build_inputs, launch, logits, logits_and_gradients
+from tests.conftest import BOS, EOS, build_clip, build_inputs, in_two_processes, logits, logits_and_gradients
 from tests.lab.training.test_loop import assert_equal
 from tests.test_endurance import other_config
 from tests.towers.test_families import FAMILIES
@@ -130,8 +130,7 @@ class TestTrainer:
 def left(tmp_path_factory):
     """What two processes have left behind."""
     folder = tmp_path_factory.mktemp("two_processes")
-    result = launch("-m", two_processes.__name__, folder, processes=2)
-    assert result.returncode == 0, result.stderr
+    in_two_processes(two_processes.main, folder)
     return folder
 
 

@@ -1,6 +1,5 @@
 """What each of two processes makes of its half of a batch; `test_integrations` holds it against one process."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -26,9 +25,8 @@ def loss(model: torch.nn.Module, rows: slice) -> torch.Tensor:
     return cross_entropy(model(**{**build_inputs(), "pixel_values": images[rows]}).logits_per_image, labels[rows])
 
 
-def main(folder: Path) -> None:
+def main(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo")
-    rank = distributed.get_rank()
     for checkpointing in (False, True):
         model = learner(checkpointing)
         learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -45,7 +43,3 @@ def main(folder: Path) -> None:
     if rank == 0:
         model.save_pretrained(folder / "adapter")
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,15 +1,14 @@
 """The loss of a batch is the sum of the losses of its pictures, for unlike captions and any number of processes."""
 
-import socket
 from functools import partial
 
 import pytest
 import torch
-from torch.multiprocessing import start_processes
 from torch.nn.functional import pad
 from transformers.loss.loss_grounding_dino import GroundingDinoForObjectDetectionLoss
 
 from peft_mudpt.detection import FusionDetector, per_picture_loss
+from tests.conftest import in_two_processes
 from tests.detection import two_processes
 from tests.detection.conftest import FAMILIES, build_detector
 
@@ -151,16 +150,9 @@ def test_a_detector_learns_its_classes_from_labels_of_all_captions(tokenizer):
     assert set(split.loss_dict) >= {"loss_ce", "loss_bbox", "loss_giou"}
 
 
-def _free_port():
-    with socket.socket() as opened:
-        opened.bind(("localhost", 0))
-        return opened.getsockname()[1]
-
-
 @pytest.mark.usefixtures("fresh_accelerator")
 def test_two_processes_learn_from_unlike_captions_as_one_does(tmp_path):
-    # forked, because a new process takes ten seconds to import everything
-    start_processes(two_processes.main, (tmp_path, _free_port()), nprocs=2, start_method="fork")
+    in_two_processes(two_processes.main, tmp_path)
     sums, numbers, gradients, prototypes = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)))
     assert numbers == (2, 2)
     model = two_processes.learner()

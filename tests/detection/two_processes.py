@@ -1,6 +1,5 @@
 """What each of two processes makes of its half of a batch; `test_loss` holds it against one process."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -51,9 +50,7 @@ def trained_prototypes(rows) -> torch.Tensor:
     return prototypes.detach()
 
 
-def main(rank: int, folder: Path, port: int) -> None:
-    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost")
-    os.environ["MASTER_PORT"] = str(port)
+def main(rank: int, folder: Path) -> None:
     state = PartialState(cpu=True)  # whose presence makes transformers' own loss divide by the processes
     model = learner()
     rows = [2 * rank, 2 * rank + 1]

@@ -3,11 +3,13 @@
 import json
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from peft_mudpt.lab import terminal
 from peft_mudpt.lab.terminal import DIVERGED, INTERRUPTED, LAUNCHED_BY_ACCELERATE, one_line_errors, printable
 
 
@@ -71,6 +73,30 @@ def test_of_several_processes_only_the_main_one_prints_and_torchrun_gets_the_lin
         code, err = ended(ValueError("no such thing"))
         assert (code, err) == (2, "fewshot.py: error: no such thing\n" if rank == "0" else "")
         assert json.loads(reply.read_text())["message"]["message"] == "fewshot.py: error: no such thing"
+
+
+# The terminal alone, because the lab takes seconds to import. torchrun ends the other process when one has failed.
+MISTAKEN = f"""
+import os, runpy, time
+from pathlib import Path
+while os.environ["RANK"] == "1" and not Path("printed").exists():
+    time.sleep(0.01)
+try:
+    with runpy.run_path({terminal.__file__!r})["one_line_errors"]():
+        raise ValueError("no such thing")
+finally:
+    Path("printed").touch()
+"""
+
+
+def test_of_two_processes_one_names_a_mistake_and_torchrun_repeats_it_at_its_end(tmp_path):
+    (tmp_path / "fewshot.py").write_text(MISTAKEN)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ended = subprocess.run([*torchrun, "fewshot.py"], capture_output=True, text=True, cwd=tmp_path)
+    lines = ended.stderr.splitlines()
+    assert ended.returncode != 0 and sum(line.startswith("fewshot.py: error: ") for line in lines) == 1
+    assert "fewshot.py: error: no such thing" in lines[-2]  # the last line is a rule
+    assert "terminal.py" not in ended.stderr  # no traceback of ours
 
 
 @pytest.mark.parametrize(
