@@ -25,10 +25,10 @@ COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 
 # Flags that make a script fast, by words of the command. They are added to those of the page and replace none.
 SHORTER = {
-    "fewshot.py --method advpt": "--max_train_steps 2 --attack_steps 1",
+    "fewshot.py --method advpt": "--max_train_steps 2 --attack_steps 1 --shots 1",
     "fewshot.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
-    "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1",
+    "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1 --learning_rate_factors 1,3",
     "benchmark.py --models tiny": "--batch_sizes 2 --memory_classes none --seconds 0",
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
@@ -47,9 +47,11 @@ ONLY_READ = {
     "--test_attacks cross_entropy:4/255,apgd_ce": "tests/lab/test_robustness.py attacks pictures of such runs",
     "examples/ladder.py": "tests/lab/test_ladder.py runs it without training",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
+    "export.py outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
 }
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
+    "export.py": "peft_mudpt.lab.predicting.load_classifier",
     "fewshot.py": "peft_mudpt.lab.run.run",
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
     "predict.py": "peft_mudpt.lab.predicting.load_classifier",
