@@ -107,8 +107,10 @@ class TestPublishedSizes:
         assert tuple(adapter.text_prompts.shape) == (9, 4, text[0])
         assert tuple(adapter.vision_prompts.shape) == (9, 4, vision[0])
 
-    @pytest.mark.parametrize("preset", ["mudpt", "maple", "ivlp"])
-    @pytest.mark.parametrize("size", SIZES)
+    # what a size changes is the same for all presets
+    @pytest.mark.parametrize(
+        ("size", "preset"), [*((size, "mudpt") for size in SIZES), ("ViT-B/16", "maple"), ("ViT-L/14", "ivlp")]
+    )
     def test_a_step_of_training_changes_the_adapter_and_nothing_else(self, size, preset):
         torch.manual_seed(0)
         model = get_peft_model(sized_clip(size, width=8, depth=4), MuDPTConfig.from_preset(preset)).train()
@@ -376,7 +378,7 @@ class TestSiglipText:
     def test_compiled_it_is_one_graph_and_refuses_as_well_what_it_cannot_place(self):
         model = adapted(siglip())
         torch.compiler.reset()
-        compiled = torch.compile(model.get_text_features, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(model.get_text_features, fullgraph=True, backend="eager")
         ids = texts("siglip", [5, 6], [7])
         expected = model.get_text_features(ids).pooler_output
         torch.testing.assert_close(compiled(ids).pooler_output, expected, atol=1e-5, rtol=1e-5)

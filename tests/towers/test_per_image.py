@@ -308,7 +308,7 @@ def test_a_saved_adapter_computes_the_same(tmp_path):
 def test_compiled_it_is_one_graph():
     model = cocoop().get_base_model()
     torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     expected = model(**inputs()).logits_per_image
     torch.testing.assert_close(compiled(**inputs()).logits_per_image, expected)
 

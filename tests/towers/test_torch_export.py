@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.export import Dim
 
+from tests.conftest import of_two_layers
 from tests.towers.test_families import FAMILIES, PAD, adapted, texts
 from tests.towers.test_per_image import cocoop
 
@@ -29,7 +30,7 @@ def exported(module, inputs):
 @pytest.mark.filterwarnings("ignore:attention_mask was ignored")  # by SigLIP, in the eager computation
 @pytest.mark.parametrize(("family", "masked"), [("clip", False), *((family, True) for family in FAMILIES)])
 def test_a_whole_model_takes_other_numbers_of_texts_and_images_and_other_lengths(family, masked):
-    model = adapted(FAMILIES[family]()).get_base_model()
+    model = adapted(of_two_layers(FAMILIES[family]())).get_base_model()
     program = exported(model, some_inputs(family, 2, masked))
     table = model.config.text_config.max_position_embeddings  # at this length the prompts replace padding
     for count, length in ((1, None), (3, table), (5, None), (2, 10)):
@@ -51,7 +52,7 @@ def test_a_whole_model_whose_texts_depend_on_the_image_does_too():
 @torch.no_grad()
 def test_the_onnx_file_that_transformers_writes_of_a_text_tower_does_too():
     exporters = pytest.importorskip("transformers.exporters.exporter_onnx")
-    tower = adapted(FAMILIES["clip"]()).text_model
+    tower = adapted(of_two_layers(FAMILIES["clip"]())).text_model
 
     def inputs(count, length=None):
         given = some_inputs("clip", count, masked=True, length=length)

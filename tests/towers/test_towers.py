@@ -9,7 +9,7 @@ from peft import get_peft_model
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from peft_mudpt import MuDPTConfig
-from tests.conftest import BOS, EOS, PAD, build_clip, logits_and_gradients
+from tests.conftest import BOS, EOS, PAD, build_clip, logits_and_gradients, of_two_layers
 
 
 def adapted(clip, **fields):
@@ -94,9 +94,10 @@ class TestTextContract:
             text_features(model, [[BOS, 5, 6, EOS]], position_ids=torch.arange(3)[None])
 
     @pytest.mark.parametrize("positions", [None, [[1, 2, 3, 4]], [[0, 1, 2, 21]]])
-    def test_compiled_it_refuses_as_well_what_it_cannot_place(self, model, positions):
+    def test_compiled_it_refuses_as_well_what_it_cannot_place(self, clip, positions):
+        model = adapted(of_two_layers(clip))
         torch.compiler.reset()
-        compiled = torch.compile(model.text_model, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(model.text_model, fullgraph=True, backend="eager")
         ids = [BOS, *range(1, 21), EOS, 0, 0] if positions is None else [BOS, 5, 6, EOS]
         with pytest.raises(IndexError), torch.no_grad():
             compiled(torch.tensor([ids]), position_ids=None if positions is None else torch.tensor(positions))
@@ -228,7 +229,8 @@ class TestTheSameNumbersOnEveryPath:
         reference = logits_and_gradients(model)
         assert_same(logits_and_gradients(pickle.loads(pickle.dumps(model))), reference, atol=0)
 
-    def test_compiled_as_one_graph(self, model):
+    def test_compiled_as_one_graph(self, clip):
+        model = adapted(of_two_layers(clip))
         reference = logits_and_gradients(model)
         torch.compiler.reset()
         assert_same(
@@ -237,9 +239,9 @@ class TestTheSameNumbersOnEveryPath:
 
     @torch.no_grad()
     def test_a_compiled_model_follows_switching_and_disabling(self, clip, inputs):
-        base = clip(**inputs).logits_per_image
-        model = adapted(clip)
-        model.add_adapter("other", MuDPTConfig.from_preset("maple", init_std=0.5))
+        base = of_two_layers(clip)(**inputs).logits_per_image
+        model = adapted(clip, fusion_direction="none")
+        model.add_adapter("other", MuDPTConfig.from_preset("vpt_deep", init_std=0.5))
         torch.compiler.reset()
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         for name in ("default", "other", "default"):
