@@ -75,17 +75,17 @@ def test_of_several_processes_only_the_main_one_prints_and_torchrun_gets_the_lin
         assert json.loads(reply.read_text())["message"]["message"] == "fewshot.py: error: no such thing"
 
 
-# The terminal alone, because the lab takes seconds to import. torchrun ends the other process when one has failed.
+# The terminal alone, because the lab takes seconds to import. Each process waits for the other, which torchrun would end.
 MISTAKEN = f"""
 import os, runpy, time
 from pathlib import Path
-while os.environ["RANK"] == "1" and not Path("printed").exists():
-    time.sleep(0.01)
 try:
     with runpy.run_path({terminal.__file__!r})["one_line_errors"]():
         raise ValueError("no such thing")
 finally:
-    Path("printed").touch()
+    Path(os.environ["RANK"]).touch()
+    while not (Path("0").exists() and Path("1").exists()):
+        time.sleep(0.01)
 """
 
 
