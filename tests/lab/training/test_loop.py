@@ -23,6 +23,7 @@ from peft_mudpt.lab.recipe import Recipe
 from peft_mudpt.lab.training import loop as training_loop
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.loop import build_schedule, train
+from peft_mudpt.lab.training.objectives import CrossEntropy
 from tests.conftest import reset_accelerator
 
 
@@ -184,8 +185,9 @@ def test_a_resumed_run_with_accumulation_ends_with_the_same_weights(pictures, tm
     assert_equal(whole, trained(pictures, tmp_path, recipe, resume="latest")[0])
 
 
-def test_a_run_that_resumes_at_its_end_trains_no_step(pictures, tmp_path):
+def test_a_run_that_resumes_at_its_end_trains_no_step(pictures, tmp_path, monkeypatch):
     whole, _ = trained(pictures, tmp_path, recipe_of(), every=6)
+    monkeypatch.setattr(CrossEntropy, "loss", lambda *_: pytest.fail("a step was trained"))
     resumed, progress = trained(pictures, tmp_path, recipe_of(), resume="latest")
     assert progress.step == 6
     assert_equal(whole, resumed)
