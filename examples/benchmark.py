@@ -3,6 +3,7 @@
 python examples/benchmark.py --models tiny --classes 10,100      # takes a minute
 python examples/benchmark.py --picture benchmark.png             # everything; takes about an hour on 2 CPU cores
 python examples/benchmark.py --precision bfloat16 --compile      # for a GPU
+python examples/benchmark.py --models none --detectors tiny --classes 5 --memory_classes 5 --batch_sizes 1
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 @dataclass
 class BenchmarkArguments:
-    models: str = field(default="tiny,vit_b16", metadata={"help": "Comma-separated: tiny, vit_b16."})
+    models: str = field(default="tiny,vit_b16", metadata={"help": "Comma-separated: tiny, vit_b16; or 'none'."})
+    detectors: str = field(
+        default="none", metadata={"help": "Comma-separated: tiny, grounding_dino_tiny; or 'none'. Never compiled."}
+    )
+    picture_size: int = field(
+        default=240, metadata={"help": "Height in pixels of the detectors' pictures; their width is 5/3 of it."}
+    )
     classes: str = field(default="10,100,400,1000", metadata={"help": "Comma-separated numbers of classes."})
     memory_classes: str = field(
         default="100,400,1000,4000", metadata={"help": "Numbers of classes at which memory is measured, or 'none'."}
@@ -61,7 +68,7 @@ def main() -> None:
     from peft_mudpt.lab.cost.tables import markdown, plot
 
     result = run(
-        models=arguments.models.split(","),
+        models=names(arguments.models),
         tasks=names(arguments.tasks),
         classes=numbers(arguments.classes),
         memory_classes=numbers(arguments.memory_classes),
@@ -71,6 +78,8 @@ def main() -> None:
         seconds_per_way=arguments.seconds,
         adapters=arguments.adapters.split(","),
         bank_pictures=numbers(arguments.bank_pictures),
+        detectors=names(arguments.detectors),
+        picture_size=arguments.picture_size,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.json:

@@ -91,6 +91,10 @@ class Case:
         method = METHODS.get(self.adapter)
         return self.task == TRAINING and method is not None and method.adversarial
 
+    def step(self, way: str, device: str) -> Callable[[], torch.Tensor]:
+        """Build a CLIP for a way, and prepare one step; see `way_to_run`."""
+        return way_to_run(way, self, build_model(self.model, way, device, self.adapter))
+
 
 def build_model(name: str, way: str, device: str, adapter: str = DEFAULT_ADAPTER) -> torch.nn.Module:
     """

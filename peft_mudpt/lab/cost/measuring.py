@@ -9,14 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Union
 
 import torch
 from accelerate import Accelerator
 
 from ..environment import peak_memory_bytes, reset_peak_memory
-from .cases import Case, build_model, way_to_run
+from .cases import Case
+from .detectors import DetectorCase
 
 
+KINDS = {kind.__name__: kind for kind in (Case, DetectorCase)}
 # With these settings the C library returns freed blocks at once, so that the peak shows memory in use without
 # fragmentation.
 UNFRAGMENTED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_MMAP_MAX_": "1000000"}
@@ -47,12 +50,12 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
             times[way].append(_timed(steps[way]))
 
 
-def peak_memory_of(way: str, case: Case, device: str) -> int:
+def peak_memory_of(way: str, case: Union[Case, DetectorCase], device: str) -> int:
     """
     Measure the peak memory of one step, including the model.
 
     Args:
-        way: one of `WAYS`.
+        way: one of the ways of the case.
         case: the case.
         device: "cpu" or "cuda".
 
@@ -61,15 +64,15 @@ def peak_memory_of(way: str, case: Case, device: str) -> int:
     """
     if device != "cpu":
         return _peak_memory_here(way, case, device)
-    command = [sys.executable, "-m", __name__, way, json.dumps(asdict(case)), device]
+    command = [sys.executable, "-m", __name__, way, type(case).__name__, json.dumps(asdict(case)), device]
     ran = subprocess.run(command, env={**os.environ, **UNFRAGMENTED}, stdout=subprocess.PIPE, text=True, check=True)
     return int(ran.stdout.split()[-1])
 
 
-def _peak_memory_here(way: str, case: Case, device: str) -> int:
+def _peak_memory_here(way: str, case: Union[Case, DetectorCase], device: str) -> int:
     accelerator = Accelerator(cpu=device == "cpu")
     reset_peak_memory(accelerator)
-    way_to_run(way, case, build_model(case.model, way, device, case.adapter))()
+    case.step(way, device)()
     return peak_memory_bytes(accelerator)
 
 
@@ -87,4 +90,5 @@ def _wait_for_device() -> None:
 
 
 if __name__ == "__main__":
-    print(_peak_memory_here(sys.argv[1], Case(**json.loads(sys.argv[2])), sys.argv[3]))
+    _, way, kind, fields, device = sys.argv
+    print(_peak_memory_here(way, KINDS[kind](**json.loads(fields)), device))

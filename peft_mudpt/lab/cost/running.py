@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from itertools import product
 from statistics import median
 from typing import Any
@@ -26,6 +27,7 @@ from .cases import (
     build_model,
     way_to_run,
 )
+from .detectors import PICTURE_SIZE, WAYS_OF, DetectorCase
 from .measuring import peak_memory_of, seconds_in_turns
 
 
@@ -43,6 +45,8 @@ def run(
     seconds_per_way: float = 10.0,
     adapters: Sequence[str] = (DEFAULT_ADAPTER,),
     bank_pictures: Sequence[int] = (),
+    detectors: Sequence[str] = (),
+    picture_size: int = PICTURE_SIZE,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """
@@ -59,6 +63,9 @@ def run(
         seconds_per_way: seconds for which each way is timed in each case; at least two steps are timed.
         adapters: names in `ADAPTERS`.
         bank_pictures: numbers of pictures of which a bank of attacked pictures is built, in float32.
+        detectors: names in `DETECTORS`; the weights are random. They are measured in the same tasks, at the same
+            numbers of classes and in the same batches as the models, and never compiled.
+        picture_size: height of the detectors' pictures in pixels.
         say: called with each line of progress.
 
     Returns:
@@ -66,13 +73,22 @@ def run(
         and number of classes at the smallest batch, with the peak in bytes, by way. If the way "padded" does not fit
         into memory, the `extrapolated` field of a row holds its value on the line through the two measurements of
         "padded" with the most classes. `banks`: one row per model and number of pictures, with the seconds of each
-        turn, by way. The other fields name the device, the number of threads, the precision and the
-        version of torch.
+        turn, by way. `detector_times` and `detector_memory`: as `times` and `memory`, one row per case of a detector.
+        The other fields name the device, the number of threads, the precision and the version of torch.
 
     Raises:
-        ValueError: if a model, a task or an adapter is unknown, or a number is less than 1.
+        ValueError: if a model, a task, an adapter or a detector is unknown, a number is less than 1, or a detector
+            cannot take as many classes or pictures as small.
     """
-    _check(models, tasks, adapters, [*classes, *memory_classes, *batch_sizes, *bank_pictures])
+    _check(models, tasks, adapters, [*classes, *memory_classes, *batch_sizes, *bank_pictures, picture_size])
+    detector_cases = [
+        DetectorCase(name, task, number, batch_size, picture_size, autocast)
+        for name, task, batch_size, number in product(detectors, tasks, batch_sizes, sorted(classes))
+    ]
+    memory_cases = [
+        DetectorCase(name, TRAINING, number, min(batch_sizes), picture_size, autocast)
+        for name, number in product(detectors if TRAINING in tasks else [], sorted(memory_classes))
+    ]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     memory: list[dict[str, Any]] = []
     if TRAINING in tasks:
@@ -95,13 +111,23 @@ def run(
             measured = {r["classes"]: median(r["seconds"][PADDED]) for r in rows if PADDED in r["seconds"]}
             row["extrapolated"] = {} if PADDED in ways else _line(measured, number)
             rows.append(row)
-            say(f"{case}: " + ", ".join(f"{way} {median(t):.3g} s" for way, t in seconds.items()))
+            say(f"{case}: {_medians(seconds)}")
         times += rows
     banks: list[dict[str, Any]] = []
     for name, number in product(models, bank_pictures):
         seconds = seconds_in_turns(ways_to_build(name, number, device), seconds_per_way)
         banks.append({"model": name, "pictures": number, "seconds": seconds})
-        say(f"{name}, bank of {number}: " + ", ".join(f"{way} {median(t):.3g} s" for way, t in seconds.items()))
+        say(f"{name}, bank of {number}: {_medians(seconds)}")
+    detector_memory: list[dict[str, Any]] = []
+    for own in memory_cases:
+        peaks = {way: peak_memory_of(way, own, device) for way in WAYS_OF[TRAINING]}
+        detector_memory.append({**asdict(own), "picture_shape": own.picture_shape, "bytes": peaks})
+        say(f"{own}: {_gigabytes(peaks)}")
+    detector_times: list[dict[str, Any]] = []
+    for own in detector_cases:
+        seconds = seconds_in_turns({way: own.step(way, device) for way in WAYS_OF[own.task]}, seconds_per_way)
+        detector_times.append({**asdict(own), "picture_shape": own.picture_shape, "seconds": seconds})
+        say(f"{own}: {_medians(seconds)}")
     return {
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
@@ -110,6 +136,8 @@ def run(
         "times": times,
         "memory": memory,
         "banks": banks,
+        "detector_times": detector_times,
+        "detector_memory": detector_memory,
     }
 
 
@@ -130,8 +158,16 @@ def _measure_memory(
         ways = [way for way in WAYS if way != PADDED or expected.get(PADDED, 0) < limit]
         peaks = {way: peak_memory_of(way, case, device) for way in ways}
         rows.append({**_described(case), "bytes": peaks, "extrapolated": {} if PADDED in ways else expected})
-        say(f"{case}: " + ", ".join(f"{way} {peak / 1e9:.2f} GB" for way, peak in peaks.items()))
+        say(f"{case}: {_gigabytes(peaks)}")
     return rows
+
+
+def _medians(seconds: dict[str, list[float]]) -> str:
+    return ", ".join(f"{way} {median(turns):.3g} s" for way, turns in seconds.items())
+
+
+def _gigabytes(peaks: dict[str, int]) -> str:
+    return ", ".join(f"{way} {peak / 1e9:.2f} GB" for way, peak in peaks.items())
 
 
 def _described(case: Case) -> dict[str, Any]:
@@ -167,4 +203,6 @@ def _check(models: Iterable[str], tasks: Iterable[str], adapters: Iterable[str],
             raise ValueError(f"Unknown {kind} {unknown[0]!r}; the known ones are {', '.join(known)}.")
     too_small = [number for number in numbers if number < 1]
     if too_small:
-        raise ValueError(f"The number of classes, images or pictures must be at least 1; found {too_small[0]}.")
+        raise ValueError(
+            f"The number of classes, images, pictures or pixels must be at least 1; found {too_small[0]}."
+        )

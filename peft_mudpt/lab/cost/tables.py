@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from .banks import BATCH_SIZE
 from .cases import ATTACK, ATTACKED, DEFAULT_ADAPTER, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
+from .detectors import FROZEN, FULL, LORA, RANK, SDPT, TOKENS
 
 
 WORDS = {
@@ -20,6 +21,13 @@ WORDS_FOR_BANKS = (
     f"**ours**: `AdversarialBank.build`, which attacks each picture by {ATTACK.steps} steps and encodes the result. "
     f"**plain**: {ATTACK.steps} forward and backward passes of CLIP's image tower on the same pictures. Both in "
     f"batches of {BATCH_SIZE}."
+)
+WORDS_FOR_DETECTORS = (
+    f"**sdpt**: SDPT with {TOKENS} tokens per fusion layer. **frozen**: the detector without an adapter; its backward "
+    "pass ends at the inputs of the first fusion layer's attention, where the first prompts of SDPT enter. This is a "
+    f"lower bound. **lora**: LoRA of rank {RANK} on the six projections of each fusion layer. **full**: all weights "
+    "are trained. **plain**: the detector without an adapter. A training step is a forward pass with the loss, a "
+    "backward pass, and an update of the trained weights by AdamW, whose state is part of the memory."
 )
 
 Row = dict[str, Any]
@@ -72,7 +80,40 @@ def markdown(result: dict[str, Any]) -> str:
         parts += ["### Peak memory of a training step", _table(rows, peak_bytes), _growth(rows, peak_bytes)]
     if result["banks"]:
         parts += ["### Time of building a bank of attacked pictures", WORDS_FOR_BANKS, _bank_table(result["banks"])]
+    parts += _detector_parts(result)
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _detector_parts(result: dict[str, Any]) -> list[str]:
+    """What the ways are, and a table for each task and for the memory; empty if no detector was measured."""
+    times, memory = result["detector_times"], result["detector_memory"]
+    training, inference = ([row for row in times if row["task"] == task] for task in (TRAINING, INFERENCE))
+    parts = []
+    for title, rows, ways, below in (
+        ("Time of a training step of a detector", training, (SDPT, LORA, FULL), FROZEN),
+        ("Time of a batch of a detector in inference", inference, (SDPT,), PLAIN),
+        ("Peak memory of a training step of a detector", memory, (SDPT, LORA, FROZEN), FULL),
+    ):
+        if rows:
+            parts += [f"### {title}", _detector_table(rows, ways, below)]
+    return [WORDS_FOR_DETECTORS, *parts] if parts else []
+
+
+def _detector_table(rows: list[Row], ways: Sequence[str], below: str) -> str:
+    titles = ["detector", "picture", "batch", "classes", *(f"{way} : {below}" for way in ways)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        height, width = row["picture_shape"]
+        cells = [f"{_ratio(row, _measured, way, below)}{_spread(row, way, below)}" for way in ways]
+        lines.append(
+            f"| {row['model']} | {height} x {width} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _measured(row: Row) -> dict[str, float]:
+    """The seconds or bytes of each way that was measured."""
+    return row["seconds"] if "seconds" in row else row["bytes"]
 
 
 def _describe(result: dict[str, Any]) -> str:
@@ -120,7 +161,7 @@ def _table(rows: list[Row], values: Values) -> str:
 def _bank_table(rows: list[Row]) -> str:
     lines = ["| model | pictures | ours : plain |", "|---|---|---|"]
     for row in rows:
-        ratio = f"{_ratio(row, lambda row: row['seconds'], OURS, PLAIN)}{_spread(row, OURS, PLAIN)}"
+        ratio = f"{_ratio(row, _measured, OURS, PLAIN)}{_spread(row, OURS, PLAIN)}"
         lines.append(f"| {row['model']} | {row['pictures']:,} | {ratio} |")
     return "\n".join(lines)
 

@@ -89,10 +89,15 @@ def row(classes, padded=None, **fields):
     return {**case, "seconds": seconds, "extrapolated": {}, **fields}
 
 
+def result_of(**measured):
+    machine = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2"}
+    nothing = dict.fromkeys(("times", "memory", "banks", "detector_times", "detector_memory"), [])
+    return {**machine, **nothing, **measured}
+
+
 def test_the_table_holds_the_median_and_the_spread_of_turns():
-    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": [], "banks": []}
     rows = [row(10, [8.0, 8.0, 30.0]), row(1000, extrapolated={PADDED: 50.0})]
-    text = markdown({**result, "times": rows})
+    text = markdown(result_of(times=rows))
     assert "on 2 CPU cores, float32" in text
     assert "| tiny | 4 | 10 | **8.00** (4.00–10.00) | 4.00 (2.00–6.00) | 16.0 |" in text
     assert "| tiny | 4 | 1,000 | **25.0** * | 4.00 (2.00–6.00) | 100.0 * |" in text
@@ -101,10 +106,9 @@ def test_the_table_holds_the_median_and_the_spread_of_turns():
 
 
 def test_known_image_features_have_a_column_of_their_own():
-    result = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2", "memory": [], "banks": []}
     known = row(10, [8.0, 8.0, 30.0])
     known["seconds"][KNOWN] = [0.1, 0.5, 0.1]
-    text = markdown({**result, "times": [known, row(20, [8.0, 8.0, 30.0])]})
+    text = markdown(result_of(times=[known, row(20, [8.0, 8.0, 30.0])]))
     assert "**known**: " in text and "| padded : plain | ours : known |\n|---|---|---|---|---|---|---|\n" in text
     assert "| 16.0 | **10.0** (4.00–30.00) |" in text and "| 16.0 | – |" in text
 
