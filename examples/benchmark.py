@@ -1,9 +1,9 @@
-"""Measure what training and inference cost, compared with padded texts and with plain CLIP, and print the ratios.
+"""Measure what training and inference cost, compared with padded texts and plain models, and print the ratios.
 
 python examples/benchmark.py --models tiny --classes 10,100      # takes a minute
 python examples/benchmark.py --picture benchmark.png             # everything; takes about an hour on 2 CPU cores
 python examples/benchmark.py --precision bfloat16 --compile      # for a GPU
-python examples/benchmark.py --models none --detectors tiny --classes 5 --memory_classes 5 --batch_sizes 1
+python examples/benchmark.py --models none --detectors grounding_dino_tiny --classes 5 --memory_classes none
 """
 
 from __future__ import annotations

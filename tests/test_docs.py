@@ -39,6 +39,7 @@ ONLY_READ = {
     "--dataset_name": "needs the Hub",
     "--coop_root": "needs CoOp's data sets",
     "--precision bfloat16": "needs a GPU",
+    "--detectors grounding_dino_tiny": "takes minutes; tests/lab/cost/test_detectors.py measures a tiny detector",
     "outputs/ablation/": "six similar sweeps take too long",
     "outputs/recipe/": "three similar sweeps take too long",
     "--paired ivlp": "the sweep before it, made shorter, runs no ivlp; tests/examples/test_report.py compares rows",
