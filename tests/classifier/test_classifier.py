@@ -14,6 +14,7 @@ from transformers import AutoProcessor, CLIPModel
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab.probe import LinearProbe
 from tests.classifier.conftest import NAMES, OLDER_TORCH, adapted, assert_fresh, expected_logits
+from tests.conftest import of_two_layers
 
 
 class TestClassifying:
@@ -222,7 +223,9 @@ CHECKPOINTS_BREAK = pytest.mark.skipif(OLDER_TORCH, reason="torch 2.8 to 2.12 br
 @pytest.mark.parametrize(
     ("class_batch_size", "backend"), [(None, "eager"), pytest.param(2, "aot_eager", marks=CHECKPOINTS_BREAK)]
 )
-def test_a_training_step_compiles_to_one_graph(model, tokenizer, pixel_values, class_batch_size, backend):
+def test_a_training_step_compiles_to_one_graph(tokenizer, pixel_values, class_batch_size, backend):
+    torch.manual_seed(1)
+    model = get_peft_model(of_two_layers(CLIPModel.from_pretrained(demo.MODEL_PATH)), MuDPTConfig(init_std=0.5)).eval()
     classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
     labels = torch.tensor([0, 1, 2, 0, 1])
     parameters = [p for p in classifier.parameters() if p.requires_grad]
