@@ -81,11 +81,11 @@ def run(
             cannot take as many classes or pictures as small.
     """
     _check(models, tasks, adapters, [*classes, *memory_classes, *batch_sizes, *bank_pictures, picture_size])
-    detector_cases = [
+    timed_detectors = [
         DetectorCase(name, task, number, batch_size, picture_size, autocast)
         for name, task, batch_size, number in product(detectors, tasks, batch_sizes, sorted(classes))
     ]
-    memory_cases = [
+    weighed_detectors = [
         DetectorCase(name, TRAINING, number, min(batch_sizes), picture_size, autocast)
         for name, number in product(detectors if TRAINING in tasks else [], sorted(memory_classes))
     ]
@@ -118,16 +118,6 @@ def run(
         seconds = seconds_in_turns(ways_to_build(name, number, device), seconds_per_way)
         banks.append({"model": name, "pictures": number, "seconds": seconds})
         say(f"{name}, bank of {number}: {_medians(seconds)}")
-    detector_memory: list[dict[str, Any]] = []
-    for own in memory_cases:
-        peaks = {way: peak_memory_of(way, own, device) for way in WAYS_OF[TRAINING]}
-        detector_memory.append({**asdict(own), "picture_shape": own.picture_shape, "bytes": peaks})
-        say(f"{own}: {_gigabytes(peaks)}")
-    detector_times: list[dict[str, Any]] = []
-    for own in detector_cases:
-        seconds = seconds_in_turns({way: own.step(way, device) for way in WAYS_OF[own.task]}, seconds_per_way)
-        detector_times.append({**asdict(own), "picture_shape": own.picture_shape, "seconds": seconds})
-        say(f"{own}: {_medians(seconds)}")
     return {
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
@@ -136,9 +126,21 @@ def run(
         "times": times,
         "memory": memory,
         "banks": banks,
-        "detector_times": detector_times,
-        "detector_memory": detector_memory,
+        "detector_times": [_time_of(case, seconds_per_way, device, say) for case in timed_detectors],
+        "detector_memory": [_memory_of(case, device, say) for case in weighed_detectors],
     }
+
+
+def _time_of(case: DetectorCase, seconds_per_way: float, device: str, say: Callable[[str], None]) -> dict[str, Any]:
+    seconds = seconds_in_turns({way: case.step(way, device) for way in WAYS_OF[case.task]}, seconds_per_way)
+    say(f"{case}: {_medians(seconds)}")
+    return {**asdict(case), "picture_shape": case.picture_shape, "seconds": seconds}
+
+
+def _memory_of(case: DetectorCase, device: str, say: Callable[[str], None]) -> dict[str, Any]:
+    peaks = {way: peak_memory_of(way, case, device) for way in WAYS_OF[TRAINING]}
+    say(f"{case}: {_gigabytes(peaks)}")
+    return {**asdict(case), "picture_shape": case.picture_shape, "bytes": peaks}
 
 
 def _measure_memory(
