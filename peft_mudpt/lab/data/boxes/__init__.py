@@ -2,6 +2,7 @@
 
 from .augmentation import BoxAugmentation
 from .coco import load_coco_json
+from .embedded import load_embedded_boxes
 from .from_objects import boxes_from_dataset, load_boxes_from_hub
 from .loading import TrainingBoxes, collate_boxes
 from .records import BoxData
@@ -18,6 +19,7 @@ __all__ = [
     "collate_boxes",
     "load_boxes_from_hub",
     "load_coco_json",
+    "load_embedded_boxes",
     "load_voc",
     "load_yolo",
     "sample_few_shot_boxes",
