@@ -31,8 +31,9 @@ from .training.checkpoints import Checkpoints
 from .training.features import encode, has_fixed_image_features
 from .training.frozen_clip import FrozenClip
 from .training.initialization import check_prompt_initialization, initialize, note_resumed
-from .training.loop import Progress, train
+from .training.loop import Progress
 from .training.objectives import check_anchors
+from .training.pictures import train
 
 
 def select(experiment: Experiment) -> Selection:

@@ -1,11 +1,12 @@
-"""The training loop: minimizes an objective over a fixed sequence of pictures, by SGD or AdamW."""
+"""The training loop: minimizes an objective over a fixed sequence of batches, by SGD or AdamW."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
@@ -13,21 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ...classifier.prediction import PictureClassifier
-from ...robust.pixels import Normalization
-from ..data.loading import Known, TrainingPictures
 from ..recipe import Recipe
-from .adversarial import Adversarial
 from .averaging import RunningAverage
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
-from .features import known_features
-from .frozen_clip import FrozenClip
-from .objectives import OBJECTIVES, Anchored
+from .objectives import Objective
 
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import BaseImageProcessor
 
 WARMUP_LEARNING_RATE = 1e-5  # at the first step; as in the configurations of CoOp and of the methods that follow it
 LOGGING_STEPS = 10
@@ -59,27 +50,30 @@ class Progress:
             setattr(self, name, value)
 
 
-def train(
+def minimize(
     accelerator: Accelerator,
-    classifier: PictureClassifier,
-    pictures: Dataset,
-    image_processor: BaseImageProcessor,
+    module: torch.nn.Module,
+    loader: DataLoader,
+    objective: Objective,
     recipe: Recipe,
     checkpoints: Optional[Checkpoints] = None,
-    frozen_clip: Optional[FrozenClip] = None,
+    kept: Sequence[Any] = (),
+    average: Optional[RunningAverage] = None,
+    started: Optional[float] = None,
 ) -> Progress:
     """
-    Train the parameters that require a gradient, in place.
+    Train the parameters of a module that require a gradient, in place.
 
     Args:
         accelerator: an accelerator that was not used for another model.
-        classifier: maps `pixel_values` (B, 3, H, W) or `image_features` (B, D) to the output that the recipe's
-            objective needs (see `Objective.loss`).
-        pictures: the training pictures (see `FewShotData`).
-        image_processor: the image processor of the CLIP model.
+        module: what the objective calls, in training mode.
+        loader: all batches of the run, in their order. The accelerator prepares it.
+        objective: the loss.
         recipe: how to train.
         checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
-        frozen_clip: what the anchors of the recipe refer to; None: the recipe has no anchors.
+        kept: further objects whose state belongs to a checkpoint.
+        average: the average of the learned parameters; None: there is none.
+        started: time at which training began, in seconds of `time.perf_counter`; None: now.
 
     Returns:
         The progress at the end.
@@ -89,27 +83,14 @@ def train(
             state is then not saved, so that the last checkpoint has a finite loss.
         RuntimeError: if the accelerator gives fewer batches than `recipe.steps` needs.
     """
-    started = time.perf_counter()
-    objective = OBJECTIVES[recipe.objective]()
-    if frozen_clip is not None:
-        objective = Anchored(objective, recipe.anchors, frozen_clip)
-    kept = []
-    if recipe.adversarial is not None:
-        objective = Adversarial(objective, recipe.adversarial, classifier, Normalization.of(image_processor))
-        kept.append(objective)
-    average = build_average(accelerator, classifier, len(pictures), recipe)
-    classifier.train()
-    known = known_features(
-        accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features
-    )
-    loader = training_loader(accelerator, classifier, pictures, image_processor, recipe, known)
-    optimizer = build_optimizer(classifier, recipe)
+    started = time.perf_counter() if started is None else started
+    optimizer = build_optimizer(module, recipe)
     schedule = build_schedule(optimizer, recipe)
     progress = Progress()
     with only_what_is_learned(accelerator):
-        prepared, optimizer, loader = accelerator.prepare(classifier, optimizer, loader)
-        kept += [] if average is None else [average]
-        accelerator.register_for_checkpointing(schedule, progress, *kept)
+        prepared, optimizer, loader = accelerator.prepare(module, optimizer, loader)
+        stateful = (*kept, *([] if average is None else [average]))
+        accelerator.register_for_checkpointing(schedule, progress, *stateful)
         if checkpoints is not None and checkpoints.resume_from is not None:
             checkpoints.restore(accelerator)
             loader = accelerator.skip_first_batches(loader, progress.step * recipe.gradient_accumulation_steps)
@@ -130,7 +111,7 @@ def train(
                     continue
                 schedule.step()
                 progress.step += 1
-                objective.after_step(classifier, progress.step, recipe.steps)
+                objective.after_step(module, progress.step, recipe.steps)
                 if average is not None:
                     average.after_step(progress.step)
                 bar.update()
@@ -141,7 +122,7 @@ def train(
                     losses.zero_()
                     progress.seconds = time.perf_counter() - started
                     _check_loss(progress, recipe, accelerator.mixed_precision)
-                    _check_weights(classifier, progress, recipe)
+                    _check_weights(module, progress, recipe)
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
                     rate = schedule.get_last_lr()[0]
                     accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
@@ -154,61 +135,6 @@ def train(
             f"Training ended after {progress.step} of {recipe.steps} steps. Check the settings of `accelerate config`."
         )
     return progress
-
-
-def training_loader(
-    accelerator: Accelerator,
-    classifier: torch.nn.Module,
-    pictures: Dataset,
-    image_processor: BaseImageProcessor,
-    recipe: Recipe,
-    known: Optional[Known] = None,
-) -> DataLoader:
-    """
-    Make the loader for all batches of a run.
-
-    Args:
-        accelerator: each of its processes gets a part of the batches.
-        classifier: the classifier that is trained. Its config gives the side of the random crops.
-        pictures: the training pictures (see `FewShotData`).
-        image_processor: the image processor of the CLIP model.
-        recipe: how to train.
-        known: features (N, D) of the N training pictures (see `features.known_features`).
-
-    Returns:
-        A loader of batches with `labels` (B,), the features of `known` and, unless they hold `image_features`,
-        `pixel_values` (B, 3, H, W). `accelerator` must still prepare it.
-    """
-    crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
-    length = recipe.steps * recipe.pictures_per_step(accelerator.num_processes)
-    return DataLoader(
-        TrainingPictures(pictures, length, recipe.seed, crop_size, image_processor, known),
-        recipe.batch_size,
-        num_workers=recipe.num_workers,
-        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
-    )
-
-
-def build_average(
-    accelerator: Accelerator, model: torch.nn.Module, pictures: int, recipe: Recipe
-) -> Optional[RunningAverage]:
-    """
-    Make the average of the learned parameters over the epochs.
-
-    Args:
-        accelerator: its processes share each optimizer step.
-        model: the parameters that require a gradient are averaged.
-        pictures: number of training pictures.
-        recipe: gives the averaging and the length of the run.
-
-    Returns:
-        The average, to be advanced after each optimizer step; None if the recipe has none.
-    """
-    if recipe.averaging is None:
-        return None
-    pictures_per_step = recipe.pictures_per_step(accelerator.num_processes)
-    step_weights = recipe.averaging.step_weights(recipe.steps, pictures_per_step, pictures)
-    return RunningAverage(trainable_tensors(model), step_weights)
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -11,11 +11,11 @@ from peft_mudpt import MuDPTClassifier, demo
 from peft_mudpt.lab.data import loading
 from peft_mudpt.lab.learner import Ground, add_adapter
 from peft_mudpt.lab.methods import find_method
-from peft_mudpt.lab.training import loop as training_loop
+from peft_mudpt.lab.training import pictures as training_pictures
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.features import has_fixed_image_features, known_features
-from peft_mudpt.lab.training.loop import train
 from peft_mudpt.lab.training.objectives import OBJECTIVES, CrossEntropy
+from peft_mudpt.lab.training.pictures import train
 from tests.conftest import reset_accelerator
 from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, pictures, recipe_of
 
@@ -54,7 +54,7 @@ def learned(pictures, folder, recipe, method, fields=None, precision="no", resum
 
 
 def encode_in_each_step(monkeypatch):
-    monkeypatch.setattr(training_loop, "known_features", lambda *arguments: {})
+    monkeypatch.setattr(training_pictures, "known_features", lambda *arguments: {})
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])

@@ -20,10 +20,11 @@ from peft_mudpt.lab.data.sources import load_embedded
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import METHODS, find_method
 from peft_mudpt.lab.recipe import Recipe
-from peft_mudpt.lab.training import loop as training_loop
+from peft_mudpt.lab.training import pictures as training_pictures
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
-from peft_mudpt.lab.training.loop import build_schedule, train
+from peft_mudpt.lab.training.loop import build_schedule
 from peft_mudpt.lab.training.objectives import CrossEntropy
+from peft_mudpt.lab.training.pictures import train
 from tests.conftest import reset_accelerator
 
 
@@ -169,12 +170,12 @@ def test_a_resumed_run_with_dropout_ends_with_the_same_weights_bit_for_bit(pictu
 
 
 def test_fewer_steps_than_asked_are_an_error(pictures, tmp_path, monkeypatch):
-    load = training_loop.training_loader
+    load = training_pictures.training_loader
 
     def short(accelerator, classifier, pictures, image_processor, recipe, known):
         return load(accelerator, classifier, pictures, image_processor, dataclasses.replace(recipe, steps=2), known)
 
-    monkeypatch.setattr(training_loop, "training_loader", short)
+    monkeypatch.setattr(training_pictures, "training_loader", short)
     with pytest.raises(RuntimeError, match="2 of 6 steps"):
         trained(pictures, tmp_path, recipe_of())
 

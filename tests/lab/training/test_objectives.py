@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy, normalize
 from peft_mudpt import MuDPTClassifier
 from peft_mudpt.lab.training.anchors import Anchors, image_anchor, logit_anchor, text_anchor
 from peft_mudpt.lab.training.frozen_clip import FrozenClip
-from peft_mudpt.lab.training.loop import train
 from peft_mudpt.lab.training.objectives import OBJECTIVES, Anchored, CrossEntropy, Objective, check_anchors
+from peft_mudpt.lab.training.pictures import train
 from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, learner, pictures, recipe_of
 
 
