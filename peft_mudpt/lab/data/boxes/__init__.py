@@ -3,10 +3,13 @@
 from .augmentation import BoxAugmentation
 from .coco import load_coco_json
 from .embedded import load_embedded_boxes
+from .few_shot_boxes import FewShotBoxes, draw_boxes
 from .from_objects import boxes_from_dataset, load_boxes_from_hub
 from .loading import TrainingBoxes, collate_boxes
+from .options import BoxDataOptions
 from .records import BoxData
 from .sampling import sample_few_shot_boxes
+from .sources import load_box_data
 from .voc import load_voc
 from .yolo import load_yolo
 
@@ -14,9 +17,13 @@ from .yolo import load_yolo
 __all__ = [
     "BoxAugmentation",
     "BoxData",
+    "BoxDataOptions",
+    "FewShotBoxes",
     "TrainingBoxes",
     "boxes_from_dataset",
     "collate_boxes",
+    "draw_boxes",
+    "load_box_data",
     "load_boxes_from_hub",
     "load_coco_json",
     "load_embedded_boxes",

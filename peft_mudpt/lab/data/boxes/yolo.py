@@ -46,6 +46,23 @@ def load_yolo(data: str | os.PathLike, split: str = "train", bad_boxes: BadBoxes
     return box_data(f"{path.resolve().parent.name}/{split}", names, records, bad_boxes)
 
 
+def yolo_splits(data: str | os.PathLike) -> list[str]:
+    """
+    List the splits of a data set in YOLO's format.
+
+    Args:
+        data: the YAML file.
+
+    Returns:
+        Those of "train", "val" and "test" for which it names a folder.
+
+    Raises:
+        ValueError: if the file is missing or malformed.
+    """
+    content = _read(Path(data))
+    return [key for key in ("train", "val", "test") if content.get(key)]
+
+
 def _read(path: Path) -> dict[str, Any]:
     import yaml
 
