@@ -74,7 +74,7 @@ def load_detector(source: ModelSource, **model_kwargs) -> PreTrainedModel:
     if found not in types:
         raise ValueError(
             f"{source.name_or_path} is a model of type {found}, but a detector must be of type {' or '.join(types)}. "
-            "Give the detector that the adapter was trained on (base_model_name_or_path)."
+            "Name such a model."
         )
     return prepare_detector_for_peft(source.detector(**model_kwargs))
 

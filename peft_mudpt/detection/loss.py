@@ -63,8 +63,8 @@ def per_picture_loss(
             number of boxes of the whole batch, the sum is that of the published training.
 
     Returns:
-        The loss; its parts by name, reduced likewise, before weights; and, with `config.auxiliary_loss`, the logits
-        and boxes of the earlier decoder layers.
+        The loss, NaN if scores or boxes are not finite; its parts by name, reduced likewise, before weights; and, with
+        `config.auxiliary_loss`, the logits and boxes of the earlier decoder layers.
 
     Raises:
         ValueError: if there are not as many labels as pictures, or if a label is not a class of the picture's caption.
@@ -109,6 +109,8 @@ def _losses_of_picture(
 ) -> dict[str, torch.Tensor]:
     """The losses of the predictions (Q, T) and (Q, 4) of one picture; its text mask is (T,)."""
     logits, boxes = logits.float(), boxes.float()  # half precision has no distance of boxes, nor enough digits
+    if not (boxes.isfinite().all() and logits[:, text_mask].isfinite().all()):  # training diverged; nothing can match
+        return dict.fromkeys(("loss_ce", "loss_bbox", "loss_giou"), boxes.sum() * torch.nan)
     wanted_labels, wanted_boxes = target["class_labels"].to(boxes.device), target["boxes"].to(boxes)
     queries, objects = _matched(logits, boxes, wanted_labels, wanted_boxes, label_map, config)
     wanted = torch.zeros_like(logits)

@@ -177,3 +177,12 @@ def test_two_detectors_of_one_model_keep_their_own_reductions(tokenizer):
     assert torch.allclose(losses[0], losses[2].sum()) and torch.allclose(losses[1], losses[2].mean())
     with pytest.raises(ValueError, match="loss_reduction='max'"):
         FusionDetector(model, ["cat"], tokenizer, loss_reduction="max")
+
+
+def test_predictions_that_are_not_finite_make_the_loss_nan_with_a_gradient(tokenizer):
+    detector = FusionDetector(build_detector(), ["cat", "dog"], tokenizer)
+    with torch.no_grad():
+        detector.model.bbox_embed[-1].layers[-1].bias.fill_(torch.nan)
+    labels = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.3]])}]
+    loss = detector.train()(torch.rand(1, 3, 64, 64), labels=labels).loss
+    assert loss.isnan() and loss.requires_grad
