@@ -22,8 +22,8 @@ from typing import Optional
 
 import torch
 
-from peft_mudpt.lab import experiment as stages
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.classification import experiment, plan
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.training import checkpoints
 from peft_mudpt.lab.training.objectives import CrossEntropy
@@ -141,7 +141,8 @@ def _count(folder: Path, told: int, at: Optional[int], number: int) -> None:
 
     sys.addaudithook(hook)  # of this process only
     CrossEntropy.loss = announced(CrossEntropy.loss, "training")
-    stages.evaluate_task = announced(stages.evaluate_task, "testing")
+    for stage in (experiment, plan):  # before training, and after it
+        stage.evaluate_task = announced(stage.evaluate_task, "testing")
     checkpoints.save_file = announced(checkpoints.save_file, "checkpoint half written")
     torch.save = announced(torch.save, "checkpoint half written")
 

@@ -3,22 +3,32 @@
 See docs/reproduce_a_table.md.
 """
 
+from .classification.experiment import Experiment
+from .data.boxes.few_shot_boxes import FewShotBoxes
+from .data.boxes.options import BoxDataOptions
 from .data.few_shot_data import FewShotData
 from .data.options import DataOptions
 from .data.sampling import base_new_split, sample_few_shot
 from .data.sources import load_data, load_folders
+from .detection.experiment import DetectionExperiment
+from .detection.options import DetectionTrainingOptions
 from .experiment import execute, prepare
-from .plan import Experiment, Outcome, Plan
-from .protocols import ProtocolOptions
+from .plan import Outcome, Plan
+from .protocols import FewShotOptions, ProtocolOptions
 from .recipe import TrainingOptions
 from .recording import record
 from .saving import save_folded
 
 
 __all__ = [
+    "BoxDataOptions",
     "DataOptions",
+    "DetectionExperiment",
+    "DetectionTrainingOptions",
     "Experiment",
+    "FewShotBoxes",
     "FewShotData",
+    "FewShotOptions",
     "Outcome",
     "Plan",
     "ProtocolOptions",

@@ -1,18 +1,21 @@
-"""The flags of examples/fewshot.py: the options of every module, and where the run is stored."""
+"""The flags of a run: where it is stored, and for examples/fewshot.py the options of every module."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, ClassVar, Optional
 
 from .. import demo
 from .adversarial import AdversarialOptions
 from .backbone import BackboneOptions
+from .classification.experiment import Experiment
 from .data.catalogue import refuse_test_only
 from .data.options import DataOptions
 from .flags import Options, at_least, flag
+from .method import CLASSIFICATION
 from .methods import MethodOptions, find_method
+from .plan import BaseExperiment
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names
 from .recipe import TrainingOptions
 from .robustness import RobustnessOptions
@@ -51,10 +54,45 @@ class OutputOptions(Options):
             raise ValueError("--push_to_hub needs --hub_model_id, such as user/name.")
 
 
+@dataclass(frozen=True)
+class RunArguments(OutputOptions):
+    """
+    All flags of one run. A subclass adds the flags of a task. They are checked on creation.
+
+    Raises:
+        ValueError: if a value is out of range or contradicts another; the message names the flag.
+    """
+
+    task: ClassVar[str]
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.push_to_hub and not find_method(self.method, self.task).leaves_adapter:
+            raise ValueError(
+                f"--push_to_hub uploads an adapter, but method {self.method} leaves none that works without a head; "
+                "leave it out."
+            )
+        self._check_output_dir()
+
+    def experiment(self) -> BaseExperiment:
+        """Describe the run that the flags ask for. Raises a ValueError if a file that a flag names cannot be read."""
+        raise NotImplementedError
+
+    def _check_output_dir(self) -> None:
+        output_dir = Path(self.output_dir).resolve()
+        for name in ("train_dir", "test_dir"):
+            pictures = getattr(self, name)
+            if pictures is not None and output_dir.is_relative_to(Path(pictures).resolve()):
+                raise ValueError(
+                    f"--output_dir {self.output_dir} lies in --{name} {pictures}, whose folders are read as data. "
+                    "Give a folder elsewhere."
+                )
+
+
 # A dataclass lists the fields of its last base first. In this order, --help lists the CLIP first and the output last.
 @dataclass(frozen=True)
 class Arguments(
-    OutputOptions,
+    RunArguments,
     RobustnessOptions,
     AdversarialOptions,
     TrainingOptions,
@@ -64,20 +102,17 @@ class Arguments(
     BackboneOptions,
 ):
     """
-    All flags of one experiment. They are checked on creation.
-
-    Raises:
-        ValueError: if a value is out of range or contradicts another; the message names the flag.
+    All flags of examples/fewshot.py (see `RunArguments`).
     """
+
+    task: ClassVar[str] = CLASSIFICATION
 
     def __post_init__(self):
         super().__post_init__()
         self._check_data()
-        if self.push_to_hub and not find_method(self.method).leaves_adapter:
-            raise ValueError(
-                f"--push_to_hub uploads an adapter, but method {self.method} leaves none that works without a head; "
-                "leave it out."
-            )
+
+    def experiment(self) -> Experiment:
+        return Experiment.of(self)
 
     def _check_data(self) -> None:
         transfer = self.protocol in TRANSFER_PROTOCOLS  # --coop_root may hold the targets only
@@ -88,7 +123,6 @@ class Arguments(
             given.append("--dataset")
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} name two data sets; give only one.")
-        self._check_output_dir()
         if self.coop_root is not None and not Path(self.coop_root).is_dir():
             raise ValueError(f"--coop_root {self.coop_root} is not a folder.")
         if not given and self.dataset in demo.STYLES and self.coop_root is not None and not transfer:
@@ -96,13 +130,3 @@ class Arguments(
         if not given:
             refuse_test_only(self.dataset)
         target_names(self, self)
-
-    def _check_output_dir(self) -> None:
-        output_dir = Path(self.output_dir).resolve()
-        for name in ("train_dir", "test_dir"):
-            pictures = getattr(self, name)
-            if pictures is not None and output_dir.is_relative_to(Path(pictures).resolve()):
-                raise ValueError(
-                    f"--output_dir {self.output_dir} lies in --{name} {pictures}, where each folder is a class. "
-                    "Give a folder elsewhere."
-                )

@@ -30,12 +30,14 @@ class AveragePrecision:
         ap50: the mean at the overlap 0.50.
         ap75: the mean at the overlap 0.75.
         per_class: the AP by class name; None for a class without an object to find, which no mean counts.
+        precision: by class name the precision at the overlap 0.50 and the recalls 0, 0.01, ..., 1; None as above.
     """
 
     map: float
     ap50: float
     ap75: float
     per_class: dict[str, Optional[float]]
+    precision: dict[str, Optional[list[float]]]
 
 
 def average_precision(
@@ -52,7 +54,7 @@ def average_precision(
         class_names: names of the C classes, in the order of the labels.
 
     Returns:
-        mAP, AP50, AP75, and AP per class.
+        mAP, AP50, AP75, and AP and precision per class.
 
     Raises:
         ValueError: if there are not as many detections as pictures, a label is no class, or no box is to be found.
@@ -77,10 +79,10 @@ def average_precision(
         evaluation.accumulate()
     # precision at T overlaps, R recalls, C classes, one range of areas and one number of detections; -1: no object
     precision = evaluation.eval["precision"][..., 0, 0]  # (T, R, C)
-    per_class = [_mean(precision[:, :, label]) for label in range(len(class_names))]
-    return AveragePrecision(
-        _mean(precision), _mean(precision[0]), _mean(precision[5]), dict(zip(class_names, map(_known, per_class)))
-    )
+    per_class = {name: _known(_mean(precision[:, :, label])) for label, name in enumerate(class_names)}
+    at_half = {name: precision[0, :, label].tolist() for label, name in enumerate(class_names)}
+    curves = {name: None if per_class[name] is None else curve for name, curve in at_half.items()}
+    return AveragePrecision(_mean(precision), _mean(precision[0]), _mean(precision[5]), per_class, curves)
 
 
 def _mean(precision: Any) -> float:

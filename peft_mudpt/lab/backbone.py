@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import ClassVar, Optional, Union
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -27,6 +27,8 @@ EMBEDDED = "embedded"
 class BackboneOptions(Options):
     """The options that name the CLIP to adapt."""
 
+    embedded: ClassVar[str] = demo.MODEL_PATH  # folder of the embedded model
+
     model_name_or_path: str = flag(
         EMBEDDED, f"The CLIP: a Hub id, a folder, or '{EMBEDDED}' for the tiny CLIP of drawn shapes."
     )
@@ -39,14 +41,38 @@ class BackboneOptions(Options):
         is_local = self.model_name_or_path == EMBEDDED or Path(self.model_name_or_path).is_dir()
         if self.model_revision is not None and is_local:
             raise ValueError(
-                f"--model_revision {self.model_revision} needs a CLIP of the Hub, but {self.model_name_or_path!r} is "
+                f"--model_revision {self.model_revision} needs a model of the Hub, but {self.model_name_or_path!r} is "
                 "on this machine. Give a Hub id with --model_name_or_path, or leave --model_revision out."
             )
 
     def source(self) -> ModelSource:
-        """Where the CLIP is loaded from."""
-        name = demo.MODEL_PATH if self.model_name_or_path == EMBEDDED else self.model_name_or_path
+        """Where the model is loaded from."""
+        name = self.embedded if self.model_name_or_path == EMBEDDED else self.model_name_or_path
         return ModelSource(name, self.model_revision)
+
+
+def load_processors(source: ModelSource, what: str) -> tuple[Tokenizer, BaseImageProcessor]:
+    """
+    Load the tokenizer and the image processor of a model.
+
+    Args:
+        source: where the model is loaded from.
+        what: what the model is, for the message.
+
+    Returns:
+        The tokenizer and the image processor.
+
+    Raises:
+        OSError: if the model is no folder, and cannot be downloaded.
+    """
+    try:
+        return source.tokenizer(), source.image_processor()
+    except OSError as error:
+        cause = str(error).partition("\n")[0]
+        raise OSError(
+            f"The {what} {source.name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
+            "(--model_name_or_path), and connect to the network for the first download."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -81,15 +107,7 @@ class Backbone:
         Raises:
             OSError: if the CLIP is no folder, and cannot be downloaded.
         """
-        try:
-            tokenizer, image_processor = source.tokenizer(), source.image_processor()
-        except OSError as error:
-            cause = str(error).partition("\n")[0]
-            raise OSError(
-                f"The CLIP {source.name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
-                "(--model_name_or_path), and connect to the network for the first download."
-            ) from error
-        return cls(source, device, tokenizer, image_processor, class_batch_size)
+        return cls(source, device, *load_processors(source, "CLIP"), class_batch_size)
 
     def load_clip(self) -> PreTrainedModel:
         """

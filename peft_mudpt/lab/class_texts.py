@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..classifier.class_texts import ClassTexts
 from .learner import Learner
-from .plan import Experiment, Selection
 from .protocols import TRANSFER_PROTOCOLS
+
+
+if TYPE_CHECKING:
+    from .classification.experiment import Experiment
+    from .plan import Selection
 
 
 def check_texts(experiment: Experiment, selection: Selection) -> Optional[ClassTexts]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD
+from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, EXAMPLES
 from .schema import RESULT
 
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import RepoUrl
 
 UPLOADED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, RESULT)
+IF_PRESENT = (EXAMPLES,)
 
 
 def create_hub_repo(hub_model_id: str, private: bool) -> str:
@@ -40,11 +41,12 @@ def create_hub_repo(hub_model_id: str, private: bool) -> str:
 
 def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     """
-    Upload a trained adapter: its config, weights, model card and result. No other file of the folder is uploaded, and
-    no path of this machine: a base model that is a folder is left out of the config.
+    Upload a trained adapter: its config, weights, model card and result, and of a detector the test pictures that the
+    card shows. No other file of the folder is uploaded, and no path of this machine: a base model that is a folder is
+    left out of the config.
 
     Args:
-        folder: the folder that holds these four files.
+        folder: the folder that holds these files.
         hub_model_id: "user/name", or "name" (see `create_hub_repo`).
         private: True to make a new repository private.
 
@@ -61,15 +63,16 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     missing = [name for name in UPLOADED if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}. Only a finished experiment can be uploaded.")
+    names = [*UPLOADED, *(name for name in IF_PRESENT if (folder / name).is_file())]
     url = _hub_repo(hub_model_id, private)
     with TemporaryDirectory() as shared:
-        for name in UPLOADED:
+        for name in names:
             shutil.copy(folder / name, shared)
         _leave_out_paths(Path(shared) / ADAPTER_CONFIG)
         HfApi(token=True).upload_folder(
             repo_id=url.repo_id,
             folder_path=Path(shared),
-            allow_patterns=list(UPLOADED),
+            allow_patterns=names,
             commit_message="Adapter trained with peft_mudpt",
         )
     return str(url)

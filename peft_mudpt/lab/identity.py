@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ..rules import is_text
 from .adversarial import AdversarialOptions
 from .backbone import BackboneOptions
+from .data.boxes.options import BoxDataOptions
 from .data.fingerprints import fingerprint
 from .data.options import DataOptions
+from .detection.options import DetectionMethodOptions, DetectionTrainingOptions, DetectorOptions
 from .flags import Options
-from .methods import MethodOptions, find_method
-from .protocols import ProtocolOptions, Task
+from .method import CLASSIFICATION, DETECTION, TASKS
+from .methods import BaseMethodOptions, MethodOptions, find_method
+from .protocols import FewShotOptions, ProtocolOptions, Task
 from .recipe import TrainingOptions, warmup_steps
 from .robustness import RobustnessOptions
 from .schema import FIELDS, in_current_words
@@ -24,18 +28,22 @@ from .schema import FIELDS, in_current_words
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DECIDING = (
-    BackboneOptions,
-    MethodOptions,
-    DataOptions,
-    ProtocolOptions,
-    TrainingOptions,
-    AdversarialOptions,
-    RobustnessOptions,
-)
+DECIDING: dict[str, tuple[type[Options], ...]] = {
+    CLASSIFICATION: (
+        BackboneOptions,
+        MethodOptions,
+        DataOptions,
+        ProtocolOptions,
+        TrainingOptions,
+        AdversarialOptions,
+        RobustnessOptions,
+    ),
+    DETECTION: (DetectorOptions, DetectionMethodOptions, BoxDataOptions, FewShotOptions, DetectionTrainingOptions),
+}
 # These change how the work is divided, but not the result.
 NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size", "adversarial_bank")
 OBJECTIVE = "objective"  # no flag: the method's record names it
+TASK = "task"  # no flag: one of `method.TASKS`, which the script knows
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
 PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
 PROCESSES = "processes"  # no flag: the launcher sets it, and each step uses the batches of all processes
@@ -50,15 +58,17 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
         groups: groups of options. Options that do not determine the result, such as --output_dir, are dropped.
 
     Returns:
-        The values by flag name and, if `groups` name a method, its loss under "objective". The options of a method
-        without an adapter include its defaults.
+        The values by flag name and, if `groups` name a method, its task under "task" and its loss under "objective".
+        The options of a method without an adapter include its defaults.
     """
-    names = [option.name for kind in DECIDING for option in fields(kind) if option.name not in NOT_DECIDING]
+    task = next((group.task for group in groups if isinstance(group, BaseMethodOptions)), CLASSIFICATION)
+    names = [option.name for kind in DECIDING[task] for option in fields(kind) if option.name not in NOT_DECIDING]
     given = {name: value for group in groups for name, value in asdict(group).items()}
     asked = {name: given[name] for name in names if name in given}
     if "method" not in given:
         return asked
-    method = find_method(given["method"])
+    asked[TASK] = task
+    method = find_method(given["method"], task)
     if method.options:
         typed = json.loads(given["method_kwargs"] or "{}")
         asked["method_kwargs"] = json.dumps({**method.options, **typed}, ensure_ascii=False)
@@ -74,16 +84,25 @@ def pictures_of(task: Task, fingerprint: Callable[[dict], str] = fingerprint) ->
         fingerprint: computes the fingerprint of an example.
 
     Returns:
-        For each set, the fingerprint and the class of each picture, by item.
+        For each set, the fingerprint of each picture and its class or boxes, by item.
     """
 
     def listed(pictures: Dataset, class_names: Sequence[str]) -> dict[str, str]:
-        return {example["item"]: f"{fingerprint(example)} {class_names[example['label']]}" for example in pictures}
+        return {example["item"]: f"{fingerprint(example)} {_shown(example, class_names)}" for example in pictures}
 
     sets = {"training": (task.train, task.class_names), "validation": (task.validation, task.class_names)}
     for name, test in task.tests.items():
         sets[name if name in ("test", "validation") else f"{name} test"] = (test.pictures, test.class_names)
     return {name: listed(*content) for name, content in sets.items()}
+
+
+def _shown(example: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """The class of a picture, or a digest of its boxes and their classes."""
+    if "label" in example:
+        return class_names[example["label"]]
+    boxes = zip(example["boxes"], example["labels"], example["ignored"])
+    text = json.dumps([[box, class_names[label], ignored] for box, label, ignored in boxes])
+    return f"{len(example['boxes'])} boxes {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +120,7 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
         All options that determine a result, by flag name, the number of processes, and the pictures if `asked` has
         them. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
-    defaults = what_was_asked(*(kind() for kind in DECIDING))
+    defaults = what_was_asked(*(kind() for kind in DECIDING[asked.get(TASK, CLASSIFICATION)]))
     named = {name: defaults[name] for name in ("method", "protocol")}
     identity = {**defaults, PROCESSES: 1, **in_current_words({**named, **asked})}
     if identity["method_kwargs"] is not None:
@@ -112,8 +131,9 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     if identity["mixed_precision"] == "no":
         identity["mixed_precision"] = None
     for name in PATHS:  # two of them may also be a Hub id
-        if isinstance(identity[name], str) and Path(identity[name]).exists():
-            identity[name] = str(Path(identity[name]).resolve())
+        value = identity.get(name)
+        if isinstance(value, str) and Path(value).exists():
+            identity[name] = str(Path(value).resolve())
     return identity
 
 
@@ -140,7 +160,8 @@ def is_identity(value: Mapping[str, Any]) -> bool:
     are_pictures = isinstance(pictures, dict) and all(
         isinstance(items, dict) and all(map(is_text, items.values())) for items in pictures.values()
     )
-    return are_pictures and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
+    known_task = options.get(TASK, CLASSIFICATION) in TASKS
+    return are_pictures and known_task and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -182,7 +203,7 @@ def _changes(there: Mapping[str, str], now: Mapping[str, str]) -> str:
         "added": [item for item in now if item not in there],
         "removed": [item for item in there if item not in now],
         "replaced": replaced,
-        "of another class": [item for item in both if item not in replaced],
+        "labeled differently": [item for item in both if item not in replaced],
     }
     return ", ".join(
         f"{len(items)} {what} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -41,8 +42,8 @@ class Learner:
     """
 
     model: torch.nn.Module
-    template: Optional[str]
-    template_after_prompts: Optional[str]
+    template: Optional[str] = None
+    template_after_prompts: Optional[str] = None
 
     @property
     def has_text_prompts(self) -> bool:
@@ -63,13 +64,46 @@ class Learner:
         return ClassTexts.given(self.template_after_prompts) if self.has_text_prompts else texts
 
 
+class BaseGround(ABC):
+    """
+    The model and the classes to which a method is applied.
+
+    Attributes:
+        model: the model. It is changed in place: it is frozen, and gets the adapter.
+        class_names: the training classes.
+        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
+        fields: fields of the adapter's config, or options of the method, that replace the method's defaults.
+    """
+
+    model: Any
+    class_names: Sequence[str]
+    template: Optional[str] = None
+    fields: Mapping[str, Any]
+
+    @abstractmethod
+    def add_adapter(self, config: PeftConfig, starts_from_words: bool = True) -> Learner:
+        """
+        Give the model a PEFT adapter.
+
+        Args:
+            config: the config of the adapter.
+            starts_from_words: True if text prompts are initialized from the words that they replace.
+
+        Returns:
+            The learner, whose model is the adapted one.
+
+        Raises:
+            ValueError: if the config does not fit the model.
+        """
+
+
 @dataclass(frozen=True)
-class Ground:
+class Ground(BaseGround):
     """
     The CLIP and the classes to which a method is applied.
 
     Args:
-        clip: the CLIP. It is changed in place: it is frozen, and gets the adapter.
+        model: the CLIP. It is changed in place: it is frozen, and gets the adapter.
         tokenizer: tokenizer of the CLIP.
         class_names: the training classes.
         template: text of a class, with `{}` for its name; None: the default of the method or the data set.
@@ -78,7 +112,7 @@ class Ground:
         texts: the texts of the classes for a CLIP without text prompts; None: the default template.
     """
 
-    clip: PreTrainedModel
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     class_names: Sequence[str]
     template: Optional[str] = None
@@ -86,54 +120,52 @@ class Ground:
     revision: Optional[str] = None
     texts: Optional[ClassTexts] = None
 
+    def add_adapter(self, config: PeftConfig, starts_from_words: bool = True) -> Learner:
+        """
+        Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the
+        class, the whole template gives the feature of each class that they are made from.
+
+        Args:
+            config: the config of the adapter.
+            starts_from_words: True if text prompts are initialized from the words that they replace.
+
+        Returns:
+            The learner, whose model is the adapted CLIP.
+
+        Raises:
+            ValueError: if the config does not fit the CLIP.
+        """
+        template = after_prompts = self.template
+        if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
+            template = after_prompts = template or DEFAULT_TEMPLATE
+            words = None
+            if config.class_specific_context:
+                starts_from_words = False
+            if config.start("text") == 0:  # prompts that start above the input replace no word
+                words, after_prompts = split_template(template, self.tokenizer, config.num_tokens("text"))
+            if starts_from_words and "text_prompt_init_text" not in self.fields:
+                config.text_prompt_init_text = words
+            if config.conditioning == "class" and "condition_template" not in self.fields:
+                config.condition_template = template
+        return Learner(get_peft_model(self.model, config, revision=self.revision), template, after_prompts)
+
     def class_features(self) -> torch.Tensor:
         """Compute the normalized text features (C, D) of the classes, as zero-shot CLIP uses them."""
         texts = self.texts or ClassTexts.given(DEFAULT_TEMPLATE)
-        return normalize(text_bank(self.clip, self.tokenizer, texts.of(self.class_names)), dim=-1)
+        return normalize(text_bank(self.model, self.tokenizer, texts.of(self.class_names)), dim=-1)
 
 
-def add_adapter(ground: Ground, config: PeftConfig, starts_from_words: bool = True) -> Learner:
+def leave_plain(ground: BaseGround) -> Learner:
     """
-    Give the CLIP a PEFT adapter. Text prompts replace the first words of the template. If they depend on the class,
-    the whole template gives the feature of each class that they are made from.
+    Freeze the model without adapting it.
 
     Args:
-        ground: the CLIP and the classes.
-        config: the config of the adapter.
-        starts_from_words: True if text prompts are initialized from the words that they replace.
+        ground: the model and the classes.
 
     Returns:
-        The learner, whose model is the adapted CLIP.
-
-    Raises:
-        ValueError: if the config does not fit the CLIP.
+        The learner, whose model is the frozen one.
     """
-    template = after_prompts = ground.template
-    if isinstance(config, MuDPTConfig) and config.num_tokens("text") > 0:
-        template = after_prompts = template or DEFAULT_TEMPLATE
-        words = None
-        if config.class_specific_context:
-            starts_from_words = False
-        if config.start("text") == 0:  # prompts that start above the input replace no word
-            words, after_prompts = split_template(template, ground.tokenizer, config.num_tokens("text"))
-        if starts_from_words and "text_prompt_init_text" not in ground.fields:
-            config.text_prompt_init_text = words
-        if config.conditioning == "class" and "condition_template" not in ground.fields:
-            config.condition_template = template
-    return Learner(get_peft_model(ground.clip, config, revision=ground.revision), template, after_prompts)
-
-
-def leave_plain(ground: Ground) -> Learner:
-    """
-    Freeze the CLIP without adapting it.
-
-    Args:
-        ground: the CLIP and the classes.
-
-    Returns:
-        The learner, whose model is the frozen CLIP.
-    """
-    return Learner(ground.clip.requires_grad_(False), ground.template, ground.template)
+    return Learner(ground.model.requires_grad_(False), ground.template, ground.template)
 
 
 def add_probe(ground: Ground, start: str) -> Learner:
@@ -152,7 +184,7 @@ def add_probe(ground: Ground, start: str) -> Learner:
     """
     START.check(start, "start")
     weights = ground.class_features() if start == "text" else None
-    probe = LinearProbe(ground.clip, ground.class_names, start=weights)
+    probe = LinearProbe(ground.model, ground.class_names, start=weights)
     return Learner(probe, ground.template, ground.template)
 
 
@@ -162,7 +194,7 @@ def add_head(ground: Ground, learner: Learner) -> Learner:
 
     Args:
         ground: the CLIP and the classes.
-        learner: what `add_adapter` made of the CLIP.
+        learner: what `Ground.add_adapter` made of the CLIP.
 
     Returns:
         The learner, whose model is a linear probe that is trained together with the adapter.
@@ -186,5 +218,5 @@ def add_tip_adapter(ground: Ground, alpha: float, beta: float) -> Learner:
         ValueError: if alpha or beta is out of range.
     """
     features = ground.class_features()
-    model = TipAdapter(ground.clip, ground.class_names, class_features=features, alpha=alpha, beta=beta)
+    model = TipAdapter(ground.model, ground.class_names, class_features=features, alpha=alpha, beta=beta)
     return Learner(model, ground.template, ground.template)

@@ -13,14 +13,24 @@ from torch.utils.data import DataLoader
 from ..classifier.templates import IMAGENET
 from ..config import MuDPTConfig, PromptInitialization
 from ..presets import PRESETS
-from .learner import Ground, Learner, add_adapter, add_head, leave_plain
+from .learner import BaseGround, Learner, add_head, leave_plain
+
+
+# The palette of Okabe and Ito, because color-blind readers can distinguish its colors. Related methods share a color
+# and differ in line style and marker.
+VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7"
+SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
+
+CLASSIFICATION, DETECTION = "image-classification", "object-detection"  # the tasks, as the Hub calls them
+TASKS = (CLASSIFICATION, DETECTION)
+MAIN_MEASURES = {CLASSIFICATION: "accuracy", DETECTION: "map"}  # by which the methods of a task are compared
 
 
 @dataclass(frozen=True)
 class Method:
     """
     Everything that the lab knows about a method. To add a method, add one record to `methods.METHODS` (see
-    docs/write_a_preset.md).
+    docs/write_a_preset.md), or to `detection.methods.METHODS`.
 
     Args:
         name: name in `--method` and in tables.
@@ -29,8 +39,8 @@ class Method:
         adapter: class of the adapter's PEFT config; None: the method has no adapter.
         fields: values of those fields of the PEFT config that differ from the defaults of its class; without an
             adapter, the options of the method with their defaults.
-        put_on: function that applies the method to a CLIP, given the CLIP and the options of `fields`; only used if
-            `adapter` is None.
+        put_on: function that applies the method to a model, given the ground and the options of `fields`; only used
+            if `adapter` is None.
         fit: function that learns without optimizer steps; None: the method learns by steps, or not at all. It is
             called once, with the model that `put_on` made, and with the normalized features (N, D) and the labels (N,)
             of the training pictures, which are not augmented.
@@ -79,12 +89,12 @@ class Method:
     look: Mapping[str, Any] = field(default_factory=dict)
     emphasized: bool = False
 
-    def apply(self, ground: Ground) -> Learner:
+    def apply(self, ground: BaseGround) -> Learner:
         """
-        Apply the method to a CLIP.
+        Apply the method to a model.
 
         Args:
-            ground: the CLIP and the classes.
+            ground: the model and the classes.
 
         Returns:
             The learner, ready to be trained.
@@ -111,7 +121,7 @@ class Method:
                 f"--method_kwargs {ground.fields} do not fit the config of method {self.name}: {error}. "
                 f"Give fields of {self.adapter.__name__}."
             ) from error
-        learner = add_adapter(ground, config, self.starts_from_words)
+        learner = ground.add_adapter(config, self.starts_from_words)
         return add_head(ground, learner) if self.has_head else learner
 
     def learning_rate_with(self, optimizer: Optional[str]) -> Optional[float]:

@@ -1,26 +1,37 @@
-"""The methods that the lab compares. Each is one `Method` record; all other modules read its properties there."""
+"""The methods that the lab compares in classification, and the way to find a method of any task.
+
+Each is one `Method` record; all other modules read its properties there.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from peft import LoraConfig
 
 from ..config import MuDPTConfig
 from ..presets import PRESETS
 from ..rules import check_template
+from .detection.methods import METHODS as DETECTION_METHODS
 from .flags import Options, flag
 from .learner import add_probe, add_tip_adapter
-from .method import Method, preset_method
+from .method import (
+    BLACK,
+    BLUE,
+    CLASSIFICATION,
+    DETECTION,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PINK,
+    SKY,
+    VERMILLION,
+    Method,
+    preset_method,
+)
 from .tip_adapter import TipAdapter
-
-
-# The palette of Okabe and Ito, because color-blind readers can distinguish its colors. Related methods share a color
-# and differ in line style and marker.
-VERMILLION, BLUE, GREEN, ORANGE, PINK = "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7"
-SKY, BLACK, GRAY = "#56B4E9", "#000000", "#999999"
 
 
 # The weights of PromptSRC's released configurations, which are the same for all data sets.
@@ -248,22 +259,39 @@ METHODS: dict[str, Method] = {
 }
 
 
-def all_methods() -> dict[str, Method]:
+def all_methods(task: str = CLASSIFICATION) -> dict[str, Method]:
     """
-    List every method: the records of `METHODS`, then the presets without a record.
+    List every method of a task: in classification the records of `METHODS`, then the presets without a record.
+
+    Args:
+        task: one of `method.TASKS`.
 
     Returns:
         The methods by name, in the order in which tables list them.
     """
+    if task == DETECTION:
+        return DETECTION_METHODS
     return {**METHODS, **{preset: preset_method(preset) for preset in PRESETS if preset not in METHODS}}
 
 
-def find_method(name: str) -> Method:
+def methods_of_all_tasks() -> dict[str, Method]:
+    """
+    List the methods of all tasks, for tables and plots. Of methods that share a name, such as LoRA, that of
+    classification is listed, because both are shown in the same way.
+
+    Returns:
+        The methods by name, in the order in which tables list them.
+    """
+    return {**all_methods(), **{name: own for name, own in DETECTION_METHODS.items() if name not in all_methods()}}
+
+
+def find_method(name: str, task: str = CLASSIFICATION) -> Method:
     """
     Look up a method.
 
     Args:
-        name: name of a record of `METHODS`, or of a preset.
+        name: name of a method of the task.
+        task: one of `method.TASKS`.
 
     Returns:
         The record of the method.
@@ -271,20 +299,50 @@ def find_method(name: str) -> Method:
     Raises:
         ValueError: if the name is unknown.
     """
-    methods = all_methods()
+    methods = all_methods(task)
     if name not in methods:
         raise ValueError(f"Unknown method {name!r}; the known methods are {', '.join(methods)}.")
     return methods[name]
 
 
 @dataclass(frozen=True)
-class MethodOptions(Options):
-    """Options that name a method and change its config. `--help` describes each."""
+class BaseMethodOptions(Options):
+    """Options that name a method and change its config. A subclass knows the task. `--help` describes each."""
+
+    method: str = flag("", "Name of the method.")
+    method_kwargs: Optional[str] = flag(
+        None, """Fields of the method's config that replace its defaults, as JSON: '{"num_virtual_tokens": 4}'."""
+    )
+
+    task: ClassVar[str]
+
+    def __post_init__(self):
+        super().__post_init__()
+        find_method(self.method, self.task)
+        self.config_fields()
+
+    def config_fields(self) -> dict[str, Any]:
+        """Parse `method_kwargs` (JSON) into a dict; empty if it is None."""
+        if self.method_kwargs is None:
+            return {}
+        try:
+            values = json.loads(self.method_kwargs)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--method_kwargs {self.method_kwargs!r} is not JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"--method_kwargs {self.method_kwargs!r} must be a JSON object that maps field names to values."
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class MethodOptions(BaseMethodOptions):
+    """Options that name a method of classification and the texts of classes. `--help` describes each."""
+
+    task: ClassVar[str] = CLASSIFICATION
 
     method: str = flag("mudpt", f"One of {', '.join(all_methods())}.")
-    method_kwargs: Optional[str] = flag(
-        None, """Fields of the method's config that replace its defaults, as JSON: '{"prompt_depth": 3}'."""
-    )
     template: Optional[str] = flag(
         None,
         "Text of a class, with {} for its name. Text prompts replace its first words; the rest follows them. None: "
@@ -303,21 +361,5 @@ class MethodOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        find_method(self.method)
         if self.template is not None:
             check_template(self.template, "--template")
-        self.config_fields()
-
-    def config_fields(self) -> dict[str, Any]:
-        """Parse `method_kwargs` (JSON) into a dict; empty if it is None."""
-        if self.method_kwargs is None:
-            return {}
-        try:
-            values = json.loads(self.method_kwargs)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--method_kwargs {self.method_kwargs!r} is not JSON: {error}.") from error
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"--method_kwargs {self.method_kwargs!r} must be a JSON object that maps field names to values."
-            )
-        return values

@@ -1,108 +1,126 @@
-"""What the stages of an experiment take and return: an `Experiment`, a `Plan` and an `Outcome`."""
+"""What the stages of a run take and return, whatever its task: an experiment, a selection, a plan and an outcome."""
 
 from __future__ import annotations
 
-import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Optional, Union
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, TypeVar
 
-import torch
 from accelerate import Accelerator
 
-from ..classifier.class_texts import ClassTexts
-from ..classifier.prediction import PictureClassifier
-from ..layer import layer_of
-from .adversarial import AdversarialOptions
-from .backbone import EMBEDDED, Backbone, BackboneOptions
-from .data.class_texts import identify_descriptions, identify_templates
+from .backbone import EMBEDDED, BackboneOptions
 from .data.draws import Drawn
-from .data.few_shot_data import FewShotData
-from .data.options import DataOptions
 from .environment import RandomState
-from .identity import PICTURES, PROCESSES, pictures_of, what_was_asked
+from .identity import PICTURES, PROCESSES, pictures_of
 from .learner import Learner
 from .method import Method
-from .methods import MethodOptions
-from .protocols import ProtocolOptions, Task, summarize
-from .recipe import Recipe, TrainingOptions
-from .robustness import RobustnessOptions
-from .training.loop import Progress
+from .methods import find_method
+from .protocols import FewShotOptions, Task
+from .recipe import LoopOptions, Recipe
+
+
+if TYPE_CHECKING:
+    from .training.checkpoints import Checkpoints
+    from .training.loop import Progress
+
+Described = TypeVar("Described", bound="BaseExperiment")
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Selection:
     """
-    The description of a run.
+    The pictures of a run.
 
     Args:
-        data: a data set, such as `load_folders("my_pictures")`, or the options that name one.
-        method: name of a record of `methods.METHODS`, or of a preset.
-        model_name_or_path: the CLIP: a Hub id, a folder, or "embedded".
-        method_kwargs: fields of the method's config that replace its defaults.
-        template: text of a class, with `{}` for its name; None: the default of the method or the data set.
-        protocol: which classes and data sets are used for training and testing; by default few-shot with 16 pictures
-            of each class.
-        training: options of training and testing; by default those of the method.
-        model_revision: branch, tag or commit of the CLIP's repository on the Hub; None: the main branch.
-        templates: several texts of a class, for zero-shot CLIP and for methods without text prompts; None: one
-            template.
-        descriptions: further texts of each class, by class name, for the same.
-        adversarial: options of learning from attacked pictures; by default those of the method.
-        robustness: options of testing on attacked pictures; by default none is attacked.
+        data: the data set.
+        drawn: the pictures drawn from the data set.
+        task: the training and test sets of the protocol.
     """
 
-    data: Union[FewShotData, DataOptions]
-    method: str = "mudpt"
+    data: Any
+    drawn: Drawn
+    task: Task
+
+    @cached_property
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """The fingerprints of the pictures (see `identity.pictures_of`)."""
+        return pictures_of(self.task)
+
+
+@dataclass(frozen=True)
+class BaseExperiment(ABC):
+    """
+    The description of a run. A subclass knows one task, such as the classification of images.
+
+    Args:
+        data: a data set, or the options that name one.
+        method: name of a method of the task.
+        model_name_or_path: the model to adapt: a Hub id, a folder, or "embedded".
+        method_kwargs: fields of the method's config that replace its defaults.
+        protocol: the number of pictures, the seed, and which pictures are used for training and testing.
+        training: options of training and testing.
+        model_revision: branch, tag or commit of the model's repository on the Hub; None: the main branch.
+    """
+
+    data: Any
+    method: str
     model_name_or_path: str = EMBEDDED
     method_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    template: Optional[str] = None
-    protocol: ProtocolOptions = ProtocolOptions()
-    training: TrainingOptions = TrainingOptions()
+    protocol: FewShotOptions = FewShotOptions()
+    training: LoopOptions = LoopOptions()
     model_revision: Optional[str] = None
-    templates: Optional[Sequence[str]] = None
-    descriptions: Optional[Mapping[str, Sequence[str]]] = None
-    adversarial: AdversarialOptions = AdversarialOptions()
-    robustness: RobustnessOptions = RobustnessOptions()
+
+    task: ClassVar[str]  # one of `method.TASKS`
 
     @property
-    def class_texts(self) -> Optional[ClassTexts]:
-        """
-        The texts of classes for a CLIP without text prompts; None: the template of each data set.
-
-        Raises:
-            ValueError: if they are no texts (see `ClassTexts.given`).
-        """
-        templates = self.template if self.templates is None else self.templates
-        return None if templates is self.descriptions is None else ClassTexts.given(templates, self.descriptions)
-
-    @property
+    @abstractmethod
     def backbone(self) -> BackboneOptions:
-        """The options that name the CLIP."""
-        return BackboneOptions(self.model_name_or_path, self.model_revision)
+        """The options that name the model."""
 
     @property
+    @abstractmethod
     def asked(self) -> dict[str, Any]:
         """The options that determine the result, by flag (see `identity.what_was_asked`)."""
-        method_kwargs = json.dumps(dict(self.method_kwargs), ensure_ascii=False) if self.method_kwargs else None
-        return what_was_asked(
-            self.backbone,
-            MethodOptions(
-                self.method,
-                method_kwargs,
-                self.template,
-                identify_templates(self.templates),  # the content, wherever the file is
-                identify_descriptions(self.descriptions),
-            ),
-            self.data if isinstance(self.data, DataOptions) else self.data.origin,
-            self.protocol,
-            self.training,
-            self.adversarial,
-            self.robustness,
-        )
 
-    def launched(self, mixed_precision: str) -> Experiment:
+    @abstractmethod
+    def loaded(self) -> Any:
+        """Load the data set, if `data` names one. Raise a ValueError if it cannot be used."""
+
+    @abstractmethod
+    def select(self) -> Selection:
+        """Choose the pictures of the run, not yet decoded. Raise a ValueError if the data cannot be used."""
+
+    def check(self) -> None:
+        """Raise an error if the experiment cannot run, whatever the data. It is called before they are loaded."""
+        find_method(self.method, self.task)
+
+    def check_selection(self, selection: Selection) -> None:
+        """Raise a ValueError if the options do not fit the selected pictures."""
+        return None
+
+    @abstractmethod
+    def plan(self, selection: Selection, accelerator: Accelerator, started: float) -> Plan:
+        """Apply the method to the model, and test the plain model (see `experiment.prepare`)."""
+
+    @abstractmethod
+    def summary_lines(
+        self, summary: Mapping[str, Optional[float]], metrics: Mapping[str, Optional[Mapping[str, Any]]]
+    ) -> dict[str, str]:
+        """The numbers of a summary in words, by name."""
+
+    def robustness_lines(self, robustness: Optional[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str]]:
+        """Names and numbers of what `Plan.measure_robustness` found, in words."""
+        return []
+
+    @property
+    def found_method(self) -> Method:
+        """The record of the method. Raises a ValueError if the task has no such method."""
+        return find_method(self.method, self.task)
+
+    def launched(self: Described, mixed_precision: str) -> Described:
         """
         Fill in the precision of the launcher if the options name none, because it determines the result too.
 
@@ -125,62 +143,36 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """
-    The pictures of a run.
-
-    Args:
-        data: the data set.
-        drawn: the pictures drawn from the data set.
-        task: the training and test sets of the protocol.
-    """
-
-    data: FewShotData
-    drawn: Drawn
-    task: Task
-
-    @cached_property
-    def fingerprints(self) -> dict[str, dict[str, str]]:
-        """The fingerprints of the pictures (see `identity.pictures_of`)."""
-        return pictures_of(self.task)
-
-
-@dataclass(frozen=True)
-class Plan:
+class Plan(ABC):
     """
     A run that was checked and can be executed once. It has written no file yet.
 
     Args:
         experiment: the description of the run.
         selection: the pictures of the run.
-        method: the method that adapts the CLIP.
-        backbone: the CLIP.
-        learner: the CLIP to which the method was applied, not yet trained.
-        classifier: the classifier of the learner, which is trained.
+        method: the method that adapts the model.
+        backbone: the model to adapt, by name.
+        learner: the model to which the method was applied, not yet trained.
         recipe: how it is trained; None: the method trains nothing.
-        zero_shot: metrics of the plain CLIP, by test set (see `evaluation.evaluate`).
-        test_features: image features of the plain CLIP, by test set, if training does not change them (see
-            `evaluation.evaluate_task`); else None.
+        zero_shot: metrics of the plain model, by test set.
         accelerator: the accelerator of the run.
         random_state: state of the global random number generators when training begins.
         started: time at which `prepare` started, in seconds of `time.perf_counter`.
     """
 
-    experiment: Experiment
+    experiment: Any
     selection: Selection
     method: Method
-    backbone: Backbone
+    backbone: Any
     learner: Learner
-    classifier: PictureClassifier
     recipe: Optional[Recipe]
     zero_shot: dict[str, Any]
-    test_features: Optional[dict[str, torch.Tensor]]
     accelerator: Accelerator
     random_state: RandomState
     started: float
 
     @property
-    def data(self) -> FewShotData:
+    def data(self) -> Any:
         """The data set."""
         return self.selection.data
 
@@ -195,50 +187,45 @@ class Plan:
         return self.experiment.identity(self.selection, self.accelerator.num_processes)
 
     @property
-    def given_texts(self) -> Optional[ClassTexts]:
-        """
-        The texts of classes for the learner, after its text prompts if it has some; None: the template of each data
-        set.
-        """
-        return self.learner.class_texts(self.experiment.class_texts)
-
-    @property
-    def names_new_classes(self) -> bool:
-        """True if the learner can name classes that it was not trained on."""
-        layer = layer_of(self.learner.model)
-        return self.method.names_new_classes and (layer is None or not layer.num_class_contexts)
-
-    @property
-    def class_texts(self) -> ClassTexts:
-        """The texts of the training classes for the learner, after its text prompts if it has some."""
-        return self.given_texts or ClassTexts((self.data.template,))
-
-    @property
-    def anchor_texts(self) -> ClassTexts:
-        """The texts of classes for the anchors: those of the flags, if there are several, or else the method's."""
-        given = self.experiment.class_texts
-        if given is not None and given.template is None:
-            return given
-        return ClassTexts.given(self.method.anchor_templates or [self.learner.template or self.data.template])
-
-    @property
-    def template_after_prompts(self) -> Optional[str]:
-        """The text of a class that follows the text prompts; None if classes have several texts."""
-        return self.class_texts.template
-
-    @property
     def trainable_parameters(self) -> int:
         """Number of parameters that are learned."""
         return sum(p.numel() for p in self.learner.model.parameters() if p.requires_grad)
 
+    @abstractmethod
     def summary(self, metrics: dict[str, Any]) -> dict[str, Optional[float]]:
-        """
-        Compute the summary of the protocol, in percent (see `protocols.summarize`).
+        """The numbers that papers report, in percent, from the metrics by test set."""
 
-        Args:
-            metrics: metrics by test set.
-        """
-        return summarize(self.experiment.protocol, metrics, self.data.origin)
+    @abstractmethod
+    def lines(self) -> dict[str, str]:
+        """What is printed about the run before it starts, by name."""
+
+    def notes(self) -> list[str]:
+        """What the user should know before the run starts."""
+        return []
+
+    @abstractmethod
+    def train(self, checkpoints: Optional[Checkpoints]) -> Progress:
+        """Train the learner in place."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, Any]:
+        """Test the learner: its metrics, by test set; None for a test set whose classes the method cannot name."""
+
+    def measure_robustness(self) -> Optional[list[dict[str, Any]]]:
+        """What `robustness.measure_robustness` finds; None: no picture is attacked."""
+        return None
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """The fields of the result that only this task has, or that it computes in its own way."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> int:
+        """Save the learned weights in a folder. Returns their size in bytes; 0 if nothing is learned."""
+
+    @abstractmethod
+    def check_it_reloads(self, folder: Path) -> None:
+        """Raise a RuntimeError if the saved weights give other outputs than the trained model."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +241,7 @@ class Outcome:
         robustness: what `robustness.measure_robustness` found; None: no picture was attacked.
     """
 
-    plan: Plan
+    plan: Any
     metrics: dict[str, Any]
     progress: Progress
     peak_memory_bytes: int
@@ -262,5 +249,5 @@ class Outcome:
 
     @property
     def summary(self) -> dict[str, Optional[float]]:
-        """The summary of the protocol, in percent (see `protocols.summarize`)."""
+        """The summary of the protocol, in percent (see `Plan.summary`)."""
         return self.plan.summary(self.metrics)

@@ -29,23 +29,30 @@ PROTOCOLS = ("few-shot", "base-to-new", *TRANSFER_PROTOCOLS)
 
 
 @dataclass(frozen=True)
-class ProtocolOptions(Options):
-    """Options of the evaluation protocol. `--help` describes each."""
+class FewShotOptions(Options):
+    """Options of the few-shot protocol, which every task has. `--help` describes each."""
 
-    protocol: str = flag(
-        "few-shot", "Which classes and data sets are used for training and testing.", choices=PROTOCOLS
-    )
+    protocol: str = flag("few-shot", "Which pictures are used for training and testing.", choices=("few-shot",))
     shots: Count = flag(16, "Training pictures per class.")
     seed: int = flag(1, "Seed of the draw, the initial weights and the batches.")
-    targets: Optional[str] = flag(
-        None,
-        "Data sets for testing only, in cross-dataset and domain-generalization: comma-separated names as for "
-        "--dataset. None: those of CoOp, or all other styles of the embedded world.",
-    )
     evaluate_on: str = flag(
         "test",
         "validation: evaluate on validation pictures, to choose hyper-parameters; the test pictures are not read.",
         choices=("test", "validation"),
+    )
+
+
+@dataclass(frozen=True)
+class ProtocolOptions(FewShotOptions):
+    """Options of the evaluation protocols of classification. `--help` describes each."""
+
+    protocol: str = flag(
+        "few-shot", "Which classes and data sets are used for training and testing.", choices=PROTOCOLS
+    )
+    targets: Optional[str] = flag(
+        None,
+        "Data sets for testing only, in cross-dataset and domain-generalization: comma-separated names as for "
+        "--dataset. None: those of CoOp, or all other styles of the embedded world.",
     )
 
     def __post_init__(self):
@@ -64,14 +71,14 @@ class TestSet:
     Args:
         pictures: examples with labels 0..C-1.
         class_names: the C classes; the position of a name is its label.
-        template: the text of a class that the data set provides, with `{}` for its name.
+        template: the text of a class that the data set provides, with `{}` for its name; empty for detection.
     """
 
     __test__ = False  # pytest would collect the class because of its name
 
     pictures: Dataset
     class_names: list[str]
-    template: str
+    template: str = ""
 
 
 @dataclass(frozen=True)

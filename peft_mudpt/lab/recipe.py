@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Optional, cast, get_args
 
 from ..config import PromptInitialization
@@ -19,8 +19,8 @@ WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.01}
 
 
 @dataclass(frozen=True)
-class TrainingOptions(Options):
-    """Options of training and testing. `--help` describes each."""
+class LoopOptions(Options):
+    """Options of training and testing that every task has. `--help` describes each."""
 
     optimizer: Optional[str] = flag(None, "Optimizer. None: the method's default.", choices=("sgd", "adamw"))
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(
@@ -36,6 +36,26 @@ class TrainingOptions(Options):
     warmup_ratio: Annotated[float, share(0, 1)] = flag(
         0.05, "Share of the optimizer steps before the peak learning rate. 0: no warmup."
     )
+    per_device_train_batch_size: Count = flag(8, "Pictures per device and forward pass in training.")
+    gradient_accumulation_steps: Count = flag(1, "Forward passes per optimizer step.")
+    num_train_epochs: Count = flag(5, "Least number of times that each training picture is seen.")
+    min_train_steps: Count = flag(
+        1200, "Least number of optimizer steps; if the pictures are few, they are seen more often."
+    )
+    max_train_steps: OptionalCount = flag(
+        None, "Exact number of optimizer steps. None: --num_train_epochs and --min_train_steps decide."
+    )
+    mixed_precision: Optional[str] = flag(
+        None, "Training precision, as in accelerate.", choices=("no", "fp16", "bf16")
+    )
+    per_device_eval_batch_size: Count = flag(100, "Pictures per device and forward pass in testing.")
+    dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that load pictures.")
+
+
+@dataclass(frozen=True)
+class TrainingOptions(LoopOptions):
+    """Options of training and testing a classifier. `--help` describes each."""
+
     prompt_initialization: Optional[str] = flag(
         None,
         "Start the vision prompts from tokens of the training pictures, as in SPT. random: tokens. mean_pool, "
@@ -66,15 +86,6 @@ class TrainingOptions(Options):
     averaging_std: Annotated[Optional[float], more_than(0)] = flag(
         None, "Standard deviation of this Gaussian, in epochs. None: the method's default."
     )
-    per_device_train_batch_size: Count = flag(8, "Pictures per device and forward pass in training.")
-    gradient_accumulation_steps: Count = flag(1, "Forward passes per optimizer step.")
-    num_train_epochs: Count = flag(5, "Least number of times that each training picture is seen.")
-    min_train_steps: Count = flag(
-        1200, "Least number of optimizer steps; if the pictures are few, they are seen more often."
-    )
-    max_train_steps: OptionalCount = flag(
-        None, "Exact number of optimizer steps. None: --num_train_epochs and --min_train_steps decide."
-    )
     class_batch_size: OptionalCount = flag(
         None, "Classes encoded at a time; a smaller number needs less memory. None: the size of the model decides."
     )
@@ -84,11 +95,11 @@ class TrainingOptions(Options):
         "part of a shape does not show its class, and with --adversarial, where it would cost an attack in each step.",
         choices=("auto", "crop", "none"),
     )
-    mixed_precision: Optional[str] = flag(
-        None, "Training precision, as in accelerate.", choices=("no", "fp16", "bf16")
-    )
-    per_device_eval_batch_size: Count = flag(100, "Pictures per device and forward pass in testing.")
-    dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that load pictures.")
+
+    @property
+    def loading(self) -> dict[str, int]:
+        """How test pictures are loaded, as arguments of `evaluation.evaluate_task`."""
+        return {"batch_size": self.per_device_eval_batch_size, "num_workers": self.dataloader_num_workers}
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,8 @@ class Recipe:
         warmup_steps: number of steps before the peak learning rate.
         batch_size: training pictures per device and forward pass.
         gradient_accumulation_steps: forward passes per optimizer step.
-        crop: True if training pictures are augmented by random resized crops.
+        augment: True if training pictures are augmented at random: those of classes by crops, those of boxes by flips
+            and smaller sizes.
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures.
         warmup: the learning rate of the warmup steps, one of `WARMUPS`.
@@ -124,7 +136,7 @@ class Recipe:
     warmup_steps: int
     batch_size: int
     gradient_accumulation_steps: int
-    crop: bool
+    augment: bool
     seed: int
     num_workers: int = 0
     warmup: str = "constant"
@@ -188,30 +200,55 @@ def choose_recipe(
                     f"--{name} {value:g}: method {method.name} trains nothing that could be averaged; leave it out."
                 )
         return None
-    optimizer = options.optimizer or method.optimizer
+    recipe = recipe_of_loop(options, method, pictures, processes, crop, seed)
+    epochs = epochs_of(recipe.steps, recipe.pictures_per_step(processes), pictures)
+    initialization = options.prompt_initialization or method.prompt_initialization
+    return replace(
+        recipe,
+        prompt_initialization=cast(Optional[PromptInitialization], initialization),
+        anchors=anchors,
+        averaging=choose_averaging(options, method, epochs),
+        adversarial=attacked,
+    )
+
+
+def recipe_of_loop(
+    options: LoopOptions, method: Method, pictures: int, processes: int, augment: bool, seed: int
+) -> Recipe:
+    """
+    Choose the part of a recipe that every task has.
+
+    Args:
+        options: the user's options; they take precedence.
+        method: its defaults are used for options that are None. It must have optimizer steps.
+        pictures: number of training pictures.
+        processes: number of processes that share each optimizer step.
+        augment: True if training pictures are augmented at random.
+        seed: seed of the order and the augmentation of the pictures.
+
+    Returns:
+        The recipe.
+    """
+    optimizer = cast(str, options.optimizer or method.optimizer)
     steps = options.max_train_steps
-    # over all processes and accumulated forward passes
-    pictures_per_step = options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
     if steps is None:
-        steps_per_epoch = math.ceil(pictures / pictures_per_step)
-        steps = max(options.min_train_steps, options.num_train_epochs * steps_per_epoch)
+        # over all processes and accumulated forward passes
+        pictures_per_step = options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
+        steps = max(options.min_train_steps, options.num_train_epochs * math.ceil(pictures / pictures_per_step))
+    rate = method.learning_rate_with(optimizer) if options.learning_rate is None else options.learning_rate
     return Recipe(
         method.objective,
         optimizer,
-        method.learning_rate_with(optimizer) if options.learning_rate is None else options.learning_rate,
+        cast(float, rate),
         WEIGHT_DECAY[optimizer] if options.weight_decay is None else options.weight_decay,
         steps,
         warmup_steps(options.warmup_ratio, steps),
         options.per_device_train_batch_size,
         options.gradient_accumulation_steps,
-        crop,
+        augment,
         seed,
         options.dataloader_num_workers,
         options.warmup,
-        cast(Optional[PromptInitialization], options.prompt_initialization or method.prompt_initialization),
-        anchors=anchors,
-        averaging=choose_averaging(options, method, epochs_of(steps, pictures_per_step, pictures)),
-        adversarial=attacked,
     )
 
 

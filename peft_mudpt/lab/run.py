@@ -1,4 +1,4 @@
-"""Runs examples/fewshot.py: the three stages of an experiment, configured by flags."""
+"""Runs examples/fewshot.py and fewshot_detection.py: the stages of an experiment, configured by flags."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ from typing import Any, Optional
 
 from accelerate import Accelerator
 
-from .adversarial import AdversarialOptions, title_of
-from .arguments import Arguments
-from .backbone import EMBEDDED
-from .data.class_texts import read_descriptions, read_templates
-from .data.options import DataOptions
+from .arguments import RunArguments
 from .experiment import check_accelerator, execute, prepare, select
 from .hub import create_hub_repo, push_to_hub
-from .plan import Experiment, Plan
-from .protocols import ProtocolOptions, metrics_behind, number_of_pictures
-from .recipe import TrainingOptions
+from .plan import BaseExperiment, Plan
 from .recording import record
 from .report.card import model_card
-from .robustness import RobustnessOptions
 from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_checkpoints, start
 from .storage import write_text
 from .terminal import printable
 from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
 
 
-def run(arguments: Arguments) -> dict[str, Any]:
+def run(arguments: RunArguments) -> dict[str, Any]:
     """
     Train and test a method, and save the learned weights and `result.json` in `arguments.output_dir`.
 
@@ -41,8 +34,8 @@ def run(arguments: Arguments) -> dict[str, Any]:
         The result, with the fields of `schema.FIELDS`.
 
     Raises:
-        ValueError: if an argument, the data or the CLIP cannot be used, or if another process uses the folder. No file
-            is written then.
+        ValueError: if an argument, the data or the model cannot be used, or if another process uses the folder. No
+            file is written then.
         FloatingPointError: if the loss or a weight becomes too large or NaN.
         KeyboardInterrupt: if the user interrupts the run; the message says how to go on.
     """
@@ -56,7 +49,7 @@ def run(arguments: Arguments) -> dict[str, Any]:
         raise ValueError(
             f"--with_tracking needs a tracker, but none of {arguments.report_to!r} is installed; install one with pip."
         )
-    experiment = experiment_of(arguments).launched(accelerator.mixed_precision)
+    experiment = arguments.experiment().launched(accelerator.mixed_precision)
     check_accelerator(accelerator, experiment.training)
     folder = Path(arguments.output_dir)
     try:
@@ -69,42 +62,15 @@ def run(arguments: Arguments) -> dict[str, Any]:
     return result
 
 
-def experiment_of(arguments: Arguments) -> Experiment:
-    """
-    Describe the run that the flags ask for.
-
-    Args:
-        arguments: the flags.
-
-    Returns:
-        The description.
-
-    Raises:
-        ValueError: if a file that a flag names cannot be read.
-    """
-    return Experiment(
-        arguments.part(DataOptions),
-        arguments.method,
-        arguments.model_name_or_path,
-        arguments.config_fields(),
-        arguments.template,
-        arguments.part(ProtocolOptions),
-        arguments.part(TrainingOptions),
-        arguments.model_revision,
-        None if arguments.templates is None else read_templates(arguments.templates),
-        None if arguments.descriptions is None else read_descriptions(Path(arguments.descriptions)),
-        arguments.part(AdversarialOptions),
-        arguments.part(RobustnessOptions),
-    )
-
-
-def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelerator: Accelerator) -> dict[str, Any]:
+def _run_in(
+    folder: Path, arguments: RunArguments, experiment: BaseExperiment, accelerator: Accelerator
+) -> dict[str, Any]:
     """Run an experiment in a folder that is locked for it."""
     selection = select(experiment)
     identity = experiment.identity(selection, accelerator.num_processes)
     finished = claim(folder, identity, arguments.overwrite_output_dir)
     if finished is not None:
-        _say_finished(folder, finished, arguments, accelerator)
+        _say_finished(folder, finished, arguments, experiment, accelerator)
         return finished
     from_checkpoint = arguments.resume_from_checkpoint or (None if arguments.overwrite_output_dir else LATEST)
     resume_from = find_checkpoint(folder, from_checkpoint, identity)
@@ -122,8 +88,7 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
             settings = {name: value for name, value in plan.experiment.asked.items() if value is not None}
             accelerator.init_trackers(TRACKING, config=settings)
         outcome = execute(plan, checkpoints)
-        _say_summary(accelerator, "{} after", outcome.summary, outcome.metrics)
-        _say_robustness(accelerator, outcome.robustness)
+        _say_outcome(accelerator, experiment, outcome.summary, outcome.metrics, outcome.robustness)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
         result = record(outcome, folder, hub_model_id, held=True)
@@ -138,17 +103,23 @@ def _run_in(folder: Path, arguments: Arguments, experiment: Experiment, accelera
     return result
 
 
-def _say_finished(folder: Path, finished: dict[str, Any], arguments: Arguments, accelerator: Accelerator) -> None:
+def _say_finished(
+    folder: Path,
+    finished: dict[str, Any],
+    arguments: RunArguments,
+    experiment: BaseExperiment,
+    accelerator: Accelerator,
+) -> None:
     """Report the result of a run that has already finished; delete what it left when it was killed, and upload it."""
     say(accelerator, "already done", folder)
-    _say_summary(accelerator, "{} after", finished["summary"], finished["metrics"])
-    _say_robustness(accelerator, finished["robustness"])
+    _say_outcome(accelerator, experiment, finished["summary"], finished["metrics"], finished["robustness"])
     if not accelerator.is_main_process:
         return
     drop_checkpoints(folder)
     if arguments.push_to_hub:
         hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
-        cards = [str(model_card(finished, arguments.source().name_or_path, name)) for name in (None, hub_model_id)]
+        base = experiment.backbone.source().name_or_path
+        cards = [str(model_card(finished, base, name)) for name in (None, hub_model_id)]
         if (folder / CARD).exists() and (folder / CARD).read_text(encoding="utf-8") not in cards:
             say(accelerator, "note", f"{CARD} was changed, and is uploaded as it is; delete it to write it anew")
         else:
@@ -188,55 +159,22 @@ def say(accelerator: Accelerator, name: str, value: Any) -> None:
 
 
 def _say_plan(plan: Plan) -> None:
-    text = "text after prompts" if plan.learner.has_text_prompts else "text of a class"
-    lines = {
-        "CLIP": plan.experiment.model_name_or_path,
-        "method": plan.method.name,
-        "trainable parameters": f"{plan.trainable_parameters:,}",
-        text: plan.class_texts.in_words(),
-        "classes": len(plan.task.class_names),
-        "training pictures": f"{len(plan.task.train):,}",
-        "test pictures": f"{sum(len(test.pictures) for test in plan.task.tests.values()):,}",
-    }
-    for name, value in lines.items():
+    for name, value in plan.lines().items():
         say(plan.accelerator, name, value)
-    zero_shot = plan.experiment.class_texts
-    if zero_shot is not None and zero_shot.template is None and zero_shot != plan.class_texts:
-        say(plan.accelerator, "texts of zero-shot", zero_shot.in_words())
-        say(
-            plan.accelerator,
-            "note",
-            f"the classes of {plan.method.name} keep one text, because its text prompts replace words of it; "
-            "--templates and --descriptions give the texts of zero-shot CLIP and of anchors",
-        )
-    if plan.experiment.model_name_or_path == EMBEDDED and plan.data.origin.train_dir is not None:
-        say(
-            plan.accelerator,
-            "note",
-            "the embedded CLIP knows drawn shapes only: for photographs, name another one "
-            "(--model_name_or_path openai/clip-vit-base-patch16)",
-        )
-    for remark in plan.selection.drawn.remarks:
-        say(plan.accelerator, "note", remark)
-    _say_summary(plan.accelerator, "zero-shot {}", plan.summary(plan.zero_shot), plan.zero_shot)
+    for note in plan.notes():
+        say(plan.accelerator, "note", note)
+    for name, value in plan.experiment.summary_lines(plan.summary(plan.zero_shot), plan.zero_shot).items():
+        say(plan.accelerator, f"zero-shot {name}", value)
 
 
-def _say_summary(
-    accelerator: Accelerator, title: str, summary: dict[str, Optional[float]], metrics: dict[str, Any]
+def _say_outcome(
+    accelerator: Accelerator,
+    experiment: BaseExperiment,
+    summary: dict[str, Optional[float]],
+    metrics: dict[str, Any],
+    robustness: Optional[list[dict[str, Any]]],
 ) -> None:
-    for name, value in summary.items():
-        words = "n/a" if value is None else f"{value:.1f} %"
-        if measured := metrics_behind(name, metrics):
-            balanced = measured["mean_class_accuracy"]
-            words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
-        say(accelerator, title.format(name.replace("_", " ")), words)
-
-
-def _say_robustness(accelerator: Accelerator, robustness: Optional[list[dict[str, Any]]]) -> None:
-    for found in robustness or []:
-        for name, metrics in found["metrics"].items():
-            if metrics is None:
-                continue
-            of_test = "" if len(found["metrics"]) == 1 else f" of {name}"
-            accuracies = f"{metrics['clean']:.1f} % -> {metrics['attacked']:.1f} %"
-            say(accelerator, title_of(found), f"{accuracies} of {metrics['pictures']:,} pictures{of_test}")
+    for name, value in experiment.summary_lines(summary, metrics).items():
+        say(accelerator, f"{name} after", value)
+    for name, value in experiment.robustness_lines(robustness):
+        say(accelerator, name, value)

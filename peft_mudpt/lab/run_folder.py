@@ -13,8 +13,9 @@ from typing import Any, Optional
 
 from filelock import FileLock, Timeout
 
-from .identity import as_identity, differences, is_identity
+from .identity import TASK, as_identity, differences, is_identity
 from .learner import HEADS
+from .method import CLASSIFICATION
 from .methods import find_method
 from .schema import RESULT, read_result
 from .storage import PARTIAL, read_json, write_json
@@ -23,16 +24,23 @@ from .storage import PARTIAL, read_json, write_json
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
+EXAMPLES = "detections.png"  # test pictures with the boxes that were found
 CHECKPOINTS = "checkpoints"
 TRACKING = "peft_mudpt"  # the folder of the trackers that write files
 LOCK = ".lock"
 HOLDER = "process "  # what a lock file begins with
 RUN = "run.json"  # the identity of the run; written when training starts
-LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *(head.file for head in HEADS))
+MODEL_FILES = ("config.json", "model.safetensors")  # of a model that was trained as a whole
+LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *MODEL_FILES, *(head.file for head in HEADS))
 # in the order of deletion: after a kill, what is left is neither a finished run nor files without their run
-RUN_FILES = (RESULT, *LEARNED, CARD, RUN)
+RUN_FILES = (RESULT, *LEARNED, EXAMPLES, CARD, RUN)
 LEARNED_PARTIAL = f"learned{PARTIAL}"  # a folder; the learned weights are moved from it to the folder of the run
-RUN_PARTIALS = (LEARNED_PARTIAL, RESULT + PARTIAL, CARD + PARTIAL)  # what a killed run leaves beside its `run.json`
+RUN_PARTIALS = (
+    LEARNED_PARTIAL,
+    RESULT + PARTIAL,
+    CARD + PARTIAL,
+    EXAMPLES + PARTIAL,
+)  # what a killed run leaves beside its `run.json`
 _CHECKPOINT = re.compile(r"step_\d{8,}")
 
 
@@ -61,7 +69,8 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     other = read_identity(folder)
     if other is None:
         foreign += [name for name in found if name != CARD]
-    if CARD in found and not (other and ADAPTER_WEIGHTS in found) and find_method(identity["method"]).leaves_adapter:
+    method = find_method(identity["method"], identity.get(TASK, CLASSIFICATION))
+    if CARD in found and not (other and ADAPTER_WEIGHTS in found) and method.leaves_adapter:
         foreign.append(CARD)
     if foreign:
         raise ValueError(
@@ -266,7 +275,7 @@ def sweep_leftovers(folder: Path) -> None:
             _delete_partial(partial)
     _remove_empty([folder / CHECKPOINTS])
     shutil.rmtree(folder / LEARNED_PARTIAL, ignore_errors=True)
-    for name in (RUN, RESULT, CARD):
+    for name in (RUN, RESULT, CARD, EXAMPLES):
         (folder / (name + PARTIAL)).unlink(missing_ok=True)
 
 

@@ -46,18 +46,40 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
     """
     if isinstance(learner.model, PreTrainedModel):
         return 0
-    model, partial = learner.model, folder / LEARNED_PARTIAL
-    with naming(folder):
-        partial.mkdir(parents=True)
+    model = learner.model
+
+    def write(partial: Path) -> None:
         if isinstance(model, Head):
             save_file(model.head.state_dict(), partial / model.file)
             if isinstance(model.model, PeftModel):
-                _save_adapter(model.model, partial)
+                save_adapter(model.model, partial)
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
                 _remember(config, class_names, texts)
-            _save_adapter(model, partial)
+            save_adapter(model, partial)
+
+    return save_files(folder, write)
+
+
+def save_files(folder: Path, write: Callable[[Path], object]) -> int:
+    """
+    Save files of weights. They are completed in a temporary folder, and then moved to `folder`.
+
+    Args:
+        folder: the folder to write to; it is created if needed.
+        write: writes the files into the folder that it is given.
+
+    Returns:
+        Size of the files of weights, in bytes.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    partial = folder / LEARNED_PARTIAL
+    with naming(folder):
+        partial.mkdir(parents=True)
+        write(partial)
         size = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
@@ -133,15 +155,21 @@ def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.Pa
             )
     fold_adapter(model)
     described = [file for name in (RESULT, CARD) if (file := find_file(source, name)) is not None]
-    _save_adapter(model, folder)
+    save_adapter(model, folder)
     if len(described) == 2:
         for file in described:
             shutil.copyfile(file, folder / file.name)
     return (folder / ADAPTER_WEIGHTS).stat().st_size
 
 
-def _save_adapter(model: PeftModel, folder: Path) -> None:
-    """Save the adapters of a model without PEFT's generic card, which would disclose a path of this machine."""
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """
+    Save the adapters of a model without PEFT's generic card, which would disclose a path of this machine.
+
+    Args:
+        model: the model with its adapters.
+        folder: the folder to write to.
+    """
     model.save_pretrained(folder)
     (folder / CARD).unlink(missing_ok=True)
 
@@ -166,30 +194,41 @@ def find_file(adapter: str | os.PathLike, name: str) -> Optional[Path]:
         return None
 
 
+def reload(model: torch.nn.Module, clip: PreTrainedModel, folder: Path) -> torch.nn.Module:
+    """
+    Load the saved weights of a trained model.
+
+    Args:
+        model: the trained model: a `PeftModel` or a head.
+        clip: a new copy of the model that it adapts.
+        folder: the folder of the weights.
+
+    Returns:
+        The model with the saved weights, on the device of `clip`.
+    """
+    if isinstance(model, Head):
+        return load_head(type(model), folder, clip, model.class_names)
+    return PeftModel.from_pretrained(clip, folder).to(clip.device)
+
+
 @torch.no_grad()
 def check_it_reloads(
     model: torch.nn.Module,
-    clip: PreTrainedModel,
+    reloaded: torch.nn.Module,
     folder: Path,
     logits_of: Callable[[torch.nn.Module], torch.Tensor],
 ) -> None:
     """
-    Load the saved weights, and check that their logits equal those of the trained model.
+    Check that the logits of saved weights equal those of the trained model.
 
     Args:
-        model: the trained model: a `PeftModel` or a head.
-        clip: a new copy of the CLIP that the model adapts.
-        folder: the folder of the weights.
+        model: the trained model.
+        reloaded: the model with the saved weights.
+        folder: the folder of the weights, for the message.
         logits_of: computes the logits of a model for fixed inputs.
 
     Raises:
         RuntimeError: if the logits differ.
     """
-    reloaded: torch.nn.Module
-    if isinstance(model, Head):
-        reloaded = load_head(type(model), folder, clip, model.class_names)
-    else:
-        reloaded = PeftModel.from_pretrained(clip, folder)
-    reloaded.to(clip.device)
     if not torch.equal(logits_of(model.eval()), logits_of(reloaded.eval())):
         raise RuntimeError(f"The weights reloaded from {folder} give other logits than the trained model.")

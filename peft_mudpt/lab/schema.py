@@ -12,8 +12,9 @@ from ..rules import DESCRIPTIONS, TEMPLATE, TEMPLATES, is_text
 from .storage import read_json, write_json
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIRST_VERSION = 1  # may lack the fields of `LATER`
+READABLE = (FIRST_VERSION, 2, SCHEMA_VERSION)
 RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
 
@@ -67,15 +68,18 @@ def _is_json_object(value: Any) -> bool:
 
 
 _is_count = _list(_is_whole)
-_are_metrics = _by_name(
-    _optional(
-        _record(
-            accuracy=_is_number,
-            mean_class_accuracy=_is_number,
-            classes=_by_name(lambda counts: _is_count(counts) and len(counts) == 2),
-        )
-    )
+_classified = _record(
+    accuracy=_is_number,
+    mean_class_accuracy=_is_number,
+    classes=_by_name(lambda counts: _is_count(counts) and len(counts) == 2),
 )
+_detected = _record(
+    **dict.fromkeys(("map", "ap50", "ap75"), _is_number),
+    pictures=_is_whole,
+    classes=_by_name(_optional(_is_number)),
+    precision=_by_name(_optional(_list(_is_number))),
+)
+_are_metrics = _by_name(_optional(lambda value: _classified(value) or _detected(value)))
 _are_options = _record(
     **dict.fromkeys(("model_name_or_path", "protocol", "evaluate_on"), is_text),
     **dict.fromkeys(("train_dir", "optimizer"), _optional(is_text)),
@@ -96,8 +100,13 @@ FIELDS = {
     "dataset": Field("name of the training data", is_text),
     "method": Field("name of the method, as for --method", is_text),
     "class_names": Field("the training classes; the position of a name is its label", _list(is_text)),
-    "template": Field("text of a class, with {} for its name; null if classes have several texts", _optional(is_text)),
-    "template_after_prompts": Field("the part of template that follows the text prompts", _optional(is_text)),
+    "template": Field(
+        "text of a class, with {} for its name; null if classes have several texts, and in detection",
+        _optional(is_text),
+    ),
+    "template_after_prompts": Field(
+        "the part of template that follows the text prompts; null in detection", _optional(is_text)
+    ),
     "class_texts": Field(
         "{template: text or [text, ...] or null, descriptions: {class name: [text, ...]} or null}: the texts of the "
         "training classes, if they have several; otherwise null",
@@ -115,14 +124,17 @@ FIELDS = {
         _optional(_by_name(_is_whole)),
     ),
     "metrics": Field(
-        "{test set: {accuracy, mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: "
-        "{item: predicted name}}}}; null for a test set whose classes the method cannot name; earlier versions wrote "
-        "no predictions",
+        "{test set: metrics}; null for a test set whose classes the method cannot name. In classification {accuracy, "
+        "mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: {item: predicted name}}}; "
+        "earlier versions wrote no predictions. In detection {map, ap50, ap75: percent, pictures: int, classes: "
+        "{name: average precision or null}, precision: {name: [percent at overlap 0.5 and recalls 0, 0.01, ..., 1] or "
+        "null}}",
         _are_metrics,
     ),
-    "zero_shot": Field("the metrics of CLIP without the adapter", _are_metrics),
+    "zero_shot": Field("the metrics of the model without the adapter", _are_metrics),
     "summary": Field(
-        "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}",
+        "in percent, by protocol: {accuracy} | {base, new, harmonic_mean} | {source, mean_of_targets}; in detection "
+        "{map, ap50, ap75}",
         _by_name(_optional(_is_number)),
     ),
     "robustness": Field(
@@ -173,7 +185,8 @@ FIELDS = {
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
-# fields that the first version of the schema may lack
+# fields of classification alone, and fields that the first version of the schema may lack
+ONLY_CLASSIFICATION = ("template", "template_after_prompts", "nearest_words")
 LATER = (
     "training_pictures",
     "prompt_initialization",
@@ -185,7 +198,7 @@ LATER = (
     "zero_shot_texts",
 )
 # What earlier versions did, whose files do not say it: flags whose default is another one now, ...
-EARLIER = {"objective": "cross_entropy", "warmup": "constant"}
+EARLIER = {"task": "image-classification", "objective": "cross_entropy", "warmup": "constant"}
 # ... default optimizers of methods that have another one now, ...
 EARLIER_OPTIMIZERS = {"mudpt": "sgd"}
 # ... and options of methods that had none.
@@ -222,12 +235,13 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
     Args:
         folder: the folder of the run.
-        result: all fields of `FIELDS` except `schema_version`; those of `LATER` may be missing.
+        result: all fields of `FIELDS` except `schema_version`; those of `LATER` and `ONLY_CLASSIFICATION` may be
+            missing.
 
     Raises:
         ValueError: if a field is missing or unknown.
     """
-    result = {"schema_version": SCHEMA_VERSION, **dict.fromkeys(LATER), **result}
+    result = {"schema_version": SCHEMA_VERSION, **dict.fromkeys((*LATER, *ONLY_CLASSIFICATION)), **result}
     if result.keys() != FIELDS.keys():
         raise ValueError(
             f"A result must have the fields {list(FIELDS)}. Missing or unknown: "
@@ -255,10 +269,10 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
         return None
     result = read_json(path)
     version = result.get("schema_version")
-    if version not in (FIRST_VERSION, SCHEMA_VERSION):
+    if version not in READABLE:
         raise ValueError(
-            f"{path} has schema version {short_repr(version)}, but this version of peft_mudpt reads {FIRST_VERSION} "
-            f"and {SCHEMA_VERSION}. Run the experiment again."
+            f"{path} has schema version {short_repr(version)}, but this version of peft_mudpt reads "
+            f"{', '.join(map(str, READABLE))}. Run the experiment again."
         )
     if version == FIRST_VERSION:
         result = {**dict.fromkeys(LATER), **result}

@@ -1,4 +1,4 @@
-"""Reads and writes JSON and text files, so that a killed process leaves no file incomplete."""
+"""Reads and writes files, so that a killed process leaves no file incomplete."""
 
 from __future__ import annotations
 
@@ -62,10 +62,24 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """
+    Write a file. `path` never holds an incomplete file.
+
+    Args:
+        path: path of the file; its folder is created if needed.
+        content: what to write.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, path)
 
 

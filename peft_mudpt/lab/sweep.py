@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
-from .arguments import Arguments
+from .arguments import Arguments, RunArguments
 from .data.folders import folder_name
-from .data.options import DataOptions
-from .data.sources import load_data
 from .experiment import select
 from .flags import parse_flags
 from .identity import PICTURES
+from .method import MAIN_MEASURES
 from .methods import find_method
-from .plan import Experiment
-from .protocols import ProtocolOptions
+from .plan import BaseExperiment
 from .report.rows import best_learning_rate
-from .run import experiment_of
 from .run_folder import RUN, claim
 from .schema import read_result
 from .training.checkpoints import LATEST
@@ -54,6 +51,23 @@ def flag_name(given: str) -> Optional[str]:
     return given.split("=")[0].removeprefix("--").replace("-", "_") if given.startswith("--") else None
 
 
+def loaded_once() -> Callable[[BaseExperiment], BaseExperiment]:
+    """
+    Make a function that loads the data of experiments, each data set once.
+
+    Returns:
+        A function that returns an experiment whose data are loaded.
+    """
+    known: dict[Any, Any] = {}
+
+    def load(experiment: BaseExperiment) -> BaseExperiment:
+        if experiment.data not in known:
+            known[experiment.data] = experiment.loaded()
+        return replace(experiment, data=known[experiment.data])
+
+    return load
+
+
 @dataclass(frozen=True)
 class Run:
     """
@@ -61,17 +75,19 @@ class Run:
 
     Args:
         folder: the folder of the run.
-        flags: the command-line arguments of fewshot.py for this run.
+        flags: the command-line arguments of the script for this run.
+        kind: the class of the flags that the script takes.
     """
 
     folder: Path
     flags: list[str]
+    kind: type[RunArguments] = Arguments
 
-    def arguments(self) -> Arguments:
+    def arguments(self) -> Any:
         """Parse and check the flags of the run."""
-        return parse_flags(Arguments, self.flags)
+        return parse_flags(self.kind, self.flags)
 
-    def is_finished(self, pictures: Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]) -> bool:
+    def is_finished(self, pictures: Callable[[BaseExperiment], dict[str, dict[str, str]]]) -> bool:
         """
         Check whether the run has a result.
 
@@ -82,10 +98,10 @@ class Run:
             ValueError: if the folder of the run holds another run.
         """
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-        experiment = experiment_of(self.arguments()).launched(launched)
+        experiment = self.arguments().experiment().launched(launched)
         identity = experiment.asked
         if (self.folder / RUN).exists():
-            identity[PICTURES] = pictures(experiment.data, experiment.protocol)
+            identity[PICTURES] = pictures(experiment)
         return claim(self.folder, identity) is not None
 
 
@@ -102,7 +118,8 @@ class Sweep:
         shots: numbers of training pictures per class.
         seeds: each seeds the draw of the pictures, the initial weights and the batches of a run.
         learning_rate_factors: each factor times a method's default learning rate is a rate to try (see `search_runs`).
-        flags: further command-line arguments of fewshot.py, the same for every run.
+        flags: further command-line arguments of the script, the same for every run.
+        kind: the class of the flags that the script takes: those of fewshot.py, or of another script.
 
     Raises:
         ValueError: if a list other than `datasets` is empty, a value occurs twice, a method is unknown, the name of a
@@ -117,6 +134,7 @@ class Sweep:
     seeds: list[int]
     learning_rate_factors: list[float] = field(default_factory=lambda: [1.0])
     flags: list[str] = field(default_factory=list)
+    kind: type[RunArguments] = Arguments
 
     def __post_init__(self):
         for name in ("protocols", "datasets", "methods", "shots", "seeds", "learning_rate_factors"):
@@ -126,7 +144,7 @@ class Sweep:
             if len(set(values)) < len(values):
                 raise ValueError(f"The {name.replace('_', ' ')} {values} contain a value twice; give each once.")
         for method in self.methods:
-            find_method(method)
+            find_method(method, self.kind.task)
         for name in self.datasets:
             if not name or name in (".", "..") or "/" in name or "\\" in name:
                 raise ValueError(
@@ -166,12 +184,13 @@ class Sweep:
             ValueError: if a data set cannot be loaded or does not fit its protocol, or if there is a search but no
                 class has validation pictures.
         """
-        load, remarks = cache(load_data), {}
-        asked = [experiment_of(run.arguments()) for run in [*self.search_runs(), *self.runs({})]]
+        remarks: dict[str, None] = {}
+        load = loaded_once()
+        asked = [run.arguments().experiment() for run in [*self.search_runs(), *self.runs({})]]
         # one number of shots and one seed show whether the data can be used
-        chosen = {(one.data, one.protocol.protocol, one.protocol.evaluate_on): one.protocol for one in asked}
-        for (options, _, evaluate_on), protocol in chosen.items():
-            selection = select(Experiment(load(options), protocol=protocol))
+        chosen = {(one.data, one.protocol.protocol, one.protocol.evaluate_on): one for one in asked}
+        for (_, _, evaluate_on), experiment in chosen.items():
+            selection = select(load(experiment))
             if evaluate_on == "validation":
                 remarks.update(dict.fromkeys(f"{selection.data.name}: {remark}" for remark in selection.drawn.remarks))
         return list(remarks)
@@ -187,7 +206,7 @@ class Sweep:
         runs = []
         for group in self._groups():
             protocol, _, method = group
-            depends_on_shots = protocol == "few-shot" and find_method(method).is_trained
+            depends_on_shots = protocol == "few-shot" and find_method(method, self.kind.task).is_trained
             rate = learning_rates.get(group, next(iter(self._learning_rates(method)), None))
             for shots in self.shots if depends_on_shots else [max(self.shots)]:
                 runs += [self._run(group, shots, seed, rate) for seed in self.seeds]
@@ -212,7 +231,7 @@ class Sweep:
             for rate in self._learning_rates(group[2]):
                 result = read_result(self._folder(group, max(self.shots), self.seeds[0], rate, search=True))
                 if result is not None:
-                    found[rate] = result["summary"]["accuracy"]
+                    found[rate] = result["summary"][MAIN_MEASURES[self.kind.task]]
             if found:
                 chosen[group] = best_learning_rate(found)
             elif self._learning_rates(group[2]):
@@ -225,7 +244,7 @@ class Sweep:
         return [(p, d, m) for p in self.protocols for d in datasets for m in self.methods]
 
     def _learning_rates(self, method: str) -> list[float]:
-        own = find_method(method).learning_rate_with(self._asked.optimizer)
+        own = find_method(method, self.kind.task).learning_rate_with(self._asked.optimizer)
         return [] if own is None else [float(f"{own * factor:.6g}") for factor in self.learning_rate_factors]
 
     def _folder(self, group: tuple, shots: int, seed: int, rate: Optional[float], search: bool) -> Path:
@@ -236,10 +255,10 @@ class Sweep:
         return folder / f"shots_{shots}" / f"seed_{seed}"
 
     @cached_property
-    def _asked(self) -> Arguments:
+    def _asked(self) -> Any:
         """The flags that all runs share, with the first protocol and data set, which other flags may need."""
         given = ["--protocol", self.protocols[0]] + (["--dataset", self.datasets[0]] if self.datasets else [])
-        return Run(self.output_dir, [*self.flags, *given]).arguments()
+        return Run(self.output_dir, [*self.flags, *given], self.kind).arguments()
 
     @cached_property
     def _default_data(self) -> str:
@@ -255,4 +274,4 @@ class Sweep:
         options |= {"learning_rate": rate, "evaluate_on": "validation" if search else "test"}
         options |= {"output_dir": folder, "resume_from_checkpoint": LATEST}
         given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-        return Run(folder, [*self.flags, *given])  # the last of equal flags counts
+        return Run(folder, [*self.flags, *given], self.kind)  # the last of equal flags counts

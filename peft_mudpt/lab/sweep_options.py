@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import HfArgumentParser
 
+from .arguments import Arguments, RunArguments
 from .flags import Options, flag
 from .sweep import Sweep
 
@@ -15,6 +16,8 @@ from .sweep import Sweep
 @dataclass(frozen=True)
 class SweepOptions(Options):
     """What a sweep compares, and how. `--help` describes each."""
+
+    kind: ClassVar[type[RunArguments]] = Arguments  # the flags of the script that each run calls
 
     protocol: str = flag(
         "few-shot,base-to-new", "Comma-separated: few-shot, base-to-new, cross-dataset, domain-generalization."
@@ -43,7 +46,7 @@ class SweepOptions(Options):
         Plan the sweep.
 
         Args:
-            flags: further command-line arguments of fewshot.py, the same for every run.
+            flags: further command-line arguments of the script, the same for every run.
 
         Returns:
             The sweep.
@@ -60,6 +63,7 @@ class SweepOptions(Options):
             seeds=self._values("seeds", int),
             learning_rate_factors=self._values("learning_rate_factors", float),
             flags=flags,
+            kind=self.kind,
         )
 
     def _values(self, name: str, kind: type) -> list[Any]:
@@ -74,7 +78,7 @@ def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, int]
     Parse the command line of a script that runs a comparison.
 
     Args:
-        kind: the flags of the script. Others are passed to fewshot.py.
+        kind: the flags of the script. Others are passed to the script that each run calls.
         description: what `--help` prints first.
 
     Returns:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Optional
 
 from tqdm import tqdm
 
 from .data.fingerprints import fingerprint
-from .data.options import DataOptions
-from .data.sources import load_data
 from .experiment import select
 from .identity import pictures_of
-from .plan import Experiment
+from .plan import BaseExperiment
 from .processes import last_words, run_each
-from .protocols import ProtocolOptions
 from .run_folder import LOCK, lock
-from .sweep import Run, Sweep
+from .sweep import Run, Sweep, loaded_once
 from .terminal import DIVERGED, printable
 
 
@@ -60,7 +56,8 @@ def run_sweeps(sweeps: Sequence[Sweep], folder: Path, command: list[str], jobs: 
         for remark in sweeps[0].check_data():
             print("note:", printable(remark))
         searches = [run for sweep in sweeps for run in sweep.search_runs()]
-        run_all(searches, command, jobs, "learning rates", tolerated=DIVERGED)
+        if searches:
+            run_all(searches, command, jobs, "learning rates", tolerated=DIVERGED)
         runs = [run for sweep in sweeps for run in sweep.runs(sweep.chosen_learning_rates())]
         run_all(runs, command, jobs, "runs")
 
@@ -108,14 +105,15 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         )
 
 
-def known_pictures() -> Callable[[DataOptions, ProtocolOptions], dict[str, dict[str, str]]]:
+def known_pictures() -> Callable[[BaseExperiment], dict[str, dict[str, str]]]:
     """
     Make a function that identifies the pictures of runs. It loads each data set and reads each file once.
 
     Returns:
-        A function of the options of a run. It returns the fingerprints of the pictures (see `identity.pictures_of`).
+        A function of the experiment of a run. It returns the fingerprints of the pictures (see
+        `identity.pictures_of`).
     """
-    load, known = cache(load_data), {}
+    load, known, found = loaded_once(), {}, {}
 
     def fingerprint_once(example: dict) -> str:
         path = example["image"]["path"]
@@ -125,8 +123,10 @@ def known_pictures() -> Callable[[DataOptions, ProtocolOptions], dict[str, dict[
             known[path] = fingerprint(example)
         return known[path]
 
-    @cache
-    def pictures(data: DataOptions, protocol: ProtocolOptions) -> dict[str, dict[str, str]]:
-        return pictures_of(select(Experiment(load(data), protocol=protocol)).task, fingerprint_once)
+    def pictures(experiment: BaseExperiment) -> dict[str, dict[str, str]]:
+        key = experiment.data, experiment.protocol
+        if key not in found:
+            found[key] = pictures_of(select(load(experiment)).task, fingerprint_once)
+        return found[key]
 
     return pictures

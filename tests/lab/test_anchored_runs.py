@@ -6,10 +6,10 @@ from torch.nn.functional import normalize
 
 from peft_mudpt.classifier.bank import text_bank
 from peft_mudpt.classifier.templates import IMAGENET
-from peft_mudpt.lab import experiment as stages
+from peft_mudpt.lab.classification import plan as classification_plan
+from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data.sources import load_folders
 from peft_mudpt.lab.experiment import execute, prepare
-from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.recording import record
@@ -50,13 +50,13 @@ def test_a_run_without_anchors_has_none_in_its_result(folder, tmp_path):
 
 
 def test_the_bank_holds_the_frozen_features_of_clips_templates(folder, monkeypatch):
-    banks, train = [], stages.train
+    banks, train = [], classification_plan.train
 
     def watched(*args):
         banks.append(args[-1].text_bank)
         return train(*args)
 
-    monkeypatch.setattr(stages, "train", watched)
+    monkeypatch.setattr(classification_plan, "train", watched)
     plan = prepare(experiment(folder, "coop", text_anchor="cosine", text_anchor_weight=8))
     execute(plan)
     texts = [[template.replace("{}", name) for template in IMAGENET] for name in sorted(CLASSES)]

@@ -27,7 +27,7 @@ def test_a_revision_of_a_folder_is_refused(folder):
 def test_a_run_uses_and_records_the_revision_of_its_clip(tmp_path, monkeypatch, method):
     cache = tmp_path / "cache"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("peft_mudpt.lab.experiment.evaluate_task", lambda *_, **__: {})  # the slow part
+    monkeypatch.setattr("peft_mudpt.lab.classification.experiment.evaluate_task", lambda *_, **__: {})  # the slow part
     publish(cache, CLIP, "v2", save_clip(tmp_path / "clip", 2))  # there is no main branch to fall back to
     experiment = Experiment(load_embedded("faded"), method, CLIP, model_revision="v2")
     plan = prepare(experiment)

@@ -13,14 +13,14 @@ from peft_mudpt import demo
 from peft_mudpt.classifier.class_texts import ClassTexts
 from peft_mudpt.classifier.templates import IMAGENET
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data.folders import load_folders
 from peft_mudpt.lab.experiment import execute, prepare
-from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.recording import record
-from peft_mudpt.lab.run import experiment_of, run
+from peft_mudpt.lab.run import run
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import CLASSES, save_pictures
 
@@ -199,6 +199,6 @@ def test_texts_that_do_not_fit_the_run_are_refused(folders, method, texts, messa
 def test_a_run_is_the_same_wherever_the_files_are_and_another_if_their_content_is(folders, tmp_path):
     def asked(name, sentence):
         (tmp_path / name).write_text(json.dumps({**DESCRIPTIONS, NAMES[0]: [sentence]}))
-        return experiment_of(Arguments(train_dir=folders[0], descriptions=str(tmp_path / name))).asked
+        return Arguments(train_dir=folders[0], descriptions=str(tmp_path / name)).experiment().asked
 
     assert asked("a.json", "a shape") == asked("b.json", "a shape") != asked("b.json", "a drawing")

@@ -12,6 +12,7 @@ from huggingface_hub.utils import filter_repo_objects
 from peft_mudpt import demo
 from peft_mudpt.lab.hub import UPLOADED, create_hub_repo, push_to_hub
 from peft_mudpt.lab.report.card import model_card
+from peft_mudpt.lab.run_folder import EXAMPLES
 from tests.lab.report.test_card import parsed, result
 
 
@@ -46,6 +47,13 @@ def test_exactly_the_adapters_four_files_are_uploaded(hub, tmp_path):
     push_to_hub(tmp_path, "somebody/stars", private=True)
     files = {"adapter_config.json", "adapter_model.safetensors", "README.md", "result.json"}
     assert set(hub["uploaded"]["somebody/stars"]) == files
+
+
+def test_the_pictures_of_a_detectors_card_are_uploaded_too(hub, tmp_path):
+    fill(tmp_path)
+    (tmp_path / EXAMPLES).write_text("a picture")
+    push_to_hub(tmp_path, "somebody/stars", private=True)
+    assert hub["uploaded"]["somebody/stars"][EXAMPLES] == "a picture"
 
 
 def test_the_card_is_uploaded_unchanged(hub, tmp_path):

@@ -113,7 +113,7 @@ BEFORE = {"a/0.png": "11 a", "a/1.png": "22 a", "b/0.png": "33 b"}
         ({**BEFORE, "b/1.png": "44 b"}, "training pictures: 1 added (b/1.png)"),
         ({"a/0.png": "11 a", "b/0.png": "33 b"}, "training pictures: 1 removed (a/1.png)"),
         ({**BEFORE, "a/1.png": "44 a"}, "training pictures: 1 replaced (a/1.png)"),
-        ({**BEFORE, "a/1.png": "22 b"}, "training pictures: 1 of another class (a/1.png)"),
+        ({**BEFORE, "a/1.png": "22 b"}, "training pictures: 1 labeled differently (a/1.png)"),
         ({**BEFORE, **{f"b/{i}.png": "5 b" for i in range(1, 5)}}, "4 added (b/1.png, b/2.png, b/3.png, ...)"),
     ],
 )

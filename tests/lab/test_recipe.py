@@ -35,7 +35,7 @@ def test_at_least_one_step_uses_the_peak_learning_rate(steps, ratio):
 def test_without_options_the_recipe_has_the_methods_defaults(method, optimizer, learning_rate, weight_decay):
     recipe = chosen(method)
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == (optimizer, learning_rate, weight_decay)
-    assert (recipe.steps, recipe.warmup_steps, recipe.crop) == (1200, 60, False)
+    assert (recipe.steps, recipe.warmup_steps, recipe.augment) == (1200, 60, False)
 
 
 @pytest.mark.parametrize("method", ["mudpt", "mudpt_deep", "mudpt_anchored"])
@@ -63,12 +63,12 @@ def test_the_number_of_steps_covers_the_epochs_over_all_processes(processes, ste
     [("auto", True, True), ("auto", False, False), ("crop", False, True), ("none", True, False)],
 )
 def test_pictures_that_may_be_cropped_are_cropped_unless_the_option_says_otherwise(augmentation, may_be_cropped, crop):
-    assert chosen("mudpt", may_be_cropped, augmentation=augmentation).crop is crop
+    assert chosen("mudpt", may_be_cropped, augmentation=augmentation).augment is crop
 
 
 @pytest.mark.parametrize(("augmentation", "crop"), [("auto", False), ("crop", True)])
 def test_pictures_that_are_attacked_are_cropped_only_if_the_option_says_so(augmentation, crop):
-    assert chosen("advpt", True, augmentation=augmentation).crop is crop
+    assert chosen("advpt", True, augmentation=augmentation).augment is crop
 
 
 def test_a_method_that_is_not_trained_has_no_recipe():

@@ -14,7 +14,7 @@ from tests.lab.report.made_results import result
 
 
 IDENTITY = {"method": "mudpt", "seed": 1, "protocol": "few-shot"}
-RESULT = result(objective="cross_entropy", warmup="linear")
+RESULT = result(task="image-classification", objective="cross_entropy", warmup="linear")
 MISSING = object()
 
 
@@ -26,11 +26,11 @@ def start(folder, identity=IDENTITY, overwrite=False):
 
 def test_a_result_is_read_with_the_version_of_its_schema(tmp_path):
     write_result(tmp_path, {**RESULT, "dataset": "Blümchen"})
-    assert read_result(tmp_path) == {**RESULT, "dataset": "Blümchen", "schema_version": 2}
+    assert read_result(tmp_path) == {**RESULT, "dataset": "Blümchen", "schema_version": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_result_of_the_first_version_may_lack_later_fields(tmp_path, version):
     content = {name: value for name, value in RESULT.items() if name not in LATER} | {"schema_version": version}
     (tmp_path / "result.json").write_text(json.dumps(content))
@@ -119,7 +119,7 @@ def test_a_run_may_use_its_own_folder_before_and_after_it_finishes(tmp_path):
     start(tmp_path)
     assert claim(tmp_path, IDENTITY) is None
     write_result(tmp_path, RESULT)
-    assert claim(tmp_path, IDENTITY)["schema_version"] == 2
+    assert claim(tmp_path, IDENTITY)["schema_version"] == 3
 
 
 @pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints/step_00000001/run.json"])

@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data import loading
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
 from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.methods import METHODS
-from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.recording import record
@@ -169,7 +169,7 @@ def test_a_method_without_image_prompts_encodes_each_picture_once(folder, monkey
     training, test = plan.task.train["item"][:], plan.task.tests["test"].pictures["item"][:]
     assert opened == {**dict.fromkeys(training, 2), **dict.fromkeys(test, 1)}  # training pictures are checked before
     reset_accelerator()
-    monkeypatch.setattr("peft_mudpt.lab.experiment.has_fixed_image_features", lambda classifier: False)
+    monkeypatch.setattr("peft_mudpt.lab.classification.experiment.has_fixed_image_features", lambda classifier: False)
     from_pixels = execute(prepare(experiment(folder, steps=4, augmentation="none")))
     assert outcome.metrics == from_pixels.metrics and plan.zero_shot == from_pixels.plan.zero_shot
 

@@ -13,7 +13,6 @@ import pytest
 from peft_mudpt.lab import processes
 from peft_mudpt.lab.experiment import select
 from peft_mudpt.lab.identity import what_was_asked
-from peft_mudpt.lab.run import experiment_of
 from peft_mudpt.lab.run_folder import hold, lock
 from peft_mudpt.lab.schema import write_result
 from peft_mudpt.lab.sweep import Run, Sweep
@@ -35,7 +34,7 @@ def asked(runs, *names):
 @pytest.fixture
 def constant_pictures(monkeypatch):
     """For runs on the embedded world: its pictures need not be drawn to know that they are the same."""
-    monkeypatch.setattr("peft_mudpt.lab.sweep_runs.known_pictures", lambda: lambda data, protocol: {})
+    monkeypatch.setattr("peft_mudpt.lab.sweep_runs.known_pictures", lambda: lambda experiment: {})
 
 
 def finish(run: Run, accuracy=0.0, pictures=None) -> None:
@@ -220,7 +219,7 @@ def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path, cons
 def test_a_finished_run_whose_pictures_changed_since_is_not_taken_for_this_run(tmp_path):
     pictures = Path(save_pictures(tmp_path / "pictures", 3))
     runs = sweep(tmp_path / "lab", flags=["--train_dir", str(pictures)]).runs({})
-    experiment = experiment_of(runs[0].arguments())
+    experiment = runs[0].arguments().experiment()
     finish(runs[0], pictures=select(experiment).fingerprints)
     assert [run.is_finished(known_pictures()) for run in runs] == [True, False, False, False]
     replaced = pictures / "hollow_blue_heart" / "2.png"

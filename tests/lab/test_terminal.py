@@ -75,7 +75,8 @@ def test_of_several_processes_only_the_main_one_prints_and_torchrun_gets_the_lin
         assert json.loads(reply.read_text())["message"]["message"] == "fewshot.py: error: no such thing"
 
 
-# The terminal alone, because the lab takes seconds to import. Each waits for the other, which torchrun would end.
+# The terminal alone, because the lab takes seconds to import. Each process waits for the other, which torchrun would
+# end.
 MISTAKEN = f"""
 import os, runpy, time
 from pathlib import Path

@@ -12,28 +12,21 @@ from peft import LoraConfig, get_peft_model
 from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
 from ...detection.captions import BEGINNING, END, PERIOD
-from ...detection.detector import base_detector
+from ...detection.loading import base_detector, prepare_detector_for_peft
 from ...detection.loss import per_picture_loss
 from ...sdpt.config import SDPTConfig
 from ...sdpt.families import find_fusion
+from ..detection.methods import FUSION_PROJECTIONS
 from .cases import INFERENCE, PLAIN, TASKS, TRAINING, class_names
 
 
-# sdpt: an SDPT adapter. frozen: the detector without an adapter, with the backward pass that
-# its outputs need down to where SDPT's first prompts enter; a lower bound for prompts in every fusion layer.
-# lora: LoRA on the projections of the fusion layers. full: all weights are trained. plain: the forward pass alone.
+# sdpt: an SDPT adapter. frozen: the detector without an adapter, with the backward pass that its outputs need down to
+# where SDPT's first prompts enter; a lower bound for prompts in every fusion layer. lora: LoRA on the projections of
+# the fusion layers. full: all weights are trained. plain: the forward pass alone.
 SDPT, FROZEN, LORA, FULL = "sdpt", "frozen", "lora", "full"
 WAYS_OF = {TRAINING: (SDPT, FROZEN, LORA, FULL), INFERENCE: (SDPT, PLAIN)}
 TRAINED = (SDPT, LORA, FULL)
 
-PROJECTIONS = [
-    "vision_proj",
-    "text_proj",
-    "values_vision_proj",
-    "values_text_proj",
-    "out_vision_proj",
-    "out_text_proj",
-]
 RANK = 4
 TOKENS = 10  # K, per fusion layer
 DETECTORS = {
@@ -157,8 +150,8 @@ def build_detector(name: str, way: str, device: str) -> torch.nn.Module:
     elif way == SDPT:
         detector = get_peft_model(detector, SDPTConfig(num_virtual_tokens=TOKENS))
     elif way == LORA:
-        detector.get_input_embeddings = detector.model.text_backbone.get_input_embeddings  # which PEFT asks for
-        detector = get_peft_model(detector, LoraConfig(r=RANK, target_modules=PROJECTIONS))
+        lora = LoraConfig(r=RANK, target_modules=FUSION_PROJECTIONS)
+        detector = get_peft_model(prepare_detector_for_peft(detector), lora)
     return detector.to(device)
 
 

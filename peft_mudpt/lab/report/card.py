@@ -11,14 +11,16 @@ from ... import demo
 from ...classifier.class_texts import ClassTexts
 from ...config import MuDPTConfig
 from ..adversarial import levels, title_of
-from ..method import Method
+from ..method import DETECTION, Method
 from ..methods import find_method
 from ..protocols import number_of_pictures
 from ..schema import RESULT
 from ..terminal import printable
+from . import detection_card
 from .escaping import literal, plain
 from .markdown import markdown_table
 from .robustness import KNOWLEDGE
+from .rows import task_of
 
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
 
     Args:
         result: a result with the fields of `schema.FIELDS`; its method must have an adapter.
-        base_model: Hub id or folder of the CLIP. The card discloses only the name of a folder, never its path.
+        base_model: Hub id or folder of the model. The card discloses only the name of a folder, never its path.
         hub_model_id: id of the adapter on the Hub; None: the code of the card loads "path/to/adapter".
 
     Returns:
@@ -53,49 +55,62 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    method = find_method(result["method"])
+    task = task_of([result])
+    method = find_method(result["method"], task)
     if not method.leaves_adapter:
         raise ValueError(f"Method {method.name!r} has no adapter that a model card could describe.")
     dataset = result["dataset"]
     if Path(dataset).is_absolute() or Path(dataset).is_dir():
         dataset = Path(dataset).resolve().name
     dataset = printable(dataset)
-    base_id, base_words, base_line = _describe_base(base_model)
+    detects = task == DETECTION
+    base_id, base_words, base_line = _describe_base(base_model, detects)
     revision = result["arguments"].get("model_revision")
-    eval_results = _eval_results(result, dataset)
+    eval_results = detection_card.eval_results(result, dataset) if detects else _eval_results(result, dataset)
     model_name = hub_model_id.split("/")[-1] if hub_model_id else f"{method.name}-{dataset}"
-    kind = ["mudpt"] if issubclass(method.adapter, MuDPTConfig) else []
     metadata = ModelCardData(
         base_model=base_id,
         library_name="peft",
-        pipeline_tag="zero-shot-image-classification",
-        tags=list(dict.fromkeys(["peft_mudpt", *kind, "clip", "few-shot", method.name])),
-        metrics=["accuracy"],
+        **(detection_card.metadata(method) if detects else _metadata(method)),
         **(dict(model_name=model_name, eval_results=eval_results) if eval_results else {}),
     )
-    several_texts = result.get("class_texts") is not None
-    code = _code(method.remembers_classes, base_line, hub_model_id, revision, several_texts)
+    if detects:
+        code = detection_card.code(method.remembers_classes, base_line, hub_model_id, revision)
+        measured = detection_card.sections(result)
+    else:
+        several_texts = result.get("class_texts") is not None
+        code = _code(method.remembers_classes, base_line, hub_model_id, revision, several_texts)
+        measured = [_classes(result), _accuracies(result), *_robustness(result)]
     sections = [
         _introduction(method, result, dataset, base_words),
         f"## Use\n\n```python\n{code}\n```",
-        _classes(result),
-        _accuracies(result),
-        *_robustness(result),
+        *measured,
         _training(result),
         f"## Cite\n\npeft_mudpt is built around MuDPT:\n\n```bibtex\n{CITATION}\n```",
     ]
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
-def _describe_base(base_model: str) -> tuple[Optional[str], str, str]:
-    """Return the CLIP's id for the metadata (or None), a phrase that describes it, and Python that defines `base`."""
-    if Path(base_model).resolve() == Path(demo.MODEL_PATH).resolve():
-        return None, "the tiny CLIP embedded in peft_mudpt", "from peft_mudpt.demo import MODEL_PATH as base"
+def _metadata(method: Method) -> dict[str, Any]:
+    kind = ["mudpt"] if issubclass(method.adapter, MuDPTConfig) else []
+    return {
+        "pipeline_tag": "zero-shot-image-classification",
+        "tags": list(dict.fromkeys(["peft_mudpt", *kind, "clip", "few-shot", method.name])),
+        "metrics": ["accuracy"],
+    }
+
+
+def _describe_base(base_model: str, detects: bool) -> tuple[Optional[str], str, str]:
+    """Return the model's id for the metadata (or None), a phrase that describes it, and Python that defines `base`."""
+    embedded = "DETECTOR_PATH" if detects else "MODEL_PATH"
+    what = "detector" if detects else "CLIP"
+    if Path(base_model).resolve() == Path(getattr(demo, embedded)).resolve():
+        return None, f"the tiny {what} embedded in peft_mudpt", f"from peft_mudpt.demo import {embedded} as base"
     if not Path(base_model).is_dir() and _is_hub_id(base_model):
-        words = f"the CLIP [{base_model}](https://huggingface.co/{base_model})"
+        words = f"the {what} [{base_model}](https://huggingface.co/{base_model})"
         return base_model, words, f"base = {json.dumps(base_model)}"
     name = Path(base_model).resolve().name
-    return name if _is_hub_id(name) else None, f"the CLIP {literal(name)}", f"base = {json.dumps(f'path/to/{name}')}"
+    return name if _is_hub_id(name) else None, f"the {what} {literal(name)}", f"base = {json.dumps(f'path/to/{name}')}"
 
 
 def _is_hub_id(name: str) -> bool:
@@ -143,10 +158,11 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
         f"- Seed: {arguments['seed']}\n"
         f"- Trainable parameters: {result['trainable_parameters']:,}"
     )
-    if dataset in demo.STYLES and arguments.get("train_dir") is None:
+    detects = task_of([result]) == DETECTION
+    if dataset in (demo.SCENE_STYLES if detects else demo.STYLES) and arguments.get("train_dir") is None:
         text += (
             f"\n\n`{dataset}` is a data set of drawn shapes that peft_mudpt ships. It shows that learning works. "
-            "Its numbers say nothing about CLIP on photographs."
+            f"Its numbers say nothing about {'detectors' if detects else 'CLIP'} on photographs."
         )
     return text
 

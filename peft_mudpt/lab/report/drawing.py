@@ -8,7 +8,8 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..methods import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY, all_methods
+from ..method import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY
+from ..methods import methods_of_all_tasks
 from ..terminal import printable
 from .rows import Column, mean_and_deviation
 
@@ -36,7 +37,7 @@ def looks_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     Returns:
         Options of `matplotlib.axes.Axes.plot`, by name.
     """
-    own = {name: method.look for name, method in all_methods().items() if "color" in method.look}
+    own = {name: method.look for name, method in methods_of_all_tasks().items() if "color" in method.look}
     others = [name for name in names if name not in own]
     cycled = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
     return {name: {"linewidth": 1.5, "markersize": 6, **own.get(name, cycled.get(name, {}))} for name in names}
@@ -52,7 +53,7 @@ def is_emphasized(name: str) -> bool:
     Returns:
         True for such a row.
     """
-    method = all_methods().get(name)
+    method = methods_of_all_tasks().get(name)
     return method is not None and method.emphasized
 
 

@@ -39,16 +39,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
 
 
-def accuracy_table(rows: Rows) -> str:
+def accuracy_table(rows: Rows, measure: str = "Accuracy") -> str:
     """
-    Format accuracies as mean ± standard deviation over seeds, in percent. The row with the best mean in the last
-    column stands first. A line above the table names the number of seeds.
+    Format accuracies, or other numbers in percent, as mean ± standard deviation over seeds. The row with the best mean
+    in the last column stands first. A line above the table names the number of seeds.
 
     If a row has fewer seeds than the whole table, the row name says so, except for an untrained method, which does
     not depend on seeds.
 
     Args:
         rows: rows from a function of `report.rows`, such as `few_shot_rows`.
+        measure: what the numbers are.
 
     Returns:
         The line and the table, as Markdown.
@@ -70,10 +71,10 @@ def accuracy_table(rows: Rows) -> str:
         return f"**{text}**" if shown[name, column] == best[column] else text
 
     over = "one seed" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
-    return f"Accuracy in %, {over}.\n\n{_best_first(rows, shown, cell)}"
+    return f"{measure} in %, {over}.\n\n{_best_first(rows, shown, cell)}"
 
 
-def difference_table(rows: Rows, reference: str) -> str:
+def difference_table(rows: Rows, reference: str, measure: str = "Accuracy") -> str:
     """
     Format paired differences as their mean over seeds with the 95 % confidence interval in brackets, in percentage
     points. A line above the table explains this.
@@ -81,6 +82,7 @@ def difference_table(rows: Rows, reference: str) -> str:
     Args:
         rows: rows of `paired.differences`.
         reference: name of the row to which the others are compared.
+        measure: what the numbers are.
 
     Returns:
         The line and the table, as Markdown.
@@ -100,7 +102,7 @@ def difference_table(rows: Rows, reference: str) -> str:
 
     shown = {key: round(found[0], 1) for key, found in statistics.items() if found}
     return (
-        f"Accuracy minus that of {literal(reference)} with the same seed and pictures, in percentage points: mean "
+        f"{measure} minus that of {literal(reference)} with the same seed and pictures, in percentage points: mean "
         "over the seeds that both have [95 % confidence interval of Student's t]. Bold here: the interval excludes 0."
         f"\n\n{_best_first(rows, shown, cell)}"
     )
@@ -183,12 +185,14 @@ def nearest_words_table(results: Iterable[Result]) -> Optional[str]:
     return markdown_table(["method", *(f"token {i + 1}" for i in range(tokens))], lines)
 
 
-def learning_rate_table(rows: Rows) -> str:
+def learning_rate_table(rows: Rows, measure: str = "accuracy") -> str:
     """
-    Format the validation accuracy at each learning rate that was tried, lowest first. The chosen one is bold.
+    Format the accuracy, or another number in percent, on validation pictures at each learning rate that was tried,
+    lowest first. The chosen one is bold.
 
     Args:
         rows: rows of `learning_rate_rows`.
+        measure: what the numbers are.
 
     Returns:
         The table, as Markdown.
@@ -204,4 +208,4 @@ def learning_rate_table(rows: Rows) -> str:
     width = max(map(len, lines))
     header = ["method", *(f"try {i}" for i in range(1, width))]
     table = markdown_table(header, ([*line, *[""] * (width - len(line))] for line in lines))
-    return f"Learning rate: accuracy in %. Bold: chosen.\n\n{table}"
+    return f"Learning rate: {measure} in %. Bold: chosen.\n\n{table}"

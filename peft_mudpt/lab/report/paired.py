@@ -75,6 +75,8 @@ def _tested_on(metrics: dict[str, Any], others: dict[str, Any]) -> dict[str, Any
     """The test pictures of each class; only their number if `metrics` or `others` are of an earlier version."""
     if "predictions" in metrics and "predictions" in others:
         return {name: sorted(items) for name, items in metrics["predictions"].items()}
+    if "pictures" in metrics:  # of detection, which has one test set
+        return {"pictures": metrics["pictures"]}
     return {name: seen for name, (_, seen) in metrics["classes"].items()}
 
 

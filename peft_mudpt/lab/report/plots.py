@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Optional
 
-from ..methods import BLACK, BLUE, VERMILLION
+from ..method import BLACK, BLUE, CLASSIFICATION, DETECTION, VERMILLION
 from ..terminal import printable
+from .detection import plot_examples, plot_precision_recall
 from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, looks_of, new_figure, points
 from .robust_plots import plot_robustness
 from .rows import (
@@ -21,6 +22,7 @@ from .rows import (
     is_untrained,
     mean_and_deviation,
     runs_of,
+    task_of,
 )
 
 
@@ -29,13 +31,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OVERVIEW = "overview.png"
+AXES = {CLASSIFICATION: ACCURACY, DETECTION: "mAP, %"}  # names of vertical axes
 CLASSES_SHOWN = 12  # number of classes that gained most, and of classes that lost most
 
 
 def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
     """
-    Plot few-shot accuracy by shots, with standard deviations over seeds. Zero-shot CLIP is a star at 0 shots, as in
-    CoOp (arXiv 2109.01134).
+    Plot few-shot accuracy, or in detection mAP, by shots, with standard deviations over seeds. The plain model is a
+    star at 0 shots, as in CoOp (arXiv 2109.01134).
 
     Args:
         results: results of one data set and model.
@@ -43,7 +46,7 @@ def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
     Returns:
         The figure; None if the results hold nothing to plot.
     """
-    return _single(few_shot_rows(results), _plot_shots)
+    return _single(few_shot_rows(results), _plot_shots, AXES[task_of(results)])
 
 
 def plot_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
@@ -56,7 +59,7 @@ def plot_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
     Returns:
         The figure; None if the results hold nothing to plot.
     """
-    return _single(_base_to_new(results), _plot_bars)
+    return _single(_base_to_new(results), _plot_bars, AXES[task_of(results)])
 
 
 def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
@@ -75,7 +78,7 @@ def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
         return None
     figure = new_figure(6 * len(panels), 5.2)
     for axes, (rows, plot) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        plot(axes, rows)
+        plot(axes, rows, AXES[task_of(results)])
     add_legend(figure, columns=3 * len(panels))
     return figure
 
@@ -85,16 +88,16 @@ def _base_to_new(results: Sequence[Result]) -> Rows:
     return base_to_new_rows(by_shots[max(by_shots)]) if by_shots else {}
 
 
-def _single(rows: Rows, plot: Callable[[Axes, Rows], None]) -> Optional[Figure]:
+def _single(rows: Rows, plot: Callable[[Axes, Rows, str], None], axis: str) -> Optional[Figure]:
     if not rows:
         return None
     figure = new_figure(7, 5.5)
-    plot(figure.subplots(), rows)
+    plot(figure.subplots(), rows, axis)
     add_legend(figure, columns=4)
     return figure
 
 
-def _plot_shots(axes: Axes, rows: Rows) -> None:
+def _plot_shots(axes: Axes, rows: Rows, axis: str) -> None:
     columns = columns_of(rows)
     for name, look in looks_of(rows).items():
         where, averages, deviations = points(rows[name], columns)
@@ -105,10 +108,10 @@ def _plot_shots(axes: Axes, rows: Rows) -> None:
     axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)  # log2, with 0 one step left of 1
     axes.set_xticks([0, *columns], [str(shots) for shots in (0, *columns)], minor=False)
     axes.set_xticks([], minor=True)
-    finish(axes, "All classes", "training pictures per class", ACCURACY)
+    finish(axes, "All classes", "training pictures per class", axis)
 
 
-def _plot_bars(axes: Axes, rows: Rows) -> None:
+def _plot_bars(axes: Axes, rows: Rows, axis: str) -> None:
     width = 0.85 / len(rows)
     for i, (name, look) in enumerate(looks_of(rows).items()):
         where, averages, deviations = points(rows[name], BASE_TO_NEW_COLUMNS)
@@ -121,14 +124,14 @@ def _plot_bars(axes: Axes, rows: Rows) -> None:
             style |= dict(edgecolor=BLACK, linewidth=1.5)
         axes.bar(positions, averages, width, yerr=deviations, capsize=2, label=name, **style)
     axes.set_xticks(range(len(BASE_TO_NEW_COLUMNS)), ["base classes", "new classes", "harmonic mean"])
-    finish(axes, "Base to new", "", ACCURACY)
+    finish(axes, "Base to new", "", axis)
     axes.grid(False, axis="x")
 
 
 def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
     """
-    Plot few-shot accuracy at the most shots by number of trainable parameters. Zero-shot CLIP, which has none, is a
-    horizontal line.
+    Plot few-shot accuracy, or in detection mAP, at the most shots by number of trainable parameters. The plain model,
+    which has none, is a horizontal line.
 
     Args:
         results: results of one data set and model.
@@ -155,7 +158,7 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
                 [trainable[name]], averages, deviations, label=name, capsize=3, **{**look, "linestyle": "none"}
             )
     axes.set_xscale("log")
-    finish(axes, f"{shots} pictures per class", "trainable parameters", ACCURACY)
+    finish(axes, f"{shots} pictures per class", "trainable parameters", AXES[task_of(results)])
     add_legend(figure, columns=4)
     return figure
 
@@ -214,13 +217,21 @@ def _mean_gains(results: Iterable[Result]) -> dict[str, float]:
     return {name: mean(values) for name, values in gains.items()}
 
 
-FIGURES: dict[str, Callable[[Sequence[Result]], Optional[Figure]]] = {
-    OVERVIEW: plot_overview,
-    "accuracy_by_shots.png": plot_accuracy_by_shots,
-    "base_to_new.png": plot_base_to_new,
-    "accuracy_by_parameters.png": plot_accuracy_by_parameters,
-    "class_gains.png": plot_class_gains,
-    "robustness.png": plot_robustness,
+FIGURES: dict[str, dict[str, Callable[[Sequence[Result]], Optional[Figure]]]] = {
+    CLASSIFICATION: {
+        OVERVIEW: plot_overview,
+        "accuracy_by_shots.png": plot_accuracy_by_shots,
+        "base_to_new.png": plot_base_to_new,
+        "accuracy_by_parameters.png": plot_accuracy_by_parameters,
+        "class_gains.png": plot_class_gains,
+        "robustness.png": plot_robustness,
+    },
+    DETECTION: {
+        OVERVIEW: plot_overview,
+        "map_by_parameters.png": plot_accuracy_by_parameters,
+        "precision_recall.png": plot_precision_recall,
+        "detections.png": plot_examples,
+    },
 }
 
 
@@ -242,5 +253,5 @@ def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("Plots need matplotlib: pip install 'peft_mudpt[report]'.") from error
-    figures = {name: plot(results) for name, plot in FIGURES.items()}
+    figures = {name: plot(results) for name, plot in FIGURES[task_of(results)].items()}
     return {name: figure for name, figure in figures.items() if figure is not None}

@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple, Optional, Union
 
-from ...demo import STYLES
+from ...demo import SCENE_STYLES, STYLES
 from ..adversarial import AdversarialOptions
-from ..methods import all_methods
+from ..method import CLASSIFICATION, DETECTION, MAIN_MEASURES
+from ..methods import methods_of_all_tasks
 from ..schema import FOLDER
 from ..training.anchors import Anchors
 
@@ -20,7 +21,7 @@ from ..training.anchors import Anchors
 Result = dict[str, Any]  # with the fields of schema.FIELDS
 Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
-Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `all_methods`
+Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `methods_of_all_tasks`
 
 # flags that stand in the name of a row
 NAMED = (
@@ -46,18 +47,45 @@ BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
 
 
 class Section(NamedTuple):
-    """The results of one model on one data set. `embedded`: the package itself draws the pictures."""
+    """The results of one task and model on one data set. `embedded`: the package itself draws the pictures."""
 
     title: str
     dataset: str
     model: str
     results: list[Result]
     embedded: bool
+    task: str = CLASSIFICATION
+
+
+def task_of(results: Iterable[Result]) -> str:
+    """
+    Find the task of results.
+
+    Args:
+        results: results of one task.
+
+    Returns:
+        One of `method.TASKS`.
+    """
+    return next((result["arguments"].get("task", CLASSIFICATION) for result in results), CLASSIFICATION)
+
+
+def main_measure(result: Result) -> Optional[float]:
+    """
+    The number of a result by which methods are compared.
+
+    Args:
+        result: the result of a run.
+
+    Returns:
+        The accuracy, or in detection the mean average precision, in percent; None if it was not measured.
+    """
+    return result["summary"].get(MAIN_MEASURES[task_of([result])])
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
     """
-    Group results by data set and model.
+    Group results by task, data set and model.
 
     Args:
         results: results of any runs.
@@ -66,19 +94,23 @@ def sections(results: Sequence[Result]) -> list[Section]:
         The groups, in the order in which they first occur. A title names the model if there are several models, and
         the data folder if several data sets share a name.
     """
-    by_key: dict[tuple[str, str, Optional[str]], list[Result]] = {}
+    by_key: dict[tuple[str, str, Optional[str], str], list[Result]] = {}
     for result in results:
         arguments = result["arguments"]
         model = Path(arguments["model_name_or_path"])
         model = model.name if model.is_absolute() else str(model)  # a folder: its path depends on the machine
-        by_key.setdefault((result["dataset"], model, arguments["train_dir"]), []).append(result)
-    models = {model for _, model, _ in by_key}
-    alike = Counter((dataset, model) for dataset, model, _ in by_key)
+        key = result["dataset"], model, arguments["train_dir"], task_of([result])
+        by_key.setdefault(key, []).append(result)
+    models = {model for _, model, _, _ in by_key}
+    tasks = {task for _, _, _, task in by_key}
+    alike = Counter((dataset, model, task) for dataset, model, _, task in by_key)
     parts = []
-    for (dataset, model, folder), members in by_key.items():
-        title = dataset if alike[dataset, model] == 1 else f"{dataset} ({folder})"
+    for (dataset, model, folder, task), members in by_key.items():
+        title = dataset if alike[dataset, model, task] == 1 else f"{dataset} ({folder})"
         title = title if len(models) == 1 else f"{title}, {model}"
-        parts.append(Section(title, dataset, model, members, embedded=dataset in STYLES and folder is None))
+        title = title if len(tasks) == 1 else f"{title}, {task.replace('-', ' ')}"
+        drawn = dataset in (SCENE_STYLES if task == DETECTION else STYLES) and folder is None
+        parts.append(Section(title, dataset, model, members, drawn, task))
     return parts
 
 
@@ -128,7 +160,7 @@ def row_name(result: Result) -> str:
 
 def _method_options(result: Result) -> Optional[str]:
     """The method's options that differ from its defaults, as JSON; None if there are none."""
-    stored, method = result["arguments"]["method_kwargs"], all_methods().get(result["method"])
+    stored, method = result["arguments"]["method_kwargs"], methods_of_all_tasks().get(result["method"])
     if stored is None or method is None or not method.options:
         return stored
     changed = {name: value for name, value in json.loads(stored).items() if value != method.options.get(name)}
@@ -145,7 +177,7 @@ def is_untrained(name: str) -> bool:
     Returns:
         True for such a method.
     """
-    method = all_methods().get(name)
+    method = methods_of_all_tasks().get(name)
     return method is not None and not method.is_trained
 
 
@@ -157,7 +189,7 @@ def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
         results: results of any runs.
 
     Returns:
-        The results by row name (see `row_name`), in the order of `all_methods`; unknown methods come last.
+        The results by row name (see `row_name`), in the order of `methods_of_all_tasks`; unknown methods come last.
     """
     found: dict[str, list[Result]] = {}
     for result in sorted(results, key=_order):
@@ -166,7 +198,7 @@ def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _order(result: Result) -> tuple[int, str]:
-    names, method = list(all_methods()), result["method"]
+    names, method = list(methods_of_all_tasks()), result["method"]
     return names.index(method) if method in names else len(names), row_name(result)
 
 
@@ -179,7 +211,7 @@ def rows_of(results: Iterable[Result], values: Callable[[Result], Mapping[Column
         values: the numbers of a result by column.
 
     Returns:
-        The rows, in the order of `all_methods`.
+        The rows, in the order of `methods_of_all_tasks`.
 
     Raises:
         ValueError: if two results have the same row, column and seed.
@@ -209,7 +241,7 @@ def _ambiguous(name: str, seed: int, one: Result, other: Result) -> str:
 
 def few_shot_rows(results: Sequence[Result]) -> Rows:
     """
-    Collect the test accuracies of the few-shot protocol by shots.
+    Collect the main measures of the few-shot protocol on test pictures by shots (see `main_measure`).
 
     An untrained method (zero-shot CLIP) that was run for one number of shots gets the same accuracy in every column.
 
@@ -224,7 +256,7 @@ def few_shot_rows(results: Sequence[Result]) -> Rows:
     """
     by_shots = runs_of(results, "few-shot")
     runs = [result for members in by_shots.values() for result in members]
-    rows = rows_of(runs, lambda result: {result["arguments"]["shots"]: result["summary"].get("accuracy")})
+    rows = rows_of(runs, lambda result: {result["arguments"]["shots"]: main_measure(result)})
     columns = columns_of({name: row for name, row in rows.items() if not is_untrained(name)})
     for name, row in rows.items():
         if is_untrained(name) and len(row) == 1 and columns:
@@ -306,7 +338,7 @@ def transfer_rows(results: Iterable[Result]) -> Rows:
 
 def learning_rate_rows(results: Iterable[Result]) -> Rows:
     """
-    Collect the validation accuracies by learning rate.
+    Collect the main measures on validation pictures by learning rate.
 
     Args:
         results: results of one protocol on validation pictures, all with the same number of shots.
@@ -317,8 +349,8 @@ def learning_rate_rows(results: Iterable[Result]) -> Rows:
     Raises:
         ValueError: if two results have the same row, column and seed.
     """
-    found = [r for r in results if r["learning_rate"] is not None and r["summary"].get("accuracy") is not None]
-    return rows_of(found, lambda result: {result["learning_rate"]: result["summary"]["accuracy"]})
+    found = [r for r in results if r["learning_rate"] is not None and main_measure(r) is not None]
+    return rows_of(found, lambda result: {result["learning_rate"]: main_measure(result)})
 
 
 def best_learning_rate(accuracies: Mapping[float, float]) -> float:

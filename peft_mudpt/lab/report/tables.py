@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..method import CLASSIFICATION, DETECTION
 from ..protocols import PROTOCOLS
+from .detection import MEASURES, detection_tables
 from .escaping import literal, plain
 from .markdown import accuracy_table, cost_table, difference_table, learning_rate_table, nearest_words_table
 from .paired import check_reference, differences, on_the_same_pictures
@@ -26,9 +28,13 @@ from .rows import (
 
 
 EMBEDDED_WORLD = (
-    "This is the embedded world of drawn shapes and a tiny CLIP. It shows that learning works, and says nothing about "
-    "CLIP on photographs."
+    "This is the embedded world of drawn shapes and a tiny {}. It shows that learning works, and says nothing about "
+    "{} on photographs."
 )
+WORLDS = {
+    CLASSIFICATION: EMBEDDED_WORLD.format("CLIP", "CLIP"),
+    DETECTION: EMBEDDED_WORLD.format("detector", "detectors"),
+}
 FEW_SHOT = "Few-shot: all classes, by shots per class"
 LEGEND = (
     "Bold: the best mean of a column. The row with the best mean in the last column stands first. –: the method "
@@ -48,7 +54,9 @@ def accuracy_tables(section: Section) -> dict[str, str]:
     Returns:
         The tables by title; an empty dict if there are no results.
     """
-    return {title: accuracy_table(rows) + _unlike(compared) for title, (rows, compared) in _rows_of(section).items()}
+    measure = MEASURES[section.task]
+    found = _rows_of(section).items()
+    return {title: accuracy_table(rows, measure) + _unlike(compared) for title, (rows, compared) in found}
 
 
 def _rows_of(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
@@ -85,7 +93,7 @@ def paired_tables(section: Section, reference: str) -> dict[str, str]:
     tables = {}
     for title, (rows, _) in _rows_of(section._replace(results=same)).items():
         if found := differences(rows, reference):
-            tables[_paired_title(title, reference)] = difference_table(found, reference) + note
+            tables[_paired_title(title, reference)] = difference_table(found, reference, MEASURES[section.task]) + note
     return tables
 
 
@@ -127,9 +135,9 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
         for shots, results in runs_of(section.results, protocol, "validation").items():
             rows = learning_rate_rows(results)
             if rows:
-                tables[f"Learning rates, on validation pictures: {protocol}, {shots} shots"] = learning_rate_table(
-                    rows
-                )
+                measure = {CLASSIFICATION: "accuracy"}.get(section.task, MEASURES[section.task])
+                title = f"Learning rates, on validation pictures: {protocol}, {shots} shots"
+                tables[title] = learning_rate_table(rows, measure)
     return tables
 
 
@@ -148,7 +156,7 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
 
 
 # To add a table, write a function and add it here.
-ACCURACY_TABLES = (accuracy_tables, robustness_tables)
+ACCURACY_TABLES = (accuracy_tables, robustness_tables, detection_tables)
 OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
 
 
@@ -165,17 +173,18 @@ def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[st
         The tables by title.
     """
     tables = {}
-    models = list(dict.fromkeys(part.model for part in parts))
-    for model in models:
-        of_model = [part.results for part in parts if part.model == model]
+    models = list(dict.fromkeys((part.model, part.task) for part in parts))
+    for model, task in models:
+        of_model = [part.results for part in parts if (part.model, part.task) == (model, task)]
         suffix = "" if len(models) == 1 else f", {model}"
         for title, (rows, note) in _mean_rows(of_model).items():
-            tables[title + suffix] = accuracy_table(rows) + note
+            tables[title + suffix] = accuracy_table(rows, MEASURES[task]) + note
         for reference in paired:
             same = [on_the_same_pictures(results, reference)[0] for results in of_model]
             for title, (rows, note) in _mean_rows(same).items():
                 if found := differences(rows, reference):
-                    tables[_paired_title(title + suffix, reference)] = difference_table(found, reference) + note
+                    table = difference_table(found, reference, MEASURES[task])
+                    tables[_paired_title(title + suffix, reference)] = table + note
     return tables
 
 
@@ -207,10 +216,8 @@ def data_lines(parts: Sequence[Section]) -> str:
     Returns:
         One paragraph for each data set.
     """
-    data_sets = {part.dataset: part.embedded for part in parts}
-    return "\n\n".join(
-        f"Data: {literal(name)}.{f' {EMBEDDED_WORLD}' * embedded}" for name, embedded in data_sets.items()
-    )
+    data_sets = {part.dataset: f" {WORLDS[part.task]}" * part.embedded for part in parts}
+    return "\n\n".join(f"Data: {literal(name)}.{caveat}" for name, caveat in data_sets.items())
 
 
 def markdown_report(

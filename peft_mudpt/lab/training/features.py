@@ -58,7 +58,7 @@ def known_features(
             it is to be repeated.
     """
     known: dict[str, torch.Tensor] = {}
-    if recipe.crop:
+    if recipe.augment:
         return known
     loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
     adversarial = recipe.adversarial

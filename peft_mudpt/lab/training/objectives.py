@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -125,4 +126,11 @@ def check_anchors(anchors: Anchors, model: torch.nn.Module) -> None:
             )
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy}
+class PerPictureLoss(Objective):
+    """The loss of a detector, averaged over the pictures of a batch (see `detection.per_picture_loss`)."""
+
+    def loss(self, classifier: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
+        return classifier(**batch).loss
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy, "per_picture_loss": PerPictureLoss}

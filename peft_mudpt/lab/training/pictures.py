@@ -97,7 +97,7 @@ def training_loader(
         A loader of batches with `labels` (B,), the features of `known` and, unless they hold `image_features`,
         `pixel_values` (B, 3, H, W). `accelerator` must still prepare it.
     """
-    crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.crop else None
+    crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.augment else None
     length = recipe.steps * recipe.pictures_per_step(accelerator.num_processes)
     return DataLoader(
         TrainingPictures(pictures, length, recipe.seed, crop_size, image_processor, known),

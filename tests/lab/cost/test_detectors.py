@@ -12,7 +12,6 @@ from peft_mudpt.lab.cost.detectors import (
     FROZEN,
     FULL,
     LORA,
-    PROJECTIONS,
     RANK,
     SDPT,
     TOKENS,
@@ -25,6 +24,7 @@ from peft_mudpt.lab.cost.detectors import (
 from peft_mudpt.lab.cost.measuring import KINDS, peak_memory_of
 from peft_mudpt.lab.cost.running import run
 from peft_mudpt.lab.cost.tables import markdown
+from peft_mudpt.lab.detection.methods import FUSION_PROJECTIONS
 from peft_mudpt.sdpt.families import find_fusion
 
 
@@ -56,7 +56,7 @@ def test_each_way_trains_what_its_name_says(trained):
     changed = {way: names for way, (_, names, _) in trained.items()}
     assert changed[FROZEN] == set()
     assert [name.rpartition(".")[2] for name in changed[SDPT]] == ["prototypes"]
-    assert {name.partition(".attn.")[2].split(".lora")[0] for name in changed[LORA]} == {*PROJECTIONS}
+    assert {name.partition(".attn.")[2].split(".lora")[0] for name in changed[LORA]} == {*FUSION_PROJECTIONS}
     assert any("backbone" in name for name in changed[FULL]) and any("bbox_embed" in name for name in changed[FULL])
     sizes = {
         way: sum(p.numel() for p in model.parameters() if p.requires_grad) for way, (*_, model) in trained.items()

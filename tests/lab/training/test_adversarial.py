@@ -79,7 +79,7 @@ def test_a_picture_is_attacked_once_in_some_epochs(monkeypatch, refresh_every, a
 
 def test_text_prompts_learn_from_the_bank_what_they_learn_from_the_attacked_pictures(pictures, tmp_path, monkeypatch):
     training = AdversarialTraining(attack(), clean_weight=0.25)
-    recipe = recipe_of(crop=False, steps=3, adversarial=training, batch_size=len(pictures))  # each picture per step
+    recipe = recipe_of(augment=False, steps=3, adversarial=training, batch_size=len(pictures))  # each picture per step
     opened, read = [], loading.picture
     monkeypatch.setattr(loading, "picture", lambda example: opened.append(example["item"]) or read(example))
     once = learned(pictures, tmp_path, recipe, "coop")
@@ -101,7 +101,7 @@ def test_text_prompts_learn_from_the_bank_what_they_learn_from_the_attacked_pict
 
 def test_a_bank_in_a_file_is_made_once_and_must_belong_to_the_run(pictures, tmp_path, monkeypatch):
     path = tmp_path / "bank.safetensors"
-    recipe = recipe_of(crop=False, steps=2, adversarial=AdversarialTraining(attack(), bank=str(path)))
+    recipe = recipe_of(augment=False, steps=2, adversarial=AdversarialTraining(attack(), bank=str(path)))
     first = learned(pictures, tmp_path, recipe, "coop")
     assert len(AdversarialBank.load(path)) == len(pictures)
     monkeypatch.setattr(AdversarialBank, "build", None)
@@ -109,9 +109,9 @@ def test_a_bank_in_a_file_is_made_once_and_must_belong_to_the_run(pictures, tmp_
     assert all(torch.equal(first[name], again[name]) for name in first)
     stronger = AdversarialTraining(attack(eps=16 / 255), bank=str(path))
     with pytest.raises(ValueError, match="attack of eps=0.03.*0.06"):
-        learned(pictures, tmp_path, recipe_of(crop=False, steps=2, adversarial=stronger), "coop")
+        learned(pictures, tmp_path, recipe_of(augment=False, steps=2, adversarial=stronger), "coop")
     often = AdversarialTraining(attack(), refresh_every=2)
     with pytest.raises(ValueError, match="--refresh_every 2: .*runs once"):
-        learned(pictures, tmp_path, recipe_of(crop=False, steps=2, adversarial=often), "coop")
+        learned(pictures, tmp_path, recipe_of(augment=False, steps=2, adversarial=often), "coop")
     with pytest.raises(ValueError, match=f"--adversarial_bank {path}.*depends on what is learned"):
         learned(pictures, tmp_path, recipe, "mudpt")

@@ -9,7 +9,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, demo
 from peft_mudpt.lab.data import loading
-from peft_mudpt.lab.learner import Ground, add_adapter
+from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import find_method
 from peft_mudpt.lab.training import pictures as training_pictures
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
@@ -32,7 +32,7 @@ def classifier_of(method, fields=None, clip=None):
     """The classifier that a method trains; `method` may also be the config of an adapter."""
     torch.manual_seed(0)
     ground = Ground(clip or CLIPModel.from_pretrained(demo.MODEL_PATH), TOKENIZER, NAMES, None, fields or {})
-    learner = find_method(method).apply(ground) if isinstance(method, str) else add_adapter(ground, method)
+    learner = find_method(method).apply(ground) if isinstance(method, str) else ground.add_adapter(method)
     if method == "linear_probe":
         return learner.model.train()
     return MuDPTClassifier(learner.model, NAMES, "{}.", TOKENIZER, PROCESSOR).train()
@@ -62,7 +62,7 @@ def encode_in_each_step(monkeypatch):
 def test_training_ends_with_the_weights_of_training_on_pixels(
     pictures, tmp_path, monkeypatch, method, fields, precision
 ):
-    recipe = recipe_of(crop=False, steps=4)  # 16 samples of 12 pictures
+    recipe = recipe_of(augment=False, steps=4)  # 16 samples of 12 pictures
     once = learned(pictures, tmp_path, recipe, method, fields, precision)
     encode_in_each_step(monkeypatch)
     for name, expected in learned(pictures, tmp_path, recipe, method, fields, precision).items():
@@ -73,12 +73,12 @@ def test_training_ends_with_the_weights_of_training_on_pixels(
 def test_each_picture_is_opened_once(pictures, tmp_path, monkeypatch, method):
     opened, read = [], loading.picture
     monkeypatch.setattr(loading, "picture", lambda example: opened.append(example["item"]) or read(example))
-    learned(pictures, tmp_path, recipe_of(crop=False, steps=4), method)  # 16 samples of 12 pictures
+    learned(pictures, tmp_path, recipe_of(augment=False, steps=4), method)  # 16 samples of 12 pictures
     assert sorted(opened) == sorted(pictures["item"])
 
 
 def test_a_run_that_began_on_pixels_resumes_and_one_on_features_resumes_bit_for_bit(pictures, tmp_path, monkeypatch):
-    recipe = recipe_of(crop=False)
+    recipe = recipe_of(augment=False)
     whole = learned(pictures, tmp_path / "whole", recipe, "coop", every=4)
     resumed = learned(pictures, tmp_path / "whole", recipe, "coop", resume="latest")
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
@@ -113,7 +113,9 @@ def test_the_model_itself_says_whether_training_changes_image_features(method, f
 
 
 def test_features_of_augmented_pictures_are_not_computed_once(pictures):
-    assert known_features(Accelerator(), classifier_of("coop"), pictures, PROCESSOR, recipe_of(crop=True), True) == {}
+    assert (
+        known_features(Accelerator(), classifier_of("coop"), pictures, PROCESSOR, recipe_of(augment=True), True) == {}
+    )
 
 
 @pytest.mark.parametrize("method", ["mudpt", "coop"])
@@ -128,7 +130,7 @@ def test_an_objective_may_ask_for_the_features_of_plain_clip(pictures, tmp_path,
             return super().loss(classifier, batch)
 
     monkeypatch.setitem(OBJECTIVES, "asking", Asking)
-    learned(pictures, tmp_path, recipe_of(objective="asking", crop=False, steps=3), method)
+    learned(pictures, tmp_path, recipe_of(objective="asking", augment=False, steps=3), method)
     plain = CLIPModel.from_pretrained(demo.MODEL_PATH)
     for batch in batches:
         if method == "coop":

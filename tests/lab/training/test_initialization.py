@@ -6,10 +6,10 @@ from peft import PeftConfig
 from torch.utils.data import DataLoader
 
 from peft_mudpt import MuDPTClassifier, export_classifier
+from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data.loading import TestPictures
 from peft_mudpt.lab.data.sources import load_folders
 from peft_mudpt.lab.experiment import execute, prepare
-from peft_mudpt.lab.plan import Experiment
 from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recipe import TrainingOptions

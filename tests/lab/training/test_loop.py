@@ -43,7 +43,7 @@ def pictures():
 
 def recipe_of(**fields):
     facts = dict(objective="cross_entropy", optimizer="sgd", learning_rate=0.01, weight_decay=5e-4, steps=6)
-    facts |= dict(warmup_steps=0, batch_size=4, gradient_accumulation_steps=1, crop=True, seed=3)
+    facts |= dict(warmup_steps=0, batch_size=4, gradient_accumulation_steps=1, augment=True, seed=3)
     return Recipe(**{**facts, **fields})
 
 

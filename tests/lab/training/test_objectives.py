@@ -59,7 +59,7 @@ def test_another_objective_is_minimized_and_called_after_every_step(pictures, mo
     monkeypatch.setitem(OBJECTIVES, "align", Align)
     classifier, batch = classifier_of(), batch_of(3)
     before = Align().loss(classifier.eval(), batch).item()
-    recipe = recipe_of(objective="align", steps=20, crop=False)
+    recipe = recipe_of(objective="align", steps=20, augment=False)
     progress = train(Accelerator(), classifier, pictures, PROCESSOR, recipe)
     assert [step for step, _, _ in calls] == list(range(1, 21)) and calls[0][1:] == (20, classifier)
     assert progress.loss < before

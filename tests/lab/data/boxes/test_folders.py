@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from peft_mudpt.lab.data.boxes import BoxDataOptions, load_box_data
-from tests.lab.data.boxes.conftest import NAMES, write_coco, write_voc, write_yolo
+from tests.lab.data.boxes.conftest import NAMES, as_objects, write_coco, write_voc, write_yolo
 
 
 def coco_of_splits(root):
@@ -145,3 +145,13 @@ def test_options_that_do_not_fit_are_refused_by_name(options, words):
 def test_an_unknown_style_of_scenes_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'sunrise'.*faded"):
         load_box_data(BoxDataOptions(dataset="sunrise"))
+
+
+def test_a_data_set_of_the_hub_is_loaded_by_its_splits(tmp_path):
+    pictures = as_objects(tmp_path / "made")
+    for split in ("train", "validation"):
+        pictures.to_parquet(tmp_path / "data" / f"{split}.parquet")
+    data = load_box_data(BoxDataOptions(dataset_name=str(tmp_path / "data")))
+    assert data.class_names == NAMES and (len(data.train), len(data.test)) == (3, 3)
+    with pytest.raises(ValueError, match="no split 'dev'. Splits found: train, validation"):
+        load_box_data(BoxDataOptions(dataset_name=str(tmp_path / "data"), test_split="dev"))

@@ -1,0 +1,1 @@
+"""Image classification as a task of the lab: its experiments and their plans."""

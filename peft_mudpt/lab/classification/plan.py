@@ -1,0 +1,208 @@
+"""The plan of a run that adapts a CLIP: how it is trained, tested and saved."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from ...classifier.class_texts import ClassTexts
+from ...classifier.prediction import PictureClassifier
+from ...layer import layer_of
+from ..backbone import EMBEDDED
+from ..class_texts import several
+from ..data.loading import TestPictures
+from ..evaluation import distinct, evaluate_task
+from ..plan import Plan
+from ..protocols import summarize
+from ..recipe import Recipe
+from ..report.words import nearest_words
+from ..robustness import measure_robustness
+from ..saving import check_it_reloads, reload, save_learned
+from ..training.checkpoints import Checkpoints
+from ..training.features import encode
+from ..training.frozen_clip import FrozenClip
+from ..training.initialization import initialize, note_resumed
+from ..training.loop import Progress
+from ..training.pictures import train
+
+
+@dataclass(frozen=True)
+class ClassificationPlan(Plan):
+    """
+    A run that was checked and can be executed once (see `Plan`).
+
+    Args:
+        classifier: the classifier of the learner, which is trained.
+        test_features: image features of the plain CLIP, by test set, if training does not change them (see
+            `evaluation.evaluate_task`); else None.
+    """
+
+    classifier: PictureClassifier
+    test_features: Optional[dict[str, torch.Tensor]]
+
+    @property
+    def given_texts(self) -> Optional[ClassTexts]:
+        """
+        The texts of classes for the learner, after its text prompts if it has some; None: the template of each data
+        set.
+        """
+        return self.learner.class_texts(self.experiment.class_texts)
+
+    @property
+    def names_new_classes(self) -> bool:
+        """True if the learner can name classes that it was not trained on."""
+        layer = layer_of(self.learner.model)
+        return self.method.names_new_classes and (layer is None or not layer.num_class_contexts)
+
+    @property
+    def class_texts(self) -> ClassTexts:
+        """The texts of the training classes for the learner, after its text prompts if it has some."""
+        return self.given_texts or ClassTexts((self.data.template,))
+
+    @property
+    def anchor_texts(self) -> ClassTexts:
+        """The texts of classes for the anchors: those of the flags, if there are several, or else the method's."""
+        given = self.experiment.class_texts
+        if given is not None and given.template is None:
+            return given
+        return ClassTexts.given(self.method.anchor_templates or [self.learner.template or self.data.template])
+
+    @property
+    def template_after_prompts(self) -> Optional[str]:
+        """The text of a class that follows the text prompts; None if classes have several texts."""
+        return self.class_texts.template
+
+    def summary(self, metrics: dict[str, Any]) -> dict[str, Optional[float]]:
+        return summarize(self.experiment.protocol, metrics, self.data.origin)
+
+    def lines(self) -> dict[str, str]:
+        text = "text after prompts" if self.learner.has_text_prompts else "text of a class"
+        zero_shot = self._other_texts
+        return {
+            "CLIP": self.experiment.model_name_or_path,
+            "method": self.method.name,
+            "trainable parameters": f"{self.trainable_parameters:,}",
+            text: self.class_texts.in_words(),
+            "classes": str(len(self.task.class_names)),
+            "training pictures": f"{len(self.task.train):,}",
+            "test pictures": f"{sum(len(test.pictures) for test in self.task.tests.values()):,}",
+            **({} if zero_shot is None else {"texts of zero-shot": zero_shot.in_words()}),
+        }
+
+    @property
+    def _other_texts(self) -> Optional[ClassTexts]:
+        """The texts of zero-shot CLIP, if they are several and the learner does not use them."""
+        texts = self.experiment.class_texts
+        return None if texts is None or texts.template is not None or texts == self.class_texts else texts
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self._other_texts is not None:
+            notes.append(
+                f"the classes of {self.method.name} keep one text, because its text prompts replace words of it; "
+                "--templates and --descriptions give the texts of zero-shot CLIP and of anchors"
+            )
+        if self.experiment.model_name_or_path == EMBEDDED and self.data.origin.train_dir is not None:
+            notes.append(
+                "the embedded CLIP knows drawn shapes only: for photographs, name another one "
+                "(--model_name_or_path openai/clip-vit-base-patch16)"
+            )
+        return [*notes, *self.selection.drawn.remarks]
+
+    def train(self, checkpoints: Optional[Checkpoints]) -> Progress:
+        return self._fit() if self.recipe is None else self._take_steps(self.recipe, checkpoints)
+
+    def _fit(self) -> Progress:
+        """Learn from the image features of the training pictures at once."""
+        started, pictures = time.perf_counter(), self.task.train
+        loading, image_processor = self.experiment.training.loading, self.backbone.image_processor
+        features = encode(self.accelerator, self.classifier, pictures, image_processor, **loading)
+        self.method.fit(self.learner.model, features, torch.tensor(pictures["label"][:]))
+        return Progress(seconds=time.perf_counter() - started)
+
+    def _take_steps(self, recipe: Recipe, checkpoints: Optional[Checkpoints]) -> Progress:
+        """Learn by optimizer steps."""
+        pictures, image_processor = self.task.train, self.backbone.image_processor
+        if checkpoints is None or checkpoints.resume_from is None:
+            initialize(self.classifier.model, pictures, image_processor, recipe, self.method.initialize)
+        else:
+            note_resumed(self.classifier.model, pictures, recipe)
+        frozen_clip = self._frozen_clip(recipe) if recipe.anchors else None
+        return train(self.accelerator, self.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
+
+    def _frozen_clip(self, recipe: Recipe) -> FrozenClip:
+        """The frozen CLIP that the anchors of the run refer to."""
+        model, autocast = self.learner.model, self.accelerator.autocast
+        if not recipe.anchors.need_texts:
+            return FrozenClip(model, autocast=autocast)
+        backbone, texts = self.backbone, self.anchor_texts.of(self.task.class_names)
+        return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
+
+    def evaluate(self) -> dict[str, Any]:
+        return evaluate_task(
+            self.accelerator,
+            self.backbone,
+            self.learner.model,
+            self.task,
+            self.given_texts,
+            self.names_new_classes,
+            **self.experiment.training.loading,
+            features=self.test_features,
+        )
+
+    def measure_robustness(self) -> Optional[list[dict[str, Any]]]:
+        experiment = self.experiment
+        return measure_robustness(
+            self.accelerator,
+            self.backbone,
+            self.learner.model,
+            self.task,
+            experiment.robustness,
+            experiment.protocol.seed,
+            self.given_texts,
+            self.names_new_classes,
+            experiment.training.per_device_eval_batch_size,
+        )
+
+    def described(self) -> dict[str, Any]:
+        after_prompts, recipe, names = self.template_after_prompts, self.recipe, self.task.class_names
+        number = Counter(self.task.train["label"][:])
+        return {
+            "template": after_prompts and (self.learner.template or self.data.template),
+            "template_after_prompts": after_prompts,
+            "class_texts": several(self.class_texts.only(names)),
+            "zero_shot_texts": several(self.experiment.class_texts),
+            "training_pictures": {name: number[label] for label, name in enumerate(distinct(names))},
+            "prompt_initialization": recipe and recipe.prompt_initialization,
+            "anchors": asdict(recipe.anchors) if recipe and recipe.anchors else None,
+            "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
+            "adversarial": recipe.adversarial.as_dict() if recipe and recipe.adversarial else None,
+            "nearest_words": self._nearest_words(),
+        }
+
+    def _nearest_words(self) -> Optional[list]:
+        model = self.learner.model
+        prompts = [p for name, p in model.named_parameters() if name.endswith(".text_prompts")]
+        if not prompts or layer_of(model).num_class_contexts:  # then they are not those of the input
+            return None
+        # prompts[0] is (J, n, d_t); its first layer is the input layer
+        return nearest_words(prompts[0][0], model.get_base_model(), self.backbone.tokenizer)
+
+    def save(self, folder: Path) -> int:
+        return save_learned(self.learner, self.task.class_names, self.class_texts, folder)
+
+    def check_it_reloads(self, folder: Path) -> None:
+        backbone, names = self.backbone, self.task.class_names
+        pixel_values = TestPictures(self.task.train, backbone.image_processor)[0]["pixel_values"][None]
+
+        def logits_of(model: torch.nn.Module) -> torch.Tensor:
+            classifier = backbone.classifier(model, names, self.class_texts)
+            return classifier(pixel_values.to(backbone.device)).logits
+
+        reloaded = reload(self.learner.model, backbone.load_clip(), folder)
+        check_it_reloads(self.learner.model, reloaded, folder, logits_of)

@@ -1,0 +1,1 @@
+"""Object detection as a task of the lab: its experiments, their methods and options."""

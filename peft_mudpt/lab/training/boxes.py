@@ -1,0 +1,61 @@
+"""Trains a detector on the pictures of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from ...detection import FusionDetector
+from ..data.boxes import BoxAugmentation, TrainingBoxes, collate_boxes
+from ..recipe import Recipe
+from .checkpoints import Checkpoints
+from .loop import Progress, minimize
+from .objectives import OBJECTIVES
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def train_detector(
+    accelerator: Accelerator,
+    detector: FusionDetector,
+    pictures: Dataset,
+    recipe: Recipe,
+    checkpoints: Optional[Checkpoints] = None,
+) -> Progress:
+    """
+    Train the parameters of a detector that require a gradient, in place.
+
+    Args:
+        accelerator: an accelerator that was not used for another model.
+        detector: the detector, whose loss is the mean over pictures.
+        pictures: the training pictures, of `BoxData`.
+        recipe: how to train.
+        checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
+
+    Returns:
+        The progress at the end.
+
+    Raises:
+        FloatingPointError, RuntimeError: see `minimize`.
+    """
+    samples = TrainingBoxes(
+        pictures,
+        recipe.steps * recipe.pictures_per_step(accelerator.num_processes),
+        recipe.seed,
+        detector.image_processor,
+        BoxAugmentation() if recipe.augment else None,
+    )
+    loader = DataLoader(
+        samples,
+        recipe.batch_size,
+        num_workers=recipe.num_workers,
+        collate_fn=collate_boxes,
+        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
+    )
+    objective = OBJECTIVES[recipe.objective]()
+    return minimize(accelerator, detector.train(), loader, objective, recipe, checkpoints)
