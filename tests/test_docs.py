@@ -27,6 +27,7 @@ COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 SHORTER = {
     "fewshot.py --method advpt": "--max_train_steps 2 --attack_steps 1 --shots 1",
     "fewshot.py": "--max_train_steps 2",
+    "fewshot_detection.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
     "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1 --learning_rate_factors 1,3",
     "benchmark.py --models tiny": "--batch_sizes 2 --memory_classes none --seconds 0",
@@ -36,6 +37,9 @@ SHORTER = {
 # flags, and stops at the function where its work begins.
 ONLY_READ = {
     "--model_name_or_path openai/": "needs the Hub",
+    "--model_name_or_path IDEA-Research/": "needs the Hub",
+    "sweep_detection.py": "18 runs take minutes; tests/lab/detection/test_sweep.py runs some",
+    "report.py outputs/scenes": "the sweep before it is only read",
     "--dataset_name": "needs the Hub",
     "--coop_root": "needs CoOp's data sets",
     "--precision bfloat16": "needs a GPU",
@@ -54,11 +58,13 @@ WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "export.py": "peft_mudpt.lab.predicting.load_classifier",
     "fewshot.py": "peft_mudpt.lab.run.run",
+    "fewshot_detection.py": "peft_mudpt.lab.run.run",
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
     "predict.py": "peft_mudpt.lab.predicting.load_classifier",
     "report.py": "peft_mudpt.lab.schema.read_results",
     "robustness.py": "peft_mudpt.lab.sweep_runs.run_sweep",
     "sweep.py": "peft_mudpt.lab.sweep_runs.run_sweep",
+    "sweep_detection.py": "peft_mudpt.lab.sweep_runs.run_sweep",
 }
 # Parts of blocks that are not run, and the reasons.
 LEFT_OUT = {
