@@ -1,6 +1,7 @@
 """Scenes of the embedded world as a small data set, and folders of them."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def write_split(root: Path, split: str, pictures, class_names) -> None:
 
 def experiment(data, method="sdpt", steps=2, shots=1, seed=1, evaluate_on="test", **options) -> DetectionExperiment:
     """A short run."""
-    training = {name: options.pop(name) for name in ("augmentation", "learning_rate") if name in options}
+    named = {field.name for field in fields(DetectionTrainingOptions)}
+    training = {name: options.pop(name) for name in named & options.keys()}
     return DetectionExperiment(
         data,
         method,
