@@ -203,3 +203,8 @@ def test_the_links_of_a_page_have_targets(page):
 def test_the_files_that_a_page_names_exist(page):
     named = re.findall(r"(?:\b(?:examples|peft_mudpt|tests)/[\w/]+\.py|\.ci/[\w.]+)\b", PAGES[page])
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_printed_block_holds_what_was_printed():
+    blocks = re.findall(r"<!-- printed by: (.+?) -->\n(.*?)<!-- end -->", "".join(PAGES.values()), re.DOTALL)
+    assert len(blocks) > 10 and [command for command, text in blocks if not text.strip()] == []

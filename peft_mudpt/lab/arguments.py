@@ -38,7 +38,9 @@ class OutputOptions(Options):
     )
     with_tracking: bool = flag(False, "Log losses and results to the trackers of --report_to.")
     report_to: str = flag("all", "A tracker, such as tensorboard or wandb, or 'all' for all that are installed.")
-    push_to_hub: bool = flag(False, "Upload the adapter with its model card to --hub_model_id.")
+    push_to_hub: bool = flag(
+        False, "Upload the adapter with its model card to --hub_model_id; of a detector also some test pictures."
+    )
     hub_model_id: Optional[str] = flag(None, "Repository on the Hub: user/name.")
     hub_private_repo: bool = flag(False, "Make a new repository private.")
 

@@ -94,7 +94,7 @@ class BaseExperiment(ABC):
         """Choose the pictures of the run, not yet decoded. Raise a ValueError if the data cannot be used."""
 
     def check(self) -> None:
-        """Raise an error if the experiment cannot run, whatever the data. It is called before they are loaded."""
+        """Raise an error if the experiment cannot run, whatever the data."""
         find_method(self.method, self.task)
 
     def check_selection(self, selection: Selection) -> None:
@@ -221,7 +221,7 @@ class Plan(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> int:
-        """Save the learned weights in a folder. Returns their size in bytes; 0 if nothing is learned."""
+        """Save what belongs to the result in a folder. Returns the size of the learned weights in bytes."""
 
     @abstractmethod
     def check_it_reloads(self, folder: Path) -> None:

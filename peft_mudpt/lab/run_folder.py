@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from .identity import TASK, as_identity, differences, is_identity
 from .learner import HEADS
-from .method import CLASSIFICATION
+from .method import CLASSIFICATION, DETECTION
 from .methods import find_method
 from .schema import RESULT, read_result
 from .storage import PARTIAL, read_json, write_json
@@ -62,11 +62,11 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     """
     if overwrite:
         return None
-    choice = "Choose another --output_dir, or delete this folder; fewshot.py also takes --overwrite_output_dir."
-    found = [name for name in (*RUN_FILES, *RUN_PARTIALS) if os.path.lexists(folder / name)]
+    choice = "Choose another --output_dir, or delete this folder; a single run also takes --overwrite_output_dir."
+    other = read_identity(folder)
+    found = [name for name in (*_files_of(identity, other), *RUN_PARTIALS) if os.path.lexists(folder / name)]
     checkpoints = own_checkpoints(folder)
     foreign = [str(path.relative_to(folder)) for path in _foreign_checkpoints(folder)]
-    other = read_identity(folder)
     if other is None:
         foreign += [name for name in found if name != CARD]
     method = find_method(identity["method"], identity.get(TASK, CLASSIFICATION))
@@ -82,6 +82,12 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     if differing := differences(other, identity):
         raise ValueError(f"{folder} holds another run ({differing}). {choice}")
     return read_result(folder)
+
+
+def _files_of(*identities: Optional[dict[str, Any]]) -> list[str]:
+    """The files that runs may write, in the order of deletion. Only runs of detection write `EXAMPLES`."""
+    tasks = {identity.get(TASK, CLASSIFICATION) for identity in identities if identity is not None}
+    return [name for name in RUN_FILES if name != EXAMPLES or DETECTION in tasks]
 
 
 def read_identity(folder: Path) -> Optional[dict[str, Any]]:
@@ -189,11 +195,12 @@ def start(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> It
         identity: identifies the run (see `identity.as_identity`).
         overwrite: True to delete the files of a previous run first. Other files are kept.
     """
-    previous = [name for name in RUN_FILES if name != CARD and os.path.lexists(folder / name)]
+    written = _files_of(read_identity(folder))
+    previous = [name for name in written if name not in (CARD, EXAMPLES) and os.path.lexists(folder / name)]
     if overwrite and previous:
         drop_checkpoints(folder)
         _drop_tracking(folder / TRACKING)
-        for name in RUN_FILES:
+        for name in written:
             (folder / name).unlink(missing_ok=True)
     sweep_leftovers(folder)
     try:
@@ -202,7 +209,8 @@ def start(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> It
     except BaseException:
         with suppress(OSError):  # what cannot be deleted now is deleted when the run starts again
             sweep_leftovers(folder)
-            if not own_checkpoints(folder) and not any((folder / name).exists() for name in (RESULT, *LEARNED)):
+            left = [name for name in _files_of(identity) if name not in (CARD, RUN) and (folder / name).exists()]
+            if not own_checkpoints(folder) and not left:
                 (folder / RUN).unlink()
         raise
 

@@ -21,7 +21,7 @@ from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
 from .heads import Head
 from .learner import HEADS, Learner
-from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LEARNED_PARTIAL
+from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, EXAMPLES, LEARNED_PARTIAL
 from .schema import RESULT
 from .storage import naming
 
@@ -157,7 +157,7 @@ def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.Pa
     described = [file for name in (RESULT, CARD) if (file := find_file(source, name)) is not None]
     save_adapter(model, folder)
     if len(described) == 2:
-        for file in described:
+        for file in [*described, *filter(None, [find_file(source, EXAMPLES)])]:
             shutil.copyfile(file, folder / file.name)
     return (folder / ADAPTER_WEIGHTS).stat().st_size
 

@@ -105,7 +105,7 @@ def test_results_are_found_at_any_depth(tmp_path):
     for name in ("b/c", "a"):
         write_result(tmp_path / name, {**RESULT, "dataset": name})
     assert [result["dataset"] for result in read_results(tmp_path)] == ["a", "b/c"]
-    with pytest.raises(ValueError, match="nowhere.*result.json.*examples/fewshot.py"):
+    with pytest.raises(ValueError, match="nowhere.*result.json.*examples/"):
         read_results(tmp_path / "nowhere")
 
 
@@ -280,3 +280,15 @@ def test_a_checkpoint_with_a_damaged_record_is_named(tmp_path):
         (checkpoint / "run.json").write_text(content)
         with pytest.raises(ValueError, match="step_00000001 .*run.json is missing or damaged.*--overwrite_output_dir"):
             find_checkpoint(tmp_path, "latest", IDENTITY)
+
+
+def test_pictures_of_that_name_are_the_users_unless_a_run_of_detection_wrote_them(tmp_path):
+    (tmp_path / "detections.png").write_text("mine")
+    assert claim(tmp_path, IDENTITY) is None
+    with hold(tmp_path, IDENTITY, overwrite=True):
+        write_result(tmp_path, RESULT)
+    with hold(tmp_path, IDENTITY, overwrite=True):
+        assert (tmp_path / "detections.png").read_text() == "mine"
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match="detections.png, which this run would replace"):
+        claim(tmp_path, {**IDENTITY, "method": "sdpt", "task": "object-detection"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ... import demo
 from ..arguments import RunArguments
 from ..data.boxes.options import BoxDataOptions
 from ..flags import flag
@@ -32,8 +33,11 @@ class DetectionArguments(
 
     def __post_init__(self):
         super().__post_init__()
-        if self.train_dir is not None and self.dataset_name is not None:
-            raise ValueError("--train_dir and --dataset_name name two data sets; give only one.")
+        named = {"--dataset": self.dataset != demo.SCENE_ADAPTATION_STYLE}
+        named |= {"--train_dir": self.train_dir is not None, "--dataset_name": self.dataset_name is not None}
+        given = [name for name, is_given in named.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} name two data sets; give only one.")
 
     def experiment(self) -> DetectionExperiment:
         return DetectionExperiment.of(self)

@@ -66,7 +66,9 @@ def _detect(
     with accelerator.split_between_processes(list(range(len(test.pictures)))) as own:
         pictures = (picture(test.pictures[i]) for i in tqdm(own, desc="testing", leave=False, disable=quiet))
         found = [_on_cpu(one) for one in detector.predict(pictures, threshold=0, batch_size=batch_size)]
-    return gather_object(found)  # in the order of the processes, and so in that of the pictures
+    # in the order of the processes, and so in that of the pictures; accelerate 1.3 repeats the last one if there are
+    # fewer pictures than processes
+    return gather_object(found)[: len(test.pictures)]
 
 
 def _on_cpu(found: Optional[Detections]) -> Optional[Detections]:

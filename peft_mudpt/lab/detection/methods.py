@@ -22,7 +22,7 @@ FUSION_PROJECTIONS = [
 ]
 DETECTOR: dict[str, Any] = {"objective": "per_picture_loss", "optimizer": "adamw"}
 # SDPT's released learning rate of 1e-5 is far too small to change its prototypes, which start in (-1, 1): see
-# docs/detectors.md. Rates and LoRA's rank are ours.
+# docs/adapt_a_detector.md. Rates and LoRA's rank are ours.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (

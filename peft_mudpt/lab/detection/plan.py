@@ -86,11 +86,11 @@ class DetectionPlan(Plan):
         return {"training_pictures": pictures_by_class(self.task.train, self.task.class_names)}
 
     def save(self, folder: Path) -> int:
+        model, size = self.learner.model, 0
+        if self.method.is_trained:
+            size = save_files(folder, partial(save_adapter if isinstance(model, PeftModel) else _save_whole, model))
         self._save_examples(folder)
-        if not self.method.is_trained:
-            return 0
-        model = self.learner.model
-        return save_files(folder, partial(save_adapter if isinstance(model, PeftModel) else _save_whole, model))
+        return size
 
     def _save_examples(self, folder: Path) -> None:
         pictures = example_pictures(self.task)

@@ -96,7 +96,7 @@ def _found(found: Optional[Detections]) -> Boxes:
     if found is None:
         return []
     texts = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores.tolist())]
-    return list(zip(found.boxes.tolist(), found.labels.tolist(), texts))
+    return list(zip(found.boxes.tolist(), found.labels.tolist(), texts))[::-1]  # the best is painted last
 
 
 def _color(label: int) -> str:

@@ -176,7 +176,8 @@ def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[st
     models = list(dict.fromkeys((part.model, part.task) for part in parts))
     for model, task in models:
         of_model = [part.results for part in parts if (part.model, part.task) == (model, task)]
-        suffix = "" if len(models) == 1 else f", {model}"
+        suffix = "" if len({model for model, _ in models}) == 1 else f", {model}"
+        suffix += "" if len({task for _, task in models}) == 1 else f", {task.replace('-', ' ')}"
         for title, (rows, note) in _mean_rows(of_model).items():
             tables[title + suffix] = accuracy_table(rows, MEASURES[task]) + note
         for reference in paired:
@@ -216,8 +217,8 @@ def data_lines(parts: Sequence[Section]) -> str:
     Returns:
         One paragraph for each data set.
     """
-    data_sets = {part.dataset: f" {WORLDS[part.task]}" * part.embedded for part in parts}
-    return "\n\n".join(f"Data: {literal(name)}.{caveat}" for name, caveat in data_sets.items())
+    data_sets = {(part.dataset, part.task): f" {WORLDS[part.task]}" * part.embedded for part in parts}
+    return "\n\n".join(dict.fromkeys(f"Data: {literal(name)}.{caveat}" for (name, _), caveat in data_sets.items()))
 
 
 def markdown_report(

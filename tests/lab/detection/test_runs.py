@@ -244,3 +244,8 @@ def test_scenes_of_the_test_are_other_ones_than_those_of_training():
 def test_a_diverged_run_says_so_and_names_the_learning_rate(data):
     with pytest.raises(FloatingPointError, match="--learning_rate, now 1e.06"):
         execute(prepare(experiment(data, learning_rate=1e6, steps=10)))
+
+
+def test_two_data_sets_are_refused_by_their_flags(folder):
+    with pytest.raises(ValueError, match="--dataset and --train_dir name two data sets"):
+        DetectionArguments(dataset="gray", train_dir=folder)

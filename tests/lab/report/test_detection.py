@@ -79,6 +79,14 @@ def test_results_of_both_tasks_make_a_section_each():
     assert "## cells, object detection" in report and "## cells, image classification" in report
 
 
+def test_means_over_data_sets_are_of_one_task_and_each_data_set_has_the_caveat_of_its_world():
+    runs = [make(dataset=name) for name in ("faded", "plain") for make in (detection, result)]
+    report = markdown_report(runs, {})
+    for task in ("image classification", "object detection"):
+        assert f"## Few-shot: mean over 2 data sets, some/clip, {task}" in report or f"data sets, {task}" in report
+    assert report.count("Data: `faded`.") == 2 and "tiny detector" in report and "tiny CLIP" in report
+
+
 @pytest.mark.parametrize("hub", [None, "me/cells"])
 @pytest.mark.parametrize("method", ["sdpt", "lora"])
 def test_the_card_tells_average_precision_before_and_after_and_how_to_load(method, hub):

@@ -22,7 +22,8 @@ def load_coco_json(
     """
     Load boxes from a JSON file in COCO's format (arXiv 1405.0312; cocodataset.org, "Data format").
 
-    The classes are the categories in the order of their ids, the pictures are in the order of theirs. A picture
+    The classes are the categories in the order of their ids, without those that have no boxes and are the
+    `supercategory` of another one; the pictures are in the order of their ids. A picture
     without annotations shows no object. Crowds (`iscrowd`) are ignored.
 
     Args:
@@ -48,8 +49,15 @@ def load_coco_json(
             raise ValueError(f"{path}: annotation {i} is of no picture in 'images': {short_repr(own)}. Correct it.")
         boxes[own["image_id"]].append(_box(own, f"annotation {own.get('id', i)}", categories))
     records = [_record(images[key], folder, boxes[key]) for key in sorted(images)]
-    names = [categories[key].get("name") for key in sorted(categories)]
+    names = [categories[key].get("name") for key in sorted(categories) if not _is_only_a_parent(key, content)]
     return box_data(path.stem, names, records, bad_boxes)
+
+
+def _is_only_a_parent(key: int, content: dict[str, list[Any]]) -> bool:
+    """True for a category without boxes that only groups others: Roboflow's exports have one for the project."""
+    own = next(category for category in content["categories"] if category["id"] == key)
+    others = [category.get("supercategory") for category in content["categories"] if category is not own]
+    return own.get("name") in others and all(box.get("category_id") != key for box in content["annotations"])
 
 
 def _read(path: Path) -> dict[str, list[Any]]:

@@ -80,8 +80,9 @@ def draw_boxes(data: FewShotBoxes, shots: int, seed: int, evaluate_on: str = "te
     Draw the training pictures of a run (see `sample_few_shot_boxes`), and choose its test pictures.
 
     If there is no test split, the share `HELD_OUT` of the pictures is held out for testing; these depend on neither
-    `shots` nor `seed`. To evaluate on validation pictures, at most `MAX_VALIDATION_SHOTS` for each class are drawn
-    from the training split first; else there are none, so that the training pictures are those of the published rule.
+    `shots` nor `seed`. To evaluate on validation pictures, at most `MAX_VALIDATION_SHOTS` for each class, and at most
+    the share `HELD_OUT` of all, are drawn from the training split first; else there are none, so that the training
+    pictures are those of the published rule.
 
     Args:
         data: the data set.
@@ -91,6 +92,9 @@ def draw_boxes(data: FewShotBoxes, shots: int, seed: int, evaluate_on: str = "te
 
     Returns:
         The drawn pictures, the test pictures, and remarks about them.
+
+    Raises:
+        ValueError: if no picture with boxes is left to train on or to evaluate on.
     """
     pool, test = data.train, data.test
     if test is None:
@@ -103,14 +107,26 @@ def draw_boxes(data: FewShotBoxes, shots: int, seed: int, evaluate_on: str = "te
     labels = _learned(pool)
     if evaluate_on == "validation":
         # another seed than that of the training pictures, which would draw the same ones
-        validation = sample_few_shot_boxes(labels, min(shots, MAX_VALIDATION_SHOTS), seed + 1)
+        most = max(1, int(HELD_OUT * len(pool)))
+        validation = sample_few_shot_boxes(labels, min(shots, MAX_VALIDATION_SHOTS), seed + 1)[:most]
         taken = set(validation)
         places = [place for place in places if place not in taken]
     drawn = sample_few_shot_boxes([labels[place] for place in places], shots, seed)
     train = pool.select([places[i] for i in drawn])
     chosen = pool.select(validation)
-    remarks = _remarks(data.class_names, train, chosen if evaluate_on == "validation" else test, shots)
+    evaluated = chosen if evaluate_on == "validation" else test
+    _check_boxes(data, train, len(places), "training")
+    _check_boxes(data, evaluated, len(evaluated), evaluate_on)
+    remarks = _remarks(data.class_names, train, evaluated, shots)
     return Drawn(train, chosen, test, [*data.remarks, *remarks])
+
+
+def _check_boxes(data: FewShotBoxes, pictures: Dataset, of: int, use: str) -> None:
+    if not any(_learned(pictures)):
+        raise ValueError(
+            f"{data.name} has {of} {use} pictures, of which none shows an object. Add pictures with boxes, or name "
+            "other pictures (--train_split, --test_split, --test_dir)."
+        )
 
 
 def _learned(pictures: Dataset) -> list[list[int]]:

@@ -51,13 +51,13 @@ def box_splits(folder: Path) -> dict[str, Load]:
     inside = {path.name: _without_splits(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     splits: dict[str, Any] = {name: load for name, load in inside.items() if load is not None}
     alone = _without_splits(folder)
+    if splits and (alone is None or "train" in splits):
+        return splits
     if alone is not None:
         return {WHOLE: alone}
-    if splits:
-        return splits
     raise ValueError(
         f"{folder} holds no boxes: neither data.yaml (YOLO), nor XML files (Pascal VOC), nor one JSON file (COCO), "
-        "also not in its folders. docs/detect_objects.md shows the layouts."
+        "also not in its folders. docs/adapt_a_detector.md shows the layouts."
     )
 
 

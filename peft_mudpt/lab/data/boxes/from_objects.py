@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from ....rules import one_of
+from ..folders import folder_name
 from .formats import FORMATS
 from .records import BadBoxes, Box, BoxData, Record, box_data
 
@@ -37,7 +39,20 @@ def load_boxes_from_hub(
     from datasets import load_dataset
 
     pictures = load_dataset(dataset_name, config_name, split=split)
-    return boxes_from_dataset(pictures, f"{dataset_name}/{split}", **options)
+    return boxes_from_dataset(pictures, f"{name_of_dataset(dataset_name)}/{split}", **options)
+
+
+def name_of_dataset(dataset_name: str) -> str:
+    """
+    Name a data set in results, which may be uploaded.
+
+    Args:
+        dataset_name: Hub id, or a folder.
+
+    Returns:
+        The Hub id, or the name of the folder without its path.
+    """
+    return folder_name(Path(dataset_name)) if Path(dataset_name).exists() else dataset_name
 
 
 def boxes_from_dataset(

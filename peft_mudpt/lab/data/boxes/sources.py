@@ -12,7 +12,7 @@ from ..folders import folder_name
 from .embedded import load_embedded_boxes
 from .few_shot_boxes import FewShotBoxes
 from .folders import WHOLE, Load, box_splits
-from .from_objects import load_boxes_from_hub
+from .from_objects import load_boxes_from_hub, name_of_dataset
 from .options import BoxDataOptions
 from .records import BoxData
 
@@ -69,7 +69,8 @@ def _of_hub(options: BoxDataOptions) -> FewShotBoxes:
     }
     train = _load(splits, _named(splits, options.train_split, (TRAIN,), name), options)
     tested = _found(splits, options.test_split, TESTS, name)
-    return FewShotBoxes.of(train, None if tested is None else _load(splits, tested, options), name, options)
+    test = None if tested is None else _load(splits, tested, options)
+    return FewShotBoxes.of(train, test, name_of_dataset(name), options)
 
 
 def _load(splits: Mapping[str, Load], name: str, options: BoxDataOptions) -> BoxData:

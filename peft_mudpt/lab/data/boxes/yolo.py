@@ -42,7 +42,7 @@ def load_yolo(data: str | os.PathLike, split: str = "train", bad_boxes: BadBoxes
                 f"No picture of {folder} has a file of labels, such as {labels[pictures[0]]}. The folder 'labels' "
                 "must lie beside the folder 'images'."
             )
-        records += [_record(picture, file, names, folder) for picture, file in labels.items()]
+        records += [_record(picture, file, names, path.parent) for picture, file in labels.items()]
     return box_data(f"{path.resolve().parent.name}/{split}", names, records, bad_boxes)
 
 
@@ -113,7 +113,7 @@ def _label_file(picture: Path) -> Path:
 def _record(picture: Path, file: Path, names: list[str], folder: Path) -> Record:
     lines = read_text(file, "labels").splitlines() if file.is_file() else []
     boxes = [_box(line.split(), f"line {i}", names) for i, line in enumerate(lines, start=1) if line.strip()]
-    return Record(str(picture), picture.relative_to(folder).as_posix(), boxes)
+    return Record(str(picture), Path(os.path.relpath(picture, folder)).as_posix(), boxes)
 
 
 def _box(words: list[str], number: str, names: list[str]) -> Box:

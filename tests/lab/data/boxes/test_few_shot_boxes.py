@@ -62,3 +62,17 @@ def test_classes_with_too_few_pictures_and_without_test_pictures_are_named():
         "fewer than 6 pictures to train on, all used: cat (5), dog (5)",
         "no picture to evaluate on: dog",
     ]
+
+
+def test_a_few_pictures_are_not_all_taken_for_validation():
+    few = FewShotBoxes("made", ["cat", "dog"], pictures([[0], [1], [0], [1]]), pictures([[0]], "test"))
+    drawn = draw_boxes(few, 5, 1, "validation")
+    assert len(drawn.validation) == 1 and len(drawn.train) == 3
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"), [([[], []], [[0]], "2 training pictures"), ([[0]], [[], [], []], "3 test pictures")]
+)
+def test_pictures_without_any_object_are_refused_before_the_run(train, test, words):
+    with pytest.raises(ValueError, match=f"made has {words}, of which none shows an object.*--test_split"):
+        draw_boxes(FewShotBoxes("made", ["cat"], pictures(train), pictures(test, "test")), 1, 1)

@@ -155,3 +155,26 @@ def test_a_data_set_of_the_hub_is_loaded_by_its_splits(tmp_path):
     assert data.class_names == NAMES and (len(data.train), len(data.test)) == (3, 3)
     with pytest.raises(ValueError, match="no split 'dev'. Splits found: train, validation"):
         load_box_data(BoxDataOptions(dataset_name=str(tmp_path / "data"), test_split="dev"))
+
+
+def test_a_category_that_only_groups_others_is_no_class(tmp_path):
+    def group(content):
+        for category in content["categories"]:
+            category["supercategory"] = "things"
+        content["categories"].append({"id": 0, "name": "things", "supercategory": "none"})
+
+    file = write_coco(tmp_path, group)
+    shutil.move(file, tmp_path / "images")
+    assert load_box_data(BoxDataOptions(train_dir=str(tmp_path / "images"))).class_names == NAMES
+
+
+def test_a_file_beside_the_splits_is_not_taken_for_the_boxes(tmp_path):
+    folder = roboflow(tmp_path)
+    (folder / "info.json").write_text("{}")
+    assert len(load_box_data(BoxDataOptions(train_dir=str(folder))).test) == 3
+
+
+def test_a_data_set_in_a_folder_is_named_without_its_path(tmp_path):
+    as_objects(tmp_path / "made").to_parquet(tmp_path / "data" / "train.parquet")
+    data = load_box_data(BoxDataOptions(dataset_name=str(tmp_path / "data")))
+    assert data.name == "data" and data.train["item"][0].startswith("data/train")

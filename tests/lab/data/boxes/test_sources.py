@@ -1,6 +1,7 @@
 """Every source of boxes gives the same form, and names what is wrong in it."""
 
 import math
+import shutil
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_a_bad_box_is_named_with_its_picture_or_skipped_with_a_remark(problem, s
     else:
         path, number = write_yolo(tmp_path / "data", pictures), "line 2"
         load = lambda **options: load_yolo(path, **options)  # noqa: E731
-    with pytest.raises(ValueError, match=rf"1 boxes.*\na(\.jpg)?, {number}.*{problem}"):
+    with pytest.raises(ValueError, match=rf"1 boxes.*\n(train/images/)?a(\.jpg)?, {number}.*{problem}"):
         load()
     data = load(bad_boxes="skip")
     assert len(data.remarks) == 1 and number in data.remarks[0]
@@ -211,3 +212,11 @@ def test_bad_boxes_takes_one_of_its_words(tmp_path):
     write_pictures(tmp_path / "images")
     with pytest.raises(ValueError, match="bad_boxes='drop'"):
         load_coco_json(write_coco(tmp_path / "data"), tmp_path / "images", bad_boxes="drop")
+
+
+def test_pictures_of_equal_names_in_two_yolo_folders_are_told_apart(tmp_path):
+    write_yolo(tmp_path / "data")
+    shutil.copytree(tmp_path / "data" / "train", tmp_path / "data" / "more")
+    (tmp_path / "data" / "data.yaml").write_text("train: [train/images, more/images]\nnames: [cat, red star]\n")
+    items = load_yolo(tmp_path / "data" / "data.yaml").pictures["item"][:]
+    assert len(set(items)) == 6
