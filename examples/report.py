@@ -35,7 +35,7 @@ def main() -> None:
     from peft_mudpt.lab.report.drawing import save
     from peft_mudpt.lab.report.plots import OVERVIEW, plot_all
     from peft_mudpt.lab.report.published import published_report
-    from peft_mudpt.lab.report.rows import sections
+    from peft_mudpt.lab.report.sections import sections
     from peft_mudpt.lab.report.tables import markdown_report
     from peft_mudpt.lab.report.writing import write_report
     from peft_mudpt.lab.schema import read_results

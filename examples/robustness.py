@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peft_mudpt.lab.flags import flag
 from peft_mudpt.lab.report.plots import plot_all
-from peft_mudpt.lab.report.rows import sections
+from peft_mudpt.lab.report.sections import sections
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.report.writing import write_report
 from peft_mudpt.lab.schema import read_results

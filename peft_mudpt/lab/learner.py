@@ -1,4 +1,4 @@
-"""Functions that apply a method to a CLIP. Each returns a `Learner`: a model that is ready to be trained."""
+"""What a method is applied to and what comes of it, for any task; and the functions that apply methods to a CLIP."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class Learner:
     A model that is ready to be trained.
 
     Args:
-        model: a CLIP, plain or with an adapter, or a head on one. Only the parameters that the method learns require
-            a gradient.
-        template: full text of a class, with `{}` for its name; None: the template of the data set.
+        model: a CLIP or a detector, plain or with an adapter, or a head on a CLIP. Only the parameters that the method
+            learns require a gradient.
+        template: full text of a class, with `{}` for its name; None: the template of the data set. A detector has
+            none.
         template_after_prompts: the part of `template` that the model encodes after its text prompts, or all of
             `template` if there are none; None: the template of the data set.
     """

@@ -20,7 +20,7 @@ from . import detection_card
 from .escaping import literal, plain
 from .markdown import markdown_table
 from .robustness import KNOWLEDGE
-from .rows import task_of
+from .sections import task_of
 
 
 if TYPE_CHECKING:

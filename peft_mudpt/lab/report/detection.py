@@ -7,19 +7,20 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..detection.evaluation import MEASURES as NAMES
+from ..detection.evaluation import MEASURES
 from ..method import CLASSIFICATION, DETECTION
 from ..run_folder import EXAMPLES
 from ..schema import FOLDER
 from .drawing import add_legend, finish, is_emphasized, looks_of, new_figure
 from .markdown import accuracy_table
-from .rows import Column, Result, Section, by_method, main_measure, rows_of, runs_of
+from .rows import Column, by_method, rows_of, runs_of
+from .sections import Result, Section, main_measure
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEASURES = {CLASSIFICATION: "Accuracy", DETECTION: NAMES["map"]}  # the main measure of a task, in tables
+MAIN_TITLES = {CLASSIFICATION: "Accuracy", DETECTION: MEASURES["map"]}  # the main measure of a task, in tables
 RECALLS = [number / 100 for number in range(101)]  # of the field `precision` of a result
 
 
@@ -39,7 +40,7 @@ def detection_tables(section: Section) -> dict[str, str]:
     shots = results[0]["arguments"]["shots"]
 
     def measured(result: Result) -> dict[Column, Optional[float]]:
-        return {NAMES[name]: result["summary"].get(name) for name in ("ap50", "ap75", "map")}
+        return {MEASURES[name]: result["summary"].get(name) for name in ("ap50", "ap75", "map")}
 
     measures, classes = rows_of(results, measured), rows_of(results, lambda result: _tested(result)["classes"])
     return {

@@ -11,7 +11,6 @@ from .escaping import literal, plain
 from .paired import mean_and_interval
 from .rows import (
     Column,
-    Result,
     Rows,
     best_learning_rate,
     by_method,
@@ -19,6 +18,7 @@ from .rows import (
     is_untrained,
     mean_and_deviation,
 )
+from .sections import Result
 
 
 Cell = tuple[str, Column]  # name of the row, and column

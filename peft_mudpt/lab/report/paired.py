@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from .rows import Result, Rows, Runs, is_untrained, mean_and_deviation, row_name
+from .rows import Rows, Runs, is_untrained, mean_and_deviation, row_name
+from .sections import Result
 
 
 CONFIDENCE = 0.95

@@ -13,7 +13,6 @@ from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, looks
 from .robust_plots import plot_robustness
 from .rows import (
     BASE_TO_NEW_COLUMNS,
-    Result,
     Rows,
     base_to_new_rows,
     by_method,
@@ -22,8 +21,8 @@ from .rows import (
     is_untrained,
     mean_and_deviation,
     runs_of,
-    task_of,
 )
+from .sections import Result, task_of
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Optional
 
 from .drawing import ACCURACY, add_legend, finish, looks_of, new_figure, points
 from .robustness import robust_curves, test_sets
-from .rows import Column, Result, Rows, columns_of, mean_and_deviation, runs_of
+from .rows import Column, Rows, columns_of, mean_and_deviation, runs_of
+from .sections import Result
 
 
 if TYPE_CHECKING:

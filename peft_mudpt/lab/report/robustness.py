@@ -11,7 +11,8 @@ from ..protocols import PROTOCOLS
 from ..schema import FOLDER
 from .escaping import plain
 from .markdown import accuracy_table
-from .rows import Column, Result, Rows, Section, rows_of, runs_of
+from .rows import Column, Rows, rows_of, runs_of
+from .sections import Result, Section
 
 
 CLEAN = "clean"

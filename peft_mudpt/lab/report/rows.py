@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional, Union
 
-from ...demo import SCENE_STYLES, STYLES
 from ..adversarial import AdversarialOptions
-from ..method import CLASSIFICATION, DETECTION, MAIN_MEASURES
 from ..methods import methods_of_all_tasks
 from ..schema import FOLDER
 from ..training.anchors import Anchors
+from .sections import Result, main_measure
 
 
-Result = dict[str, Any]  # with the fields of schema.FIELDS
 Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `methods_of_all_tasks`
@@ -44,74 +40,6 @@ TOLD_APART = (
     *NAMED,
 )
 BASE_TO_NEW_COLUMNS = ("base", "new", "harmonic mean")
-
-
-class Section(NamedTuple):
-    """The results of one task and model on one data set. `embedded`: the package itself draws the pictures."""
-
-    title: str
-    dataset: str
-    model: str
-    results: list[Result]
-    embedded: bool
-    task: str = CLASSIFICATION
-
-
-def task_of(results: Iterable[Result]) -> str:
-    """
-    Find the task of results.
-
-    Args:
-        results: results of one task.
-
-    Returns:
-        One of `method.TASKS`.
-    """
-    return next((result["arguments"].get("task", CLASSIFICATION) for result in results), CLASSIFICATION)
-
-
-def main_measure(result: Result) -> Optional[float]:
-    """
-    The number of a result by which methods are compared.
-
-    Args:
-        result: the result of a run.
-
-    Returns:
-        The accuracy, or in detection the mean average precision, in percent; None if it was not measured.
-    """
-    return result["summary"].get(MAIN_MEASURES[task_of([result])])
-
-
-def sections(results: Sequence[Result]) -> list[Section]:
-    """
-    Group results by task, data set and model.
-
-    Args:
-        results: results of any runs.
-
-    Returns:
-        The groups, in the order in which they first occur. A title names the model if there are several models, and
-        the data folder if several data sets share a name.
-    """
-    by_key: dict[tuple[str, str, Optional[str], str], list[Result]] = {}
-    for result in results:
-        arguments = result["arguments"]
-        model = Path(arguments["model_name_or_path"])
-        model = model.name if model.is_absolute() else str(model)  # a folder: its path depends on the machine
-        key = result["dataset"], model, arguments["train_dir"], task_of([result])
-        by_key.setdefault(key, []).append(result)
-    models = {model for _, model, _, _ in by_key}
-    tasks = {task for _, _, _, task in by_key}
-    alike = Counter((dataset, model, task) for dataset, model, _, task in by_key)
-    parts = []
-    for (dataset, model, folder, task), members in by_key.items():
-        title = dataset if alike[dataset, model, task] == 1 else f"{dataset} ({folder})"
-        title = title if len(models) == 1 else f"{title}, {model}"
-        title = title if len(tasks) == 1 else f"{title}, {task.replace('-', ' ')}"
-        drawn = dataset in (SCENE_STYLES if task == DETECTION else STYLES) and folder is None
-        parts.append(Section(title, dataset, model, members, drawn, task))
-    return parts
 
 
 def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test") -> dict[int, list[Result]]:

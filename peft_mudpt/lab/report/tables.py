@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..method import CLASSIFICATION, DETECTION
 from ..protocols import PROTOCOLS
-from .detection import MEASURES, detection_tables
+from .detection import MAIN_TITLES, detection_tables
 from .escaping import literal, plain
 from .markdown import accuracy_table, cost_table, difference_table, learning_rate_table, nearest_words_table
 from .paired import check_reference, differences, on_the_same_pictures
 from .robustness import robustness_tables
 from .rows import (
-    Result,
     Rows,
-    Section,
     asked_otherwise,
     base_to_new_rows,
     few_shot_rows,
@@ -22,9 +20,9 @@ from .rows import (
     mean_over_data_sets,
     row_name,
     runs_of,
-    sections,
     transfer_rows,
 )
+from .sections import Result, Section, sections
 
 
 EMBEDDED_WORLD = (
@@ -54,7 +52,7 @@ def accuracy_tables(section: Section) -> dict[str, str]:
     Returns:
         The tables by title; an empty dict if there are no results.
     """
-    measure = MEASURES[section.task]
+    measure = MAIN_TITLES[section.task]
     found = _rows_of(section).items()
     return {title: accuracy_table(rows, measure) + _unlike(compared) for title, (rows, compared) in found}
 
@@ -93,7 +91,9 @@ def paired_tables(section: Section, reference: str) -> dict[str, str]:
     tables = {}
     for title, (rows, _) in _rows_of(section._replace(results=same)).items():
         if found := differences(rows, reference):
-            tables[_paired_title(title, reference)] = difference_table(found, reference, MEASURES[section.task]) + note
+            tables[_paired_title(title, reference)] = (
+                difference_table(found, reference, MAIN_TITLES[section.task]) + note
+            )
     return tables
 
 
@@ -135,7 +135,7 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
         for shots, results in runs_of(section.results, protocol, "validation").items():
             rows = learning_rate_rows(results)
             if rows:
-                measure = {CLASSIFICATION: "accuracy"}.get(section.task, MEASURES[section.task])
+                measure = {CLASSIFICATION: "accuracy"}.get(section.task, MAIN_TITLES[section.task])
                 title = f"Learning rates, on validation pictures: {protocol}, {shots} shots"
                 tables[title] = learning_rate_table(rows, measure)
     return tables
@@ -179,12 +179,12 @@ def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[st
         suffix = "" if len({model for model, _ in models}) == 1 else f", {model}"
         suffix += "" if len({task for _, task in models}) == 1 else f", {task.replace('-', ' ')}"
         for title, (rows, note) in _mean_rows(of_model).items():
-            tables[title + suffix] = accuracy_table(rows, MEASURES[task]) + note
+            tables[title + suffix] = accuracy_table(rows, MAIN_TITLES[task]) + note
         for reference in paired:
             same = [on_the_same_pictures(results, reference)[0] for results in of_model]
             for title, (rows, note) in _mean_rows(same).items():
                 if found := differences(rows, reference):
-                    table = difference_table(found, reference, MEASURES[task])
+                    table = difference_table(found, reference, MAIN_TITLES[task])
                     tables[_paired_title(title + suffix, reference)] = table + note
     return tables
 

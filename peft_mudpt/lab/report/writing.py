@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..storage import write_text
 from .drawing import save
-from .rows import Result
+from .sections import Result
 from .tables import markdown_report
 
 

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from peft_mudpt.lab.report.rows import few_shot_rows, mean_over_data_sets, row_name, sections
+from peft_mudpt.lab.report.rows import few_shot_rows, mean_over_data_sets, row_name
+from peft_mudpt.lab.report.sections import sections
 from peft_mudpt.lab.report.tables import markdown_report
 from tests.lab.report.made_results import base_to_new, cells, counts, result, search
 
