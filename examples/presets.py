@@ -29,6 +29,8 @@ def row(preset: str, clip: CLIPModel) -> str:
         fusion = ", ".join(part.replace("_", " ") for part in parts)
     if config.conditioning != "none":
         fusion += f"; texts depend on the {config.conditioning}"
+    if config.num_domains is not None:
+        fusion += f"; {config.num_domains} domains, mixed for each image"
     return f"| `{preset}` | {prompts('text')} | {prompts('vision')} | {fusion} | {trainable:,} |"
 
 

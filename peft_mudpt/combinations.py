@@ -30,6 +30,7 @@ def check_combinations(config: MuDPTConfig) -> None:
     _check_texts(config)
     _check_conditioning(config)
     _check_class_contexts(config)
+    _check_domains(config)
     if config.fusion_direction != "none":
         _check_fusion(config)
 
@@ -101,24 +102,65 @@ def _check_class_contexts(config: MuDPTConfig) -> None:
             "class_specific_context=True gives each class text prompts, but there are none. Give text_prompt_depth a "
             "value above 0."
         )
-    excluded = {
-        "text_first_layer (or first_layer)": (config.start("text"), 0),
-        "text_prompt_init_text": (config.text_prompt_init_text, None),
-        "conditioning": (config.conditioning, "none"),
-        "folded": (config.folded, False),
-        "fusion_combine": (config.fusion_combine, "add"),
-    }
-    for name, (value, allowed) in excluded.items():
-        if value != allowed:
-            raise ValueError(
-                f"class_specific_context=True does not go together with {name}={value!r}; set it to {allowed!r}."
-            )
+    _check_alone(
+        config,
+        "class_specific_context=True",
+        text_prompt_init_text=(config.text_prompt_init_text, None),
+        fusion_combine=(config.fusion_combine, "add"),
+    )
     if config.fusion_direction in ("text_to_vision", "bidirectional"):
         raise ValueError(
             "class_specific_context=True makes text prompts that depend on the class, but vision prompts cannot, so "
             f"that fusion_direction={config.fusion_direction!r} does not go together with it. Set it to 'none' or "
             "'vision_to_text'."
         )
+
+
+def _check_domains(config: MuDPTConfig) -> None:
+    k = config.num_domains
+    if k is None:
+        for name, default in (("domain_names", None), ("domain_temperature", type(config).domain_temperature)):
+            if getattr(config, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(config, name)!r} has no effect without num_domains. Leave it out, or give "
+                    "num_domains."
+                )
+        return
+    for modality in ("text", "vision"):
+        if not config.num_tokens(modality):
+            raise ValueError(
+                f"num_domains={k} gives each domain prompts in both towers, but the {modality} tower has none. Give "
+                f"{modality}_prompt_depth (or prompt_depth) a value above 0."
+            )
+    if config.vision_num_virtual_tokens not in (None, k):
+        raise ValueError(
+            f"num_domains={k} gives each domain one visual prompt token, but vision_num_virtual_tokens is "
+            f"{config.vision_num_virtual_tokens}. Leave it out."
+        )
+    if config.domain_names is not None and len(config.domain_names) != k:
+        raise ValueError(
+            f"domain_names has {len(config.domain_names)} names, but num_domains is {k}. Name each domain once."
+        )
+    if config.domain_names is not None and len(set(config.domain_names)) < k:
+        raise ValueError(f"domain_names={config.domain_names} has a name twice. Name each domain once.")
+    _check_alone(
+        config,
+        f"num_domains={k}",
+        class_specific_context=(config.class_specific_context, False),
+        fusion_direction=(config.fusion_direction, "none"),
+    )
+
+
+def _check_alone(config: MuDPTConfig, given: str, **excluded: tuple[object, object]) -> None:
+    """Refuse settings, each with the only value that goes together with text prompts that have a number."""
+    excluded |= {
+        "text_first_layer (or first_layer)": (config.start("text"), 0),
+        "conditioning": (config.conditioning, "none"),
+        "folded": (config.folded, False),
+    }
+    for name, (value, allowed) in excluded.items():
+        if value != allowed:
+            raise ValueError(f"{given} does not go together with {name}={value!r}; set it to {allowed!r}.")
 
 
 def _check_fusion(config: MuDPTConfig) -> None:

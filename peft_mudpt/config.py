@@ -14,6 +14,7 @@ from .rules import (
     AT_LEAST_ONE,
     DESCRIPTIONS,
     LARGEST_STD,
+    NAMES,
     SEED,
     TEMPLATE,
     TEMPLATES,
@@ -181,6 +182,20 @@ class MuDPTConfig(PromptConfig):
     num_classes: Optional[int] = setting(
         None, "With class_specific_context: the number of classes.", either(whole_number(1, 1_000_000), None)
     )
+    num_domains: Optional[int] = setting(
+        None,
+        "Number of domains, such as photographs and sketches (Fed-DPT). Each domain has text prompts of its own in "
+        "the input, and one visual prompt token per layer, and each image weighs the domains.",
+        either(whole_number(1), None),
+    )
+    domain_temperature: float = setting(
+        0.1,
+        "With num_domains: what the scores of the domains are divided by before the softmax that makes the weights.",
+        number(1e-6, LARGEST_STD),
+    )
+    domain_names: Optional[list[str]] = setting(
+        None, "With num_domains: the domains, in order. A note: it changes no number.", either(NAMES, None)
+    )
     text_hidden_size: Optional[int] = setting(
         None, "Width of the text tower (numbers per token). Filled in from the base model.", WIDTH_OR_NONE
     )
@@ -237,6 +252,8 @@ class MuDPTConfig(PromptConfig):
         """Number of prompt tokens per layer of one tower; 0 if that tower has no prompts."""
         if self.asked_depth(modality) == 0:
             return 0
+        if modality == "vision" and self.num_domains is not None:
+            return self.num_domains
         own = getattr(self, f"{modality}_num_virtual_tokens")
         return self.num_virtual_tokens if own is None else own
 
@@ -269,11 +286,11 @@ class MuDPTConfig(PromptConfig):
 
     def owned_layers(self, modality: Modality) -> range:
         """
-        The layers for which one tower stores prompts of its own, which all classes share. With
+        The layers for which one tower stores prompts of its own, which all classes and domains share. With
         `fusion_combine="replace"`, layers whose prompts are generated from the other tower do not count.
         """
         layers = self.layers(modality)
-        if modality == "text" and self.class_specific_context:
+        if modality == "text" and (self.class_specific_context or self.num_domains is not None):
             layers = layers[1:]
         if self.fusion_combine == "add" or self.fusion_direction == "none":
             return layers

@@ -90,7 +90,18 @@ class MuDPTLayer(PromptLayer):
     @property
     def num_class_contexts(self) -> int:
         adapter = self._active_prompts()
-        return 0 if adapter is None or adapter.class_contexts is None else len(adapter.class_contexts.contexts)
+        return 0 if adapter is None or adapter.class_contexts is None else len(adapter.class_contexts)
+
+    @property
+    def num_domains(self) -> int:
+        adapter = self._active_prompts()
+        return 0 if adapter is None or adapter.domain_contexts is None else len(adapter.domain_contexts)
+
+    @property
+    def domain_temperature(self) -> float:
+        adapter = self._active_prompts()
+        assert adapter is not None, "asked only if there are domains"
+        return adapter.domain_temperature
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
         return cast(Optional[MultiModalPrompts], self.active_prompts())

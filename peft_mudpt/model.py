@@ -17,6 +17,7 @@ from .prompts.prompts import MultiModalPrompts
 from .settings import PromptConfig
 from .towers.registry import Tower, feature_size_of, find_towers, parts_elsewhere
 from .towers.text import PromptedText
+from .towers.vision import PromptedVision
 
 
 class MuDPTModel(PromptTuner):
@@ -60,6 +61,13 @@ class MuDPTModel(PromptTuner):
         """Fill in widths, depths and token ids; raise a ValueError if the config does not fit the model."""
         config = cast(MuDPTConfig, config)
         shapes = {modality: tower.kind.shape(tower.module) for modality, tower in place.items()}
+        vision = place.get("vision")
+        if config.num_domains is not None and vision is not None:
+            if not cast(type[PromptedVision], vision.kind).tokens_before_patches:
+                raise ValueError(
+                    f"num_domains={config.num_domains} weighs domains by the query of the class token, but the vision "
+                    f"tower ({type(vision.module).__name__}) has none. Use a CLIP, or leave num_domains out."
+                )
         config.resolve(shapes, feature_size_of(owner) if config.conditioning != "none" else None)
         text = _text_tower(place)
         if text is not None:

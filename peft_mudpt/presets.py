@@ -22,6 +22,8 @@ PRESETS: dict[str, dict] = {
     "vpt_deep": dict(num_virtual_tokens=8, prompt_depth="all", text_prompt_depth=0, fusion_direction="none"),
     # independent vision-language prompting, the baseline of Khattak et al., arXiv 2210.03117
     "ivlp": dict(num_virtual_tokens=2, prompt_depth="all", fusion_direction="none"),
+    # Wei et al., "Dual Prompt Tuning for Domain-Aware Federated Learning", arXiv 2310.03103
+    "fed_dpt": dict(num_virtual_tokens=16, prompt_depth=1, fusion_direction="none", num_domains=4),
     # the prompts of Khattak et al., "Self-regulating Prompts: Foundational Model Adaptation without Forgetting", arXiv
     # 2307.06948; its losses are no part of an adapter
     "promptsrc": dict(fusion_direction="none"),

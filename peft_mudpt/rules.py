@@ -111,10 +111,11 @@ TOKEN_IDS_BY_WORDS = Rule(
         isinstance(value, dict) and all(isinstance(words, str) and _are_token_ids(ids) for words, ids in value.items())
     ),
 )
-CLASS_NAMES = Rule(
-    "a list of non-empty names in the order of the labels",
+NAMES = Rule(
+    "a list of non-empty names",
     lambda value: isinstance(value, list) and bool(value) and all(map(_is_name, value)),
 )
+CLASS_NAMES = Rule(f"{NAMES.expected} in the order of the labels", NAMES.accepts)
 TEMPLATE = Rule(
     "a text that holds {} once, where the class name goes, such as 'a photo of a {}.'",
     lambda value: is_text(value) and value.count("{}") == 1,

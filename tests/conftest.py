@@ -25,7 +25,10 @@ BOS, EOS, PAD = 97, 98, 99
 
 # The presets whose text features are the same for all images, so that they can be cached, folded and packed once.
 SAME_FOR_ALL_IMAGES = [
-    name for name in PRESETS if MuDPTConfig.from_preset(name).conditioning not in ("image", "noise")
+    name
+    for name in PRESETS
+    for config in [MuDPTConfig.from_preset(name)]
+    if config.conditioning not in ("image", "noise") and config.num_domains is None
 ]
 
 # One thread by default, because the models are tiny and each worker has one core. The processes that tests start
@@ -96,8 +99,10 @@ def build_inputs() -> dict[str, torch.Tensor]:
 
 
 def completed(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inputs, and features that the active adapter needs for the texts; any do, as CLIP is random anyway."""
+    """The inputs, and features or domains that the active adapter needs for the texts; any do."""
     layer = layer_of(model)
+    if layer is not None and layer.num_domains and len(inputs) == 1:
+        return {**inputs, "mudpt_condition": torch.arange(len(inputs["input_ids"])) % layer.num_domains}
     if layer is None or not (layer.text_depends_on_class or (layer.text_depends_on_image and len(inputs) == 1)):
         return inputs
     adapter = layer.mudpt_adapters[layer.active_name]

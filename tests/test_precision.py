@@ -51,6 +51,7 @@ MODES = {"fp32": Mode(), "fp64": Mode(base=FP64, adapter=FP64), **ROUGH}
 # 3 eps of a gradient's length. Measured over all modes and presets, with and without AVX: at most 0.75 and 7.9.
 # Without prompts the cosines are off by 11 eps of bfloat16 at least.
 COSINE, GRADIENT = 1, 10
+TEMPERATURE = {"fed_dpt": {"domain_temperature": 1.0}}
 SCALE = build_clip().logit_scale.exp().item()
 
 
@@ -63,7 +64,8 @@ def quantize(module: nn.Module, filter_fn=None) -> nn.Module:
 def adapted(preset: str = "mudpt", mode: Mode = MODES["fp32"], init_std: float = 0.5) -> PeftModel:
     """The same weights in any mode. The prompts are large enough to matter."""
     clip = quantize(build_clip()) if mode.base == INT8 else build_clip().to(mode.base)
-    config = MuDPTConfig.from_preset(preset, init_std=init_std)
+    # at temperature 0.1, the weights of domains would have ten times the rounding of their scores
+    config = MuDPTConfig.from_preset(preset, init_std=init_std, **TEMPERATURE.get(preset, {}))
     torch.manual_seed(1)
     model = get_peft_model(clip, config, autocast_adapter_dtype=mode.adapter == FP32).eval()
     if mode.base != FP32:  # a base of half precision rounds what a new adapter starts from

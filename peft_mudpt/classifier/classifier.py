@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +18,14 @@ from transformers.utils import ModelOutput
 from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
+from ..towers.domains import mixed_features
+from ..towers.images import Images
 from ..towers.registry import family_of
 from .bank import mean_of_texts
 from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
-from .encoding import encode_layout, encode_per_image, has_memory, lower_states
+from .domains import LearnedDomains
+from .encoding import encode_layout, encode_per_condition, has_memory, lower_states
 from .layout import LayoutKind, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from .packing import PackedClasses
@@ -48,13 +51,15 @@ class MuDPTClassifierOutput(ModelOutput):
         logits: similarities (B, C) of images and classes, scaled as in the model's own `logits_per_image`.
         image_features: features (B, D) of the images, each with L2 norm 1.
         class_features: text features (C, D) of the classes, each with L2 norm 1; (B, C, D), those for each image, if
-            the text prompts of the active adapter depend on the image.
+            the text prompts of the active adapter depend on the image, or if it has domains.
+        domain_weights: the weights (B, K) of the K domains for each image; None if the active adapter has no domains.
     """
 
     loss: Optional[torch.Tensor] = None
     logits: Optional[torch.Tensor] = None
     image_features: Optional[torch.Tensor] = None
     class_features: Optional[torch.Tensor] = None
+    domain_weights: Optional[torch.Tensor] = None
 
 
 class MuDPTClassifier(PictureClassifier):
@@ -134,7 +139,8 @@ class MuDPTClassifier(PictureClassifier):
         config = copy(part(model, "config"))
         # what transformers' Trainer leaves out of predictions; the classes' features have no row per image
         ignored = getattr(config, "keys_to_ignore_at_inference", None) or []
-        config.keys_to_ignore_at_inference = [*ignored, "image_features", "class_features"]
+        of_images = ["image_features", "class_features", "domain_weights"]
+        config.keys_to_ignore_at_inference = [*ignored, *of_images]
         self.config = config
         if class_names is None:
             remembered = active_config(self.model)
@@ -158,6 +164,7 @@ class MuDPTClassifier(PictureClassifier):
         self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
         self._layout()  # refuses a text that does not fit
         self._kept: Kept[torch.Tensor] = Kept()
+        self._learned_domains = LearnedDomains()
         self._kept_lower: Kept[list[torch.Tensor]] = Kept()
 
     @classmethod
@@ -256,14 +263,23 @@ class MuDPTClassifier(PictureClassifier):
             they are computed from, and, if labels are given, the loss.
 
         Raises:
-            ValueError: if both or none of `pixel_values` and `image_features` are given, or if `image_features` has
-                another shape or type.
+            ValueError: if both or none of `pixel_values` and `image_features` are given, if `image_features` has
+                another shape or type, or if it is given although the active adapter has domains.
         """
-        image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
-        class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
+        layer, weights = layer_of(self.model), None
+        if layer is not None and layer.num_domains and pixel_values is not None and image_features is None:
+            images = Images(self.model)
+            image_features = self.family.image_features(self.model, pixel_values, images)
+            image_features = normalize(image_features, dim=-1)  # (B, D)
+            weights = images.domain_weights  # (B, K)
+            assert weights is not None, "the vision tower computes them"
+            class_features = mixed_features(weights, self.domain_features())  # (B, C, D)
+        else:
+            image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
+            class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
         logits = self.family.logits(self.model, _cosines(image_features, class_features))  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
-        return MuDPTClassifierOutput(loss, logits, image_features, class_features)
+        return MuDPTClassifierOutput(loss, logits, image_features, class_features, weights)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
@@ -306,9 +322,15 @@ class MuDPTClassifier(PictureClassifier):
 
         Raises:
             ValueError: if the text prompts depend on the image, and there are no image features, or some of another
-                shape or type.
+                shape or type; or if the active adapter has domains.
         """
         layer = layer_of(self.model)
+        if layer is not None and layer.num_domains:
+            raise ValueError(
+                f"The adapter {layer.active_name!r} mixes the text features of {layer.num_domains} domains by weights "
+                "that the image tower computes. Call the classifier with images, and read class_features (B, C, D) of "
+                "its output, or take domain_features()."
+            )
         if layer is not None and layer.text_depends_on_image:
             if image_features is None:
                 raise ValueError(
@@ -317,18 +339,39 @@ class MuDPTClassifier(PictureClassifier):
                     "and read class_features (B, C, D) of its output."
                 )
             self._check_features(image_features)
-            return self._encode(image_features)
+            return self._encode(layer.image_condition(image_features))
+        return self._cached(self._encode)
+
+    def domain_features(self) -> torch.Tensor:
+        """
+        The text features (K, C, D) of the C classes in each of the K domains of the active adapter, each with L2 norm
+        1. They carry a gradient if they need one.
+
+        Raises:
+            ValueError: if the active adapter has no domains.
+        """
+        layer = layer_of(self.model)
+        if layer is None or not layer.num_domains:
+            raise ValueError("The model has no active adapter with domains (num_domains). Take class_features().")
+        of_learned = self._learned_domains.features(self.model, layer, self._encode)
+        if of_learned is not None:
+            return of_learned
+        domains = torch.arange(layer.num_domains, device=part(self.model, "device"))
+        return self._cached(partial(self._encode, domains))
+
+    def _cached(self, encode: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What `encode` gives, or gave when nothing that it depends on was different."""
         if torch.compiler.is_compiling():
-            return self._encode()
+            return encode()
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
-            return self._encode()
+            return encode()
         # a copy, because the caller may write to it
-        return self._kept.get(state, partial(text_state, self.model), self._encode).clone()
+        return self._kept.get(state, partial(text_state, self.model), encode).clone()
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        for kept in (self._kept, self._kept_lower, self._condition):
+        for kept in (self._kept, self._kept_lower, self._condition, self._learned_domains):
             kept.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
@@ -336,20 +379,21 @@ class MuDPTClassifier(PictureClassifier):
         The features of the classes, multiplied by the logit scale: (C, D), without biases.
 
         Raises:
-            ValueError: if the text prompts of the active adapter depend on the image.
+            ValueError: if the text features of the active adapter depend on the image.
         """
         return self.class_features() * self.family.logit_scale(self.model), None
 
-    def _encode(self, image_features: Optional[torch.Tensor] = None) -> torch.Tensor:
+    def _encode(self, conditions: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """The features (C, D) of the classes; (B, C, D), those under each of B conditions, if some are given."""
         condition = self._condition.of(self.model)  # None, or (C, D)
         if condition is not None and self._texts.template is None:
             numbers = torch.tensor(self._texts_per_class, device=condition.device)
             condition = condition.repeat_interleave(numbers, dim=0)  # (T, D)
         groups, lower = self._layout(), self._lower_states()
-        if image_features is None:
+        if conditions is None:
             features = encode_layout(self.model, groups, lower, condition)  # (T, D)
         else:
-            features = encode_per_image(self.model, groups, image_features, lower, self.class_batch_size)  # (B, T, D)
+            features = encode_per_condition(self.model, groups, conditions, lower, self.class_batch_size)  # (B, T, D)
         features = normalize(features, dim=-1)
         if self._texts.template is not None:
             return features

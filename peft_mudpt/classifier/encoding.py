@@ -15,7 +15,7 @@ from ..layer import MuDPTLayer, layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .layout import images_per_group
+from .layout import conditions_per_group
 from .packing import OwnRows, PackedClasses
 
 
@@ -44,37 +44,35 @@ def encode_layout(
     return torch.cat(_in_turn([partial(_encode_group, model, *each) for each in inputs]))
 
 
-def encode_per_image(
+def encode_per_condition(
     model: torch.nn.Module,
     groups: list[PackedClasses],
-    image_features: torch.Tensor,
+    conditions: torch.Tensor,
     lower: Optional[list[torch.Tensor]] = None,
     class_batch_size: Optional[int] = None,
 ) -> torch.Tensor:
     """
-    Encode the groups from `layout.lay_out_classes` once per image. The adapter's text prompts depend on the image.
+    Encode the groups from `layout.lay_out_classes` once per condition. The adapter's text prompts depend on the image,
+    or on the domain.
 
     Args:
         model: a CLIP with such an adapter.
         groups: C classes.
-        image_features: the features (B, D) of B images.
+        conditions: what `MuDPTLayer.image_condition` makes of B images (B, D), or the numbers (B,) of B domains.
         lower: what `lower_states` returned; None begins with the embeddings.
-        class_batch_size: classes that are encoded at a time, counted once per image, but at least one group for one
-            image; None for as many as keep about 256 MiB of activations in a training step.
+        class_batch_size: classes that are encoded at a time, counted once per condition, but at least one group for
+            one condition; None for as many as keep about 256 MiB of activations in a training step.
 
     Returns:
         Text features (B, C, D), not normalized. With gradients, the memory is bounded as in `encode_layout`.
     """
-    layer = layer_of(model)
-    assert layer is not None, "only a MuDPT adapter makes text features depend on the image"
-    condition = layer.image_condition(image_features)  # (B, D), once, because noise must be the same for all groups
     if torch.compiler.is_exporting():  # the number of images is left open
-        parts: Sequence[torch.Tensor] = [condition]
+        parts: Sequence[torch.Tensor] = [conditions]
     else:
-        parts = condition.split(images_per_group(model, groups, class_batch_size))
+        parts = conditions.split(conditions_per_group(model, groups, class_batch_size))
     unknown = [None] * len(groups)
     inputs = list(zip(groups, unknown if lower is None else lower))
-    encoded = iter(_in_turn([partial(_encode_for_images, model, *each, part) for part in parts for each in inputs]))
+    encoded = iter(_in_turn([partial(_encode_for_each, model, *each, part) for part in parts for each in inputs]))
     return torch.cat([torch.cat([next(encoded) for _ in groups], dim=1) for _ in parts])  # (B, C, D)
 
 
@@ -114,10 +112,10 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _encode_for_images(
+def _encode_for_each(
     model: torch.nn.Module, group: PackedClasses, lower: Optional[torch.Tensor], condition: torch.Tensor
 ) -> torch.Tensor:
-    """The features (B, C, D) of a group for B images with this condition (B, D)."""
+    """The features (B, C, D) of a group for each of B conditions, (B, D) or (B,)."""
     b, rows = condition.shape[0], group.input_ids.shape[0]
     lower = None if lower is None else lower.repeat(b, 1, 1)  # (R, L, d) -> (B * R, L, d)
     features = _encode_group(model, group.repeated(b), lower, condition.repeat_interleave(rows, dim=0))

@@ -103,17 +103,17 @@ def lay_out_classes(
     return [group.to(part(model, "device")) for group in packed]
 
 
-def images_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:
+def conditions_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:
     """
-    Choose for how many images classes are encoded at a time, if each image has texts of its own.
+    Choose for how many conditions classes are encoded at a time, if each image or domain has texts of its own.
 
     Args:
         model: a CLIP with such an adapter.
         groups: what `lay_out_classes` returned.
-        class_batch_size: as in `encoding.encode_per_image`.
+        class_batch_size: as in `encoding.encode_per_condition`.
 
     Returns:
-        A number of images, at least 1.
+        A number of conditions, at least 1.
     """
     if len(groups) > 1:
         return 1

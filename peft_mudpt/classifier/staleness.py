@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, Optional, TypeVar, Union
@@ -51,7 +51,9 @@ class TextState:
         )
 
 
-def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[TextState]:
+def text_state(
+    model: torch.nn.Module, below_prompts: bool = False, without: Sequence[torch.Tensor] = ()
+) -> Optional[TextState]:
     """
     Take a snapshot of everything that the text features of a CLIP, plain or with an adapter, depend on. It is None if
     a tensor has no memory whose changes could be seen (see `has_memory`).
@@ -60,6 +62,7 @@ def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[
         model: the CLIP.
         below_prompts: True to leave out the parameters of the MuDPT adapter, on which the states below its first layer
             do not depend.
+        without: parameters of the adapter to leave out, because the features in question do not depend on them.
     """
     parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
     tower = parts[0]
@@ -70,7 +73,7 @@ def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[
     marks = [] if layer is None else [layer.last_switch]
     switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *starts]
     steps = _optimizer_steps()
-    if not below_prompts:
+    if not below_prompts and not without:
         switches.append(steps.total)
     for module in (module for root in parts for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
@@ -82,6 +85,8 @@ def text_state(model: torch.nn.Module, below_prompts: bool = False) -> Optional[
             tensors += [scale for scale in scaling.values() if isinstance(scale, torch.Tensor)]
             numbers = {name: scale for name, scale in scaling.items() if not isinstance(scale, torch.Tensor)}
             switches.append((tuple(getattr(module, "merged_adapters", ())), numbers))
+    left_out = set(map(id, without))
+    tensors = [tensor for tensor in tensors if id(tensor) not in left_out]
     if not all(map(has_memory, tensors)):
         return None
     # an inference tensor counts no writes, so it is always taken for changed

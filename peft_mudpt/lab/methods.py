@@ -174,6 +174,14 @@ METHODS: dict[str, Method] = {
             starts_from_words=False,
             look=dict(color=BLUE, marker="p", linestyle="--"),
         ),
+        preset_method(
+            "fed_dpt",
+            "Fed-DPT, a context per domain",
+            "2310.03103",
+            optimizer="adamw",
+            learning_rate=0.004,  # published: 5e-4, for 200 epochs
+            look=dict(color=SKY, marker="*", linestyle="--"),
+        ),
         preset_method("vpt_shallow", "VPT, shallow", "2203.12119", look=dict(color=PINK, marker="v", linestyle="--")),
         preset_method("vpt_deep", "VPT, deep", "2203.12119", look=dict(color=PINK, marker="^")),
         Method(

@@ -24,44 +24,6 @@ def check_condition(condition: torch.Tensor, feature_size: int) -> None:
     )
 
 
-class ClassContexts(nn.Module):
-    """
-    Text prompts of the input for each class (CoOp's class-specific contexts, arXiv 2109.01134, section 3.2).
-
-    Args:
-        num_classes: number of classes (C).
-        num_tokens: number of tokens (n).
-        width: width (d) of the text tower.
-        std: standard deviation of the initial numbers.
-    """
-
-    def __init__(self, num_classes: int, num_tokens: int, width: int, std: float):
-        super().__init__()
-        self.contexts = nn.Parameter(torch.randn(num_classes, num_tokens, width) * std)
-
-    def forward(self, classes: Optional[torch.Tensor]) -> torch.Tensor:
-        """
-        The prompts (B, n, d) of texts of these classes (B,), counted from 0; None: those of class 0, (1, n, d).
-
-        Raises:
-            ValueError: if the classes are no whole numbers of this range.
-        """
-        if classes is None:
-            return self.contexts[:1].clone()
-        if not isinstance(classes, torch.Tensor) or classes.dim() != 1 or classes.dtype != torch.long:
-            given = (
-                f"{tuple(classes.shape)} of {classes.dtype}" if isinstance(classes, torch.Tensor) else type(classes)
-            )
-            raise ValueError(f"The classes of the texts (mudpt_condition) are {given}, but must be (texts,) of int64.")
-        number = len(self.contexts)
-        if not torch.compiler.is_compiling() and not (0 <= classes.min() and classes.max() < number):
-            raise ValueError(
-                f"The classes of the texts (mudpt_condition) are between {classes.min()} and {classes.max()}, but the "
-                f"adapter has contexts of {number} classes, counted from 0."
-            )
-        return self.contexts[classes]
-
-
 class MetaNet(nn.Module):
     """
     Two linear layers that map features to vectors of the text tower.

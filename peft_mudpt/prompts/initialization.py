@@ -67,13 +67,18 @@ def _tokenize(words: str, tokenizer_name_or_path: Optional[str], revision: Optio
 @torch.no_grad()
 def start_from_words(prompts: MultiModalPrompts, embedded: torch.Tensor) -> None:
     """
-    Set the n text prompts of the input layer, in place, to the first n of the word embeddings `embedded` (m, d_t). If
-    m < n, the last n - m prompts stay random.
+    Set the n text prompts of the input layer, in place, to the first n of the word embeddings `embedded` (m, d_t);
+    those of each domain, if domains have their own. If m < n, the last n - m prompts stay random.
     """
-    assert prompts.text_prompts is not None, "MuDPTConfig refuses words for no text prompts"
-    first = prompts.text_prompts[0]  # (n, d_t)
-    m = min(len(embedded), len(first))
-    if not embedded.is_meta:  # a base on "meta" has no numbers to start from
+    if embedded.is_meta:  # a base on "meta" has no numbers to start from
+        return
+    if prompts.domain_contexts is not None:
+        starts = list(prompts.domain_contexts.contexts)
+    else:
+        assert prompts.text_prompts is not None, "MuDPTConfig refuses words for no text prompts"
+        starts = [prompts.text_prompts[0]]
+    for first in starts:  # (n, d_t)
+        m = min(len(embedded), len(first))
         first[:m] = embedded[:m].to(first)
 
 

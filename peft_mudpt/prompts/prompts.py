@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..config import MODALITIES, Modality, MuDPTConfig
-from .conditioning import ClassContexts, ClassTokens, ImageShift, check_condition
+from .conditioning import ClassTokens, ImageShift, check_condition
+from .contexts import ClassContexts, Contexts, DomainContexts
 from .fusion import InjectionModel
 
 
@@ -39,8 +40,9 @@ class MultiModalPrompts(nn.Module):
         layers: modality -> the layers with prompts; empty for a tower without prompts.
         image_shift: the meta-net of `conditioning="image"` or `"noise"`; otherwise None.
         class_tokens: the meta-net of `conditioning="class"`; otherwise None.
-        class_contexts: the text prompts of the input with `class_specific_context`; otherwise None. `text_prompts`
-            then has the layers above.
+        class_contexts, domain_contexts: the text prompts of the input with `class_specific_context`, or with
+            `num_domains`; otherwise None. `text_prompts` then has the layers above.
+        domain_temperature: see `MuDPTConfig`.
     """
 
     text_prompts: Optional[torch.Tensor]
@@ -82,10 +84,15 @@ class MultiModalPrompts(nn.Module):
         self.image_shift: Optional[ImageShift] = None
         self.class_tokens: Optional[ClassTokens] = None
         self.class_contexts: Optional[ClassContexts] = None
+        self.domain_contexts: Optional[DomainContexts] = None
+        self.domain_temperature = config.domain_temperature
         if config.class_specific_context:
             assert config.num_classes is not None, "MuDPTConfig refuses it"
             sizes = config.num_classes, config.num_tokens("text"), width("text")
             self.class_contexts = ClassContexts(*sizes, config.init_std)
+        if config.num_domains is not None:
+            sizes = config.num_domains, config.num_tokens("text"), width("text")
+            self.domain_contexts = DomainContexts(*sizes, config.init_std)
         if config.conditioning != "none":
             assert config.feature_size is not None, "MuDPTConfig.resolve fills it in"
             sizes = config.feature_size, config.meta_net_reduction, width("text")
@@ -112,6 +119,11 @@ class MultiModalPrompts(nn.Module):
         return self.image_shift.condition(image_features)
 
     @property
+    def contexts(self) -> Optional[Contexts]:
+        """The text prompts of the input that have a number; None if all texts share their prompts."""
+        return self.domain_contexts if self.class_contexts is None else self.class_contexts
+
+    @property
     def class_token_layer(self) -> Optional[int]:
         """The layer before which the tokens of each class replace the text prompts; None if there are none."""
         return None if self.class_tokens is None else self.class_tokens.layer
@@ -124,8 +136,9 @@ class MultiModalPrompts(nn.Module):
         Args:
             modality: the tower.
             layers: layers with prompts, of which 0 is the input; or, with a condition, `class_token_layer` alone.
-            condition: what text prompts depend on, one row per sample: features (B, D), or the classes (B,) with
-                `class_specific_context`; None: nothing. Other prompts ignore it.
+            condition: what text prompts depend on, one row per sample: features (B, D), the classes (B,) with
+                `class_specific_context`, or the domains (B,) with `num_domains`; None: nothing. Other prompts ignore
+                it.
 
         Returns:
             The effective prompts (b, len(layers), n, d), or the tokens of the classes. b is 1 if all samples share
@@ -134,8 +147,8 @@ class MultiModalPrompts(nn.Module):
         Raises:
             ValueError: if the text prompts depend on the condition, and it has another shape or type.
         """
-        if modality == "text" and self.class_contexts is not None and layers.start == self.layers["text"].start:
-            own = self.class_contexts(condition)[:, None]  # (B, 1, n, d)
+        if modality == "text" and self.contexts is not None and layers.start == self.layers["text"].start:
+            own = self.contexts(condition)[:, None]  # (B, 1, n, d)
             if len(layers) == 1:
                 return own
             rest = self.effective(modality, layers[1:])[None].expand(len(own), -1, -1, -1)

@@ -13,9 +13,12 @@ from typing import Literal, Optional, get_args
 import torch
 from torch.nn.functional import normalize
 
+from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import PICTURE_RULE
 from ..classifier.prediction import PictureClassifier
 from ..layer import layer_of
+from ..towers.domains import mixed_features
+from ..towers.images import Images
 from .folding import fold_adapter
 
 
@@ -55,6 +58,27 @@ class _ImageClassifier(torch.nn.Module):
         return logits.softmax(dim=-1)
 
 
+class _ClassifierOfDomains(torch.nn.Module):
+    """A classifier with fixed classes whose text features each image mixes over the domains of the adapter."""
+
+    domain_features: torch.Tensor
+
+    def __init__(self, classifier: MuDPTClassifier):
+        super().__init__()
+        classifier = copy.deepcopy(classifier).cpu().float().eval()
+        self.family, self.model = classifier.family, classifier.model
+        with torch.no_grad():
+            self.register_buffer("domain_features", classifier.domain_features())  # (K, C, D)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        images = Images(self.model)
+        image_features = normalize(self.family.image_features(self.model, pixel_values, images), dim=-1)  # (B, D)
+        assert images.domain_weights is not None, "the adapter has domains"
+        class_features = mixed_features(images.domain_weights, self.domain_features)  # (B, C, D)
+        cosines = torch.einsum("bd,bcd->bc", image_features, class_features)
+        return self.family.logits(self.model, cosines).softmax(dim=-1)  # (B, C)
+
+
 class _ClassifierOfTexts(torch.nn.Module):
     """A classifier with fixed classes whose texts are encoded again for each image: both towers of the CLIP."""
 
@@ -78,8 +102,9 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
     `torch.export` archive as extra files.
 
-    The file holds the vision tower and one feature per class. If the text prompts of the active adapter depend on the
-    image, it also holds the text tower, which the program runs on the texts of all classes for each image.
+    The file holds the vision tower and one feature per class, or one per class and domain. If the text prompts of the
+    active adapter depend on the image, it also holds the text tower, which the program runs on the texts of all
+    classes for each image.
 
     ONNX holds at most 2 GB in one file. torch writes larger weights (above 1.5 GiB) to a second file, which has the
     name of the first and `.data`. Keep both in one folder.
@@ -106,8 +131,6 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"{file} is a folder; give the name of a file.")
-    layer = layer_of(classifier.model)
-    per_image = layer is not None and layer.text_depends_on_image
     notes = {
         "class_names": json.dumps(classifier.class_names),
         "picture_rule": PICTURE_RULE,
@@ -122,7 +145,7 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     folder = next(parent for parent in file.absolute().parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=folder) as partial, torch.autocast("cpu", enabled=False):
         program = torch.export.export(
-            (_ClassifierOfTexts if per_image else _ImageClassifier)(classifier),
+            _program(classifier),
             (example,),
             dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
         )
@@ -130,6 +153,16 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
         {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
         _replace(written, file)
     return file
+
+
+def _program(classifier: PictureClassifier) -> torch.nn.Module:
+    """The program that is exported, which takes pixel values (B, 3, H, W)."""
+    layer = layer_of(classifier.model)
+    if layer is not None and layer.text_depends_on_image:
+        return _ClassifierOfTexts(classifier)
+    if layer is not None and layer.num_domains and isinstance(classifier, MuDPTClassifier):
+        return _ClassifierOfDomains(classifier)
+    return _ImageClassifier(classifier)
 
 
 def _weights_beside(file: Path) -> Path:

@@ -40,7 +40,8 @@ def fold_adapter(model: torch.nn.Module, adapter_name: Optional[str] = None) -> 
         adapter_name: the MuDPT or SDPT adapter; None for the active one.
 
     Raises:
-        ValueError: if there is no such adapter, or its text prompts depend on the image, or each class has its own.
+        ValueError: if there is no such adapter, or its text prompts depend on the image, or each class or domain has
+            its own.
     """
     detector = sdpt_layer_of(model)
     if detector is not None:
@@ -83,10 +84,11 @@ def _folded_prompts(
             f"The adapter {adapter_name!r} makes other text prompts for each image, so they cannot be folded into "
             "constants. Use it as it is."
         )
-    if trained.class_contexts is not None:
+    if trained.contexts is not None:
         raise ValueError(
-            f"The adapter {adapter_name!r} has text prompts of its own for each class, which are no smaller as "
-            "constants. Use it as it is, or export the classifier (export_classifier)."
+            f"The adapter {adapter_name!r} has text prompts of its own for each of {len(trained.contexts)} "
+            f"{trained.contexts.of}, which are no smaller as constants. Use it as it is, or export the "
+            "classifier (export_classifier)."
         )
     config = _folded(part(model, "peft_config")[adapter_name])
     folded = MultiModalPrompts(config)

@@ -63,6 +63,14 @@ class PromptSource(Protocol):
     def num_class_contexts(self) -> int:
         """Number of classes with text prompts of their own. If it is not 0, a condition has the class of each text."""
 
+    @property
+    def num_domains(self) -> int:
+        """Number of domains with prompts of their own. If it is not 0, a condition has the domain of each text."""
+
+    @property
+    def domain_temperature(self) -> float:
+        """The temperature of the weights of domains, if there are domains."""
+
 
 def part(module: nn.Module, path: str) -> Any:
     """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to it; "": the module."""
@@ -184,7 +192,7 @@ class PromptedTower:
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Compute the prompts of all deep layers in one call, and pass them to the layers as an argument."""
         condition, own = kwargs.get(CONDITION), kwargs.pop(INPUT_PROMPTS, None)
-        kwargs.pop(IMAGES, None)
+        kwargs.pop(IMAGES, None)  # the vision tower passes it on, if its layers need it
         if own is not None:  # (b, n, d), which the embeddings could not know
             hidden, *rest = args or (kwargs.pop("inputs_embeds"),)
             args = self._replace(hidden, own.shape[1], own), *rest  # (B, L + n, d), unchanged shape

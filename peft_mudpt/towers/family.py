@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional
 
 import torch
 from torch import nn
 from transformers import PretrainedConfig
 
 from ..config import Modality
-from .base import PromptedTower, part
+from .base import IMAGES, PromptedTower, part
+from .images import Images
 from .text import PromptedText
 from .vision import PromptedVision
 
@@ -41,9 +42,15 @@ class Family:
         """The vision tower of a whole model."""
         return part(model, self.vision.tower)
 
-    def image_features(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The features (B, D), not normalized, of images (B, 3, H, W)."""
-        pooled = self.vision.pooled(self.vision_tower(model)(pixel_values=pixel_values))  # (B, d)
+    def image_features(
+        self, model: nn.Module, pixel_values: torch.Tensor, images: Optional[Images] = None
+    ) -> torch.Tensor:
+        """
+        The features (B, D), not normalized, of images (B, 3, H, W). If `images` is given, the vision tower writes the
+        weights of domains to it.
+        """
+        options = {} if images is None else {IMAGES: images}
+        pooled = self.vision.pooled(self.vision_tower(model)(pixel_values=pixel_values, **options))  # (B, d)
         return self.vision.project(model, pooled)
 
     def logit_scale(self, model: nn.Module) -> torch.Tensor:

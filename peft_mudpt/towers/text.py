@@ -28,6 +28,11 @@ NEEDS_CLASS_NUMBERS = (
     f"MuDPTClassifier, or give {CONDITION}: for each text, the position of its class among those that the adapter was "
     "trained on (texts,), as int64."
 )
+NEEDS_DOMAINS = (
+    "The active adapter has text prompts of its own for each domain, but the text tower was given texts alone. Give "
+    f"the whole model pixel_values beside input_ids, or use MuDPTClassifier. For texts of known domains, give "
+    f"{CONDITION}: for each text, the number of its domain (texts,), as int64."
+)
 
 
 def attention_bias(tower: nn.Module, mask: torch.Tensor) -> torch.Tensor:
@@ -148,6 +153,8 @@ class PromptedText(PromptedTower):
             raise ValueError(NEEDS_CLASSES)
         if condition is None and self.source.num_class_contexts:
             raise ValueError(NEEDS_CLASS_NUMBERS)
+        if condition is None and self.source.num_domains:
+            raise ValueError(NEEDS_DOMAINS)
         if condition is not None:
             kwargs |= {CONDITION: condition}
             own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)

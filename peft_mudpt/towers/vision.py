@@ -11,7 +11,14 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
-from .base import PromptedTower, part
+from .base import IMAGES, PromptedTower, part
+from .domains import domain_weights
+
+
+REENTRANT = (
+    "The active adapter weighs domains inside of the last layer of the vision tower, and reentrant gradient "
+    "checkpointing would lose their gradient. Turn it on with use_reentrant=False."
+)
 
 
 class PromptedVision(PromptedTower):
@@ -23,6 +30,8 @@ class PromptedVision(PromptedTower):
     Attributes:
         patch_embedding: where the embeddings keep the convolution that maps images to patches (B, d, h, w).
         tokens_before_patches: how many tokens stand before the patches (CLS, or none).
+        attention_norm: where a layer keeps the LayerNorm before its attention.
+        attention: where a layer keeps its attention, which has `q_proj`, `k_proj` and `num_heads`.
     """
 
     modality = "vision"
@@ -30,6 +39,8 @@ class PromptedVision(PromptedTower):
     projection: ClassVar[Optional[str]] = "visual_projection"
     patch_embedding: ClassVar[str] = "patch_embedding"
     tokens_before_patches: ClassVar[int] = 1
+    attention_norm: ClassVar[str] = "layer_norm1"
+    attention: ClassVar[str] = "self_attn"
 
     @classmethod
     def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
@@ -40,6 +51,30 @@ class PromptedVision(PromptedTower):
         """Channels, height and width (pixels) of the images, from the config of a tower."""
         size = config.image_size
         return (config.num_channels, size, size) if isinstance(size, int) else (config.num_channels, *size)
+
+    def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Pass `Images` to the layers too, if the active adapter has domains."""
+        images = kwargs.get(IMAGES)
+        args, kwargs = super().hand_down(encoder, args, kwargs)
+        if images is None or not self.source.num_domains:
+            return args, kwargs
+        images.last_layer = len(part(encoder, self.layers)) - 1
+        images.with_gradients = torch.is_grad_enabled()
+        return args, {**kwargs, IMAGES: images}
+
+    def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """In the last layer, also compute the weights of the domains from its input."""
+        images = kwargs.pop(IMAGES, None)
+        args, kwargs = super().overwrite(index, layer, args, kwargs)
+        if images is not None and index == images.last_layer:
+            if images.with_gradients and not torch.is_grad_enabled():
+                raise ValueError(REENTRANT)
+            hidden = part(layer, self.attention_norm)(args[0])  # (B, L + K, d)
+            attention = part(layer, self.attention)
+            query = attention.q_proj(hidden[:, 0])  # (B, d), of the class token
+            keys = attention.k_proj(hidden[:, hidden.shape[1] - self.source.num_domains :])  # (B, K, d)
+            images.domain_weights = domain_weights(query, keys, attention.num_heads, self.source.domain_temperature)
+        return args, kwargs
 
     @classmethod
     def watch_patches(

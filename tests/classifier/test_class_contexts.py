@@ -121,7 +121,7 @@ def test_texts_without_their_classes_are_refused(condition, message):
 
 
 def test_folding_is_refused():
-    with pytest.raises(ValueError, match="'default' has text prompts of its own for each class"):
+    with pytest.raises(ValueError, match="'default' has text prompts of its own for each of 4 classes"):
         fold_adapter(adapted("clip", **PER_CLASS))
 
 

@@ -182,7 +182,10 @@ class TestFamilies:
     @pytest.mark.parametrize("preset", PRESETS)
     @pytest.mark.parametrize("family", FAMILIES)
     def test_features_are_those_of_the_parts_with_the_prompts_in_between(self, family, preset):
-        model = adapted(FAMILIES[family](), preset, **({"num_virtual_tokens": 4} if preset == "coop" else {}))
+        if (family, preset) == ("siglip", "fed_dpt"):
+            pytest.skip("SigLIP has no class token, so that the adapter is refused")
+        fields = {"num_virtual_tokens": 4} if preset in ("coop", "fed_dpt") else {}
+        model = adapted(FAMILIES[family](), preset, **fields)
         if model.prompt_learner.num_tokens("vision"):
             features = model.get_image_features(images()).pooler_output
             torch.testing.assert_close(features, vision_by_hand(model, images()), atol=2e-5, rtol=1e-4)

@@ -59,6 +59,19 @@ class CrossEntropy(Objective):
         return cross_entropy(classifier(**images_of(batch)).logits, batch["labels"])
 
 
+class Cosine(Objective):
+    """
+    The negative cosine of each picture and its own class, the loss of Fed-DPT (arXiv 2310.03103). It compares a
+    picture with no other class.
+    """
+
+    def loss(self, classifier: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        output, labels = classifier(**images_of(batch)), batch["labels"]
+        features = output.class_features  # (C, D), or (B, C, D)
+        own = features[labels] if features.dim() == 2 else features[torch.arange(len(labels)), labels]  # (B, D)
+        return -(output.image_features * own).sum(dim=-1).mean()
+
+
 class Anchored(Objective):
     """
     Another objective, plus the weighted anchors of the outputs that it is computed from.
@@ -133,4 +146,8 @@ class PerPictureLoss(Objective):
         return classifier(**batch).loss
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy, "per_picture_loss": PerPictureLoss}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cross_entropy": CrossEntropy,
+    "cosine": Cosine,
+    "per_picture_loss": PerPictureLoss,
+}

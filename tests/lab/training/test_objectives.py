@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, normalize
 from peft_mudpt import MuDPTClassifier
 from peft_mudpt.lab.training.anchors import Anchors, image_anchor, logit_anchor, text_anchor
 from peft_mudpt.lab.training.frozen_clip import FrozenClip
-from peft_mudpt.lab.training.objectives import OBJECTIVES, Anchored, CrossEntropy, Objective, check_anchors
+from peft_mudpt.lab.training.objectives import OBJECTIVES, Anchored, Cosine, CrossEntropy, Objective, check_anchors
 from peft_mudpt.lab.training.pictures import train
 from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, learner, pictures, recipe_of
 
@@ -31,6 +31,14 @@ def test_the_loss_is_the_cross_entropy_of_the_logits():
     classifier, batch = classifier_of(), batch_of(4)
     expected = cross_entropy(classifier(batch["pixel_values"]).logits, batch["labels"])
     torch.testing.assert_close(CrossEntropy().loss(classifier, batch), expected)
+
+
+@pytest.mark.parametrize("method", ["mudpt", "fed_dpt"])
+def test_the_cosine_loss_compares_each_picture_with_its_own_class(method):
+    classifier, batch = classifier_of(method), batch_of(4)
+    cosines = classifier(batch["pixel_values"]).logits / classifier.model.logit_scale.exp()
+    expected = -sum(cosines[i, label] for i, label in enumerate(batch["labels"])) / 4
+    torch.testing.assert_close(Cosine().loss(classifier, batch), expected)
 
 
 def test_the_classifier_returns_the_normalized_features_of_its_logits():
