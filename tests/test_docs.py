@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,17 @@ ONLY_READ = {
     "fewshot.py --method mudpt --adversarial": "like the command before it; tests/lab/training/test_adversarial.py",
     "--test_attacks cross_entropy:4/255,apgd_ce": "tests/lab/test_robustness.py attacks pictures of such runs",
     "examples/ladder.py": "tests/lab/test_ladder.py runs it without training",
+    "examples/federated.py": "twenty rounds take a minute or more; tests/lab/federated/test_running.py runs some",
+    "federated_flower.py": "starts five processes; tests/lab/federated/test_network.py does so",
+    "sweep_federated.py": "48 runs take long; tests/lab/federated/test_comparison.py plans some",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
     "export.py outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
 }
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "export.py": "peft_mudpt.lab.predicting.load_classifier",
+    "federated.py": "peft_mudpt.lab.federated.running.run",
+    "federated_flower.py": "peft_mudpt.lab.federated.network.run_with_flower",
     "fewshot.py": "peft_mudpt.lab.run.run",
     "fewshot_detection.py": "peft_mudpt.lab.run.run",
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
@@ -65,6 +71,7 @@ WORK_BEGINS = {
     "robustness.py": "peft_mudpt.lab.sweep_runs.run_sweep",
     "sweep.py": "peft_mudpt.lab.sweep_runs.run_sweep",
     "sweep_detection.py": "peft_mudpt.lab.sweep_runs.run_sweep",
+    "sweep_federated.py": "peft_mudpt.lab.federated.comparison.run_all",
 }
 # Parts of blocks that are not run, and the reasons.
 LEFT_OUT = {
@@ -73,6 +80,8 @@ LEFT_OUT = {
     "ruff check": ".ci/run runs ruff and mypy",
     "grounding-dino-tiny": "needs the Hub; tests/detection and tests/lab/data/boxes do the same with a tiny detector",
 }
+if find_spec("flwr") is None:
+    LEFT_OUT["federated"] = "needs Flower, which needs Python 3.11"
 
 
 class WorkBegins(Exception):
@@ -173,7 +182,14 @@ def test_every_block_names_its_language_and_every_reason_applies_to_a_block():
     assert [reason for reason in (*ONLY_READ, *LEFT_OUT) if reason not in commands] == []
 
 
-@pytest.mark.parametrize("command", sorted({found for text in PAGES.values() for found in PRINTED_BY.findall(text)}))
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        found
+        for found in {found for text in PAGES.values() for found in PRINTED_BY.findall(text)}
+        if not ("federated" in found and "federated" in LEFT_OUT)
+    ),
+)
 def test_a_command_that_printed_a_block_accepts_its_flags_and_prints_the_block_if_it_is_fast(
     command, workplace, monkeypatch, capsys
 ):

@@ -83,6 +83,7 @@ def evaluate(
     items: Sequence[str],
     images: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = images_of,
     title: str = "testing",
+    progress_bar: bool = True,
 ) -> dict[str, Any]:
     """
     Measure the accuracy of a classifier.
@@ -95,6 +96,7 @@ def evaluate(
         items: names of the pictures, in the order of the loader.
         images: what the classifier gets of a batch.
         title: title of the progress bar.
+        progress_bar: whether to show one.
 
     Returns:
         `accuracy` over all pictures and `mean_class_accuracy` (the mean over the classes that have pictures), both in
@@ -103,7 +105,7 @@ def evaluate(
     """
     classifier.eval()
     found = []
-    quiet = not accelerator.is_local_main_process
+    quiet = not (progress_bar and accelerator.is_local_main_process)
     bar = tqdm(loader, desc=title, leave=False, disable=quiet)
     with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
         for batch in batches:

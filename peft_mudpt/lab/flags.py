@@ -52,6 +52,19 @@ def more_than(limit: float) -> Rule:
     return Rule(f"more than {limit}", lambda value: value > limit)
 
 
+def at_most(limit: float) -> Rule:
+    """
+    Make a rule for a number with an upper bound.
+
+    Args:
+        limit: largest allowed value.
+
+    Returns:
+        The rule.
+    """
+    return Rule(f"at most {limit}", lambda value: value <= limit)
+
+
 def share(least: float, limit: float) -> Rule:
     """
     Make a rule for a number in a half-open interval.

@@ -121,6 +121,7 @@ class Recipe:
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures.
         warmup: the learning rate of the warmup steps, one of `WARMUPS`.
+        decays: False if the learning rate stays at its peak after the warmup; by default a cosine decays it to zero.
         prompt_initialization: how the vision prompts start from the training pictures (see `initialize_prompts`);
             None: from random numbers.
         anchors: the anchors that are added to the loss.
@@ -140,6 +141,7 @@ class Recipe:
     seed: int
     num_workers: int = 0
     warmup: str = "constant"
+    decays: bool = True
     prompt_initialization: Optional[PromptInitialization] = None
     anchors: Anchors = Anchors()
     averaging: Optional[Averaging] = None

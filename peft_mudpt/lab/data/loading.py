@@ -28,7 +28,8 @@ CLEAN_IMAGE_FEATURES = "clean_image_features"  # (B, D) with L2 norm 1, if `imag
 # Where a picture comes from: its position in its split, and in training the index of the sample and its epoch, counted
 # from 0. The start of an attack depends on it.
 PICTURE, INDEX, EPOCH = "picture", "index", "epoch"
-Known = Mapping[str, torch.Tensor]  # features (N, D) of the N pictures of a split, by their name in a batch
+# Features (N, D), or pixel values, of the N pictures of a split, by their name in a batch.
+Known = Mapping[str, torch.Tensor]
 
 
 def images_of(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -135,6 +136,7 @@ class TestPictures(torch.utils.data.Dataset):
         pictures: a split of `FewShotData`.
         image_processor: the image processor of the CLIP.
         known: features that each sample holds; with `image_features`, no picture is opened, and there are no pixels.
+            It may hold the `pixel_values` themselves, if the pictures are few.
     """
 
     __test__ = False  # pytest would collect the class because of its name
@@ -149,7 +151,7 @@ class TestPictures(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example, sample = self.pictures[index], {name: rows[index] for name, rows in self.known.items()}
-        if IMAGE_FEATURES not in sample:
+        if IMAGE_FEATURES not in sample and PIXEL_VALUES not in sample:
             sample[PIXEL_VALUES] = pixel_values(picture(example), self.image_processor)
         return {**sample, "labels": example["label"], PICTURE: index}
 

@@ -60,6 +60,7 @@ def minimize(
     kept: Sequence[Any] = (),
     average: Optional[RunningAverage] = None,
     started: Optional[float] = None,
+    brief: bool = False,
 ) -> Progress:
     """
     Train the parameters of a module that require a gradient, in place.
@@ -74,6 +75,8 @@ def minimize(
         kept: further objects whose state belongs to a checkpoint.
         average: the average of the learned parameters; None: there is none.
         started: time at which training began, in seconds of `time.perf_counter`; None: now.
+        brief: True for one of many short trainings, such as a round of a federation: it shows no progress bar, and
+            leaves the accelerator, which is used no more, as it is.
 
     Returns:
         The progress at the end.
@@ -97,7 +100,7 @@ def minimize(
 
         started -= progress.seconds
         losses = torch.zeros(2, device=accelerator.device)  # sum and count of the losses since the previous report
-        quiet = not accelerator.is_local_main_process
+        quiet = brief or not accelerator.is_local_main_process
         with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
             # a run may resume at its last step, where accelerate 1.3 yields None instead of no batch
             for batch in loader if progress.step < recipe.steps else ():
@@ -129,7 +132,8 @@ def minimize(
                 if due:
                     checkpoints.save(accelerator, progress.step)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # evaluation runs without autocast
-    accelerator.free_memory()  # otherwise the accelerator would keep references to the model
+    if not brief:  # it collects garbage, which takes longer than a few steps
+        accelerator.free_memory()  # otherwise the accelerator would keep references to the model
     if progress.step != recipe.steps:
         raise RuntimeError(
             f"Training ended after {progress.step} of {recipe.steps} steps. Check the settings of `accelerate config`."
@@ -158,7 +162,7 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR:
     """
     Make the schedule of the learning rate: for `recipe.warmup_steps` the constant `WARMUP_LEARNING_RATE`, or a line
-    from it to the peak; then a cosine from the peak to zero.
+    from it to the peak; then a cosine from the peak to zero, or the peak if the recipe does not decay it.
 
     Args:
         optimizer: an optimizer of `build_optimizer`.
@@ -173,6 +177,8 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return first + (1 - first) * step / recipe.warmup_steps if recipe.warmup == "linear" else first
+        if not recipe.decays:
+            return 1.0
         angle = math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
         return (1 + math.cos(angle)) / 2
 

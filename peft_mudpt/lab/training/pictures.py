@@ -35,6 +35,8 @@ def train(
     recipe: Recipe,
     checkpoints: Optional[Checkpoints] = None,
     frozen_clip: Optional[FrozenClip] = None,
+    known: Optional[Known] = None,
+    brief: bool = False,
 ) -> Progress:
     """
     Train the parameters that require a gradient, in place.
@@ -48,6 +50,9 @@ def train(
         recipe: how to train.
         checkpoints: where and how often to save, and from which checkpoint to resume; None: no checkpoints.
         frozen_clip: what the anchors of the recipe refer to; None: the recipe has no anchors.
+        known: features of the pictures that training does not change (see `features.known_features`); None: compute
+            them.
+        brief: see `loop.minimize`.
 
     Returns:
         The progress at the end.
@@ -67,11 +72,12 @@ def train(
         kept.append(objective)
     average = build_average(accelerator, classifier, len(pictures), recipe)
     classifier.train()
-    known = known_features(
-        accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features
-    )
+    if known is None:
+        known = known_features(
+            accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features
+        )
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe, known)
-    return minimize(accelerator, classifier, loader, objective, recipe, checkpoints, kept, average, started)
+    return minimize(accelerator, classifier, loader, objective, recipe, checkpoints, kept, average, started, brief)
 
 
 def training_loader(

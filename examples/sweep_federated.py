@@ -1,0 +1,35 @@
+"""Compare federated methods with each other, with clients alone, and with training on all pictures together.
+
+    python examples/sweep_federated.py                         # four drawn styles as four clients
+    python examples/sweep_federated.py --domains_dir my_domains --domains hospital_a,hospital_b \
+        --model_name_or_path openai/clip-vit-base-patch16
+
+It runs federated.py for each method, setting and seed, prints tables, and writes them with a plot to `report/`.
+Flags that it does not know are passed to federated.py. If it is interrupted, give the same command again.
+"""
+
+import sys
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from peft_mudpt.lab.terminal import one_line_errors
+
+
+def main() -> None:
+    from peft_mudpt.lab.federated.comparison import Comparison, ComparisonOptions
+    from peft_mudpt.lab.federated.report import markdown, write_report
+
+    description = __doc__.partition("\n")[0]
+    parser = HfArgumentParser(ComparisonOptions, description=description, allow_abbrev=False)
+    options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    comparison = Comparison(options, flags)
+    comparison.execute([sys.executable, str(Path(__file__).with_name("federated.py"))])
+    results = comparison.results()
+    print(markdown(results), end="")
+    write_report(results, Path(options.output_dir) / "report")
+
+
+if __name__ == "__main__":
+    with one_line_errors(RuntimeError):
+        main()
