@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Optional
 
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping as Noisy
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, Strategy
 
+from ..rules import Rule
 from .client import ARRAYS, CONFIG, NUM_EXAMPLES
 
 
 AGGREGATIONS = ("mean", "median", "trimmed_mean", "krum")
 
 
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "num_rounds": (lambda value: value >= 1, "at least 1"),
-    "fraction_train": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
-    "evaluate_every": (lambda value: value >= 1, "at least 1"),
-    "num_malicious": (lambda value: value >= 0, "at least 0"),
-    "clip_norm": (lambda value: value is None or value > 0, "more than 0, or None"),
-    "noise_multiplier": (lambda value: value >= 0, "at least 0"),
-    "context_momentum": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "timeout": (lambda value: value > 0, "more than 0"),
+_RULES = {
+    "num_rounds": Rule("at least 1", lambda value: value >= 1),
+    "fraction_train": Rule("more than 0 and at most 1", lambda value: 0 < value <= 1),
+    "evaluate_every": Rule("at least 1", lambda value: value >= 1),
+    "num_malicious": Rule("at least 0", lambda value: value >= 0),
+    "clip_norm": Rule("more than 0, or None", lambda value: value is None or value > 0),
+    "noise_multiplier": Rule("at least 0", lambda value: value >= 0),
+    "context_momentum": Rule("from 0 to 1", lambda value: 0 <= value <= 1),
+    "timeout": Rule("more than 0", lambda value: value > 0),
 }
 
 
@@ -68,9 +69,8 @@ class Rounds:
     def __post_init__(self):
         if self.aggregation not in AGGREGATIONS:
             raise ValueError(f"aggregation={self.aggregation!r} is unknown; it is one of {', '.join(AGGREGATIONS)}.")
-        for name, (rule, expected) in _RANGES.items():
-            if not rule(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)!r} is not {expected}.")
+        for name, rule in _RULES.items():
+            rule.check(getattr(self, name), name)
         if self.noise_multiplier and self.aggregation != "mean":
             raise ValueError(
                 f"noise_multiplier={self.noise_multiplier:g} is scaled for the mean, and would protect less with "
@@ -94,6 +94,10 @@ class Rounds:
         """The number of replies without which a round changes nothing."""
         f = self.num_malicious
         return {"trimmed_mean": 2 * f + 1, "krum": 2 * f + 3}.get(self.aggregation, 1)
+
+    def is_tested(self, number: int) -> bool:
+        """Whether the adapter is tested after a round; round 0 is the test without it."""
+        return number % self.evaluate_every == 0 or number == self.num_rounds
 
     def clients_per_round(self, num_clients: int) -> int:
         """
@@ -153,6 +157,24 @@ class Rounds:
             strategy.beta = (self.num_malicious + 0.5) / num_replies
 
 
+def accuracy_by_domain(tests: Iterable[tuple[str, int, float]]) -> dict[str, float]:
+    """
+    The accuracy of each domain over all its pictures.
+
+    Args:
+        tests: of each client the name of its domain, the number of its test pictures, and its accuracy in percent.
+
+    Returns:
+        The accuracies in percent, in the order in which the domains come; without domains that have no picture.
+    """
+    right: dict[str, float] = {}
+    seen: dict[str, int] = {}
+    for name, number, accuracy in tests:
+        right[name] = right.get(name, 0.0) + number * accuracy
+        seen[name] = seen.get(name, 0) + number
+    return {name: right[name] / seen[name] for name in seen if seen[name]}
+
+
 @dataclass
 class Round:
     """
@@ -164,7 +186,7 @@ class Round:
         left_out: why others were not used, by their number as text, as JSON has it.
         bytes_down: bytes of the numbers and names that the server sent for training.
         bytes_up: the same of what the clients sent, used or not, if it could be read.
-        loss: mean loss of the clients, as they are weighted; None if not all have told one.
+        loss: mean loss of the clients, as they are weighted; None if one of them sent none.
         accuracy: accuracy in percent by name of the domain; empty if the round was not tested.
         untested: numbers of the clients whose test is missing in `accuracy`.
     """

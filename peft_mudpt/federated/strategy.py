@@ -18,7 +18,7 @@ from .arrays import Arrays, from_record, mismatch, number_of_bytes, to_record
 from .client import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES
 from .domains import domain_of, follow, sent_arrays
 from .members import Member, visible
-from .rounds import Round, Rounds
+from .rounds import Round, Rounds, accuracy_by_domain
 
 
 log = logging.getLogger("flwr")
@@ -212,15 +212,10 @@ class AdapterStrategy(Strategy):
         self.round.left_out[str(member.number)] = reason = visible(reason)
         log.warning("round %d: client %d is left out: %s", self.round.number, member.number, reason)
 
-    @property
-    def _is_tested(self) -> bool:
-        number = self.round.number
-        return number % self.rounds.evaluate_every == 0 or number == self.rounds.num_rounds
-
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        if not self._is_tested:
+        if not self.rounds.is_tested(self.round.number):
             return []
         return [
             Message(RecordDict({ARRAYS: arrays, CONFIG: config}), dst_node_id=node, message_type=MessageType.EVALUATE)
@@ -228,11 +223,9 @@ class AdapterStrategy(Strategy):
         ]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> Optional[MetricRecord]:
-        if not self._is_tested:
+        if not self.rounds.is_tested(self.round.number):
             return None
-        right: dict[str, float] = {}
-        seen: dict[str, int] = {}
-        answered: set[int] = set()
+        tests: dict[int, tuple[Member, int, float]] = {}
         for member, message in self._by_number(replies):
             if message.has_error():
                 log.warning("client %d could not test: %s", member.number, visible(message.error.reason))
@@ -244,16 +237,15 @@ class AdapterStrategy(Strategy):
             ):
                 log.warning("client %d sent no accuracy from 0 to 100", member.number)
                 continue
-            answered.add(member.number)
-            if number:
-                seen[member.domain_name] = seen.get(member.domain_name, 0) + number
-                right[member.domain_name] = right.get(member.domain_name, 0.0) + number * accuracy
-        self.round.untested = sorted({member.number for member in self.members.values()} - answered)
+            tests[member.number] = member, number, accuracy
+        self.round.untested = sorted({member.number for member in self.members.values()} - tests.keys())
         if self.round.untested:
             log.warning("round %d: the tests of clients %s are missing", self.round.number, self.round.untested)
-        order = dict.fromkeys(m.domain_name for m in sorted(self.members.values(), key=lambda m: m.domain))
-        self.round.accuracy = {name: right[name] / seen[name] for name in order if name in seen}
-        return MetricRecord(dict(self.round.accuracy)) if seen else None
+        by_domain = sorted(tests.values(), key=lambda test: (test[0].domain, test[0].number))
+        self.round.accuracy = accuracy_by_domain(
+            (member.domain_name, number, accuracy) for member, number, accuracy in by_domain
+        )
+        return MetricRecord(dict(self.round.accuracy)) if self.round.accuracy else None
 
     def summary(self) -> None:
         self.inner.summary()

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from ...federated.arrays import Arrays
 from ...federated.members import Member, find_members
-from ...federated.rounds import Round
+from ...federated.rounds import Round, accuracy_by_domain
 from ...federated.server import run_rounds
 from .client import FewShotClient, Workbench
 from .options import FederatedArguments
@@ -84,18 +84,17 @@ def train_without_server(arguments: FederatedArguments, together: bool, on_round
     learners = clients
     if together:
         learners = [FewShotClient(bench, pooled(data), len(clients))]
-    arrays = [bench.initial for _ in learners]
+    arrays, rounds = [bench.initial for _ in learners], arguments.rounds(arguments.seed)
     history = [Round(0, accuracy=_tested(clients, [None] * len(clients)))]
     on_round(history[0])
     for number in range(1, arguments.num_rounds + 1):
-        able = [client for client in learners if client.num_examples]
-        losses = []
-        for client in able:
-            i = learners.index(client)
-            arrays[i], metrics = client.train(arrays[i], number)
-            losses.append(metrics["loss"])
-        done = Round(number, [client.number for client in able], loss=mean(losses))
-        if number % arguments.evaluate_every == 0 or number == arguments.num_rounds:
+        losses = {}
+        for i, client in enumerate(learners):
+            if client.num_examples:
+                arrays[i], metrics = client.train(arrays[i], number)
+                losses[client.number] = metrics["loss"]
+        done = Round(number, list(losses), loss=mean(losses.values()))
+        if rounds.is_tested(number):
             done.accuracy = _tested(clients, arrays * len(clients) if together else arrays)
         history.append(done)
         on_round(done)
@@ -104,13 +103,8 @@ def train_without_server(arguments: FederatedArguments, together: bool, on_round
 
 def _tested(clients: list[FewShotClient], arrays: Iterable[Optional[Arrays]]) -> dict[str, float]:
     """The accuracy in percent by domain, each client with its own adapter; None: without one."""
-    right: dict[str, float] = {}
-    seen: dict[str, int] = {}
-    for client, own in zip(clients, arrays):
-        number, metrics = client.evaluate(own)
-        right[client.domain_name] = right.get(client.domain_name, 0.0) + number * metrics["accuracy"]
-        seen[client.domain_name] = seen.get(client.domain_name, 0) + number
-    return {name: right[name] / seen[name] for name in right if seen[name]}
+    tests = ((client.domain_name, *client.evaluate(own)) for client, own in zip(clients, arrays))
+    return accuracy_by_domain((name, number, metrics["accuracy"]) for name, number, metrics in tests)
 
 
 def _described(client: Member | FewShotClient) -> dict[str, Any]:
