@@ -9,7 +9,6 @@ their differences to the rung without fusion with confidence intervals over the 
 passes flags that it does not know to fewshot.py.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +34,7 @@ class LadderOptions(SweepOptions):
 
 def main() -> None:
     sweep, jobs = parse_sweep(LadderOptions, description=__doc__.partition("\n")[0])
-    run_ladder(sweep, [sys.executable, str(Path(__file__).with_name("fewshot.py"))], jobs)
+    run_ladder(sweep, Path(__file__).with_name("fewshot.py"), jobs)
     results, references = read_results(sweep.output_dir), rows_without_fusion(sweep)
     print(markdown_report(results, {}, accuracy_only=True, paired=references), end="")
 

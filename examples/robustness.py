@@ -7,7 +7,6 @@ It resumes like sweep.py, and passes flags that it does not know to fewshot.py: 
 --test_attack_pictures and --max_train_steps replace what is chosen here.
 """
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,7 +47,7 @@ class RobustnessOptions(SweepOptions):
 def main() -> None:
     sweep, jobs = parse_sweep(RobustnessOptions, description=__doc__.partition("\n")[0])
     sweep = replace(sweep, flags=[*FLAGS, *sweep.flags])
-    run_sweep(sweep, [sys.executable, str(Path(__file__).with_name("fewshot.py"))], jobs)
+    run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs)
     results = read_results(sweep.output_dir)
     print(markdown_report(results, {}, accuracy_only=True), end="")
     figures = {part.title: plot_all(part.results) for part in sections(results)}

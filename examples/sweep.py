@@ -8,7 +8,6 @@ again: it skips runs that have a result, and resumes the others from their last 
 `examples/report.py OUTPUT_DIR` turns the results into tables and plots.
 """
 
-import sys
 from pathlib import Path
 
 from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
@@ -18,7 +17,7 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 def main() -> None:
     sweep, jobs = parse_sweep(SweepOptions, description=__doc__.partition("\n")[0])
-    run_sweep(sweep, [sys.executable, str(Path(__file__).with_name("fewshot.py"))], jobs)
+    run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs)
     print(f"python examples/report.py {sweep.output_dir}")
 
 

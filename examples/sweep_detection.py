@@ -7,7 +7,6 @@ Flags that it does not know are passed to fewshot_detection.py. If it is interru
 `examples/report.py OUTPUT_DIR` turns the results into tables and plots.
 """
 
-import sys
 from pathlib import Path
 
 from peft_mudpt.lab.detection.sweep_options import DetectionSweepOptions
@@ -18,7 +17,7 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 def main() -> None:
     sweep, jobs = parse_sweep(DetectionSweepOptions, description=__doc__.partition("\n")[0])
-    run_sweep(sweep, [sys.executable, str(Path(__file__).with_name("fewshot_detection.py"))], jobs)
+    run_sweep(sweep, Path(__file__).with_name("fewshot_detection.py"), jobs)
     print(f"python examples/report.py {sweep.output_dir}")
 
 

@@ -8,7 +8,6 @@ It runs federated.py for each method, setting and seed, prints tables, and write
 Flags that it does not know are passed to federated.py. If it is interrupted, give the same command again.
 """
 
-import sys
 from pathlib import Path
 
 from transformers import HfArgumentParser
@@ -24,7 +23,7 @@ def main() -> None:
     parser = HfArgumentParser(ComparisonOptions, description=description, allow_abbrev=False)
     options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
     comparison = Comparison(options, flags)
-    comparison.execute([sys.executable, str(Path(__file__).with_name("federated.py"))])
+    comparison.execute(Path(__file__).with_name("federated.py"))
     results = comparison.results()
     print(markdown(results), end="")
     write_report(results, Path(options.output_dir) / "report")

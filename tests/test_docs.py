@@ -123,13 +123,13 @@ def shortened(arguments: list[str]) -> list[str]:
     return [*arguments, *added]
 
 
-def run_each_here(commands, logs, jobs, environment, ended) -> None:
+def run_each_here(script, flags, logs, environments, ended) -> None:
     """The runs of a sweep, one after another in this process: a process for each would take a minute to import."""
-    for index, (_, *arguments) in enumerate(commands):
+    for index, given in enumerate(flags):
         logs[index].parent.mkdir(parents=True, exist_ok=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", arguments)
-            runpy.run_path(arguments[0], run_name="__main__")
+            patch.setattr(sys, "argv", [str(script), *given])
+            runpy.run_path(str(script), run_name="__main__")
         reset_accelerator()
         ended(index, 0)
 

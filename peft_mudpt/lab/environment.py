@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import random
 import re
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,18 +52,24 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
 
 def reset_peak_memory(accelerator: Accelerator) -> None:
     """
-    Reset the peak memory of the GPU. On a CPU, do nothing, because the peak of a process cannot be reset.
+    Reset the peak memory of the GPU or, on Linux, of this process, which may have trained another model before.
 
     Args:
         accelerator: the accelerator of the run.
     """
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
+    elif sys.platform == "linux":
+        gc.collect()
+        with suppress(OSError, AttributeError):  # another C library than GNU's returns freed memory itself
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):  # a container may forbid it: the peak then includes what was before
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(accelerator: Accelerator) -> int:
     """
-    Read the peak memory so far: on a GPU, since `reset_peak_memory`; on a CPU, since the process started.
+    Read the peak memory so far: since `reset_peak_memory` on a GPU and on Linux, else since the process started.
 
     Args:
         accelerator: the accelerator of the run.

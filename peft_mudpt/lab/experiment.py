@@ -64,6 +64,7 @@ def prepare(
         mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.gradient_accumulation_steps
     )
     check_accelerator(accelerator, training)
+    reset_peak_memory(accelerator)
     experiment.check()  # an unknown method or a missing package stops the run here
     selection = selection or select(experiment)
     experiment.check_selection(selection)

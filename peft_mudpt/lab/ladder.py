@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 from ..config import MuDPTConfig
 from .methods import find_method
@@ -27,20 +28,20 @@ RUNGS: dict[str, dict[str, str]] = {
 }
 
 
-def run_ladder(sweep: Sweep, command: list[str], jobs: int) -> None:
+def run_ladder(sweep: Sweep, script: Path, jobs: Optional[int]) -> None:
     """
     Run every rung for each method of a sweep, on the same pictures and with the same choice of learning rates.
 
     Args:
         sweep: the methods, each with prompts in both towers, and everything that the rungs share.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
+        script: the script that runs an experiment.
+        jobs: see `devices.worker_environments`.
 
     Raises:
         ValueError: as in `rungs` and in `run_sweep`.
         RuntimeError: as in `run_sweep`.
     """
-    run_sweeps(rungs(sweep), sweep.output_dir, command, jobs)
+    run_sweeps(rungs(sweep), sweep.output_dir, script, jobs)
 
 
 def rungs(sweep: Sweep) -> list[Sweep]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional
 
 from transformers import HfArgumentParser
 
 from .arguments import Arguments, RunArguments
-from .flags import Options, flag
+from .devices import JobOptions
+from .flags import flag
 from .sweep import Sweep
 
 
 @dataclass(frozen=True)
-class SweepOptions(Options):
+class SweepOptions(JobOptions):
     """What a sweep compares, and how. `--help` describes each."""
 
     kind: ClassVar[type[RunArguments]] = Arguments  # the flags of the script that each run calls
@@ -39,7 +40,6 @@ class SweepOptions(Options):
         "One factor: no search.",
     )
     output_dir: str = flag("outputs/lab", "Folder for the runs; each has a subfolder.")
-    jobs: int = flag(2, "Number of runs at a time; they share the processor's cores.")
 
     def sweep(self, flags: list[str]) -> Sweep:
         """
@@ -73,7 +73,7 @@ class SweepOptions(Options):
             raise ValueError(f"--{name} {getattr(self, name)!r} must be comma-separated numbers.") from error
 
 
-def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, int]:
+def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, Optional[int]]:
     """
     Parse the command line of a script that runs a comparison.
 

@@ -1,8 +1,7 @@
-"""Runs the experiments of sweeps that have no result yet, each in its own process."""
+"""Runs the experiments of sweeps that have no result yet, several at a time, in processes that stay."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
@@ -10,6 +9,7 @@ from typing import Optional
 from tqdm import tqdm
 
 from .data.fingerprints import fingerprint
+from .devices import worker_environments
 from .experiment import select
 from .identity import pictures_of
 from .plan import BaseExperiment
@@ -22,31 +22,31 @@ from .terminal import DIVERGED, printable
 LOG = "log.txt"
 
 
-def run_sweep(sweep: Sweep, command: list[str], jobs: int) -> None:
+def run_sweep(sweep: Sweep, script: Path, jobs: Optional[int]) -> None:
     """
     Run all experiments of a sweep that have no result yet: the search for learning rates, then the comparison.
 
     Args:
         sweep: the comparison.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
+        script: the script that runs an experiment.
+        jobs: see `devices.worker_environments`.
 
     Raises:
         ValueError: if another process uses the folder, as in `Sweep.check_data`, and as in `run_all`.
         RuntimeError: if a run failed (see `run_all`), or if a search has no result.
     """
-    run_sweeps([sweep], sweep.output_dir, command, jobs)
+    run_sweeps([sweep], sweep.output_dir, script, jobs)
 
 
-def run_sweeps(sweeps: Sequence[Sweep], folder: Path, command: list[str], jobs: int) -> None:
+def run_sweeps(sweeps: Sequence[Sweep], folder: Path, script: Path, jobs: Optional[int]) -> None:
     """
     Run several sweeps that differ only in their methods and the options of these.
 
     Args:
         sweeps: the comparisons, on the same data.
         folder: a folder that holds the folders of all sweeps.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
+        script: the script that runs an experiment.
+        jobs: see `devices.worker_environments`.
 
     Raises:
         ValueError: as in `run_sweep`.
@@ -57,19 +57,21 @@ def run_sweeps(sweeps: Sequence[Sweep], folder: Path, command: list[str], jobs: 
             print("note:", printable(remark))
         searches = [run for sweep in sweeps for run in sweep.search_runs()]
         if searches:
-            run_all(searches, command, jobs, "learning rates", tolerated=DIVERGED)
+            run_all(searches, script, jobs, "learning rates", tolerated=DIVERGED)
         runs = [run for sweep in sweeps for run in sweep.runs(sweep.chosen_learning_rates())]
-        run_all(runs, command, jobs, "runs")
+        run_all(runs, script, jobs, "runs")
 
 
-def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tolerated: Optional[int] = None) -> None:
+def run_all(
+    runs: Sequence[Run], script: Path, jobs: Optional[int], title: str, tolerated: Optional[int] = None
+) -> None:
     """
-    Run the experiments that have no result yet, each in its own process.
+    Run the experiments that have no result yet.
 
     Args:
         runs: the experiments.
-        command: the command that runs an experiment; the flags of the run are appended.
-        jobs: number of processes at a time. They share the processor's cores.
+        script: the script that runs an experiment.
+        jobs: see `devices.worker_environments`.
         title: title of the progress bar.
         tolerated: an exit code. A run that ends with it has no result, but does not count as failed.
 
@@ -77,18 +79,15 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
         ValueError: if `jobs` is less than 1, or if the folder of a run is used by another process, holds files of
             another run, or files without a record of their run. Nothing is run then.
         RuntimeError: if a run failed. It is raised after all runs have ended.
-        KeyboardInterrupt: if the user interrupts the sweep. The processes are ended first.
+        KeyboardInterrupt: if the user interrupts the sweep. The workers are ended first.
     """
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs} must be at least 1.")
+    environments = worker_environments(jobs)
     pictures = known_pictures()
     missing = [run for run in runs if not run.is_finished(pictures)]
     for run in missing:
         if (run.folder / LOCK).exists():
             with lock(run.folder):  # refuses if a process that an earlier sweep started is still at work
                 pass
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     logs = [run.folder / LOG for run in missing]
     failed = []
     with tqdm(desc=title, total=len(runs), initial=len(runs) - len(missing)) as bar:
@@ -98,7 +97,7 @@ def run_all(runs: Sequence[Run], command: list[str], jobs: int, title: str, tole
             if status not in (0, tolerated):
                 failed.append(f"{missing[index].folder}: {last_words(logs[index])}")
 
-        run_each([[*command, *run.flags] for run in missing], logs, jobs, environment, ended)
+        run_each(script, [run.flags for run in missing], logs, environments, ended)
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(runs)} runs failed; see {LOG} in their folders.\n" + "\n".join(failed)

@@ -66,10 +66,10 @@ def test_options_of_the_method_are_refused_because_the_rungs_set_them(tmp_path, 
 def test_the_script_prints_the_differences_to_the_rung_without_fusion(tmp_path, monkeypatch, capsys):
     started = []
 
-    def run_each(commands, logs, jobs, environment, ended):
+    def run_each(script, flags, logs, environments, ended):
         """Instead of a training: 70 % without fusion, and a point more for each seed on the other rungs."""
-        for command, log in zip(commands, logs):
-            run = Run(log.parent, command[2:])
+        for given, log in zip(flags, logs):
+            run = Run(log.parent, given)
             arguments = run.arguments()
             fused = arguments.config_fields().get("fusion_direction") != "none"
             finish(run, 70.0 + fused * arguments.seed)

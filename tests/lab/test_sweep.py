@@ -172,12 +172,12 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, fields, message):
     assert not (tmp_path / "lab").exists()
 
 
-def stand_in(tmp_path, code="") -> list[str]:
-    """A command that replaces examples/fewshot.py: it records its flags, and then runs `code`."""
+def stand_in(tmp_path, code="") -> Path:
+    """A script that replaces examples/fewshot.py: it records its flags, and then runs `code`."""
     script = tmp_path / "stand_in.py"
     notes = tmp_path / "notes"
     script.write_text(f"import sys\nopen({str(notes)!r}, 'a').write(repr(sys.argv[1:]) + '\\n')\n{code}")
-    return [sys.executable, str(script)]
+    return script
 
 
 def test_a_run_that_has_a_result_is_skipped(tmp_path, constant_pictures):
@@ -190,19 +190,19 @@ def test_a_run_that_has_a_result_is_skipped(tmp_path, constant_pictures):
 
 def test_a_failed_run_is_reported_with_its_error_after_the_others_have_finished(tmp_path):
     runs = sweep(tmp_path / "lab").runs({})
-    command = stand_in(tmp_path, "if '2' in sys.argv: raise ValueError('out of paint')")
+    script = stand_in(tmp_path, "if '2' in sys.argv: raise ValueError('out of paint')")
     with pytest.raises(RuntimeError, match=r"2 of 4 runs failed(.|\n)*seed_2: ValueError: out of paint"):
-        run_all(runs, command, jobs=1, title="runs")
+        run_all(runs, script, jobs=1, title="runs")
     assert len((tmp_path / "notes").read_text().splitlines()) == 4
 
 
 def test_a_learning_rate_whose_run_diverges_is_not_chosen(tmp_path, constant_pictures):
     plan = sweep(tmp_path / "lab", learning_rate_factors=[1.0, 3.0])
     finish(plan.search_runs()[0], accuracy=10.0)
-    command = stand_in(tmp_path, f"sys.exit({DIVERGED})")
-    run_all(plan.search_runs(), command, jobs=1, title="learning rates", tolerated=DIVERGED)
+    script = stand_in(tmp_path, f"sys.exit({DIVERGED})")
+    run_all(plan.search_runs(), script, jobs=1, title="learning rates", tolerated=DIVERGED)
     with pytest.raises(RuntimeError, match="1 of 2 runs failed"):
-        run_all(plan.search_runs(), command, jobs=1, title="runs")
+        run_all(plan.search_runs(), script, jobs=1, title="runs")
     assert plan.chosen_learning_rates() == {("few-shot", None, "mudpt"): 0.001}
 
 
@@ -256,7 +256,8 @@ def test_a_sweep_that_is_told_to_end_ends_its_runs_and_their_processes(tmp_path,
     worker = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', 'import time; time.sleep(600)'])"
     script = "import os, runpy, sys; from pathlib import Path\n"
     script += f"run_each = runpy.run_path({processes.__file__!r})['run_each']\n"  # quicker than to import the lab
-    script += f"run_each([[sys.executable, '-c', {worker!r}]] * 3, [Path('log')] * 3, 2, os.environ, print)"
+    script += "run_each(Path('busy.py'), [[]] * 3, [Path('log')] * 3, [os.environ] * 2, print)"
+    (tmp_path / "busy.py").write_text(worker)
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     process = psutil.Process(parent.pid)
     while len(family := process.children(recursive=True)) < 4:
@@ -268,9 +269,32 @@ def test_a_sweep_that_is_told_to_end_ends_its_runs_and_their_processes(tmp_path,
 
 
 def test_fewer_jobs_than_one_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="--jobs 0 "):
-        run_all([], [], jobs=0, title="runs")
+    with pytest.raises(ValueError, match="--jobs=0 "):
+        run_all([], tmp_path, jobs=0, title="runs")
 
 
 def test_runs_resume_from_their_last_checkpoint(tmp_path):
     assert set(asked(sweep(tmp_path).runs({}), "resume_from_checkpoint")) == {("latest",)}
+
+
+def test_a_worker_runs_script_after_script_in_one_process(tmp_path):
+    runs = sweep(tmp_path / "lab").runs({})
+    script = stand_in(tmp_path, "import os, this\nprint(os.getpid(), __name__, sys.path[0])\nprint(sys.stdin.read())")
+    run_all(runs, script, jobs=1, title="runs")
+    first, *others = [(run.folder / "log.txt").read_text().splitlines() for run in runs]
+    pid, name, path = first[-2].split()
+    assert (name, path) == ("__main__", str(tmp_path)) and any("Beautiful is better" in line for line in first)
+    for run, log in zip(runs[1:], others):
+        assert log == [f"$ {sys.executable} {script} {' '.join(run.flags)}", f"{pid} __main__ {tmp_path}", ""]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("os.kill(os.getpid(), 9)", "empty log"), ("os._exit(3)", "empty log"), ("sys.exit('no paint')", "no paint")],
+)
+def test_a_run_that_ends_its_worker_costs_this_run_only(tmp_path, code, words):
+    runs = sweep(tmp_path / "lab").runs({})
+    script = stand_in(tmp_path, f"import os\nif '{runs[1].folder}' in sys.argv: {code}")
+    with pytest.raises(RuntimeError, match=rf"1 of 4 runs failed(.|\n)*{runs[1].folder}: .*{words}"):
+        run_all(runs, script, jobs=1, title="runs")
+    assert len((tmp_path / "notes").read_text().splitlines()) == 4

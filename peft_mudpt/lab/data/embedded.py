@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ... import demo
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+@cache
 def load_embedded(style: str) -> FewShotData:
     """
-    Draw a data set of the embedded world: 32 training, 4 validation and 10 test pictures of each class.
+    Draw a data set of the embedded world: 32 training, 4 validation and 10 test pictures of each class. A process
+    draws each style once.
 
     Args:
         style: one of `demo.STYLES`.

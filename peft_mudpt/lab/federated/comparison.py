@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..flags import Count, Options, flag, parse_flags
+from ..devices import JobOptions
+from ..flags import flag, parse_flags
 from ..method import CLASSIFICATION
 from ..methods import find_method
 from ..report.rows import best_learning_rate
@@ -24,7 +25,7 @@ DECIDED = ("method", "setting", "seed", "learning_rate", "output_dir", "evaluate
 
 
 @dataclass(frozen=True)
-class ComparisonOptions(Options):
+class ComparisonOptions(JobOptions):
     """What is compared, and how. `--help` describes each."""
 
     methods: str = flag("coop,fed_dpt,mudpt,lora", "Comma-separated names as for --method of federated.py.")
@@ -37,7 +38,6 @@ class ComparisonOptions(Options):
         "One factor: no search.",
     )
     output_dir: str = flag("outputs/lab_federated", "Folder for the runs; each has a subfolder.")
-    jobs: Count = flag(2, "Number of runs at a time; they share the processor's cores.")
 
     def values(self, name: str, kind: type = str) -> list[Any]:
         """
@@ -133,12 +133,12 @@ class Comparison:
             found[method] = best_learning_rate(known)
         return found
 
-    def execute(self, command: list[str]) -> None:
+    def execute(self, script: Path) -> None:
         """
         Run everything that has no result yet.
 
         Args:
-            command: the command that runs federated.py; the flags of the run are appended.
+            script: the path of federated.py.
 
         Raises:
             ValueError: if a folder holds another run, or is in use.
@@ -146,8 +146,8 @@ class Comparison:
         """
         with lock(Path(self.options.output_dir)):
             if searches := self.search_runs():
-                run_all(searches, command, self.options.jobs, "learning rates", tolerated=DIVERGED)
-            run_all(self.runs(self.chosen_rates()), command, self.options.jobs, "runs")
+                run_all(searches, script, self.options.jobs, "learning rates", tolerated=DIVERGED)
+            run_all(self.runs(self.chosen_rates()), script, self.options.jobs, "runs")
 
     def results(self) -> list[dict[str, Any]]:
         """

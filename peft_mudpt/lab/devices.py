@@ -1,0 +1,63 @@
+"""Divides the cores and GPUs of this machine among the workers of a sweep."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+
+from .flags import OptionalCount, Options, at_least, flag
+
+
+JOBS_ON_CPU = 2
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class JobOptions(Options):
+    """The option of every script that runs others. `--help` describes it."""
+
+    jobs: OptionalCount = flag(
+        None,
+        "Number of runs at a time on each GPU or, without one, on the machine. None: 1 on each GPU, or "
+        f"{JOBS_ON_CPU} without one.",
+    )
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    if not torch.cuda.is_available():
+        return []
+    named = [name.strip() for name in os.environ.get(VISIBLE_GPUS, "").split(",") if name.strip()]
+    return named or [str(index) for index in range(torch.cuda.device_count())]
+
+
+def worker_environments(jobs: Optional[int]) -> list[dict[str, str]]:
+    """
+    Choose the environment variables of the workers of a sweep.
+
+    Args:
+        jobs: number of workers on each GPU or, without a GPU, on the machine. None: one on each GPU, or `JOBS_ON_CPU`
+            without a GPU.
+
+    Returns:
+        The variables of each worker: those of this process, the GPU that the worker uses, and the number of threads,
+        so that all workers together use each core once.
+
+    Raises:
+        ValueError: if `jobs` is less than 1.
+    """
+    at_least(1).check(1 if jobs is None else jobs, "--jobs")
+    places = [{VISIBLE_GPUS: gpu} for gpu in gpus() for _ in range(jobs or 1)]
+    places = places or [{} for _ in range(jobs or JOBS_ON_CPU)]
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // len(places)))}
+    return [{**os.environ, **threads, **place} for place in places]
