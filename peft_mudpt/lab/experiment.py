@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from .data.loading import check_pictures
+from .data.memory import MEMORY
 from .environment import peak_memory_bytes, reset_peak_memory, set_random_state
 from .plan import BaseExperiment, Outcome, Plan, Selection
 from .recipe import LoopOptions
@@ -65,6 +66,7 @@ def prepare(
     )
     check_accelerator(accelerator, training)
     reset_peak_memory(accelerator)
+    MEMORY.begin(training.picture_memory * 2**30)
     experiment.check()  # an unknown method or a missing package stops the run here
     selection = selection or select(experiment)
     experiment.check_selection(selection)

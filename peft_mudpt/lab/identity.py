@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,13 @@ DECIDING: dict[str, tuple[type[Options], ...]] = {
     DETECTION: (DetectorOptions, DetectionMethodOptions, BoxDataOptions, FewShotOptions, DetectionTrainingOptions),
 }
 # These change how the work is divided, but not the result.
-NOT_DECIDING = ("per_device_eval_batch_size", "dataloader_num_workers", "class_batch_size", "adversarial_bank")
+NOT_DECIDING = (
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+    "picture_memory",
+    "class_batch_size",
+    "adversarial_bank",
+)
 OBJECTIVE = "objective"  # no flag: the method's record names it
 TASK = "task"  # no flag: one of `method.TASKS`, which the script knows
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
@@ -75,13 +81,12 @@ def what_was_asked(*groups: Options) -> dict[str, Any]:
     return {**asked, OBJECTIVE: method.objective}
 
 
-def pictures_of(task: Task, fingerprint: Callable[[dict], str] = fingerprint) -> dict[str, dict[str, str]]:
+def pictures_of(task: Task) -> dict[str, dict[str, str]]:
     """
     Identify the pictures of a run by their content.
 
     Args:
         task: the training, validation and test sets of the run.
-        fingerprint: computes the fingerprint of an example.
 
     Returns:
         For each set, the fingerprint of each picture and its class or boxes, by item.

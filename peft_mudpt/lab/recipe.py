@@ -50,6 +50,9 @@ class LoopOptions(Options):
     )
     per_device_eval_batch_size: Count = flag(100, "Pictures per device and forward pass in testing.")
     dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that load pictures.")
+    picture_memory: Annotated[float, at_least(0)] = flag(
+        2.0, "Memory for pictures, in GiB per process. A picture that fits is decoded once; the others, for each use."
+    )
 
 
 @dataclass(frozen=True)

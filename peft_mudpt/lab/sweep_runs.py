@@ -8,10 +8,8 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from .data.fingerprints import fingerprint
 from .devices import worker_environments
 from .experiment import select
-from .identity import pictures_of
 from .plan import BaseExperiment
 from .processes import last_words, run_each
 from .run_folder import LOCK, lock
@@ -106,26 +104,18 @@ def run_all(
 
 def known_pictures() -> Callable[[BaseExperiment], dict[str, dict[str, str]]]:
     """
-    Make a function that identifies the pictures of runs. It loads each data set and reads each file once.
+    Make a function that identifies the pictures of runs. It loads each data set once.
 
     Returns:
         A function of the experiment of a run. It returns the fingerprints of the pictures (see
         `identity.pictures_of`).
     """
-    load, known, found = loaded_once(), {}, {}
-
-    def fingerprint_once(example: dict) -> str:
-        path = example["image"]["path"]
-        if example["image"]["bytes"] is not None:
-            return fingerprint(example)
-        if path not in known:
-            known[path] = fingerprint(example)
-        return known[path]
+    load, found = loaded_once(), {}
 
     def pictures(experiment: BaseExperiment) -> dict[str, dict[str, str]]:
         key = experiment.data, experiment.protocol
         if key not in found:
-            found[key] = pictures_of(select(load(experiment)).task, fingerprint_once)
+            found[key] = select(load(experiment)).fingerprints
         return found[key]
 
     return pictures

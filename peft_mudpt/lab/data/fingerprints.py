@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from pathlib import Path
+
+
+SETTLED = 2.0  # seconds after which a later change of a file shows in its times, which may be rounded
+# The fingerprints of files that this process has read, with what `stat` said of the file then.
+_known: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 def fingerprint(example: dict) -> str:
     """
-    Compute the SHA-256 of a picture file. The picture is not decoded.
+    Compute the SHA-256 of a picture file. The picture is not decoded. A file that was not changed since is not read
+    again.
 
     Args:
         example: an example of a split of `FewShotData`. Its `image` has the `bytes` of the file, or its `path`.
@@ -23,6 +31,22 @@ def fingerprint(example: dict) -> str:
     if image["bytes"] is not None:
         return hashlib.sha256(image["bytes"]).hexdigest()
     try:
-        return hashlib.sha256(Path(image["path"]).read_bytes()).hexdigest()
+        return _of_file(image["path"])
     except OSError as error:
         raise ValueError(f"{example['item']} cannot be read: {error}. Replace or remove it.") from error
+
+
+def _of_file(path: str) -> str:
+    state = _state(path)
+    if path in _known and _known[path][0] == state:
+        return _known[path][1]
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if _state(path) == state and time.time() - os.stat(path).st_ctime > SETTLED:
+        _known[path] = state, digest
+    return digest
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """What changes if a file is written or replaced. The time `st_ctime` cannot be set back by a program."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

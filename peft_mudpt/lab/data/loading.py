@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import torch
 from transformers import BaseImageProcessor
 
-from ...classifier.pictures import open_picture, pixel_values
+from ...classifier.pictures import pixel_values
+from .memory import MEMORY, picture
 
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ CLEAN_IMAGE_FEATURES = "clean_image_features"  # (B, D) with L2 norm 1, if `imag
 # Where a picture comes from: its position in its split, and in training the index of the sample and its epoch, counted
 # from 0. The start of an attack depends on it.
 PICTURE, INDEX, EPOCH = "picture", "index", "epoch"
-# Features (N, D), or pixel values, of the N pictures of a split, by their name in a batch.
-Known = Mapping[str, torch.Tensor]
+# Features (N, D) or pixel values of the N pictures of a split, by their name in a batch.
+Known = Mapping[str, Sequence[Any]]
 
 
 def images_of(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -82,26 +84,9 @@ def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[int,
     return left, top, left + w, top + h
 
 
-def picture(example: dict) -> Image:
-    """
-    Open the picture of an example (see `open_picture`).
-
-    Args:
-        example: an example of a split of `FewShotData`.
-
-    Returns:
-        The picture, in RGB.
-
-    Raises:
-        ValueError: if the picture cannot be read. The message names its file, or its item if it is no file.
-    """
-    image = example["image"]
-    return open_picture(image, example["item"] if image["bytes"] is not None else image["path"])
-
-
 def check_pictures(pictures: Dataset, *others: Dataset) -> None:
     """
-    Open every picture of a split once.
+    Decode every picture of a split that this process has not decoded before. `MEMORY` keeps those that fit.
 
     Args:
         pictures: a split of `FewShotData`.
@@ -121,7 +106,7 @@ def _errors(pictures: Dataset) -> list[str]:
     errors = []
     for example in pictures:
         try:
-            picture(example)
+            MEMORY.check(example)
         except ValueError as error:
             errors.append(str(error))
     return errors
@@ -136,7 +121,7 @@ class TestPictures(torch.utils.data.Dataset):
         pictures: a split of `FewShotData`.
         image_processor: the image processor of the CLIP.
         known: features that each sample holds; with `image_features`, no picture is opened, and there are no pixels.
-            It may hold the `pixel_values` themselves, if the pictures are few.
+            It may hold `pixel_values`, as `PictureMemory.pixel_values` returns them.
     """
 
     __test__ = False  # pytest would collect the class because of its name
@@ -144,16 +129,24 @@ class TestPictures(torch.utils.data.Dataset):
     def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor, known: Optional[Known] = None):
         self.pictures = pictures
         self.image_processor = image_processor
-        self.known = known or {}
+        self.labels = pictures["label"][:]
+        self.known = dict(known or {})
+        if not self.known.keys() & {IMAGE_FEATURES, PIXEL_VALUES}:
+            self.known[PIXEL_VALUES] = MEMORY.pixel_values(pictures, image_processor)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """True if no picture must be decoded for the samples."""
+        return IMAGE_FEATURES in self.known or all(row is not None for row in self.known[PIXEL_VALUES])
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example, sample = self.pictures[index], {name: rows[index] for name, rows in self.known.items()}
-        if IMAGE_FEATURES not in sample and PIXEL_VALUES not in sample:
-            sample[PIXEL_VALUES] = pixel_values(picture(example), self.image_processor)
-        return {**sample, "labels": example["label"], PICTURE: index}
+        sample = {name: rows[index] for name, rows in self.known.items()}
+        if PIXEL_VALUES in sample and sample[PIXEL_VALUES] is None:
+            sample[PIXEL_VALUES] = pixel_values(picture(self.pictures[index]), self.image_processor)
+        return {**sample, "labels": self.labels[index], PICTURE: index}
 
 
 def place_of(index: int, number_of_pictures: int, seed: int) -> tuple[int, int, int]:
@@ -170,8 +163,12 @@ def place_of(index: int, number_of_pictures: int, seed: int) -> tuple[int, int, 
         The epoch and the position in it, counted from 0, and the position of the picture in its split.
     """
     epoch, position = divmod(index, number_of_pictures)
-    order = np.random.default_rng([seed, epoch]).permutation(number_of_pictures)
-    return epoch, position, int(order[position])
+    return epoch, position, int(_order(number_of_pictures, seed, epoch)[position])
+
+
+@lru_cache(maxsize=2)  # a batch may hold the end of an epoch and the start of the next
+def _order(number_of_pictures: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(number_of_pictures)
 
 
 class TrainingPictures(torch.utils.data.Dataset):
@@ -206,7 +203,13 @@ class TrainingPictures(torch.utils.data.Dataset):
         self.seed = seed
         self.crop_size = crop_size
         self.image_processor = image_processor
-        self.unchanged = TestPictures(pictures, image_processor, known)
+        self.unchanged = TestPictures(pictures, image_processor, known) if crop_size is None else None
+        self.opened = MEMORY.opened(pictures) if crop_size is not None else []
+
+    @property
+    def is_in_memory(self) -> bool:
+        """True if no picture must be decoded or changed for the samples."""
+        return self.unchanged is not None and self.unchanged.is_in_memory
 
     def __len__(self) -> int:
         return self.length
@@ -214,11 +217,13 @@ class TrainingPictures(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, position, number = place_of(index, len(self.pictures), self.seed)
         place = {PICTURE: number, INDEX: index, EPOCH: epoch}
-        if self.crop_size is None:
+        if self.unchanged is not None:
             return {**self.unchanged[number], **place}
-        example = self.pictures[number]
+        example, opened = self.pictures[number], self.opened[number]
         crop = random_resized_crop(
-            picture(example), self.crop_size, np.random.default_rng([self.seed, epoch, position])
+            picture(example) if opened is None else opened,
+            self.crop_size,
+            np.random.default_rng([self.seed, epoch, position]),
         )
         pixels = pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
         return {PIXEL_VALUES: pixels, "labels": example["label"], **place}

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ...detection import Detections, FusionDetector
 from ..average_precision import average_precision
-from ..data.loading import picture
+from ..data.memory import MEMORY, picture
 from ..protocols import Task, TestSet
 
 
@@ -64,7 +64,9 @@ def _detect(
     """What is found in each picture, on every process."""
     quiet = not accelerator.is_local_main_process
     with accelerator.split_between_processes(list(range(len(test.pictures)))) as own:
-        pictures = (picture(test.pictures[i]) for i in tqdm(own, desc="testing", leave=False, disable=quiet))
+        opened = MEMORY.opened(test.pictures.select(own))
+        bar = tqdm(zip(own, opened), total=len(own), desc="testing", leave=False, disable=quiet)
+        pictures = (picture(test.pictures[i]) if kept is None else kept for i, kept in bar)
         found = [_on_cpu(one) for one in detector.predict(pictures, threshold=0, batch_size=batch_size)]
     # in the order of the processes, and so in that of the pictures; accelerate 1.3 repeats the last one if there are
     # fewer pictures than processes

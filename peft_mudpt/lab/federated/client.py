@@ -20,6 +20,7 @@ from ...federated.arrays import Arrays, adapter_arrays, load_adapter_arrays
 from ...federated.domains import train_only_domain
 from ..backbone import Backbone
 from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
+from ..data.memory import MEMORY
 from ..evaluation import evaluate
 from ..learner import Ground, Learner
 from ..recipe import Recipe, TrainingOptions, recipe_of_loop
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flwr")
 
-PIXEL_BYTES = 2**30  # of the pixel values that the clients of one adapted CLIP keep
+PICTURE_MEMORY = 2**30  # bytes of the pixel values that the clients of one process keep
 
 
 @dataclass
@@ -52,7 +53,6 @@ class Workbench:
         classifier: the classifier with the adapter.
         plain: the classifier without it, whose texts are those of zero-shot CLIP.
         initial: the numbers of the adapter before training.
-        pixel_bytes: bytes of the pixel values that are kept of pictures.
     """
 
     arguments: FederatedArguments
@@ -63,7 +63,6 @@ class Workbench:
     classifier: PictureClassifier
     plain: PictureClassifier
     initial: Arrays
-    pixel_bytes: int = 0
 
     @classmethod
     def build(cls, arguments: FederatedArguments, class_names: list[str]) -> Workbench:
@@ -79,6 +78,7 @@ class Workbench:
         """
         # not NumPy's generator, from which Flower draws noise that must stay unknown
         torch.manual_seed(arguments.seed)
+        MEMORY.begin(PICTURE_MEMORY)
         backbone = Backbone.load(arguments.source(), Accelerator().device, arguments.class_batch_size)
         ground = Ground(
             backbone.load_clip(),
@@ -111,7 +111,7 @@ class Workbench:
     def known(self, pictures: Dataset) -> Known:
         """
         What is computed once of pictures, which are not augmented: their features, if training does not change them,
-        or else their pixel values, as long as those of all clients fit in `PIXEL_BYTES`; otherwise nothing.
+        or else the pixel values that fit in memory.
         """
         processor = self.backbone.image_processor
         if not len(pictures):
@@ -119,12 +119,7 @@ class Workbench:
         if self.has_fixed_image_features:
             size = self.arguments.per_device_eval_batch_size
             return {IMAGE_FEATURES: encode(Accelerator(), self.classifier.eval(), pictures, processor, size)}
-        samples = TestPictures(pictures, processor)
-        needed = samples[0][PIXEL_VALUES].nbytes * len(pictures)
-        if self.pixel_bytes + needed > PIXEL_BYTES:
-            return {}
-        self.pixel_bytes += needed
-        return {PIXEL_VALUES: torch.stack([samples[i][PIXEL_VALUES] for i in range(len(samples))])}
+        return {PIXEL_VALUES: MEMORY.pixel_values(pictures, processor)}
 
     def recipe(self, data: ClientData, server_round: int, num_clients: int = 1) -> Recipe:
         """

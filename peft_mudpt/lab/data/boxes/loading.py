@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor
 
-from ....classifier.pictures import open_picture, pixel_values
+from ....classifier.pictures import picture_size, pixel_values
 from ....detection.batches import padded
 from ....detection.boxes import centers
 from ..loading import EPOCH, INDEX, PICTURE, PIXEL_VALUES, place_of
+from ..memory import MEMORY, picture
 from .augmentation import BoxAugmentation
 
 
@@ -53,6 +54,7 @@ class TrainingBoxes(torch.utils.data.Dataset):
         self.seed = seed
         self.image_processor = image_processor
         self.augmentation = augmentation
+        self.pixel_values = MEMORY.pixel_values(pictures, image_processor)
 
     def __len__(self) -> int:
         return self.length
@@ -60,11 +62,13 @@ class TrainingBoxes(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, position, number = place_of(index, len(self.pictures), self.seed)
         example = self.pictures[number]
-        picture = open_picture(example["image"], example["item"])
-        pixels = pixel_values(picture, self.image_processor)  # (3, H, W)
+        pixels = self.pixel_values[number]  # (3, H, W)
+        if pixels is None:
+            pixels = pixel_values(picture(example), self.image_processor)
         kept = ~torch.tensor(example["ignored"], dtype=torch.bool)  # (n,)
         boxes = torch.tensor(example["boxes"], dtype=torch.float).reshape(-1, 4)[kept]
-        boxes = boxes / boxes.new_tensor([*picture.size, *picture.size]) * _sides(pixels)
+        size = picture_size(example["image"])
+        boxes = boxes / boxes.new_tensor([*size, *size]) * _sides(pixels)
         if self.augmentation is not None:
             random = np.random.default_rng([self.seed, epoch, position])
             pixels, boxes = self.augmentation(pixels, boxes, int(random.integers(2**32)))
