@@ -2,6 +2,8 @@ import os
 import runpy
 import socket
 import sys
+import tempfile
+import uuid
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -35,11 +37,20 @@ SAME_FOR_ALL_IMAGES = [
 # inherit the variable. OMP_NUM_THREADS=2 must pass too: no result may depend on the number of threads.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
+# The cache of the user is neither used nor changed. Each test also has its own (see `own_cache`).
+os.environ["PEFT_MUDPT_CACHE"] = tempfile.mkdtemp(prefix="peft_mudpt_cache_")
+
 # The same examples in every run, and nothing written. More of them: pytest --hypothesis-profile=thorough
 SETTINGS = dict(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("suite", max_examples=25, **SETTINGS)
 settings.register_profile("thorough", max_examples=2000, **SETTINGS)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test finds what another has computed."""
+    monkeypatch.setenv("PEFT_MUDPT_CACHE", str(tmp_path_factory.getbasetemp() / f"cache_{uuid.uuid4().hex}"))
 
 
 def build_clip(vision_width=48, eos_token_id=EOS, num_positions=24) -> CLIPModel:

@@ -12,6 +12,7 @@ from .backbone import BackboneOptions
 from .classification.experiment import Experiment
 from .data.catalogue import refuse_test_only
 from .data.options import DataOptions
+from .feature_cache import CacheOptions
 from .flags import Options, at_least, flag
 from .method import CLASSIFICATION
 from .methods import MethodOptions, find_method
@@ -95,6 +96,7 @@ class RunArguments(OutputOptions):
 @dataclass(frozen=True)
 class Arguments(
     RunArguments,
+    CacheOptions,
     RobustnessOptions,
     AdversarialOptions,
     TrainingOptions,

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers import BaseImageProcessor
 
 from ..classifier.class_texts import ClassTexts
+from ..classifier.prediction import PictureClassifier
 from .backbone import Backbone
 from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
-from .protocols import Task
+from .feature_cache import FeatureCache, cached
+from .feature_keys import image_features_key, predictions_key
+from .protocols import Task, TestSet
 from .training.features import encode
 
 
@@ -28,6 +33,8 @@ def evaluate_task(
     batch_size: int = 100,
     num_workers: int = 0,
     features: Optional[dict[str, torch.Tensor]] = None,
+    cache: Optional[FeatureCache] = None,
+    is_plain: bool = False,
 ) -> dict[str, Optional[dict[str, Any]]]:
     """
     Test a model on every test set of a task.
@@ -45,79 +52,121 @@ def evaluate_task(
         features: normalized image features (N, D) of the model, by test set, to encode the N pictures of a test set
             only once for several models that share them. Those of test sets that are missing are added. None: encode
             the pictures.
+        cache: features and, of a plain CLIP, predictions of earlier runs; None: compute them.
+        is_plain: True if the model is a CLIP without an adapter.
 
     Returns:
-        The metrics of each test set (see `evaluate`); None for a test set whose classes the model cannot name.
+        The metrics of each test set (see `metrics_of`); None for a test set whose classes the model cannot name.
 
     Raises:
         ValueError: if pictures cannot be read. The message lists those of all test sets.
     """
+    loading = {"batch_size": batch_size, "num_workers": num_workers}
+    image_processor = backbone.image_processor
     metrics: dict[str, Optional[dict[str, Any]]] = {}
     for name, test in task.tests.items():
         if not names_new_classes and test.class_names != task.class_names:
             metrics[name] = None
             continue
-        classifier = backbone.classifier(model, test.class_names, texts or test.template)
-        items, image_processor = test.pictures["item"][:], backbone.image_processor
+        classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
+        encoded = partial(encode, accelerator, classifier, test.pictures, image_processor, **loading, cache=cache)
+        predicted = partial(_predict, accelerator, classifier, test, image_processor, loading, name, encoded, features)
+        key = partial(_key, accelerator, classifier, test, backbone, batch_size)
         try:
-            if features is not None and name not in features:
-                features[name] = encode(
-                    accelerator, classifier.eval(), test.pictures, image_processor, batch_size, num_workers
-                )
-            known = None if features is None else {IMAGE_FEATURES: features[name]}
-            samples = TestPictures(test.pictures, image_processor, known)
-            loader = DataLoader(samples, batch_size, num_workers=num_workers)
-            metrics[name] = evaluate(accelerator, classifier, accelerator.prepare(loader), test.class_names, items)
+            found = cached(accelerator, cache if is_plain else None, key, predicted)
         except ValueError:
             # names every picture that cannot be read, instead of the first
             check_pictures(test.pictures, *(other.pictures for other in task.tests.values() if other is not test))
             raise
+        metrics[name] = metrics_of(found, test.pictures["label"][:], test.class_names, test.pictures["item"][:])
     return metrics
 
 
-def evaluate(
+def _key(
+    accelerator: Accelerator, classifier: PictureClassifier, test: TestSet, backbone: Backbone, batch_size: int
+) -> dict[str, Any]:
+    """What the predictions of a plain CLIP depend on."""
+    images = image_features_key(accelerator, classifier, backbone.image_processor, test.pictures, batch_size)
+    return predictions_key(images, classifier, backbone.tokenizer)
+
+
+def _predict(
+    accelerator: Accelerator,
+    classifier: PictureClassifier,
+    test: TestSet,
+    image_processor: BaseImageProcessor,
+    loading: dict[str, int],
+    name: str,
+    encoded: Callable[[], torch.Tensor],
+    features: Optional[dict[str, torch.Tensor]],
+) -> torch.Tensor:
+    """The predicted classes (N,) of a test set, from `features`, to which those that are missing are added."""
+    known = None
+    if features is not None:
+        if name not in features:
+            features[name] = encoded()
+        known = {IMAGE_FEATURES: features[name]}
+    samples = TestPictures(test.pictures, image_processor, known)
+    return predict_labels(accelerator, classifier, DataLoader(samples, **loading))
+
+
+def predict_labels(
     accelerator: Accelerator,
     classifier: torch.nn.Module,
     loader: DataLoader,
-    class_names: list[str],
-    items: Sequence[str],
     images: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = images_of,
     title: str = "testing",
     progress_bar: bool = True,
-) -> dict[str, Any]:
+) -> torch.Tensor:
     """
-    Measure the accuracy of a classifier.
+    Predict the classes of pictures.
 
     Args:
-        accelerator: the accelerator that prepared the loader.
+        accelerator: each of its processes predicts a part of the pictures, and gets all predictions.
         classifier: maps images (B, 3, H, W), or their features (B, D), to `logits` (B, C).
-        loader: batches of `labels` (B,) and of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
-        class_names: names of the C classes; the position of a name is its label.
-        items: names of the pictures, in the order of the loader.
+        loader: batches of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
         images: what the classifier gets of a batch.
         title: title of the progress bar.
         progress_bar: whether to show one.
+
+    Returns:
+        The positions (N,) of the predicted classes, in the order of the loader, on the CPU.
+    """
+    classifier.eval()
+    found = []
+    quiet = not (progress_bar and accelerator.is_local_main_process)
+    bar = tqdm(accelerator.prepare(loader), desc=title, leave=False, disable=quiet)
+    with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
+        for batch in batches:
+            predicted = classifier(**images(batch)).logits.argmax(dim=-1)  # (B,)
+            found.append(accelerator.gather_for_metrics(predicted).cpu())
+    return torch.cat(found)
+
+
+def metrics_of(
+    predicted: torch.Tensor, labels: Sequence[int], class_names: list[str], items: Sequence[str]
+) -> dict[str, Any]:
+    """
+    Compare predictions with the labels.
+
+    Args:
+        predicted: positions (N,) of the predicted classes.
+        labels: positions of the classes of the N pictures.
+        class_names: names of the C classes; the position of a name is its label.
+        items: names of the N pictures.
 
     Returns:
         `accuracy` over all pictures and `mean_class_accuracy` (the mean over the classes that have pictures), both in
         percent; `classes`, which maps each class name to [number of correct pictures, number of pictures]; and
         `predictions`, which maps each class name to the predicted class of each of its pictures, by item.
     """
-    classifier.eval()
-    found = []
-    quiet = not (progress_bar and accelerator.is_local_main_process)
-    bar = tqdm(loader, desc=title, leave=False, disable=quiet)
-    with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
-        for batch in batches:
-            predicted = classifier(**images(batch)).logits.argmax(dim=-1)  # (B,)
-            found.append(accelerator.gather_for_metrics(torch.stack([batch["labels"], predicted], dim=-1)).cpu())
-    labels, predicted = torch.cat(found).unbind(dim=-1)  # (N,), in the order of `items`
-    right = torch.bincount(labels[predicted == labels], minlength=len(class_names))
-    seen = torch.bincount(labels, minlength=len(class_names))
+    true = torch.tensor(labels)  # (N,)
+    right = torch.bincount(true[predicted == true], minlength=len(class_names))
+    seen = torch.bincount(true, minlength=len(class_names))
     present = seen > 0
     names = distinct(class_names)
     predictions: dict[str, dict[str, str]] = {name: {} for name, s in zip(names, seen.tolist()) if s}
-    for item, label, guess in zip(items, labels.tolist(), predicted.tolist(), strict=True):
+    for item, label, guess in zip(items, labels, predicted.tolist(), strict=True):
         predictions[names[label]][item] = names[guess]
     return {
         "accuracy": 100 * right.sum().item() / seen.sum().item(),

@@ -19,7 +19,7 @@ from ..robust.pixels import Normalization
 from .adversarial import as_eps, title_of
 from .backbone import Backbone
 from .data.loading import PICTURE, PIXEL_VALUES, TestPictures
-from .evaluation import evaluate
+from .evaluation import predict_labels
 from .flags import Count, OptionalCount, Options, flag
 from .protocols import Task
 
@@ -151,12 +151,13 @@ def measure_robustness(
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
         chosen = test.pictures.select(first_of_each(test.pictures["label"][:], options.test_attack_pictures))
         samples = TestPictures(chosen, backbone.image_processor)
-        loader = accelerator.prepare(DataLoader(samples, batch_size))
-        measured = partial(evaluate, accelerator, classifier, loader, test.class_names, chosen["item"][:])
-        clean = measured()["accuracy"]
+        predicted = partial(predict_labels, accelerator, classifier, DataLoader(samples, batch_size))
+        labels = torch.tensor(chosen["label"][:])
+        clean = _accuracy(predicted(), labels)
         for result, (_, attack) in zip(results, attacks):
-            attacked = measured(partial(_attacked, attack, classifier, normalization), title_of(result))["accuracy"]
-            result["metrics"][name] = {"pictures": len(chosen), "clean": clean, "attacked": attacked}
+            attacked = predicted(partial(_attacked, attack, classifier, normalization), title_of(result))
+            accuracies = {"clean": clean, "attacked": _accuracy(attacked, labels)}
+            result["metrics"][name] = {"pictures": len(chosen), **accuracies}
     return results
 
 
@@ -178,6 +179,11 @@ def first_of_each(labels: Sequence[int], number: Optional[int]) -> list[int]:
         if number is None or seen[label] <= number:
             chosen.append(position)
     return chosen
+
+
+def _accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+    """The percentage of pictures whose predicted class (N,) is their label (N,)."""
+    return 100 * (predicted == labels).sum().item() / len(labels)
 
 
 def _attacked(

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.classification.experiment import Experiment
-from peft_mudpt.lab.data import loading
+from peft_mudpt.lab.data import memory
 from peft_mudpt.lab.data.sources import DataOptions, load_folders
 from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.identity import what_was_asked
@@ -161,13 +161,14 @@ def test_a_method_may_initialize_its_parameters_from_the_training_pictures(folde
     assert len(seen) == 1, "a resumed run starts from its checkpoint, without the data"
 
 
-def test_a_method_without_image_prompts_encodes_each_picture_once(folder, monkeypatch):
-    opened, read = Counter(), loading.picture
-    monkeypatch.setattr(loading, "picture", lambda example: opened.update([example["item"]]) or read(example))
+def test_each_picture_is_decoded_once_and_a_method_without_image_prompts_encodes_it_once(folder, monkeypatch):
+    opened, read = Counter(), memory.picture
+    memory.MEMORY.begin(0)  # forgets the pictures of other runs
+    monkeypatch.setattr(memory, "picture", lambda example: opened.update([example["item"]]) or read(example))
     plan = prepare(experiment(folder, steps=4, augmentation="none"))
     outcome = execute(plan)
     training, test = plan.task.train["item"][:], plan.task.tests["test"].pictures["item"][:]
-    assert opened == {**dict.fromkeys(training, 2), **dict.fromkeys(test, 1)}  # training pictures are checked before
+    assert opened == dict.fromkeys([*training, *test], 1)
     reset_accelerator()
     monkeypatch.setattr("peft_mudpt.lab.classification.experiment.has_fixed_image_features", lambda classifier: False)
     from_pixels = execute(prepare(experiment(folder, steps=4, augmentation="none")))

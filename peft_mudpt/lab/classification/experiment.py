@@ -22,6 +22,7 @@ from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..environment import random_state
 from ..evaluation import evaluate_task
+from ..feature_cache import CacheOptions
 from ..identity import what_was_asked
 from ..learner import Ground
 from ..method import CLASSIFICATION
@@ -60,6 +61,7 @@ class Experiment(BaseExperiment):
         descriptions: further texts of each class, by class name, for the same.
         adversarial: options of learning from attacked pictures; by default those of the method.
         robustness: options of testing on attacked pictures; by default none is attacked.
+        reuse: which results of earlier runs are taken instead of computing them again.
     """
 
     data: Union[FewShotData, DataOptions]
@@ -71,6 +73,7 @@ class Experiment(BaseExperiment):
     descriptions: Optional[Mapping[str, Sequence[str]]] = None
     adversarial: AdversarialOptions = AdversarialOptions()
     robustness: RobustnessOptions = RobustnessOptions()
+    reuse: CacheOptions = CacheOptions()
 
     task: ClassVar[str] = CLASSIFICATION
 
@@ -101,6 +104,7 @@ class Experiment(BaseExperiment):
             None if arguments.descriptions is None else read_descriptions(Path(arguments.descriptions)),
             arguments.part(AdversarialOptions),
             arguments.part(RobustnessOptions),
+            arguments.part(CacheOptions),
         )
 
     @property
@@ -184,9 +188,11 @@ class Experiment(BaseExperiment):
         if recipe is not None:
             check_prompt_initialization(recipe, classifier.model)
         # of the plain CLIP; the trained one is tested on them, too
-        features: Optional[dict[str, torch.Tensor]] = {} if has_fixed_image_features(classifier) else None
-        loading = {**training.loading, "features": features}
-        zero_shot = evaluate_task(accelerator, backbone, backbone.load_clip(), task, texts, **loading)
+        features: dict[str, torch.Tensor] = {}
+        cache = self.reuse.cache()
+        reused = {**training.loading, "features": features, "cache": cache}
+        clip = backbone.load_clip()
+        zero_shot = evaluate_task(accelerator, backbone, clip, task, texts, **reused, is_plain=True)
         return ClassificationPlan(
             self.launched(accelerator.mixed_precision),
             selection,
@@ -199,7 +205,8 @@ class Experiment(BaseExperiment):
             random_state(),
             started,
             classifier,
-            features,
+            features if has_fixed_image_features(classifier) else None,
+            cache,
         )
 
     def summary_lines(

@@ -17,6 +17,7 @@ from ..backbone import EMBEDDED
 from ..class_texts import several
 from ..data.loading import TestPictures
 from ..evaluation import distinct, evaluate_task
+from ..feature_cache import FeatureCache
 from ..plan import Plan
 from ..protocols import summarize
 from ..recipe import Recipe
@@ -40,10 +41,12 @@ class ClassificationPlan(Plan):
         classifier: the classifier of the learner, which is trained.
         test_features: image features of the plain CLIP, by test set, if training does not change them (see
             `evaluation.evaluate_task`); else None.
+        cache: what earlier runs computed; None: nothing is taken from them.
     """
 
     classifier: PictureClassifier
     test_features: Optional[dict[str, torch.Tensor]]
+    cache: Optional[FeatureCache] = None
 
     @property
     def given_texts(self) -> Optional[ClassTexts]:
@@ -121,7 +124,7 @@ class ClassificationPlan(Plan):
         """Learn from the image features of the training pictures at once."""
         started, pictures = time.perf_counter(), self.task.train
         loading, image_processor = self.experiment.training.loading, self.backbone.image_processor
-        features = encode(self.accelerator, self.classifier, pictures, image_processor, **loading)
+        features = encode(self.accelerator, self.classifier, pictures, image_processor, **loading, cache=self.cache)
         self.method.fit(self.learner.model, features, torch.tensor(pictures["label"][:]))
         return Progress(seconds=time.perf_counter() - started)
 
@@ -133,7 +136,8 @@ class ClassificationPlan(Plan):
         else:
             note_resumed(self.classifier.model, pictures, recipe)
         frozen_clip = self._frozen_clip(recipe) if recipe.anchors else None
-        return train(self.accelerator, self.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
+        arguments = (self.accelerator, self.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
+        return train(*arguments, cache=self.cache)
 
     def _frozen_clip(self, recipe: Recipe) -> FrozenClip:
         """The frozen CLIP that the anchors of the run refer to."""
@@ -153,6 +157,7 @@ class ClassificationPlan(Plan):
             self.names_new_classes,
             **self.experiment.training.loading,
             features=self.test_features,
+            cache=self.cache,
         )
 
     def measure_robustness(self) -> Optional[list[dict[str, Any]]]:

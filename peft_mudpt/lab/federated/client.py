@@ -21,7 +21,7 @@ from ...federated.domains import train_only_domain
 from ..backbone import Backbone
 from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
 from ..data.memory import MEMORY
-from ..evaluation import evaluate
+from ..evaluation import metrics_of, predict_labels
 from ..learner import Ground, Learner
 from ..recipe import Recipe, TrainingOptions, recipe_of_loop
 from ..training.features import encode, has_fixed_image_features
@@ -213,14 +213,7 @@ class FewShotClient:
         # without the adapter, the features of pictures are the same only if training leaves them as they are
         samples = TestPictures(pictures, bench.backbone.image_processor, self._test_known)
         loader = DataLoader(samples, bench.arguments.per_device_eval_batch_size, generator=torch.Generator())
-        accelerator = Accelerator()
         with model.disable_adapter() if arrays is None else nullcontext():
-            metrics = evaluate(
-                accelerator,
-                classifier,
-                accelerator.prepare(loader),
-                bench.class_names,
-                pictures["item"][:],
-                progress_bar=False,
-            )
+            predicted = predict_labels(Accelerator(), classifier, loader, progress_bar=False)
+        metrics = metrics_of(predicted, pictures["label"][:], bench.class_names, pictures["item"][:])
         return len(pictures), {"accuracy": metrics["accuracy"]}

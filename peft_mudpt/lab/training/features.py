@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,8 @@ from ...robust.bank import AdversarialBank
 from ..adversarial import AdversarialTraining
 from ..data.loading import CLEAN_IMAGE_FEATURES, FROZEN_IMAGE_FEATURES, IMAGE_FEATURES, TestPictures, picture
 from ..environment import random_state, set_random_state
+from ..feature_cache import FeatureCache, cached
+from ..feature_keys import image_features_key
 from ..recipe import Recipe
 from .frozen_clip import frozen
 
@@ -35,6 +37,7 @@ def known_features(
     image_processor: BaseImageProcessor,
     recipe: Recipe,
     needs_frozen: bool = False,
+    cache: Optional[FeatureCache] = None,
 ) -> dict[str, torch.Tensor]:
     """
     Compute the features of the training pictures that are the same in each epoch, in the precision of training.
@@ -46,6 +49,7 @@ def known_features(
         image_processor: the image processor of the CLIP.
         recipe: how to train.
         needs_frozen: True if the features of CLIP without its adapter are needed.
+        cache: features of earlier runs; None: compute them.
 
     Returns:
         Normalized features (N, D), for `TrainingPictures`: `image_features` if training changes no image feature, and
@@ -60,7 +64,7 @@ def known_features(
     known: dict[str, torch.Tensor] = {}
     if recipe.augment:
         return known
-    loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
+    loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers, "cache": cache}
     adversarial = recipe.adversarial
     if adversarial is not None:
         if adversarial.attack.objective == EMBEDDING_KL and has_fixed_image_features(classifier):
@@ -146,9 +150,10 @@ def encode(
     image_processor: BaseImageProcessor,
     batch_size: int,
     num_workers: int = 0,
+    cache: Optional[FeatureCache] = None,
 ) -> torch.Tensor:
     """
-    Compute the features of pictures, each picture once.
+    Compute the features of pictures, each picture once, unless the cache has them.
 
     Args:
         accelerator: each of its processes encodes a part of the pictures.
@@ -157,10 +162,29 @@ def encode(
         image_processor: the image processor of the CLIP.
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures.
+        cache: features of earlier runs; None: compute them.
 
     Returns:
         The normalized features (N, D) in the order of `pictures`, on the CPU.
     """
+
+    def key() -> dict[str, Any]:
+        return image_features_key(accelerator, classifier, image_processor, pictures, batch_size)
+
+    def compute() -> torch.Tensor:
+        return _encode(accelerator, classifier, pictures, image_processor, batch_size, num_workers)
+
+    return cached(accelerator, cache, key, compute)
+
+
+def _encode(
+    accelerator: Accelerator,
+    classifier: PictureClassifier,
+    pictures: Dataset,
+    image_processor: BaseImageProcessor,
+    batch_size: int,
+    num_workers: int,
+) -> torch.Tensor:
     samples = TestPictures(pictures, image_processor)
     # the loader's own generator leaves the global one, which training goes on with, as it is
     loader = DataLoader(samples, batch_size, num_workers=num_workers, generator=torch.Generator())

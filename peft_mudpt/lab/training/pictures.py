@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from ...classifier.prediction import PictureClassifier
 from ...robust.pixels import Normalization
 from ..data.loading import Known, TrainingPictures
+from ..feature_cache import FeatureCache
 from ..recipe import Recipe
 from .adversarial import Adversarial
 from .averaging import RunningAverage
@@ -37,6 +38,7 @@ def train(
     frozen_clip: Optional[FrozenClip] = None,
     known: Optional[Known] = None,
     brief: bool = False,
+    cache: Optional[FeatureCache] = None,
 ) -> Progress:
     """
     Train the parameters that require a gradient, in place.
@@ -53,6 +55,7 @@ def train(
         known: features of the pictures that training does not change (see `features.known_features`); None: compute
             them.
         brief: see `loop.minimize`.
+        cache: features that earlier runs computed; None: compute them.
 
     Returns:
         The progress at the end.
@@ -74,7 +77,7 @@ def train(
     classifier.train()
     if known is None:
         known = known_features(
-            accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features
+            accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features, cache
         )
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe, known)
     return minimize(accelerator, classifier, loader, objective, recipe, checkpoints, kept, average, started, brief)
