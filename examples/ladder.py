@@ -34,7 +34,8 @@ class LadderOptions(SweepOptions):
 
 def main() -> None:
     sweep, jobs = parse_sweep(LadderOptions, description=__doc__.partition("\n")[0])
-    run_ladder(sweep, Path(__file__).with_name("fewshot.py"), jobs)
+    if not run_ladder(sweep, Path(__file__).with_name("fewshot.py"), jobs):
+        return
     results, references = read_results(sweep.output_dir), rows_without_fusion(sweep)
     print(markdown_report(results, {}, accuracy_only=True, paired=references), end="")
 

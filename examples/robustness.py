@@ -47,7 +47,8 @@ class RobustnessOptions(SweepOptions):
 def main() -> None:
     sweep, jobs = parse_sweep(RobustnessOptions, description=__doc__.partition("\n")[0])
     sweep = replace(sweep, flags=[*FLAGS, *sweep.flags])
-    run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs)
+    if not run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs):
+        return
     results = read_results(sweep.output_dir)
     print(markdown_report(results, {}, accuracy_only=True), end="")
     figures = {part.title: plot_all(part.results) for part in sections(results)}

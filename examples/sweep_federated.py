@@ -23,7 +23,8 @@ def main() -> None:
     parser = HfArgumentParser(ComparisonOptions, description=description, allow_abbrev=False)
     options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
     comparison = Comparison(options, flags)
-    comparison.execute(Path(__file__).with_name("federated.py"))
+    if not comparison.execute(Path(__file__).with_name("federated.py")):
+        return
     results = comparison.results()
     print(markdown(results), end="")
     write_report(results, Path(options.output_dir) / "report")

@@ -123,7 +123,7 @@ def shortened(arguments: list[str]) -> list[str]:
     return [*arguments, *added]
 
 
-def run_each_here(script, flags, logs, environments, ended) -> None:
+def run_each_here(jobs, script, flags, logs, ended) -> None:
     """The runs of a sweep, one after another in this process: a process for each would take a minute to import."""
     for index, given in enumerate(flags):
         logs[index].parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def run_call(call: list[str], monkeypatch, cannot_run: bool) -> None:
     script = Path(arguments[0]).name
     only_read = cannot_run and script in WORK_BEGINS
     with monkeypatch.context() as patch:
-        patch.setattr("peft_mudpt.lab.sweep_runs.run_each", run_each_here)
+        patch.setattr("peft_mudpt.lab.jobs.JobOptions.run_each", run_each_here)
         if only_read:
             patch.setattr(WORK_BEGINS[script], begin)
         patch.setattr(sys, "argv", arguments if only_read else shortened(arguments))

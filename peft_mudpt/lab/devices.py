@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Optional
 
 import torch
 
-from .flags import OptionalCount, Options, at_least, flag
+from .flags import at_least
 
 
 JOBS_ON_CPU = 2
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-
-
-@dataclass(frozen=True)
-class JobOptions(Options):
-    """The option of every script that runs others. `--help` describes it."""
-
-    jobs: OptionalCount = flag(
-        None,
-        "Number of runs at a time on each GPU or, without one, on the machine. None: 1 on each GPU, or "
-        f"{JOBS_ON_CPU} without one.",
-    )
 
 
 def cores() -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ..config import MuDPTConfig
+from .jobs import JobOptions
 from .methods import find_method
 from .report.rows import row_name
 from .schema import read_results
@@ -28,20 +29,23 @@ RUNGS: dict[str, dict[str, str]] = {
 }
 
 
-def run_ladder(sweep: Sweep, script: Path, jobs: Optional[int]) -> None:
+def run_ladder(sweep: Sweep, script: Path, jobs: JobOptions) -> bool:
     """
     Run every rung for each method of a sweep, on the same pictures and with the same choice of learning rates.
 
     Args:
         sweep: the methods, each with prompts in both towers, and everything that the rungs share.
         script: the script that runs an experiment.
-        jobs: see `devices.worker_environments`.
+        jobs: how the runs are divided.
+
+    Returns:
+        As `sweep_runs.run_sweep`.
 
     Raises:
         ValueError: as in `rungs` and in `run_sweep`.
         RuntimeError: as in `run_sweep`.
     """
-    run_sweeps(rungs(sweep), sweep.output_dir, script, jobs)
+    return run_sweeps(rungs(sweep), script, jobs)
 
 
 def rungs(sweep: Sweep) -> list[Sweep]:

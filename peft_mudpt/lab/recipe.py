@@ -98,6 +98,11 @@ class TrainingOptions(LoopOptions):
         "part of a shape does not show its class, and with --adversarial, where it would cost an attack in each step.",
         choices=("auto", "crop", "none"),
     )
+    cached_views: OptionalCount = flag(
+        None,
+        "Draw this number of random crops of each training picture, and encode each once; the epochs take them in "
+        "turn. It makes methods that leave the image tower as it is much faster. None: other crops in each epoch.",
+    )
 
     @property
     def loading(self) -> dict[str, int]:
@@ -130,6 +135,7 @@ class Recipe:
         anchors: the anchors that are added to the loss.
         averaging: how the learned parameters are averaged over the epochs; None: they are not.
         adversarial: how the run learns from attacked pictures; None: from clean ones.
+        cached_views: number of random crops of each picture, which are encoded once; None: each epoch has others.
     """
 
     objective: str
@@ -149,6 +155,7 @@ class Recipe:
     anchors: Anchors = Anchors()
     averaging: Optional[Averaging] = None
     adversarial: Optional[AdversarialTraining] = None
+    cached_views: Optional[int] = None
 
     def pictures_per_step(self, processes: int) -> int:
         """
@@ -205,6 +212,11 @@ def choose_recipe(
                     f"--{name} {value:g}: method {method.name} trains nothing that could be averaged; leave it out."
                 )
         return None
+    if options.cached_views is not None and not crop:
+        raise ValueError(
+            f"--cached_views {options.cached_views} needs random crops, but there are none; leave it out, or give "
+            "--augmentation crop."
+        )
     recipe = recipe_of_loop(options, method, pictures, processes, crop, seed)
     epochs = epochs_of(recipe.steps, recipe.pictures_per_step(processes), pictures)
     initialization = options.prompt_initialization or method.prompt_initialization
@@ -214,6 +226,7 @@ def choose_recipe(
         anchors=anchors,
         averaging=choose_averaging(options, method, epochs),
         adversarial=attacked,
+        cached_views=options.cached_views,
     )
 
 

@@ -19,6 +19,7 @@ from .method import CLASSIFICATION, DETECTION
 from .methods import find_method
 from .schema import RESULT, read_result
 from .storage import PARTIAL, read_json, write_json
+from .terminal import InUse
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -144,7 +145,8 @@ def lock(folder: Path) -> Iterator[None]:
         folder: the folder; it is created if needed, and removed if it is empty at the end.
 
     Raises:
-        ValueError: if another process has locked the folder, or if the folder cannot be written.
+        InUse: if another process has locked the folder.
+        ValueError: if the folder cannot be written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     file = folder / LOCK
@@ -158,7 +160,7 @@ def lock(folder: Path) -> Iterator[None]:
         file.write_text(f"{HOLDER}{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout as error:
         name = holder.removeprefix(HOLDER)
-        raise ValueError(
+        raise InUse(
             f"Another process{name and f' ({name})'} is using {folder}. Wait until it ends, or stop it."
         ) from error
     except OSError as error:
@@ -168,6 +170,24 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         _unlock(held, made)
+
+
+def is_in_use(folder: Path) -> bool:
+    """
+    Check whether a process has locked a folder.
+
+    Args:
+        folder: the folder; it need not exist.
+    """
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # it cannot be written, which the run itself says
+        return False
 
 
 def _unlock(held: FileLock, made: list[Path]) -> None:

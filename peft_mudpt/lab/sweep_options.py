@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 from transformers import HfArgumentParser
 
 from .arguments import Arguments, RunArguments
-from .devices import JobOptions
 from .flags import flag
+from .jobs import JobOptions
 from .sweep import Sweep
 
 
@@ -73,7 +73,7 @@ class SweepOptions(JobOptions):
             raise ValueError(f"--{name} {getattr(self, name)!r} must be comma-separated numbers.") from error
 
 
-def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, Optional[int]]:
+def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, JobOptions]:
     """
     Parse the command line of a script that runs a comparison.
 
@@ -82,11 +82,11 @@ def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, Opti
         description: what `--help` prints first.
 
     Returns:
-        The sweep, and the number of jobs.
+        The sweep, and how its runs are divided.
 
     Raises:
         ValueError: if an option cannot be used; the message names it.
     """
     parser = HfArgumentParser(kind, description=description, allow_abbrev=False)
     options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
-    return options.sweep(flags), options.jobs
+    return options.sweep(flags), options.part(JobOptions)

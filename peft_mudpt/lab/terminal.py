@@ -14,8 +14,13 @@ from pathlib import Path
 
 USER_ERROR = 2  # as argparse
 DIVERGED = 3  # the loss became NaN or infinite
+IN_USE = 4  # another process uses the folder
 INTERRUPTED = 130  # as shells report Ctrl-C
 LAUNCHED_BY_ACCELERATE = "ACCELERATE_DYNAMO_BACKEND"  # a variable that `accelerate launch` always sets
+
+
+class InUse(ValueError):
+    """Another process uses a folder."""
 
 
 def printable(text: str) -> str:
@@ -53,7 +58,7 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
         more: further types of errors whose message alone tells the user what to do.
 
     Raises:
-        SystemExit: with the code `USER_ERROR`, `DIVERGED` or `INTERRUPTED`.
+        SystemExit: with the code `USER_ERROR`, `DIVERGED`, `IN_USE` or `INTERRUPTED`.
     """
     from huggingface_hub.errors import HTTPError  # that of the HTTP client in use
 
@@ -61,6 +66,8 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
         yield
     except FloatingPointError as error:
         _end(f"error: {error}", DIVERGED)
+    except InUse as error:
+        _end(f"error: {error}", IN_USE)
     except (ValueError, OSError, ImportError, HTTPError, *more) as error:
         _end(f"error: {error}" if str(error) else f"error: {type(error).__name__}", USER_ERROR)
     except KeyboardInterrupt as interrupt:

@@ -66,7 +66,7 @@ def test_options_of_the_method_are_refused_because_the_rungs_set_them(tmp_path, 
 def test_the_script_prints_the_differences_to_the_rung_without_fusion(tmp_path, monkeypatch, capsys):
     started = []
 
-    def run_each(script, flags, logs, environments, ended):
+    def run_each(jobs, script, flags, logs, ended):
         """Instead of a training: 70 % without fusion, and a point more for each seed on the other rungs."""
         for given, log in zip(flags, logs):
             run = Run(log.parent, given)
@@ -75,7 +75,7 @@ def test_the_script_prints_the_differences_to_the_rung_without_fusion(tmp_path, 
             finish(run, 70.0 + fused * arguments.seed)
             started.append((arguments.evaluate_on, arguments.learning_rate))
 
-    monkeypatch.setattr("peft_mudpt.lab.sweep_runs.run_each", run_each)
+    monkeypatch.setattr("peft_mudpt.lab.jobs.JobOptions.run_each", run_each)
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
     flags = f"--methods mudpt --protocol few-shot --shots 2 --train_dir {pictures} --output_dir {tmp_path / 'ladder'}"
     flags += " --learning_rate_factors 1,3"

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..devices import JobOptions
 from ..flags import flag, parse_flags
+from ..jobs import JobOptions
 from ..method import CLASSIFICATION
 from ..methods import find_method
 from ..report.rows import best_learning_rate
-from ..run_folder import lock
 from ..storage import read_json
 from ..sweep import flag_name
-from ..sweep_runs import run_all
+from ..sweep_runs import print_runs, run_all
 from ..terminal import DIVERGED
 from .options import SETTINGS, FederatedArguments
 from .running import RESULT, claim
@@ -133,21 +132,28 @@ class Comparison:
             found[method] = best_learning_rate(known)
         return found
 
-    def execute(self, script: Path) -> None:
+    def execute(self, script: Path) -> bool:
         """
         Run everything that has no result yet.
 
         Args:
             script: the path of federated.py.
 
+        Returns:
+            True if all runs of the comparison have a result.
+
         Raises:
-            ValueError: if a folder holds another run, or is in use.
+            ValueError: if a folder holds another run.
             RuntimeError: if a run failed.
         """
-        with lock(Path(self.options.output_dir)):
-            if searches := self.search_runs():
-                run_all(searches, script, self.options.jobs, "learning rates", tolerated=DIVERGED)
-            run_all(self.runs(self.chosen_rates()), script, self.options.jobs, "runs")
+        jobs = self.options.part(JobOptions)
+        searches = self.search_runs()
+        if jobs.dry_run:
+            print_runs([*searches, *self.runs({})], jobs)
+            return False
+        if searches and not run_all(searches, script, jobs, "learning rates", tolerated=DIVERGED):
+            return False
+        return run_all(self.runs(self.chosen_rates()), script, jobs)
 
     def results(self) -> list[dict[str, Any]]:
         """

@@ -53,7 +53,8 @@ def known_features(
 
     Returns:
         Normalized features (N, D), for `TrainingPictures`: `image_features` if training changes no image feature, and
-        `frozen_image_features` if `needs_frozen`. Empty if the pictures are augmented, because they then change. If
+        `frozen_image_features` if `needs_frozen`. If the pictures are augmented, it is empty, because they then
+        change; or, with V cached views, `image_features` (V * N, D), view by view. If
         the recipe is adversarial, `image_features` are those of attacked pictures, and are missing if the attack
         depends on what is learned; `clean_image_features` are those of the pictures themselves.
 
@@ -62,9 +63,20 @@ def known_features(
             it is to be repeated.
     """
     known: dict[str, torch.Tensor] = {}
+    loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers, "cache": cache}
+    if recipe.cached_views is not None:
+        if not has_fixed_image_features(classifier):
+            raise ValueError(
+                f"--cached_views {recipe.cached_views}: training changes the image features, so that they cannot be "
+                "encoded once. Leave it out, or choose a method without vision prompts, such as coop."
+            )
+        side = classifier.family.image_shape(classifier.config)[-1]
+        views = Views(pictures, recipe.cached_views, recipe.seed, side, image_processor)
+        with accelerator.autocast():
+            known[IMAGE_FEATURES] = encode(accelerator, classifier, views, image_processor, **loading)
+        return known
     if recipe.augment:
         return known
-    loading = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers, "cache": cache}
     adversarial = recipe.adversarial
     if adversarial is not None:
         if adversarial.attack.objective == EMBEDDING_KL and has_fixed_image_features(classifier):
