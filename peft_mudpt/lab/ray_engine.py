@@ -20,7 +20,7 @@ from .worker import run
 
 RETRIES = 3  # of a run whose worker or machine was lost; it resumes from its last checkpoint if the folder is shared
 FOLDER_FLAG = "--output_dir"
-# Ray reports statistics to its makers, and warns that it will not hide the GPUs from tasks without one, unless they are 0.
+# Unless they are 0, Ray reports statistics to its makers, and warns that it will show GPUs to tasks without one.
 SETTINGS = ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 
 

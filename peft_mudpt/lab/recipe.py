@@ -200,7 +200,16 @@ def choose_recipe(
     if options.augmentation == "auto":
         crop = may_be_cropped and not is_adversarial(adversarial, method)
     attacked = choose_adversarial(adversarial, method, crop, seed, processes)
+    if options.cached_views is not None and (not crop or attacked is not None):
+        raise ValueError(
+            f"--cached_views {options.cached_views} needs random crops of pictures that are not attacked; leave it "
+            "out, or give --augmentation crop, without --adversarial."
+        )
     if not method.has_steps:
+        if options.cached_views is not None:
+            raise ValueError(
+                f"--cached_views {options.cached_views}: method {method.name} takes no steps; leave it out."
+            )
         if options.prompt_initialization is not None:
             raise ValueError(
                 f"--prompt_initialization {options.prompt_initialization}: method {method.name} has no prompts; leave "
@@ -212,11 +221,6 @@ def choose_recipe(
                     f"--{name} {value:g}: method {method.name} trains nothing that could be averaged; leave it out."
                 )
         return None
-    if options.cached_views is not None and not crop:
-        raise ValueError(
-            f"--cached_views {options.cached_views} needs random crops, but there are none; leave it out, or give "
-            "--augmentation crop."
-        )
     recipe = recipe_of_loop(options, method, pictures, processes, crop, seed)
     epochs = epochs_of(recipe.steps, recipe.pictures_per_step(processes), pictures)
     initialization = options.prompt_initialization or method.prompt_initialization

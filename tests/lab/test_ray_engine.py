@@ -73,7 +73,9 @@ def test_the_runs_are_divided_among_the_machines_and_a_lost_one_is_repeated(clus
     logs = {number: (tmp_path / "runs" / str(number) / "log.txt").read_text() for number in range(6)}
     words = {number: log.splitlines()[-1 if number != 3 else 1].split() for number, log in logs.items()}
     assert {tuple(found[:3]) for found in words.values()} == {("number", str(number), "1") for number in range(6)}
-    assert len({found[3] for found in words.values()}) == 2 and {found[4] for found in words.values()} == {str(tmp_path)}
+    assert len({found[3] for found in words.values()}) == 2 and {found[4] for found in words.values()} == {
+        str(tmp_path)
+    }
     assert logs[3].splitlines()[-1] == "ValueError: out of paint" and logs[3].startswith("$ ")
     results = {number: (tmp_path / "runs" / str(number) / "result.txt") for number in range(6)}
     assert {number: path.read_text() for number, path in results.items() if path.exists()} == {

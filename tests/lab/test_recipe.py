@@ -66,6 +66,15 @@ def test_pictures_that_may_be_cropped_are_cropped_unless_the_option_says_otherwi
     assert chosen("mudpt", may_be_cropped, augmentation=augmentation).augment is crop
 
 
+@pytest.mark.parametrize(
+    ("method", "may_be_cropped", "augmentation"),
+    [("coop", False, "auto"), ("coop", True, "none"), ("advpt", True, "crop"), ("tip_adapter", True, "auto")],
+)
+def test_cached_views_are_refused_where_nothing_is_cropped(method, may_be_cropped, augmentation):
+    with pytest.raises(ValueError, match="--cached_views 2"):
+        chosen(method, may_be_cropped, augmentation=augmentation, cached_views=2)
+
+
 @pytest.mark.parametrize(("augmentation", "crop"), [("auto", False), ("crop", True)])
 def test_pictures_that_are_attacked_are_cropped_only_if_the_option_says_so(augmentation, crop):
     assert chosen("advpt", True, augmentation=augmentation).augment is crop

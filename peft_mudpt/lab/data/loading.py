@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CROP_AREA = (0.08, 1.0)  # share of the picture's area
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height
 CROP_ATTEMPTS = 10
+CROP_RULE = f"{CROP_AREA} of the area, {CROP_RATIO} wide, {CROP_ATTEMPTS} attempts, bicubic, half of them flipped"
 
 # What may be in a batch of B pictures, beside `labels` (B,). A batch has the pixel values or the image features.
 PIXEL_VALUES, IMAGE_FEATURES = "pixel_values", "image_features"  # (B, 3, H, W), and (B, D) with L2 norm 1
@@ -171,6 +172,45 @@ def _order(number_of_pictures: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(number_of_pictures)
 
 
+class View(NamedTuple):
+    """A random crop of each picture that is drawn once, and not anew in each epoch."""
+
+    number: int  # counted from 0
+    seed: int
+    side: int  # pixels
+
+
+class Crops(torch.utils.data.Dataset):
+    """
+    A random crop of each picture of a split, in the order of the split. A sample is a dict of `pixel_values`
+    (3, H, W). It depends on the view and the position of the picture only.
+
+    Args:
+        pictures: a split of `FewShotData`.
+        image_processor: the image processor of the CLIP. It leaves the size of the crops as it is.
+        view: tells the crops from those of other views.
+    """
+
+    def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor, view: View):
+        self.pictures = pictures
+        self.image_processor = image_processor
+        self.view = view
+        self.opened = MEMORY.opened(pictures)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {PIXEL_VALUES: self.crop(index, np.random.default_rng([self.view.seed, self.view.number, index]))}
+
+    def crop(self, index: int, rng: np.random.Generator) -> torch.Tensor:
+        """The pixel values (3, H, W) of a random crop of the picture at a position of the split."""
+        opened = self.opened[index]
+        image = picture(self.pictures[index]) if opened is None else opened
+        crop = random_resized_crop(image, self.view.side, rng)
+        return pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
+
+
 class TrainingPictures(torch.utils.data.Dataset):
     """
     All samples of a training run, as one fixed sequence: epochs over the training pictures, each in another random
@@ -186,7 +226,8 @@ class TrainingPictures(torch.utils.data.Dataset):
         seed: seed of the orders and the augmentations.
         crop_size: side of the random crops, in pixels; None: no augmentation.
         image_processor: the image processor of the CLIP. It leaves the size of the random crops as it is.
-        known: features that each sample holds (see `TestPictures`); only without augmentation, which changes them.
+        known: features that each sample holds (see `TestPictures`), in place of crops that are drawn in each epoch.
+            If there are several, the epochs take them in turn.
     """
 
     def __init__(
@@ -196,34 +237,30 @@ class TrainingPictures(torch.utils.data.Dataset):
         seed: int,
         crop_size: int | None,
         image_processor: BaseImageProcessor,
-        known: Optional[Known] = None,
+        known: Sequence[Known] = (),
     ):
-        self.pictures = pictures
         self.length = length
         self.seed = seed
-        self.crop_size = crop_size
-        self.image_processor = image_processor
-        self.unchanged = TestPictures(pictures, image_processor, known) if crop_size is None else None
-        self.opened = MEMORY.opened(pictures) if crop_size is not None else []
+        self.labels = pictures["label"][:]
+        self.crops = None
+        self.unchanged = []
+        if crop_size is not None and not known:
+            self.crops = Crops(pictures, image_processor, View(0, seed, crop_size))
+        else:
+            self.unchanged = [TestPictures(pictures, image_processor, one) for one in known or [{}]]
 
     @property
     def is_in_memory(self) -> bool:
-        """True if no picture must be decoded or changed for the samples."""
-        return self.unchanged is not None and self.unchanged.is_in_memory
+        """True if no picture must be decoded or cropped for the samples."""
+        return self.crops is None and all(samples.is_in_memory for samples in self.unchanged)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        epoch, position, number = place_of(index, len(self.pictures), self.seed)
+        epoch, position, number = place_of(index, len(self.labels), self.seed)
         place = {PICTURE: number, INDEX: index, EPOCH: epoch}
-        if self.unchanged is not None:
-            return {**self.unchanged[number], **place}
-        example, opened = self.pictures[number], self.opened[number]
-        crop = random_resized_crop(
-            picture(example) if opened is None else opened,
-            self.crop_size,
-            np.random.default_rng([self.seed, epoch, position]),
-        )
-        pixels = pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
-        return {PIXEL_VALUES: pixels, "labels": example["label"], **place}
+        if self.crops is None:
+            return {**self.unchanged[epoch % len(self.unchanged)][number], **place}
+        pixels = self.crops.crop(number, np.random.default_rng([self.seed, epoch, position]))
+        return {PIXEL_VALUES: pixels, "labels": self.labels[number], **place}

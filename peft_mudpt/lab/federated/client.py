@@ -195,9 +195,8 @@ class FewShotClient:
             train_only_domain(bench.learner.model, self.domain)
         recipe = bench.recipe(self.data, server_round, self.num_clients)
         processor = bench.backbone.image_processor
-        progress = train(
-            Accelerator(), bench.classifier, self.data.train, processor, recipe, known=self._known, brief=True
-        )
+        known = [self._known] if self._known else ()
+        progress = train(Accelerator(), bench.classifier, self.data.train, processor, recipe, known=known, brief=True)
         assert progress.loss is not None, "each round has a step"
         return bench.arrays(), {"loss": progress.loss}
 

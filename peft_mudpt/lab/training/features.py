@@ -16,7 +16,16 @@ from ...classifier.prediction import PictureClassifier
 from ...robust.attacks import EMBEDDING_KL
 from ...robust.bank import AdversarialBank
 from ..adversarial import AdversarialTraining
-from ..data.loading import CLEAN_IMAGE_FEATURES, FROZEN_IMAGE_FEATURES, IMAGE_FEATURES, TestPictures, picture
+from ..data.loading import (
+    CLEAN_IMAGE_FEATURES,
+    CROP_RULE,
+    FROZEN_IMAGE_FEATURES,
+    IMAGE_FEATURES,
+    Crops,
+    TestPictures,
+    View,
+    picture,
+)
 from ..environment import random_state, set_random_state
 from ..feature_cache import FeatureCache, cached
 from ..feature_keys import image_features_key
@@ -38,7 +47,7 @@ def known_features(
     recipe: Recipe,
     needs_frozen: bool = False,
     cache: Optional[FeatureCache] = None,
-) -> dict[str, torch.Tensor]:
+) -> list[dict[str, torch.Tensor]]:
     """
     Compute the features of the training pictures that are the same in each epoch, in the precision of training.
 
@@ -53,10 +62,10 @@ def known_features(
 
     Returns:
         Normalized features (N, D), for `TrainingPictures`: `image_features` if training changes no image feature, and
-        `frozen_image_features` if `needs_frozen`. If the pictures are augmented, it is empty, because they then
-        change; or, with V cached views, `image_features` (V * N, D), view by view. If
-        the recipe is adversarial, `image_features` are those of attacked pictures, and are missing if the attack
-        depends on what is learned; `clean_image_features` are those of the pictures themselves.
+        `frozen_image_features` if `needs_frozen`. If the recipe is adversarial, `image_features` are those of attacked
+        pictures, and are missing if the attack depends on what is learned; `clean_image_features` are those of the
+        pictures themselves. The list has one item, or one for each cached view; it is empty if the pictures are
+        augmented without cached views, because they then change.
 
     Raises:
         ValueError: if the bank that the recipe names does not belong to the run, or if the attack runs once although
@@ -71,12 +80,14 @@ def known_features(
                 "encoded once. Leave it out, or choose a method without vision prompts, such as coop."
             )
         side = classifier.family.image_shape(classifier.config)[-1]
-        views = Views(pictures, recipe.cached_views, recipe.seed, side, image_processor)
+        views = [View(number, recipe.seed, side) for number in range(recipe.cached_views)]
         with accelerator.autocast():
-            known[IMAGE_FEATURES] = encode(accelerator, classifier, views, image_processor, **loading)
-        return known
+            return [
+                {IMAGE_FEATURES: encode(accelerator, classifier, pictures, image_processor, **loading, view=view)}
+                for view in views
+            ]
     if recipe.augment:
-        return known
+        return []
     adversarial = recipe.adversarial
     if adversarial is not None:
         if adversarial.attack.objective == EMBEDDING_KL and has_fixed_image_features(classifier):
@@ -103,7 +114,7 @@ def known_features(
     if needs_frozen:
         with accelerator.autocast(), frozen(classifier.model):
             known[FROZEN_IMAGE_FEATURES] = encode(accelerator, classifier, pictures, image_processor, **loading)
-    return known
+    return [known]
 
 
 def _bank(
@@ -163,6 +174,7 @@ def encode(
     batch_size: int,
     num_workers: int = 0,
     cache: Optional[FeatureCache] = None,
+    view: Optional[View] = None,
 ) -> torch.Tensor:
     """
     Compute the features of pictures, each picture once, unless the cache has them.
@@ -175,16 +187,19 @@ def encode(
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures.
         cache: features of earlier runs; None: compute them.
+        view: a random crop of each picture, which is encoded in its place; None: the picture as in a test.
 
     Returns:
         The normalized features (N, D) in the order of `pictures`, on the CPU.
     """
 
     def key() -> dict[str, Any]:
-        return image_features_key(accelerator, classifier, image_processor, pictures, batch_size)
+        pictures_key = image_features_key(accelerator, classifier, image_processor, pictures, batch_size)
+        return pictures_key if view is None else {**pictures_key, "view": [CROP_RULE, *view]}
 
     def compute() -> torch.Tensor:
-        return _encode(accelerator, classifier, pictures, image_processor, batch_size, num_workers)
+        samples = TestPictures(pictures, image_processor) if view is None else Crops(pictures, image_processor, view)
+        return _encode(accelerator, classifier, samples, batch_size, num_workers)
 
     return cached(accelerator, cache, key, compute)
 
@@ -192,12 +207,10 @@ def encode(
 def _encode(
     accelerator: Accelerator,
     classifier: PictureClassifier,
-    pictures: Dataset,
-    image_processor: BaseImageProcessor,
+    samples: torch.utils.data.Dataset,
     batch_size: int,
     num_workers: int,
 ) -> torch.Tensor:
-    samples = TestPictures(pictures, image_processor)
     # the loader's own generator leaves the global one, which training goes on with, as it is
     loader = DataLoader(samples, batch_size, num_workers=num_workers, generator=torch.Generator())
     quiet = not accelerator.is_local_main_process

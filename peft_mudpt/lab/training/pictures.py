@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 import torch
@@ -36,7 +37,7 @@ def train(
     recipe: Recipe,
     checkpoints: Optional[Checkpoints] = None,
     frozen_clip: Optional[FrozenClip] = None,
-    known: Optional[Known] = None,
+    known: Optional[Sequence[Known]] = None,
     brief: bool = False,
     cache: Optional[FeatureCache] = None,
 ) -> Progress:
@@ -89,7 +90,7 @@ def training_loader(
     pictures: Dataset,
     image_processor: BaseImageProcessor,
     recipe: Recipe,
-    known: Optional[Known] = None,
+    known: Sequence[Known] = (),
 ) -> DataLoader:
     """
     Make the loader for all batches of a run.
@@ -100,7 +101,7 @@ def training_loader(
         pictures: the training pictures (see `FewShotData`).
         image_processor: the image processor of the CLIP model.
         recipe: how to train.
-        known: features (N, D) of the N training pictures (see `features.known_features`).
+        known: see `TrainingPictures`.
 
     Returns:
         A loader of batches with `labels` (B,), the features of `known` and, unless they hold `image_features`,

@@ -1,5 +1,8 @@
 """Image features that training does not change are computed once, and give the same training."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -8,7 +11,8 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, demo
-from peft_mudpt.lab.data import loading
+from peft_mudpt.lab.data import loading, memory
+from peft_mudpt.lab.feature_cache import FeatureCache
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import find_method
 from peft_mudpt.lab.training import pictures as training_pictures
@@ -54,7 +58,7 @@ def learned(pictures, folder, recipe, method, fields=None, precision="no", resum
 
 
 def encode_in_each_step(monkeypatch):
-    monkeypatch.setattr(training_pictures, "known_features", lambda *arguments: {})
+    monkeypatch.setattr(training_pictures, "known_features", lambda *arguments: ())
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -72,6 +76,7 @@ def test_training_ends_with_the_weights_of_training_on_pixels(
 @pytest.mark.parametrize("method", ["coop", "linear_probe"])
 def test_each_picture_is_opened_once(pictures, tmp_path, monkeypatch, method):
     opened, read = [], loading.picture
+    memory.MEMORY.begin(0)  # keeps nothing
     monkeypatch.setattr(loading, "picture", lambda example: opened.append(example["item"]) or read(example))
     learned(pictures, tmp_path, recipe_of(augment=False, steps=4), method)  # 16 samples of 12 pictures
     assert sorted(opened) == sorted(pictures["item"])
@@ -114,8 +119,47 @@ def test_the_model_itself_says_whether_training_changes_image_features(method, f
 
 def test_features_of_augmented_pictures_are_not_computed_once(pictures):
     assert (
-        known_features(Accelerator(), classifier_of("coop"), pictures, PROCESSOR, recipe_of(augment=True), True) == {}
+        known_features(Accelerator(), classifier_of("coop"), pictures, PROCESSOR, recipe_of(augment=True), True) == []
     )
+
+
+def test_cached_views_are_random_crops_that_the_epochs_take_in_turn(pictures):
+    classifier, seed = classifier_of("coop"), 5
+    recipe = dataclasses.replace(recipe_of(augment=True), cached_views=2, seed=seed)
+    known = known_features(Accelerator(), classifier, pictures, PROCESSOR, recipe)
+    for number, view in enumerate(known):
+        rngs = [np.random.default_rng([seed, number, index]) for index in range(len(pictures))]
+        crops = [loading.random_resized_crop(loading.picture(e), demo.SIZE, r) for e, r in zip(pictures, rngs)]
+        pixels = PROCESSOR(crops, return_tensors="pt", do_resize=False, do_center_crop=False).pixel_values
+        expected = classifier.image_features(pixels).detach()
+        torch.testing.assert_close(view["image_features"], expected, atol=1e-6, rtol=0)
+    stream = loading.TrainingPictures(pictures, 5 * len(pictures), seed, demo.SIZE, PROCESSOR, known)
+    for sample in (stream[i] for i in range(len(stream))):
+        expected = known[sample["epoch"] % 2]["image_features"][sample["picture"]]
+        assert torch.equal(sample["image_features"], expected) and "pixel_values" not in sample
+
+
+def test_cached_views_of_a_method_that_changes_image_features_are_refused(pictures):
+    recipe = dataclasses.replace(recipe_of(augment=True), cached_views=2)
+    with pytest.raises(ValueError, match="--cached_views 2.* choose a method without vision prompts"):
+        known_features(Accelerator(), classifier_of("mudpt"), pictures, PROCESSOR, recipe)
+
+
+def test_cached_views_are_taken_from_an_earlier_run_only_if_they_are_the_same(pictures, tmp_path):
+    cache, classifier = FeatureCache(tmp_path, 2**30), classifier_of("coop")
+
+    def features(**fields):
+        recipe = dataclasses.replace(recipe_of(augment=True), **{"cached_views": 2, **fields})
+        known = known_features(Accelerator(), classifier, pictures, PROCESSOR, recipe, cache=cache)
+        return torch.stack([view["image_features"] for view in known]), len(list(tmp_path.iterdir()))
+
+    first, files = features()
+    again, files_again = features()
+    assert torch.equal(again, first) and files == files_again == 2
+    more, files = features(cached_views=3)
+    assert torch.equal(more[:2], first) and files == 3
+    other, files = features(seed=99)
+    assert not torch.equal(other, first) and files == 5
 
 
 @pytest.mark.parametrize("method", ["mudpt", "coop"])
