@@ -26,7 +26,7 @@ from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
 from .domains import LearnedDomains
 from .encoding import encode_layout, encode_per_condition, has_memory, lower_states
-from .layout import LayoutKind, lay_out_classes, layout_kind
+from .layout import LayoutKind, groups_kept, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
@@ -104,7 +104,7 @@ class MuDPTClassifier(PictureClassifier):
             model was loaded from.
         class_batch_size: number of classes that are encoded at a time. It bounds the memory for activations, whatever
             the number of classes. If classes have several texts, it counts texts. None chooses it by the size of the
-            model.
+            model; training then also uses memory that is free to save time.
         descriptions: further texts of each class, by class name, such as `{"cat": ["a cat has whiskers."], ...}`. They
             follow the text prompts as they are. Names are compared in Unicode's form NFC.
 
@@ -391,7 +391,8 @@ class MuDPTClassifier(PictureClassifier):
             condition = condition.repeat_interleave(numbers, dim=0)  # (T, D)
         groups, lower = self._layout(), self._lower_states()
         if conditions is None:
-            features = encode_layout(self.model, groups, lower, condition)  # (T, D)
+            kept = groups_kept(self.model, self.class_batch_size)
+            features = encode_layout(self.model, groups, lower, condition, kept)  # (T, D)
         else:
             features = encode_per_condition(self.model, groups, conditions, lower, self.class_batch_size)  # (B, T, D)
         features = normalize(features, dim=-1)

@@ -15,7 +15,7 @@ from ..layer import MuDPTLayer, layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
 from ..towers.text import attention_bias
-from .layout import conditions_per_group
+from .layout import conditions_per_group, groups_kept
 from .packing import OwnRows, PackedClasses
 
 
@@ -24,24 +24,26 @@ def encode_layout(
     groups: list[PackedClasses],
     lower: Optional[list[torch.Tensor]] = None,
     condition: Optional[torch.Tensor] = None,
+    kept: int = 1,
 ) -> torch.Tensor:
     """
     Encode the groups from `layout.lay_out_classes` to text features (C, D), not normalized.
 
-    With gradients, only one group's activations are kept at a time, whatever the number of classes: the backward pass
-    begins with the last group, and computes the activations of each other group a second time. `torch.func` cannot do
-    so, and keeps all.
+    With gradients, only the activations of the last groups are kept, whatever the number of classes: the backward pass
+    begins with them, and then computes those of the other groups a second time, one group after another. `torch.func`
+    cannot do so, and keeps all.
 
     Args:
         model: a CLIP, plain or with an adapter.
         groups: what `layout.lay_out_classes` returned.
         lower: what `lower_states` returned; None begins with the embeddings.
         condition: if the text prompts depend on the class, the text features (C, D) of the classes in the frozen CLIP.
+        kept: number of groups whose activations are kept, at least 1 (see `layout.groups_kept`).
     """
     unknown = [None] * len(groups)
     conditions = unknown if condition is None else condition.split([group.num_classes for group in groups])
     inputs = zip(groups, unknown if lower is None else lower, conditions)
-    return torch.cat(_in_turn([partial(_encode_group, model, *each) for each in inputs]))
+    return torch.cat(_in_turn([partial(_encode_group, model, *each) for each in inputs], kept))
 
 
 def encode_per_condition(
@@ -72,16 +74,17 @@ def encode_per_condition(
         parts = conditions.split(conditions_per_group(model, groups, class_batch_size))
     unknown = [None] * len(groups)
     inputs = list(zip(groups, unknown if lower is None else lower))
-    encoded = iter(_in_turn([partial(_encode_for_each, model, *each, part) for part in parts for each in inputs]))
+    calls = [partial(_encode_for_each, model, *each, part) for part in parts for each in inputs]
+    encoded = iter(_in_turn(calls, groups_kept(model, class_batch_size)))
     return torch.cat([torch.cat([next(encoded) for _ in groups], dim=1) for _ in parts])  # (B, C, D)
 
 
-def _in_turn(encode: list[Callable[[], torch.Tensor]]) -> list[torch.Tensor]:
-    """Call each function; with gradients, keep the activations of the last one only, and compute the others again."""
+def _in_turn(encode: Sequence[Callable[[], torch.Tensor]], kept: int) -> list[torch.Tensor]:
+    """Call each function; with gradients, keep the activations of the last `kept`, and compute the others again."""
     if not (torch.is_grad_enabled() and (torch.compiler.is_compiling() or has_memory(torch.empty(0)))):
         return [each() for each in encode]
-    *recomputed, last = encode
-    return [*(checkpoint(each, use_reentrant=False) for each in recomputed), last()]
+    recomputed, others = encode[:-kept], encode[-kept:]
+    return [*(checkpoint(each, use_reentrant=False) for each in recomputed), *(each() for each in others)]
 
 
 def lower_states(model: torch.nn.Module, groups: list[PackedClasses]) -> list[torch.Tensor]:

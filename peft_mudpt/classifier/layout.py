@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
+from .memory import bytes_for_texts
 from .packing import PackedClasses, class_per_row, class_words, own_rows, pack_classes
 
 
@@ -101,6 +102,21 @@ def lay_out_classes(
     else:
         packed = [PackedClasses(torch.tensor(group)) for group in groups]
     return [group.to(part(model, "device")) for group in packed]
+
+
+def groups_kept(model: torch.nn.Module, class_batch_size: Optional[int]) -> int:
+    """
+    How many groups may keep their activations for the backward pass, which computes those of the others again. Both
+    give the same numbers.
+
+    Args:
+        model: a CLIP, plain or with an adapter.
+        class_batch_size: as in `lay_out_classes`. If it is given, it bounds the memory, and one group is kept.
+
+    Returns:
+        A number of groups, at least 1.
+    """
+    return 1 if class_batch_size is not None else max(1, bytes_for_texts(part(model, "device")) // GROUP_BYTES)
 
 
 def conditions_per_group(model: torch.nn.Module, groups: list[PackedClasses], class_batch_size: Optional[int]) -> int:

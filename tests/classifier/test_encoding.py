@@ -10,7 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from peft_mudpt import MuDPTConfig
 from peft_mudpt.classifier.encoding import encode_layout
-from peft_mudpt.classifier.layout import lay_out_classes
+from peft_mudpt.classifier.layout import groups_kept, lay_out_classes
 from tests.conftest import BOS, EOS, SAME_FOR_ALL_IMAGES, build_clip, completed
 
 
@@ -128,18 +128,39 @@ def test_attention_that_takes_no_such_mask_gets_one_class_per_row():
     torch.testing.assert_close(encode_layout(model, [group]), expected, atol=1e-5, rtol=0)
 
 
-def test_only_the_last_group_keeps_what_its_backward_pass_needs():
-    model = with_preset("mudpt")
-
+def kept_by(model, groups, kept=1):
+    """How many numbers, beside the weights, encoding the groups keeps for the backward pass."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        encode_layout(model, groups, kept=kept)
+    return sum(t.numel() for t in saved if t.untyped_storage().data_ptr() not in weights)
 
-    def kept(class_batch_size):
-        saved = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-            encode_layout(model, lay_out_classes(model, class_tokens(), class_batch_size))
-        return sum(t.numel() for t in saved if t.untyped_storage().data_ptr() not in weights)
 
-    assert kept(1) < 0.2 * kept(CLASSES)
+def test_only_the_last_groups_keep_what_their_backward_pass_needs():
+    model = with_preset("mudpt")
+    groups = lay_out_classes(model, class_tokens(longest=3), class_batch_size=10)  # 10, 10, 10, 10 and 7 classes
+    all_kept = kept_by(model, groups, kept=5)
+    assert kept_by(model, groups, kept=1) < 0.2 * all_kept
+    assert 0.5 * all_kept < kept_by(model, groups, kept=3) < 0.6 * all_kept
+    assert kept_by(model, groups, kept=99) == all_kept
+
+
+def test_the_number_of_groups_that_are_kept_changes_no_bit():
+    model = with_preset("mudpt")
+    groups = lay_out_classes(model, class_tokens(), class_batch_size=10)
+    one, all_groups = (gradients(model, encode_layout(model, groups, kept=kept)) for kept in (1, 5))
+    for name, gradient in all_groups.items():
+        assert torch.equal(one[name], gradient), name
+
+
+@pytest.mark.parametrize(
+    ("free", "class_batch_size", "kept"),
+    [(0, None, 1), (2**30 - 1, None, 1), (5 * 2**30, None, 5), (2**33, 10, 1)],
+)
+def test_as_many_groups_are_kept_as_fit_unless_the_caller_bounds_them(monkeypatch, free, class_batch_size, kept):
+    monkeypatch.setattr("peft_mudpt.classifier.layout.bytes_for_texts", lambda device: free)
+    assert groups_kept(long_clip(), class_batch_size) == kept
 
 
 def test_the_automatic_groups_are_smaller_for_a_larger_model(monkeypatch):
