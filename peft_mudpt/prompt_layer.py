@@ -110,7 +110,8 @@ class PromptLayer(nn.Module, BaseTunerLayer):
     @property
     def active_name(self) -> Optional[str]:
         """The name of the active adapter, enabled or not; adapters of other methods may be active beside it."""
-        own = [name for name in self.active_adapters if name in self.adapters]
+        adapters = self.adapters
+        own = [name for name in self.active_adapters if name in adapters]
         return own[0] if own else None  # no next(..., None): torch 2.8 does not compile it
 
     def active_prompts(self) -> Optional[nn.Module]:

@@ -30,7 +30,7 @@ from .layout import LayoutKind, groups_kept, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from .packing import PackedClasses
 from .prediction import PictureClassifier
-from .staleness import Kept, text_state
+from .staleness import Kept, text_state, trains_text
 from .texts import text_owners, tokenize_texts
 
 
@@ -361,7 +361,7 @@ class MuDPTClassifier(PictureClassifier):
 
     def _cached(self, encode: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What `encode` gives, or gave when nothing that it depends on was different."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and trains_text(self.model)):
             return encode()
         state = text_state(self.model)
         if state is None or (torch.is_grad_enabled() and state.requires_grad):

@@ -51,6 +51,11 @@ class TextState:
         )
 
 
+def trains_text(model: torch.nn.Module) -> bool:
+    """Whether a parameter that the text features of a CLIP depend on is being trained. It is known at once."""
+    return any(parameter.requires_grad for root in _parts(model) for parameter in root.parameters())
+
+
 def text_state(
     model: torch.nn.Module, below_prompts: bool = False, without: Sequence[torch.Tensor] = ()
 ) -> Optional[TextState]:
@@ -64,18 +69,15 @@ def text_state(
             do not depend.
         without: parameters of the adapter to leave out, because the features in question do not depend on them.
     """
-    parts, layer = family_of(model).text.feature_parts(model), layer_of(model)
-    tower = parts[0]
+    tower, layer = family_of(model).text_tower(model), layer_of(model)
     starts = [] if layer is None else [layer.start("text"), layer.num_tokens("text")]
-    if layer is not None and layer.num_tokens("text") and not below_prompts:
-        parts.append(layer)
     tensors: list[torch.Tensor] = []
     marks = [] if layer is None else [layer.last_switch]
     switches = [tower.training, part(tower, "config._attn_implementation"), *_autocast(model), *starts]
     steps = _optimizer_steps()
     if not below_prompts and not without:
         switches.append(steps.total)
-    for module in (module for root in parts for module in root.modules()):
+    for module in (module for root in _parts(model, below_prompts) for module in root.modules()):
         tensors += [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             switches.append((tuple(module.active_adapters), module.disable_adapters))
@@ -138,8 +140,18 @@ class Kept(Generic[Result]):
         self._known = None
 
 
+def _parts(model: torch.nn.Module, below_prompts: bool = False) -> list[torch.nn.Module]:
+    """The modules that text features depend on; first the adapters, if they have text prompts."""
+    layer = layer_of(model)
+    adapters = [layer] if layer is not None and layer.num_tokens("text") and not below_prompts else []
+    return [*adapters, *family_of(model).text.feature_parts(model)]
+
+
 class _OptimizerSteps:
-    """Counts optimizer steps, in total and by tensor, because fused optimizers do not increase `Tensor._version`."""
+    """
+    Counts optimizer steps, because fused optimizers do not increase `Tensor._version`. `by_tensor` has the number of
+    the step that wrote to a tensor last.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -149,7 +161,7 @@ class _OptimizerSteps:
         self.total += 1
         for group in optimizer.param_groups:
             for tensor in group["params"]:
-                self.by_tensor[tensor] = self.by_tensor.get(tensor, 0) + 1
+                self.by_tensor[tensor] = self.total
 
 
 @cache

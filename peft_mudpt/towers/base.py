@@ -218,11 +218,12 @@ class PromptedTower:
         mask = kwargs.pop(DEEP_MASK, None)
         if prompts is None:
             prompts = self.source.prompts(self.modality, index, index + 1, condition) if index else {}
-        own, start = prompts.get(index), self.source.start(self.modality)
+        own = prompts.get(index)
         if own is not None and index:
             hidden, *rest = args
-            args = self._replace(hidden, 0 if index == start else own.shape[1], own), *rest  # (B, L + n, d)
-        if mask is not None and index >= start:
+            inserted = index == self.source.start(self.modality)
+            args = self._replace(hidden, 0 if inserted else own.shape[1], own), *rest  # (B, L + n, d)
+        if mask is not None and index >= self.source.start(self.modality):
             if len(args) > 1:
                 args = args[0], mask, *args[2:]
             else:
