@@ -25,6 +25,9 @@ from ..settings import NO_ADAPTER_PER_SAMPLE
 # transformers' towers pass arguments they do not know on to the encoder, and the encoder to its layers.
 CONDITION = "mudpt_condition"
 IMAGES = "mudpt_images"  # from the whole model to both towers (see `per_image`)
+POOLED_ONLY = "mudpt_pooled_only"  # from the caller, who reads no other output of the vision tower
+SHORTENED = "mudpt_shortened_layer"  # from the vision tower's encoder to its layers
+ALL_TOKENS = "mudpt_all_tokens"  # from the vision tower's last layer to its attention
 INPUT_PROMPTS = "mudpt_input_prompts"  # from the tower to its encoder
 DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers, as are the masks of layers with inserted prompts
 DEEP_MASK = "mudpt_deep_mask"

@@ -27,6 +27,7 @@ class PromptedCLIPVision(PromptedVision):
     """Sequence: [CLS, patches, prompts]. The tower pools at CLS."""
 
     tower_class = CLIPVisionModel
+    pools_class_token = True
 
 
 class CLIPFamily(Family):

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from ..config import Modality
-from .base import IMAGES, PromptedTower, part
+from .base import IMAGES, POOLED_ONLY, PromptedTower, part
 from .images import Images
 from .text import PromptedText
 from .vision import PromptedVision
@@ -43,13 +43,19 @@ class Family:
         return part(model, self.vision.tower)
 
     def image_features(
-        self, model: nn.Module, pixel_values: torch.Tensor, images: Optional[Images] = None
+        self,
+        model: nn.Module,
+        pixel_values: torch.Tensor,
+        images: Optional[Images] = None,
+        pooled_only: bool = False,
     ) -> torch.Tensor:
         """
         The features (B, D), not normalized, of images (B, 3, H, W). If `images` is given, the vision tower writes the
-        weights of domains to it.
+        weights of domains to it. With `pooled_only`, for a model with an adapter, the tower leaves out what its pooled
+        output does not need, which changes the features by rounding errors.
         """
-        options = {} if images is None else {IMAGES: images}
+        options: dict[str, Any] = {} if images is None else {IMAGES: images}
+        options |= {POOLED_ONLY: True} if pooled_only else {}
         pooled = self.vision.pooled(self.vision_tower(model)(pixel_values=pixel_values, **options))  # (B, d)
         return self.vision.project(model, pooled)
 

@@ -19,6 +19,7 @@ class PromptedMetaClip2Vision(PromptedVision):
     """Sequence: [CLS, patches, prompts]. The tower pools at CLS."""
 
     tower_class = MetaClip2VisionModel
+    pools_class_token = True
 
 
 class MetaClip2Family(Family):
