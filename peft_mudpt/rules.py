@@ -98,6 +98,7 @@ def record(**parts: Rule) -> Rule:
 
 
 AT_LEAST_ONE = Rule("a whole number of at least 1", lambda value: _is_number(value, Integral) and value >= 1)
+NOT_NEGATIVE = Rule("a whole number of at least 0", lambda value: _is_number(value, Integral) and value >= 0)
 SEED = whole_number(0, 2**63 - 1)  # what torch and NumPy both take
 TEXT = Rule("a text", is_text)
 TRUE_OR_FALSE = Rule("True or False", lambda value: isinstance(value, bool))

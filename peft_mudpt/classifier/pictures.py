@@ -89,6 +89,22 @@ def pixel_values(picture: Image, image_processor: BaseImageProcessor, **options:
     return image_processor(picture, return_tensors="pt", **options).pixel_values[0]
 
 
+def pixel_values_of_each(pictures: list[Image], image_processor: BaseImageProcessor) -> list[torch.Tensor]:
+    """
+    Preprocess pictures together, which saves time if they are small.
+
+    Args:
+        pictures: what `open_picture` returned.
+        image_processor: the image processor of the CLIP.
+
+    Returns:
+        The pixel values (3, H, W) of each picture, equal in every bit to those of `pixel_values`.
+    """
+    if not pictures or getattr(image_processor, "backend", None) != "pil":  # others resize a whole batch otherwise
+        return [pixel_values(picture, image_processor) for picture in pictures]
+    return list(map(torch.from_numpy, image_processor(pictures).pixel_values))
+
+
 def picture_size(source: Picture, name: Optional[str] = None) -> tuple[int, int]:
     """
     Read the size of a picture as `open_picture` returns it, without decoding its pixels.

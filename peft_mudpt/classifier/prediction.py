@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 from transformers import BaseImageProcessor, PretrainedConfig
 
 from ..layer import layer_of
-from ..rules import AT_LEAST_ONE, one_of
+from ..rules import AT_LEAST_ONE, NOT_NEGATIVE, one_of
 from ..towers.family import Family
+from .batches import PictureBatches, in_ranges, read_batches
 from .loading import ModelSource
 from .pictures import pixel_values
 from .reading import Errors, check_iterable, opened, read_each, warn_of_skipped
@@ -106,7 +108,9 @@ class PictureClassifier(torch.nn.Module):
         return self._image_processor
 
     @torch.no_grad()
-    def predict_proba(self, images: Images, batch_size: int = 32, errors: Errors = "raise") -> torch.Tensor:
+    def predict_proba(
+        self, images: Images, batch_size: int = 32, errors: Errors = "raise", num_workers: int = 0
+    ) -> torch.Tensor:
         """
         Class probabilities of images.
 
@@ -117,6 +121,8 @@ class PictureClassifier(torch.nn.Module):
             batch_size: number of images at a time.
             errors: what to do if a picture cannot be read, or if the pixel values of an image are not finite: "raise"
                 raises an error, "skip" warns and goes on.
+            num_workers: number of processes that open and preprocess pictures while the model computes; 0: this one
+                does. With them, `images` must be a sequence, such as a list or a column of `datasets`.
 
         Returns:
             Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1. The row of a picture
@@ -129,16 +135,14 @@ class PictureClassifier(torch.nn.Module):
         """
         one_of("raise", "skip").check(errors, "errors")
         AT_LEAST_ONE.check(batch_size, "batch_size")
+        NOT_NEGATIVE.check(num_workers, "num_workers")
         skipped: dict[int, str] = {}  # messages by position
         positions: list[int] = []
         logits = [torch.empty(0, len(self.class_names))]
-        pixels = self._pixels_of_each(images, errors, skipped)
+        pixels = self._pixels_of_each(images, errors, skipped, batch_size, num_workers)
         while batch := list(islice(pixels, batch_size)):
             positions += [position for position, _ in batch]
-            stacked = torch.stack([image for _, image in batch]).to(self.model.device, self.model.dtype)
-            with self._without_switches():
-                logits.append(self(stacked).logits.float())
-            _check_logits(logits[-1], positions[-len(batch) :])
+            logits.append(self._logits(torch.stack([image for _, image in batch]), positions[-len(batch) :]))
         number = len(positions) + len(skipped)
         warn_of_skipped(skipped, number, stacklevel=4)
         found = torch.cat([part.to(logits[-1].device) for part in logits]).softmax(dim=-1)
@@ -146,14 +150,16 @@ class PictureClassifier(torch.nn.Module):
         probabilities[positions] = found
         return probabilities
 
-    def predict(self, images: Images, batch_size: int = 32, errors: Errors = "raise") -> list[Optional[str]]:
+    def predict(
+        self, images: Images, batch_size: int = 32, errors: Errors = "raise", num_workers: int = 0
+    ) -> list[Optional[str]]:
         """The most probable class of each image; None if it was skipped. See `predict_proba` for the arguments."""
-        probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
+        probabilities, names = self.predict_proba(images, batch_size, errors, num_workers), self.class_names
         skipped, labels = probabilities.isnan().any(dim=-1).tolist(), probabilities.argmax(dim=-1).tolist()
         return [None if none else names[label] for none, label in zip(skipped, labels)]
 
     def top_k(
-        self, images: Images, k: int = 5, batch_size: int = 32, errors: Errors = "raise"
+        self, images: Images, k: int = 5, batch_size: int = 32, errors: Errors = "raise", num_workers: int = 0
     ) -> list[list[tuple[str, float]]]:
         """
         The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
@@ -164,12 +170,38 @@ class PictureClassifier(torch.nn.Module):
             ValueError: if `k` is not a whole number of at least 1.
         """
         AT_LEAST_ONE.check(k, "k")
-        probabilities, names = self.predict_proba(images, batch_size, errors), self.class_names
+        return self._best(self.predict_proba(images, batch_size, errors, num_workers), k)
+
+    @torch.no_grad()
+    def top_k_of_batch(self, pixel_values: torch.Tensor, k: int) -> list[list[tuple[str, float]]]:
+        """
+        The k most probable classes of the images of one batch (see `top_k`). A batch in pinned memory is copied to the
+        device while the program goes on.
+
+        Args:
+            pixel_values: pixel values (B, 3, H, W), on any device.
+            k: number of classes per image.
+
+        Raises:
+            ValueError: if an image has logits that are not finite.
+        """
+        return self._best(self._logits(pixel_values, range(len(pixel_values))).softmax(dim=-1), k)
+
+    def _best(self, probabilities: torch.Tensor, k: int) -> list[list[tuple[str, float]]]:
+        """The k best classes in each row of probabilities (N, C); none in a row of NaN."""
         best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
         return [
-            [(names[label], probability) for probability, label in zip(*row) if not math.isnan(probability)]
+            [(self.class_names[label], probability) for probability, label in zip(*row) if not math.isnan(probability)]
             for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
         ]
+
+    def _logits(self, pixel_values: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
+        """The logits (B, C) in float32 of the images (B, 3, H, W) at these positions. They are finite."""
+        with self._without_switches():
+            pixel_values = pixel_values.to(self.model.device, self.model.dtype, non_blocking=True)
+            logits = self(pixel_values).logits.float()
+        _check_logits(logits, positions)
+        return logits
 
     def _without_switches(self) -> AbstractContextManager[None]:
         """While this context is open, no other thread switches a MuDPT adapter, so that a batch sees one adapter."""
@@ -177,7 +209,7 @@ class PictureClassifier(torch.nn.Module):
         return nullcontext() if layer is None else layer.switch_lock
 
     def _pixels_of_each(
-        self, images: Images, errors: Errors, skipped: dict[int, str]
+        self, images: Images, errors: Errors, skipped: dict[int, str], batch_size: int, num_workers: int
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield position and pixel values (3, H, W) of each image; put the messages of the others in `skipped`."""
         shape = self.family.image_shape(self.model.config)
@@ -185,13 +217,34 @@ class PictureClassifier(torch.nn.Module):
             _check_tensor(images, shape[0])
         else:
             check_iterable(images)
-        for position, pixels in read_each(images, partial(self._reader, images), errors, skipped):
+        if num_workers and not isinstance(images, torch.Tensor):
+            read = self._read_by_workers(images, errors, skipped, batch_size, num_workers)
+        else:
+            read = read_each(images, partial(self._reader, images), errors, skipped)
+        for position, pixels in read:
             if pixels.shape != shape:
                 raise ValueError(
                     f"picture {position} has pixel values {tuple(pixels.shape)}, but the model takes {shape}. Use "
                     "the image processor of its CLIP."
                 )
             yield position, pixels
+
+    def _read_by_workers(
+        self, images: Iterable[Picture], errors: Errors, skipped: dict[int, str], batch_size: int, num_workers: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        if not isinstance(images, (Sequence, np.ndarray)):
+            raise ValueError(
+                f"num_workers={num_workers} needs pictures in a sequence, such as a list, because each process takes "
+                f"its own; found {type(images).__name__}. Give list(images), or num_workers=0."
+            )
+        batches = in_ranges(0, len(images), batch_size)
+        pictures = PictureBatches(images, self.image_processor)
+        for positions, batch in zip(batches, read_batches(pictures, batches, num_workers)):
+            if batch.errors and errors == "raise":
+                raise ValueError(batch.errors[min(batch.errors)])
+            skipped |= {positions[place]: message for place, message in batch.errors.items()}
+            readable = [position for position in positions if position not in skipped]
+            yield from zip(readable, batch.pixels)
 
     def _reader(self, images: Images) -> Callable[[Any, int], torch.Tensor]:
         return _finite if isinstance(images, torch.Tensor) else partial(_preprocessed, self.image_processor)
@@ -216,7 +269,7 @@ def _finite(image: torch.Tensor, position: int) -> torch.Tensor:
     return image
 
 
-def _check_logits(logits: torch.Tensor, positions: list[int]) -> None:
+def _check_logits(logits: torch.Tensor, positions: Sequence[int]) -> None:
     finite = logits.isfinite().all(dim=-1)  # (B,)
     if not finite.all():
         raise ValueError(

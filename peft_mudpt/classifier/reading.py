@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar
 
 import numpy as np
 
@@ -67,22 +67,36 @@ def read_each(
             yield position, result
 
 
-def opened(picture: Any, position: int) -> Image:
+def opened(picture: Any, position: int, name: Optional[str] = None) -> Image:
     """
     Open the picture at a position.
 
     Args:
         picture: a picture as `open_picture` takes it, or the exception that was raised instead of it.
         position: its position, counted from 0.
+        name: what the error calls it; None: its position, and its path if there is one.
 
     Raises:
-        ValueError: if it cannot be read. The message gives the position, and the path if there is one.
+        ValueError: if it cannot be read.
     """
-    name = f"picture {position}"
+    name = name or numbered(picture, position)
     if isinstance(picture, Exception):
         raise ValueError(f"{name} cannot be read: {picture}") from picture
+    return open_picture(picture, name)
+
+
+def numbered(picture: Any, position: int) -> str:
+    """What error messages call the picture at a position: its number, counted from 0, and its path if there is one."""
     path = path_of(picture)
-    return open_picture(picture, name if path is None else f"{name}, {path},")
+    return f"picture {position}" if path is None else f"picture {position}, {path},"
+
+
+def take(images: Sequence[Any] | np.ndarray, position: int) -> Any:
+    """Take an image from a sequence; if that fails, return the exception in its place."""
+    try:
+        return images[position]
+    except Exception as error:  # a column of `datasets` decodes its pictures only here
+        return error
 
 
 def warn_of_skipped(skipped: Mapping[int, str], number: int, stacklevel: int) -> None:
@@ -104,9 +118,4 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
             raise ValueError(f"picture {number} cannot be read, nor those after it: {error}") from error
         return
     for position in range(len(images)):
-        try:
-            image = images[position]
-        except Exception as error:  # a column of `datasets` decodes its pictures only here
-            yield error
-        else:
-            yield image
+        yield take(images, position)
