@@ -1,4 +1,4 @@
-"""Loads the classifier that a run left, and classifies files with it."""
+"""Loads the classifier that a run left, and classifies pictures with it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 from peft import PeftConfig
-from transformers import BaseImageProcessor
 
+from ..classifier.batches import PictureBatches, read_batches
 from ..classifier.class_texts import ClassTexts, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import check_base_folder, find_adapter
-from ..classifier.pictures import open_picture, pixel_values
 from ..classifier.prediction import PictureClassifier
 from ..config import MuDPTConfig
 from ..rules import normalized
 from .backbone import Backbone, BackboneOptions
+from .data.unlabeled import ParquetPictures, PictureFiles
 from .heads import Head
 from .learner import HEADS
 from .run_folder import ADAPTER_CONFIG, RUN
@@ -122,36 +122,50 @@ def split_names(text: Optional[str]) -> Optional[list[str]]:
     return names
 
 
-def classify_files(
-    classifier: PictureClassifier, files: Sequence[str | os.PathLike], k: int, batch_size: int = 32
-) -> Iterator[tuple[str | os.PathLike, list[tuple[str, float]] | ValueError]]:
+class Prediction(NamedTuple):
     """
-    Classify picture files. A file that cannot be read does not stop the others.
+    What was predicted for a picture.
+
+    Attributes:
+        picture: the name of the picture, such as its path.
+        error: why it could not be read; None if it was read.
+        best: the most probable classes with their probabilities (see `PictureClassifier.top_k`); none with an error.
+    """
+
+    picture: str
+    error: Optional[str]
+    best: list[tuple[str, float]]
+
+
+def classify(
+    classifier: PictureClassifier,
+    pictures: PictureFiles | ParquetPictures,
+    k: int,
+    batches: Sequence[range],
+    num_workers: int = 0,
+) -> Iterator[list[Prediction]]:
+    """
+    Classify pictures. One that cannot be read does not stop the others.
 
     Args:
         classifier: the classifier.
-        files: paths of pictures.
+        pictures: the pictures.
         k: number of classes per picture.
-        batch_size: number of pictures at a time.
+        batches: the positions of the pictures in each batch.
+        num_workers: number of processes that read pictures while the model computes (see `read_batches`).
 
-    Returns:
-        An iterator over the files, each with its most probable classes (see `PictureClassifier.top_k`), or with the
-        error that names it.
+    Yields:
+        The predictions of each batch.
     """
-    for start in range(0, len(files), batch_size):
-        read = [(file, _read(file, classifier.image_processor)) for file in files[start : start + batch_size]]
-        pixels = [found for _, found in read if isinstance(found, torch.Tensor)]
-        answers = iter(classifier.top_k(torch.stack(pixels), k, batch_size) if pixels else ())
-        for file, found in read:
-            yield file, found if isinstance(found, ValueError) else next(answers)
-
-
-def _read(file: str | os.PathLike, image_processor: BaseImageProcessor) -> torch.Tensor | ValueError:
-    """The pixel values (3, H, W) of a picture, or the error if it cannot be read."""
-    try:
-        return pixel_values(open_picture(file), image_processor)
-    except ValueError as error:
-        return error
+    source = PictureBatches(pictures, classifier.image_processor, pictures.name)
+    for batch in read_batches(source, batches, num_workers, pin_memory=classifier.model.device.type == "cuda"):
+        answers = iter(classifier.top_k_of_batch(batch.pixels, k) if len(batch.pixels) else ())
+        yield [
+            Prediction(name, batch.errors[place], [])
+            if place in batch.errors
+            else Prediction(name, None, next(answers))
+            for place, name in enumerate(batch.names)
+        ]
 
 
 def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]) -> Head:

@@ -187,6 +187,32 @@ def last_words(log: Path) -> str:
 
 
 @contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """
+    While this context is open, SIGTERM and SIGHUP stop the script as Ctrl-C does. Further signals are ignored, so that
+    the script ends in order.
+
+    Raises:
+        KeyboardInterrupt: when the first signal arrives.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which cannot handle signals
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _noted_signals() -> Iterator[list[int]]:
     """Note the signals that would end this process, instead of ending it. Only a main thread can do that."""
     noted: list[int] = []

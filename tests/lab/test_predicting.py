@@ -12,7 +12,8 @@ from transformers import AutoProcessor, CLIPModel
 from peft_mudpt import demo, open_picture
 from peft_mudpt.lab.data.loading import TestPictures, TrainingPictures, check_pictures
 from peft_mudpt.lab.data.sources import load_folders
-from peft_mudpt.lab.predicting import classify_files
+from peft_mudpt.lab.data.unlabeled import PictureFiles
+from peft_mudpt.lab.predicting import classify
 from peft_mudpt.lab.probe import LinearProbe
 from tests.classifier.test_pictures import COLOR, DEEP, GRAY, cmyk_picture, encoded, with_alpha
 
@@ -64,6 +65,12 @@ def pixels_given_to(classifier, work):
     return torch.cat(given)
 
 
+def classified(classifier, files):
+    """The predictions for all files, made by the code of `examples/predict.py`."""
+    batches = [range(len(files))]
+    return [prediction for found in classify(classifier, PictureFiles(files), 1, batches) for prediction in found]
+
+
 def test_an_odd_picture_is_the_same_in_training_testing_prediction_and_for_an_exported_file(classifier, tmp_path):
     files = save(tmp_path, ODD)
     split = load_folders(tmp_path).train
@@ -76,7 +83,7 @@ def test_an_odd_picture_is_the_same_in_training_testing_prediction_and_for_an_ex
         default_collate(list(map(training.__getitem__, range(len(files)))))["pixel_values"], expected[order]
     )
     assert torch.equal(default_collate(list(map(testing.__getitem__, range(len(files)))))["pixel_values"], expected)
-    for work in (lambda: classifier.predict(files), lambda: list(classify_files(classifier, files, k=1))):
+    for work in (lambda: classifier.predict(files), lambda: classified(classifier, files)):
         assert torch.equal(pixels_given_to(classifier, work), expected)
 
 
@@ -124,7 +131,7 @@ def test_of_200_damaged_pictures_of_ten_formats_each_is_named_and_none_stops_the
     assert [file for file, name in zip(files, names) if name is None] == [file for file in files if file in broken]
     assert all(f", {file}, cannot be read: " in str(warned[0].message) for file in broken)
 
-    answers = dict(classify_files(classifier, files, k=1))
-    assert list(answers) == files
-    for file, name in zip(files, names):
-        assert str(file) in str(answers[file]) if file in broken else answers[file][0][0] == name
+    answers = classified(classifier, files)
+    assert [answer.picture for answer in answers] == list(map(str, files))
+    for file, name, answer in zip(files, names, answers):
+        assert str(file) in answer.error if file in broken else answer.best[0][0] == name
