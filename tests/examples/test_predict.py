@@ -1,11 +1,14 @@
 """Classifying pictures with a saved adapter."""
 
+import csv
 import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -325,3 +328,55 @@ def test_a_clip_of_another_width_is_refused(predict, adapter, pictures, tmp_path
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "vision_hidden_size": 128}))
     with pytest.raises(ValueError, match="vision_hidden_size=128.*96 wide"):
         predict(tmp_path, pictures[0])
+
+
+class TestOutput:
+    def test_a_folder_becomes_a_file_with_a_row_per_picture(self, predict, adapter, pictures, tmp_path):
+        output = tmp_path / "out.csv"
+        predict(adapter, pictures[0].parent, "--output", output, "--top", 2, "--num_workers", 0)
+        with open(output, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["picture"] for row in rows] == list(map(str, pictures))
+        for row in rows:
+            wanted = expected(adapter, Image.open(row["picture"]), CLASS_NAMES, "{}.")
+            found = {row[f"class{rank}"]: 100 * float(row[f"probability{rank}"]) for rank in ("", "_2")}
+            assert_same(found, dict(list(wanted.items())[:2]))
+
+    def test_an_error_is_in_its_row_and_counted(self, adapter, pictures, tmp_path, monkeypatch, capsys):
+        contents = [pictures[0].read_bytes(), b"no picture", pictures[1].read_bytes()]
+        pq.write_table(pa.table({"image": contents, "n": range(3)}), tmp_path / "in.parquet")
+        command = [str(SCRIPT), str(adapter), str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
+        monkeypatch.setattr(sys, "argv", command)
+        for said in ("predictions of all 3 pictures\n", "predictions of all 3 pictures already\n"):
+            with pytest.raises(SystemExit) as ended:
+                load_script().main()
+            printed = capsys.readouterr()
+            assert ended.value.code == 1 and printed.out.endswith(said)
+            assert printed.err.splitlines()[-1].startswith("1 of them ")
+        rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert [row["picture"] for row in rows] == ["row 0", "row 1", "row 2"]
+        assert [row["error"] and row["error"].split(":")[0] for row in rows] == [None, "row 1 cannot be read", None]
+
+    def test_predictions_for_other_classes_are_not_mixed(self, predict, adapter, pictures, tmp_path):
+        command = (adapter, *pictures, "--output", tmp_path / "out.csv")
+        predict(*command)
+        with pytest.raises(ValueError, match="classes: .*filled red heart.* there, .*star.* now"):
+            predict(*command, "--classes", "star,heart")
+        predict(*command, "--classes", "star,heart", "--overwrite")
+        assert (tmp_path / "out.csv").read_text(encoding="utf-8").count("heart") == len(pictures)
+
+    def test_a_parquet_file_can_be_printed_too(self, predict, adapter, pictures, tmp_path):
+        pq.write_table(pa.table({"photo": list(map(str, pictures))}), tmp_path / "in.parquet")
+        assert predict(adapter, tmp_path / "in.parquet") == predict(adapter, *pictures)
+
+    def test_files_that_are_left_aside_are_counted(self, adapter, pictures, tmp_path, monkeypatch, capsys):
+        (tmp_path / "a.png").write_bytes(pictures[0].read_bytes())
+        (tmp_path / "note.txt").touch()
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), str(tmp_path)])
+        load_script().main()
+        assert "left aside: 1 .txt" in capsys.readouterr().err
+
+    def test_several_processes_need_an_output(self, predict, adapter, pictures, monkeypatch):
+        monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+        with pytest.raises(ValueError, match="2 processes .*--output"):
+            predict(adapter, pictures[0])
