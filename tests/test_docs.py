@@ -56,6 +56,7 @@ ONLY_READ = {
     "federated_flower.py": "starts five processes; tests/lab/federated/test_network.py does so",
     "sweep_federated.py": "48 runs take long; tests/lab/federated/test_comparison.py plans some",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
+    "predict.py outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
     "export.py outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
 }
 WORK_BEGINS = {
@@ -66,7 +67,7 @@ WORK_BEGINS = {
     "fewshot.py": "peft_mudpt.lab.run.run",
     "fewshot_detection.py": "peft_mudpt.lab.run.run",
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
-    "predict.py": "peft_mudpt.lab.predicting.load_classifier",
+    "predict.py": "peft_mudpt.lab.data.unlabeled.find_pictures",
     "report.py": "peft_mudpt.lab.schema.read_results",
     "robustness.py": "peft_mudpt.lab.sweep_runs.run_sweep",
     "sweep.py": "peft_mudpt.lab.sweep_runs.run_sweep",

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from ..classifier.batches import in_ranges
 from ..classifier.prediction import PictureClassifier
+from ..rules import is_text
+from .data.files import listed
 from .data.unlabeled import ParquetPictures, PictureFiles
 from .data.workers import choose_workers
 from .predicting import classify
@@ -65,6 +67,8 @@ def predict_to_file(
     """
     if not 1 <= batch_size <= PART_SIZE:
         raise ValueError(f"--batch_size {batch_size} must be from 1 to {PART_SIZE}.")
+    if isinstance(pictures, PictureFiles) and (wrong := [ascii(path) for path in pictures if not is_text(path)]):
+        raise ValueError(f"These paths are not UTF-8, as --output must be: {listed(wrong)}. Rename the files.")
     accelerator = Accelerator()
     on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
     num_workers = choose_workers(num_workers, accelerator.device.type, on_this_machine)

@@ -214,7 +214,9 @@ def _options(model: Any) -> dict[str, Any]:
     options = model.active_peft_config.to_dict()
     for place in ("base_model_name_or_path", "revision", "inference_mode"):
         options.pop(place, None)
-    return json.loads(json.dumps(options, default=lambda value: sorted(map(str, value))))
+    return json.loads(
+        json.dumps(options, default=lambda value: sorted(map(str, value)) if isinstance(value, set) else str(value))
+    )
 
 
 def _differences(there: Any, now: dict[str, Any]) -> str:

@@ -314,6 +314,13 @@ def test_every_run_classifies_as_it_was_tested(predict, run_of_another_method, p
         assert_same(printed[str(file)], {name: 100 * probability for name, probability in best})
 
 
+def test_the_predictions_of_every_run_can_be_written(predict, run_of_another_method, pictures, tmp_path):
+    folder, tested = run_of_another_method
+    predict(folder, *pictures, "--output", tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")["class"].to_pylist()
+    assert found == tested.predict(pictures)
+
+
 @pytest.mark.parametrize("options", [("--classes", "star,heart"), ("--template", "{}.")])
 def test_a_linear_probe_knows_no_other_classes_and_no_texts(predict, pictures, tmp_path, options):
     (tmp_path / "linear_probe.safetensors").touch()

@@ -132,6 +132,12 @@ def test_a_batch_size_that_is_no_part_of_a_part_is_refused(classifier, pictures,
     assert not any(tmp_path.iterdir())
 
 
+def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_written(classifier, tmp_path):
+    with pytest.raises(ValueError, match="not UTF-8.*udcff.png"):
+        run(classifier, PictureFiles([b"\xff.png".decode("utf-8", "surrogateescape")]), tmp_path / "x.csv")
+    assert not any(tmp_path.iterdir())
+
+
 def _one_of_two(rank: int, classifier, pictures, output: Path) -> None:
     for before in (False, True):
         written = run(classifier, pictures, output)
