@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from threading import Thread
@@ -14,7 +14,7 @@ import torch
 from transformers import BaseImageProcessor
 
 from .pictures import pixel_values_of_each
-from .reading import numbered, opened, take
+from .reading import Errors, numbered, opened, take
 
 
 if TYPE_CHECKING:
@@ -120,6 +120,45 @@ def read_batches(
         worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the loader draws a seed, which must not come from the user's random numbers
     )
+
+
+def read_each_in_workers(
+    images: Iterable[Any],
+    image_processor: BaseImageProcessor,
+    errors: Errors,
+    skipped: dict[int, str],
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """
+    Read pictures in processes of their own, as `read_each` reads them in this one.
+
+    Args:
+        images: a sequence of pictures.
+        image_processor: the image processor of the CLIP.
+        errors: "raise", or "skip" to go on after a picture that cannot be read.
+        skipped: takes the messages of the pictures that were skipped, by position.
+        batch_size: number of pictures that a process reads at a time.
+        num_workers: number of processes.
+
+    Yields:
+        Position, counted from 0, and pixel values (3, H, W).
+
+    Raises:
+        ValueError: if `images` is not a sequence, or if a picture cannot be read, unless it is skipped.
+    """
+    if not isinstance(images, (Sequence, np.ndarray)):
+        raise ValueError(
+            f"num_workers={num_workers} needs pictures in a sequence, such as a list, because each process takes "
+            f"its own; found {type(images).__name__}. Give list(images), or num_workers=0."
+        )
+    batches = in_ranges(0, len(images), batch_size)
+    pictures = PictureBatches(images, image_processor)
+    for positions, batch in zip(batches, read_batches(pictures, batches, num_workers)):
+        if batch.errors and errors == "raise":
+            raise ValueError(batch.errors[min(batch.errors)])
+        skipped |= {positions[place]: message for place, message in batch.errors.items()}
+        yield from zip([position for position in positions if position not in skipped], batch.pixels)
 
 
 def end_with_parent(worker: int) -> None:

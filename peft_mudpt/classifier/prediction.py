@@ -9,7 +9,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-import numpy as np
 import torch
 from torch.nn.functional import normalize
 from transformers import BaseImageProcessor, PretrainedConfig
@@ -17,7 +16,7 @@ from transformers import BaseImageProcessor, PretrainedConfig
 from ..layer import layer_of
 from ..rules import AT_LEAST_ONE, NOT_NEGATIVE, one_of
 from ..towers.family import Family
-from .batches import PictureBatches, in_ranges, read_batches
+from .batches import read_each_in_workers
 from .loading import ModelSource
 from .pictures import pixel_values
 from .reading import Errors, check_iterable, opened, read_each, warn_of_skipped
@@ -218,7 +217,7 @@ class PictureClassifier(torch.nn.Module):
         else:
             check_iterable(images)
         if num_workers and not isinstance(images, torch.Tensor):
-            read = self._read_by_workers(images, errors, skipped, batch_size, num_workers)
+            read = read_each_in_workers(images, self.image_processor, errors, skipped, batch_size, num_workers)
         else:
             read = read_each(images, partial(self._reader, images), errors, skipped)
         for position, pixels in read:
@@ -228,23 +227,6 @@ class PictureClassifier(torch.nn.Module):
                     "the image processor of its CLIP."
                 )
             yield position, pixels
-
-    def _read_by_workers(
-        self, images: Iterable[Picture], errors: Errors, skipped: dict[int, str], batch_size: int, num_workers: int
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        if not isinstance(images, (Sequence, np.ndarray)):
-            raise ValueError(
-                f"num_workers={num_workers} needs pictures in a sequence, such as a list, because each process takes "
-                f"its own; found {type(images).__name__}. Give list(images), or num_workers=0."
-            )
-        batches = in_ranges(0, len(images), batch_size)
-        pictures = PictureBatches(images, self.image_processor)
-        for positions, batch in zip(batches, read_batches(pictures, batches, num_workers)):
-            if batch.errors and errors == "raise":
-                raise ValueError(batch.errors[min(batch.errors)])
-            skipped |= {positions[place]: message for place, message in batch.errors.items()}
-            readable = [position for position in positions if position not in skipped]
-            yield from zip(readable, batch.pixels)
 
     def _reader(self, images: Images) -> Callable[[Any, int], torch.Tensor]:
         return _finite if isinstance(images, torch.Tensor) else partial(_preprocessed, self.image_processor)

@@ -154,8 +154,8 @@ def classify(
         batches: the positions of the pictures in each batch.
         num_workers: number of processes that read pictures while the model computes (see `read_batches`).
 
-    Yields:
-        The predictions of each batch.
+    Returns:
+        An iterator over the batches, which gives the predictions of each.
     """
     source = PictureBatches(pictures, classifier.image_processor, pictures.name)
     for batch in read_batches(source, batches, num_workers, pin_memory=classifier.model.device.type == "cuda"):

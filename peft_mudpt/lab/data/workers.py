@@ -37,5 +37,10 @@ def choose_workers(asked: Optional[int], device_type: str, processes: int = 1) -
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use, which can be fewer than those of the machine."""
+    """
+    Count the cores that this process may use, which can be fewer than those of the machine.
+
+    Returns:
+        The number, at least 1.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
