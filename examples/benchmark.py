@@ -4,6 +4,9 @@ python examples/benchmark.py --models tiny --classes 10,100      # takes a minut
 python examples/benchmark.py --picture benchmark.png             # everything; takes about an hour on 2 CPU cores
 python examples/benchmark.py --precision bfloat16 --compile      # for a GPU
 python examples/benchmark.py --models none --detectors grounding_dino_tiny --classes 5 --memory_classes none
+python examples/benchmark.py --models none --lab                 # the lab in the embedded world
+
+Each row is measured in a process of its own. What does not fit into the free memory is left out, by an estimate.
 """
 
 from __future__ import annotations
@@ -45,6 +48,13 @@ class BenchmarkArguments:
     )
     compile: bool = field(default=False, metadata={"help": "Run ours and plain CLIP through torch.compile."})
     seconds: float = field(default=10.0, metadata={"help": "Seconds of timing per way and case; at least two steps."})
+    minutes: float = field(
+        default=20.0, metadata={"help": "Most minutes that a row may take; a longer one is stopped, and says so."}
+    )
+    lab: bool = field(
+        default=False,
+        metadata={"help": "Also measure training, testing, prediction and a sweep in the embedded world."},
+    )
     json: Optional[str] = field(default=None, metadata={"help": "File to which every measurement is written."})
     picture: Optional[str] = field(default=None, metadata={"help": "PNG file to which the measurements are plotted."})
 
@@ -64,8 +74,9 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     arguments = parse()
 
+    from peft_mudpt.lab.cost.plots import plot
     from peft_mudpt.lab.cost.running import run
-    from peft_mudpt.lab.cost.tables import markdown, plot
+    from peft_mudpt.lab.cost.tables import markdown
 
     result = run(
         models=names(arguments.models),
@@ -80,6 +91,8 @@ def main() -> None:
         bank_pictures=numbers(arguments.bank_pictures),
         detectors=names(arguments.detectors),
         picture_size=arguments.picture_size,
+        lab_scripts=Path(__file__).parent if arguments.lab else None,
+        minutes_per_row=arguments.minutes,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.json:

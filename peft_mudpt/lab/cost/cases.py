@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import get_peft_model
@@ -76,6 +77,16 @@ class Case:
     adapter: str = DEFAULT_ADAPTER
 
     @property
+    def described(self) -> dict[str, Any]:
+        """What a row says of its case."""
+        return {name: getattr(self, name) for name in ("model", "adapter", "task", "batch_size", "classes")}
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways to run it: `WAYS`, and `KNOWN` and `ATTACKED` where they apply."""
+        return (*WAYS, *([KNOWN] if self.knows_images else []), *([ATTACKED] if self.attacks_images else []))
+
+    @property
     def prompts_images(self) -> bool:
         """True if the adapter has prompts in the image tower."""
         return MuDPTConfig(**ADAPTERS[self.adapter]).num_tokens("vision") > 0
@@ -91,9 +102,23 @@ class Case:
         method = METHODS.get(self.adapter)
         return self.task == TRAINING and method is not None and method.adversarial
 
-    def step(self, way: str, device: str) -> Callable[[], torch.Tensor]:
-        """Build a CLIP for a way, and prepare one step; see `way_to_run`."""
-        return way_to_run(way, self, build_model(self.model, way, device, self.adapter))
+    def steps(self, ways: Sequence[str], device: str) -> dict[str, Callable[[], torch.Tensor]]:
+        """Prepare a step of each way; see `way_to_run`. `KNOWN` and `ATTACKED` share the CLIP of "ours"."""
+        built = {way: build_model(self.model, way, device, self.adapter) for way in _models_of(ways)}
+        return {way: way_to_run(way, self, built[_model_of(way)]) for way in ways}
+
+    def models(self, ways: Sequence[str]) -> int:
+        """Number of CLIPs that `steps` builds."""
+        return len(_models_of(ways))
+
+
+def _model_of(way: str) -> str:
+    return way if way in WAYS else OURS
+
+
+def _models_of(ways: Sequence[str]) -> dict[str, None]:
+    """The ways whose CLIPs are needed, in order."""
+    return dict.fromkeys(map(_model_of, ways))
 
 
 def build_model(name: str, way: str, device: str, adapter: str = DEFAULT_ADAPTER) -> torch.nn.Module:

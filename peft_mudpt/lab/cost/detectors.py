@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
@@ -108,9 +108,23 @@ class DetectorCase:
         """Height and width of the pictures in pixels."""
         return self.picture_size, round(ASPECT * self.picture_size)
 
-    def step(self, way: str, device: str) -> Callable[[], torch.Tensor]:
-        """Build a detector for a way, and prepare one step; see `way_to_run`."""
-        return way_to_run(way, self, build_detector(self.model, way, device))
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a row says of its case."""
+        return {**asdict(self), "picture_shape": self.picture_shape}
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways to run it."""
+        return WAYS_OF[self.task]
+
+    def steps(self, ways: Sequence[str], device: str) -> dict[str, Callable[[], torch.Tensor]]:
+        """Build a detector for each way, and prepare one step of it; see `way_to_run`."""
+        return {way: way_to_run(way, self, build_detector(self.model, way, device)) for way in ways}
+
+    def models(self, ways: Sequence[str]) -> int:
+        """Number of detectors that `steps` builds."""
+        return len(ways)
 
 
 def caption(classes: int) -> list[int]:

@@ -1,32 +1,47 @@
-"""Measures time (all ways take turns in one process) and peak memory (on a CPU, in a separate process)."""
+"""Measures the time and the peak memory of a case, in the process that calls it."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Union
 
 import torch
 from accelerate import Accelerator
 
 from ..environment import peak_memory_bytes, reset_peak_memory
+from .banks import ways_to_build
 from .cases import Case
 from .detectors import DetectorCase
 
 
-KINDS = {kind.__name__: kind for kind in (Case, DetectorCase)}
-# With these settings the C library returns freed blocks at once, so that the peak shows memory in use without
-# fragmentation.
-UNFRAGMENTED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_MMAP_MAX_": "1000000"}
 LEAST_ROUNDS = 2
 
 
-def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: float) -> dict[str, list[float]]:
+def seconds_of(
+    case: Union[Case, DetectorCase], ways: Sequence[str], device: str, seconds_per_way: float
+) -> dict[str, list[float]]:
+    """
+    Time the steps of a case.
+
+    Args:
+        case: the case.
+        ways: some of its ways.
+        device: "cpu" or "cuda".
+        seconds_per_way: see `seconds_in_turns`.
+
+    Returns:
+        As `seconds_in_turns`.
+    """
+    return seconds_in_turns(case.steps(ways, device), seconds_per_way)
+
+
+def seconds_of_bank(model: str, pictures: int, device: str, seconds_per_way: float) -> dict[str, list[float]]:
+    """Time the ways of `banks.ways_to_build`, as `seconds_of` does those of a case."""
+    return seconds_in_turns(ways_to_build(model, pictures, device), seconds_per_way)
+
+
+def seconds_in_turns(steps: Mapping[str, Callable[[], Any]], seconds_per_way: float) -> dict[str, list[float]]:
     """
     Time several ways in turns, so that other load on the machine affects all of them equally.
 
@@ -50,33 +65,25 @@ def seconds_in_turns(steps: dict[str, Callable[[], None]], seconds_per_way: floa
             times[way].append(_timed(steps[way]))
 
 
-def peak_memory_of(way: str, case: Union[Case, DetectorCase], device: str) -> int:
+def peak_of(case: Union[Case, DetectorCase], way: str, device: str) -> int:
     """
     Measure the peak memory of one step, including the model.
 
     Args:
-        way: one of the ways of the case.
         case: the case.
+        way: one of its ways.
         device: "cpu" or "cuda".
 
     Returns:
-        The peak in bytes: of allocated memory on a GPU, or of the resident memory of a separate process on a CPU.
+        The peak in bytes: of allocated memory on a GPU, or of the resident memory of this process on a CPU.
     """
-    if device != "cpu":
-        return _peak_memory_here(way, case, device)
-    command = [sys.executable, "-m", __name__, way, type(case).__name__, json.dumps(asdict(case)), device]
-    ran = subprocess.run(command, env={**os.environ, **UNFRAGMENTED}, stdout=subprocess.PIPE, text=True, check=True)
-    return int(ran.stdout.split()[-1])
-
-
-def _peak_memory_here(way: str, case: Union[Case, DetectorCase], device: str) -> int:
     accelerator = Accelerator(cpu=device == "cpu")
     reset_peak_memory(accelerator)
-    case.step(way, device)()
+    case.steps([way], device)[way]()
     return peak_memory_bytes(accelerator)
 
 
-def _timed(step: Callable[[], None]) -> float:
+def _timed(step: Callable[[], Any]) -> float:
     _wait_for_device()
     started = time.perf_counter()
     step()
@@ -87,8 +94,3 @@ def _timed(step: Callable[[], None]) -> float:
 def _wait_for_device() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-if __name__ == "__main__":
-    _, way, kind, fields, device = sys.argv
-    print(_peak_memory_here(way, KINDS[kind](**json.loads(fields)), device))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from .banks import BATCH_SIZE
-from .cases import ATTACK, ATTACKED, DEFAULT_ADAPTER, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TASKS, TRAINING, WAYS
+from .cases import ATTACK, ATTACKED, INFERENCE, KNOWN, OURS, PADDED, PLAIN, TRAINING, WAYS
 from .detectors import FROZEN, FULL, LORA, RANK, SDPT, TOKENS
+from .limits import in_words
+from .per_class import name_of, per_class_parts
+from .rows import Row
 
 
 WORDS = {
@@ -30,7 +32,12 @@ WORDS_FOR_DETECTORS = (
     "backward pass, and an update of the trained weights by AdamW, whose state is part of the memory."
 )
 
-Row = dict[str, Any]
+WORDS_FOR_LAB = (
+    "Each part runs in a process of its own, whose start is not counted, except in a sweep. **waits**: share of the "
+    "time in which training waits for the next batch of pictures. Caches are warm if another model with the same "
+    "image tower was tested on the same pictures before."
+)
+
 Values = Callable[[Row], dict[str, float]]
 
 
@@ -74,13 +81,20 @@ def markdown(result: dict[str, Any]) -> str:
     for task, title in ((TRAINING, "Time of a training step"), (INFERENCE, "Time of a batch in inference")):
         rows = [row for row in result["times"] if row["task"] == task]
         if rows:
-            parts += [f"### {title}", _table(rows, median_seconds), _growth(rows, median_seconds)]
-    if result["memory"]:
-        rows = result["memory"]
-        parts += ["### Peak memory of a training step", _table(rows, peak_bytes), _growth(rows, peak_bytes)]
-    if result["banks"]:
-        parts += ["### Time of building a bank of attacked pictures", WORDS_FOR_BANKS, _bank_table(result["banks"])]
+            parts += [f"### {title}", _table(rows, median_seconds), notes(rows), _growth(rows, median_seconds)]
+    if rows := result["memory"]:
+        parts += [
+            "### Peak memory of a training step",
+            _table(rows, peak_bytes),
+            notes(rows),
+            _growth(rows, peak_bytes),
+        ]
+    parts += per_class_parts(result["times"], result["memory"])
+    if rows := result["banks"]:
+        parts += ["### Time of building a bank of attacked pictures", WORDS_FOR_BANKS, _bank_table(rows), notes(rows)]
     parts += _detector_parts(result)
+    if rows := result["lab"]:
+        parts += ["### The lab in the embedded world", WORDS_FOR_LAB, _lab_table(rows), notes(rows)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -95,7 +109,7 @@ def _detector_parts(result: dict[str, Any]) -> list[str]:
         ("Peak memory of a training step of a detector", memory, (SDPT, LORA, FROZEN), FULL),
     ):
         if rows:
-            parts += [f"### {title}", _detector_table(rows, ways, below)]
+            parts += [f"### {title}", _detector_table(rows, ways, below), notes(rows)]
     return [WORDS_FOR_DETECTORS, *parts] if parts else []
 
 
@@ -118,6 +132,8 @@ def _measured(row: Row) -> dict[str, float]:
 
 def _describe(result: dict[str, Any]) -> str:
     machine = f"{result['threads']} CPU cores" if result["device"] == "cpu" else result["device"]
+    if not any(result[rows] for rows in ("times", "memory", "banks", "detector_times", "detector_memory")):
+        return f"Measured in one run on {machine}, {result['precision']}, torch {result['torch']}."
     return (
         f"Measured in turns in one run on {machine}, {result['precision']}, torch {result['torch']}, with random "
         f"weights{_describe_ways(result) if result['times'] or result['memory'] else ''}. Each cell holds the median "
@@ -143,18 +159,45 @@ def _table(rows: list[Row], values: Values) -> str:
     for row in rows:
         mark = " *" if PADDED in row["extrapolated"] else ""
         cells = [
-            f"**{_ratio(row, values, PADDED, OURS)}**{_spread(row, PADDED, OURS)}{mark}",
+            f"{_bold(_ratio(row, values, PADDED, OURS))}{_spread(row, PADDED, OURS)}{mark}",
             f"{_ratio(row, values, OURS, PLAIN)}{_spread(row, OURS, PLAIN)}",
             f"{_ratio(row, values, PADDED, PLAIN)}{mark}",
         ]
         for above, below in others:
-            ratio = _ratio(row, values, above, below)
-            cells.append(f"**{ratio}**{_spread(row, above, below)}" if {above, below} <= {*values(row)} else ratio)
-        lines.append(f"| {_name(row)} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
+            cells.append(f"{_bold(_ratio(row, values, above, below))}{_spread(row, above, below)}")
+        lines.append(f"| {name_of(row)} | {row['batch_size']} | {row['classes']:,} | {' | '.join(cells)} |")
     if any(PADDED in row["extrapolated"] for row in rows):
         lines.append(
             "\n\\* padded did not fit into memory; the value is on the line through its two largest measurements."
         )
+    return "\n".join(lines)
+
+
+def _bold(cell: str) -> str:
+    return f"**{cell}**" if cell[0].isdigit() else cell
+
+
+def notes(rows: list[Row]) -> str:
+    """A list of what was not measured, and why; empty if there is nothing."""
+    lines = [f"- {_case(row)}: {note}" for row in rows for note in row["notes"]]
+    return "\n".join(["Not measured:\n", *lines]) if lines else ""
+
+
+def _case(row: Row) -> str:
+    if "what" in row:
+        return row["what"]
+    if "pictures" in row:
+        return f"{row['model']}, {row['pictures']:,} pictures"
+    return f"{name_of(row)}, batch {row['batch_size']}, {row['classes']:,} classes"
+
+
+def _lab_table(rows: list[Row]) -> str:
+    lines = ["| what | amount | seconds | per second | waits |", "|---|---|---|---|---|"]
+    for row in rows:
+        amount, seconds = row["amount"], row["seconds"]
+        rate = f"{amount / seconds:.3g}" if seconds else "–"
+        waits = "–" if row["waits"] is None else f"{100 * row['waits']:.0f} %"
+        lines.append(f"| {row['what']} | {amount:,} {row['unit']} | {seconds:.2f} | {rate} | {waits} |")
     return "\n".join(lines)
 
 
@@ -166,14 +209,11 @@ def _bank_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _name(row: Row) -> str:
-    return row["model"] if row["adapter"] == DEFAULT_ADAPTER else f"{row['model']}, {row['adapter']}"
-
-
 def _ratio(row: Row, values: Values, above: str, below: str) -> str:
     value, turns = values(row), _turns(row, above, below)
-    if above not in value or below not in value:
-        return "–"
+    if lacking := [way for way in (above, below) if way not in value]:
+        needed = row.get("left_out", {}).get(lacking[0])
+        return f"needs {in_words(needed)}" if needed else "–"
     ratio = median(turns) if turns else value[above] / value[below]
     return f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
 
@@ -190,57 +230,20 @@ def _turns(row: Row, above: str, below: str) -> list[float]:
 
 
 def _growth(rows: list[Row], values: Values) -> str:
-    """By what factor a cost grows from the fewest to the most classes, in `_last`."""
-    shown = _last(rows)
+    """By what factor a cost grows from the fewest to the most classes, in `last_rows`."""
+    shown = last_rows([row for row in rows if values(row)])
     if len(shown) < 2:
         return ""
     first, last = shown[0], shown[-1]
     few, many = values(first), values(last)
     grown = ", ".join(f"{way} {many[way] / few[way]:.2f} times" for way in WAYS if way in few and way in many)
-    case = f"{_name(last)}, batch {last['batch_size']}"
+    case = f"{name_of(last)}, batch {last['batch_size']}"
     return f"From {first['classes']:,} to {last['classes']:,} classes ({case}): {grown}."
 
 
-def _last(rows: list[Row]) -> list[Row]:
-    """The rows of the last model and adapter, at the smallest batch."""
+def last_rows(rows: list[Row]) -> list[Row]:
+    """The rows of the last model and adapter, at the smallest batch; empty without rows."""
+    if not rows:
+        return []
     batch = min(row["batch_size"] for row in rows)
-    return [row for row in rows if (_name(row), row["batch_size"]) == (_name(rows[-1]), batch)]
-
-
-def plot(result: dict[str, Any], file: Path) -> None:
-    """
-    Plot times and memory by number of classes, relative to the way "plain", with logarithmic axes. The plot shows the
-    last model and adapter at the smallest batch size.
-
-    Args:
-        result: the measurements, as from `running.run`.
-        file: PNG file to write; its folder is created if needed.
-
-    Raises:
-        ValueError: if neither times nor memory were measured.
-    """
-    from matplotlib.figure import Figure
-
-    panels: list[tuple[str, list[Row], Values]] = [
-        (task, [row for row in result["times"] if row["task"] == task], median_seconds) for task in TASKS
-    ]
-    panels.append(("memory", result["memory"], peak_bytes))
-    panels = [panel for panel in panels if panel[1]]  # those with measurements
-    if not panels:
-        raise ValueError(f"Nothing to plot in {file}: no time of a step and no memory was measured.")
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    for axes, (name, rows, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        shown = _last(rows)
-        for way, color in ((PADDED, "#999999"), (OURS, "#D55E00")):
-            points = [(row["classes"], values(row)[way] / values(row)[PLAIN]) for row in shown if way in values(row)]
-            axes.plot(*zip(*points) if points else ([], []), marker="o", color=color, label=way)
-        axes.axhline(1, color="black", linestyle=":", label=PLAIN)
-        axes.set(
-            title=f"{name}, {_name(shown[0])}, batch {shown[0]['batch_size']}",
-            xlabel="classes",
-            ylabel="plain CLIP = 1",
-        )
-        axes.set(xscale="log", yscale="log")
-        axes.legend()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    return [row for row in rows if (name_of(row), row["batch_size"]) == (name_of(rows[-1]), batch)]

@@ -23,11 +23,16 @@ from peft_mudpt.lab.cost.cases import (
     build_model,
     way_to_run,
 )
-from peft_mudpt.lab.cost.measuring import peak_memory_of, seconds_in_turns
+from peft_mudpt.lab.cost.limits import Stopped
+from peft_mudpt.lab.cost.measuring import seconds_in_turns
 from peft_mudpt.lab.cost.running import run
 from peft_mudpt.lab.cost.tables import markdown
 from peft_mudpt.robust import PGD
 from peft_mudpt.towers.family import Family
+from tests.lab.cost.conftest import call
+
+
+ROWS = "peft_mudpt.lab.cost.rows"
 
 
 @pytest.mark.parametrize(("task", "adapter"), [*product(TASKS, ["mudpt"]), *product([INFERENCE], ["cocoop", "tcp"])])
@@ -86,12 +91,12 @@ def test_the_ways_take_turns_until_each_has_had_its_time():
 def row(classes, padded=None, **fields):
     seconds = {OURS: [1.0, 2.0, 3.0], PLAIN: [0.5, 0.5, 0.5], **({PADDED: padded} if padded else {})}
     case = {"model": "tiny", "adapter": "mudpt", "task": TRAINING, "batch_size": 4, "classes": classes}
-    return {**case, "seconds": seconds, "extrapolated": {}, **fields}
+    return {**case, "seconds": seconds, "left_out": {}, "extrapolated": {}, "notes": [], **fields}
 
 
 def result_of(**measured):
     machine = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2"}
-    nothing = dict.fromkeys(("times", "memory", "banks", "detector_times", "detector_memory"), [])
+    nothing = dict.fromkeys(("times", "memory", "banks", "detector_times", "detector_memory", "lab"), [])
     return {**machine, **nothing, **measured}
 
 
@@ -124,27 +129,58 @@ def test_a_bank_is_compared_with_the_passes_of_its_attack(monkeypatch):
         assert len(passes) == ATTACK.steps + 3 * (way == OURS)
 
 
-def test_banks_have_a_table_of_their_own():
+def test_banks_have_a_table_of_their_own(in_this_process):
     result = run(["tiny"], [], [], [], [], bank_pictures=[2], seconds_per_way=0, say=lambda line: None)
     text = markdown(result)
     assert re.search(r"\n\| tiny \| 2 \| \d[\d.]+ \([\d.–]+\) \|\n$", text)
     assert "padded" not in text and "with random weights. Each cell" in text
 
 
-def test_a_case_that_does_not_fit_into_memory_is_extrapolated(monkeypatch):
-    measured = []
+@pytest.fixture
+def of_20_gb(monkeypatch, in_this_process):
+    """A machine with 20 GB, where the way "padded" needs 1 GB for each class, and the others need little."""
+    monkeypatch.setattr(f"{ROWS}.usable_bytes", lambda device: 20 * 10**9)
+    monkeypatch.setattr(f"{ROWS}.needed_bytes", lambda case, way, *_: case.classes * 10**9 if way == PADDED else 10)
+    monkeypatch.setattr(f"{ROWS}.peak_of", lambda case, way, device: 1000 * case.classes if way == PADDED else 10)
 
-    def peak(way, case, device):
-        measured.append((way, case.classes))
-        return 1000 * case.classes if way == PADDED else 10
 
-    monkeypatch.setattr("peft_mudpt.lab.cost.running.peak_memory_of", peak)
-    monkeypatch.setattr("peft_mudpt.lab.cost.running._available_memory", lambda device: 20_000)
+def test_a_way_that_does_not_fit_into_memory_is_left_out_and_extrapolated(of_20_gb):
     result = run(["tiny"], [TRAINING], [2, 4, 30], [2, 4, 30], [1], seconds_per_way=0, say=lambda line: None)
-    assert (PADDED, 30) not in measured and (OURS, 30) in measured
-    assert result["memory"][-1]["extrapolated"] == {PADDED: 30_000}
+    *_, last = result["memory"]
+    assert last["bytes"] == {OURS: 10, PLAIN: 10} and last["extrapolated"] == {PADDED: 30_000}
     *_, last = result["times"]
-    assert PADDED not in last["seconds"] and set(last["extrapolated"]) == {PADDED}
+    assert set(last["seconds"]) == {OURS, PLAIN} and set(last["extrapolated"]) == {PADDED}
+    assert last["left_out"] == {PADDED: 30 * 10**9}
+    text = markdown(result)
+    assert text.count("- tiny, batch 1, 30 classes: padded needs about 30.0 GB, but only 20.0 GB can be used") == 2
+
+
+def test_a_way_that_cannot_be_extrapolated_has_its_estimate_in_the_table(of_20_gb):
+    text = markdown(run(["tiny"], [TRAINING], [2, 30], [], [1], seconds_per_way=0, say=lambda line: None))
+    assert re.search(r"\| tiny \| 1 \| 30 \| needs 30.0 GB \| \d.* \| needs 30.0 GB \|", text)
+
+
+def test_a_case_of_which_nothing_fits_starts_no_process(monkeypatch):
+    monkeypatch.setattr(f"{ROWS}.usable_bytes", lambda device: 1000)
+    monkeypatch.setattr(f"{ROWS}.in_child", lambda *_: pytest.fail("a process was started"))
+    text = markdown(run(["tiny"], TASKS, [2], [2], [1], bank_pictures=[3], say=lambda line: None))
+    assert text.count("can be used") == 3 * len(WAYS) + 1 and "From" not in text and "per class" not in text
+
+
+def test_a_process_that_ends_without_an_answer_costs_its_row_only(monkeypatch):
+    def in_child(function, arguments, limits, environment=None):
+        if arguments["case"].classes == 4:
+            raise Stopped("was killed by SIGKILL")
+        return call(function, arguments, limits)
+
+    monkeypatch.setattr(f"{ROWS}.in_child", in_child)
+    monkeypatch.setattr(f"{ROWS}.peak_of", lambda case, way, device: 123)
+    result = run(["tiny"], [TRAINING], [2, 4, 6], [2, 4], [1], seconds_per_way=0, say=lambda line: None)
+    assert [set(row["seconds"]) for row in result["times"]] == [{*WAYS}, set(), {*WAYS}]
+    text = markdown(result)
+    assert "\n- tiny, batch 1, 4 classes: the process of padded, ours, plain was killed by SIGKILL\n" in text
+    assert "\n- tiny, batch 1, 4 classes: the process of ours was killed by SIGKILL\n" in text
+    assert "| tiny | 1 | 4 | – | – | – |" in text and "From 2 to 6 classes" in text
 
 
 @pytest.mark.parametrize(
@@ -154,6 +190,7 @@ def test_a_case_that_does_not_fit_into_memory_is_extrapolated(monkeypatch):
         ({"adapters": ["mudp"]}, "adapter 'mudp'.*cocoop"),
         ({"tasks": ["dreaming"]}, "task 'dreaming'"),
         ({"classes": [0]}, "at least 1; found 0"),
+        ({"minutes_per_row": 0}, "minutes_per_row=0 must be more"),
     ],
 )
 def test_an_unknown_model_an_unknown_task_and_no_classes_are_refused(wrong, said):
@@ -162,12 +199,10 @@ def test_an_unknown_model_an_unknown_task_and_no_classes_are_refused(wrong, said
         run(**{**asked, **wrong})
 
 
-def test_the_peak_of_memory_is_that_of_a_process_of_its_own():
-    assert 1e8 < peak_memory_of(OURS, Case("tiny", TRAINING, 3, 2), "cpu") < 2e9
-
-
-def test_the_command_prints_tables_and_writes_measurements_and_a_plot(run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr("peft_mudpt.lab.cost.running.peak_memory_of", lambda way, case, device: 123 * case.classes)
+def test_the_command_prints_tables_and_writes_measurements_and_a_plot(
+    run_script, tmp_path, monkeypatch, in_this_process
+):
+    monkeypatch.setattr(f"{ROWS}.peak_of", lambda case, way, device: 123 * case.classes)
     flags = "--models tiny --adapters coop --classes 3,6 --memory_classes 3 --batch_sizes 2 --seconds 0"
     files = ["--json", tmp_path / "numbers.json", "--picture", tmp_path / "picture.png"]
     ran = run_script("benchmark.py", *flags.split(), *files)
@@ -175,5 +210,5 @@ def test_the_command_prints_tables_and_writes_measurements_and_a_plot(run_script
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert {len(turns) for case in numbers["times"] for turns in case["seconds"].values()} == {2}
     assert {case["task"] for case in numbers["times"] if KNOWN in case["seconds"]} == {TRAINING}
-    assert numbers["memory"][0]["bytes"] == dict.fromkeys(WAYS, 369)
+    assert numbers["memory"][0]["bytes"] == dict.fromkeys((*WAYS, KNOWN), 369)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,6 @@
 """The benchmark of detectors: what each way trains, how far its backward pass goes, and the tables."""
 
 import json
-from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -21,7 +20,6 @@ from peft_mudpt.lab.cost.detectors import (
     caption,
     way_to_run,
 )
-from peft_mudpt.lab.cost.measuring import KINDS, peak_memory_of
 from peft_mudpt.lab.cost.running import run
 from peft_mudpt.lab.cost.tables import markdown
 from peft_mudpt.lab.detection.methods import FUSION_PROJECTIONS
@@ -90,18 +88,8 @@ def test_the_loss_is_that_of_the_detection_lab():
 
 def test_prompts_change_what_a_detector_computes_in_inference():
     case = DetectorCase("tiny", INFERENCE, 3, 2, 48)
-    prompted, plain = (case.step(way, "cpu")() for way in (SDPT, PLAIN))
+    prompted, plain = (step() for step in case.steps((SDPT, PLAIN), "cpu").values())
     assert prompted.shape == plain.shape and not torch.equal(prompted, plain)
-
-
-def test_memory_is_measured_of_the_same_case_in_a_process_of_its_own(monkeypatch):
-    def ran(command, **_):
-        way, kind, fields, device = command[3:]
-        assert (way, KINDS[kind](**json.loads(fields)), device) == (SDPT, CASE, "cpu")
-        return CompletedProcess(command, 0, "some words\n123\n")
-
-    monkeypatch.setattr("subprocess.run", ran)
-    assert peak_memory_of(SDPT, CASE, "cpu") == 123
 
 
 def test_a_caption_has_a_phrase_for_each_class():
@@ -126,9 +114,11 @@ def test_what_a_detector_cannot_take_is_refused_before_anything_is_measured(wron
         run(models=[], tasks=TASKS, **{**asked, **wrong}, say=lambda line: pytest.fail("something was measured"))
 
 
-def test_the_command_prints_a_table_for_each_task_and_for_the_memory(run_script, tmp_path, monkeypatch):
+def test_the_command_prints_a_table_for_each_task_and_for_the_memory(
+    run_script, tmp_path, monkeypatch, in_this_process
+):
     bytes_of = {SDPT: 500, FROZEN: 400, LORA: 600, FULL: 1000}
-    monkeypatch.setattr("peft_mudpt.lab.cost.running.peak_memory_of", lambda way, case, device: bytes_of[way])
+    monkeypatch.setattr("peft_mudpt.lab.cost.rows.peak_of", lambda case, way, device: bytes_of[way])
     flags = (
         "--models none --detectors tiny --classes 3 --memory_classes 3 --batch_sizes 1 --picture_size 32 --seconds 0"
     )
@@ -142,9 +132,9 @@ def test_the_command_prints_a_table_for_each_task_and_for_the_memory(run_script,
 
 
 def test_the_tables_hold_the_ratios_of_the_turns():
-    case = {"model": "tiny", "picture_shape": (48, 80), "batch_size": 1, "classes": 3, "task": INFERENCE}
+    case = {"model": "tiny", "picture_shape": (48, 80), "batch_size": 1, "classes": 3, "task": INFERENCE, "notes": []}
     measured = {"device": "cpu", "threads": 2, "precision": "float32", "torch": "2"}
-    nothing = dict.fromkeys(("times", "memory", "banks", "detector_memory"), [])
+    nothing = dict.fromkeys(("times", "memory", "banks", "detector_memory", "lab"), [])
     times = [{**case, "seconds": {SDPT: [1.0, 2.2, 9.0], PLAIN: [1.0, 2.0, 3.0]}}]
     assert "| tiny | 48 x 80 | 1 | 3 | 1.10 (1.00–3.00) |" in markdown(
         {**measured, **nothing, "detector_times": times}
