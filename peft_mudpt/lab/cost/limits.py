@@ -124,10 +124,11 @@ def run_within(
             _kill(process)
             with suppress(BrokenPipeError):
                 process.stdin.close()
-        output.seek(0), errors.seek(0)
+        output.seek(0)
+        errors.seek(0)
         if process.returncode:
             raise Stopped(_reason(process.returncode, errors.read().decode(errors="replace")))
-        return output.read().decode()
+        return output.read().decode(errors="replace")
 
 
 def _watch(process: psutil.Popen, limits: Limits) -> None:
@@ -138,8 +139,8 @@ def _watch(process: psutil.Popen, limits: Limits) -> None:
         now = time.monotonic()
         if now - looked_at > TREE_PAUSE:
             tree, looked_at = _tree(process), now
-        if (taken := sum(map(_resident_bytes, tree))) > limits.memory:
-            raise Stopped(f"took {in_words(taken)}, more than the {in_words(limits.memory)} that it may take")
+        if sum(map(_resident_bytes, tree)) > limits.memory:
+            raise Stopped(f"took more than the {in_words(limits.memory)} that it may take")
         if now - started > limits.seconds:
             raise Stopped(f"took longer than {limits.seconds / 60:.3g} minutes")
         time.sleep(PAUSE)
