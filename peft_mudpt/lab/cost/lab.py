@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from ..experiment import prepare, select
 from ..predicting import classify_files
 from ..protocols import ProtocolOptions
 from ..recipe import TrainingOptions
-from .limits import Limits, Stopped, in_child, run_within
+from .limits import Limits, Stopped, in_child
 
 
 Row = dict[str, Any]
@@ -47,15 +48,15 @@ def measure_lab(scripts: Path, limits: Limits, say: Callable[[str], None]) -> li
         data (None: unknown), and `notes` on what was not measured, and why.
     """
     rows: list[Row] = []
-    parts: list[tuple[str, Callable[[], list[Row]]]] = [
-        ("epoch", lambda: in_child(measure_epoch, {}, limits)),
-        ("evaluation", lambda: in_child(measure_evaluation, {}, limits)),
-        ("prediction", lambda: in_child(measure_prediction, {}, limits)),
-        ("sweep", lambda: [_measure_sweep(scripts / "sweep.py", limits)]),
+    parts: list[tuple[str, Callable[..., list[Row]], dict[str, Any]]] = [
+        ("epoch", measure_epoch, {}),
+        ("evaluation", measure_evaluation, {}),
+        ("prediction", measure_prediction, {}),
+        ("sweep", measure_sweep, {"script": scripts / "sweep.py"}),
     ]
-    for name, measure in parts:
+    for name, measure, arguments in parts:
         try:
-            rows += measure()
+            rows += in_child(measure, arguments, limits)
         except Stopped as reason:
             rows.append({**_row(name, 0, "", 0.0), "notes": [f"the process of the {name} {reason}"]})
         say(f"lab: {rows[-1]}")
@@ -124,13 +125,21 @@ def measure_prediction(pictures: int = PREDICTED) -> list[Row]:
     return [_row("prediction", answers, "pictures", seconds)]
 
 
-def _measure_sweep(script: Path, limits: Limits) -> Row:
-    """Run a small sweep in a fresh folder."""
+def measure_sweep(script: Path) -> list[Row]:
+    """
+    Run a small sweep in a fresh folder.
+
+    Args:
+        script: `examples/sweep.py`.
+
+    Returns:
+        One row (see `measure_lab`).
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(script), *SWEEP.split(), "--output_dir", folder]
         started = time.perf_counter()
-        run_within(command, b"", limits)
-        return _row("a small sweep", RUNS_OF_SWEEP, "runs", time.perf_counter() - started)
+        subprocess.run(command, check=True)
+        return [_row("a small sweep", RUNS_OF_SWEEP, "runs", time.perf_counter() - started)]
 
 
 def _row(what: str, amount: int, unit: str, seconds: float) -> Row:

@@ -195,7 +195,8 @@ def _lab_table(rows: list[Row]) -> str:
     lines = ["| what | amount | seconds | per second | waits |", "|---|---|---|---|---|"]
     for row in rows:
         amount, seconds = row["amount"], row["seconds"]
-        rate = f"{amount / seconds:.3g}" if seconds else "–"
+        per_second = amount / seconds if seconds else 0.0
+        rate = f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}" if per_second else "–"
         waits = "–" if row["waits"] is None else f"{100 * row['waits']:.0f} %"
         lines.append(f"| {row['what']} | {amount:,} {row['unit']} | {seconds:.2f} | {rate} | {waits} |")
     return "\n".join(lines)
