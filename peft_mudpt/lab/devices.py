@@ -7,18 +7,12 @@ from typing import Optional
 
 import torch
 
+from .data.workers import usable_cores
 from .flags import at_least
 
 
 JOBS_ON_CPU = 2
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
@@ -47,5 +41,5 @@ def worker_environments(jobs: Optional[int]) -> list[dict[str, str]]:
     at_least(1).check(1 if jobs is None else jobs, "--jobs")
     places = [{VISIBLE_GPUS: gpu} for gpu in gpus() for _ in range(jobs or 1)]
     places = places or [{} for _ in range(jobs or JOBS_ON_CPU)]
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // len(places)))}
+    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // len(places)))}
     return [{**os.environ, **threads, **place} for place in places]

@@ -16,6 +16,7 @@ from transformers import BaseImageProcessor
 from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
 from .backbone import Backbone
+from .data.loaders import make_loader
 from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
 from .feature_cache import FeatureCache, cached
 from .feature_keys import image_features_key, predictions_key
@@ -31,7 +32,7 @@ def evaluate_task(
     texts: Union[str, ClassTexts, None] = None,
     names_new_classes: bool = True,
     batch_size: int = 100,
-    num_workers: int = 0,
+    num_workers: Optional[int] = None,
     features: Optional[dict[str, torch.Tensor]] = None,
     cache: Optional[FeatureCache] = None,
     is_plain: bool = False,
@@ -48,7 +49,7 @@ def evaluate_task(
             that follows them. None: the template of each test set.
         names_new_classes: True if the model can name classes that it was not trained on.
         batch_size: pictures per device and forward pass.
-        num_workers: processes that load pictures.
+        num_workers: processes that load pictures; None: see `choose_workers`.
         features: normalized image features (N, D) of the model, by test set, to encode the N pictures of a test set
             only once for several models that share them. Those of test sets that are missing are added. None: encode
             the pictures.
@@ -95,7 +96,7 @@ def _predict(
     classifier: PictureClassifier,
     test: TestSet,
     image_processor: BaseImageProcessor,
-    loading: dict[str, int],
+    loading: dict[str, Any],
     name: str,
     encoded: Callable[[], torch.Tensor],
     features: Optional[dict[str, torch.Tensor]],
@@ -107,7 +108,7 @@ def _predict(
             features[name] = encoded()
         known = {IMAGE_FEATURES: features[name]}
     samples = TestPictures(test.pictures, image_processor, known)
-    return predict_labels(accelerator, classifier, DataLoader(samples, **loading))
+    return predict_labels(accelerator, classifier, make_loader(accelerator, samples, **loading))
 
 
 def predict_labels(

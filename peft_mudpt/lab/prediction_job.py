@@ -15,7 +15,7 @@ from ..classifier.prediction import PictureClassifier
 from ..rules import is_text
 from .data.files import listed
 from .data.unlabeled import ParquetPictures, PictureFiles
-from .data.workers import choose_workers
+from .data.workers import choose_workers, processes_here
 from .predicting import classify
 from .predictions import PART_SIZE, PredictionsFile, describe_job
 from .run_folder import lock
@@ -70,8 +70,7 @@ def predict_to_file(
     if isinstance(pictures, PictureFiles) and (wrong := [ascii(path) for path in pictures if not is_text(path)]):
         raise ValueError(f"These paths are not UTF-8, as --output must be: {listed(wrong)}. Rename the files.")
     accelerator = Accelerator()
-    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-    num_workers = choose_workers(num_workers, accelerator.device.type, on_this_machine)
+    num_workers = choose_workers(num_workers, accelerator.device.type, processes_here(accelerator))
     file = PredictionsFile(output, describe_job(classifier, pictures, k))
     try:
         with lock(file.folder) if accelerator.is_main_process else nullcontext():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Optional, cast, get_args
+from typing import Annotated, Any, Optional, cast, get_args
 
 from ..config import PromptInitialization
 from .adversarial import NOT_ADVERSARIAL, AdversarialOptions, AdversarialTraining, choose_adversarial, is_adversarial
@@ -49,7 +49,11 @@ class LoopOptions(Options):
         None, "Training precision, as in accelerate.", choices=("no", "fp16", "bf16")
     )
     per_device_eval_batch_size: Count = flag(100, "Pictures per device and forward pass in testing.")
-    dataloader_num_workers: Annotated[int, at_least(0)] = flag(0, "Processes that load pictures.")
+    dataloader_num_workers: Annotated[Optional[int], at_least(0)] = flag(
+        None,
+        "Processes that load pictures. None: half of the cores or, with an accelerator, all but one; none if the "
+        "pictures are in memory.",
+    )
     picture_memory: Annotated[float, at_least(0)] = flag(
         2.0, "Memory for pictures, in GiB per process. A picture that fits is decoded once; the others, for each use."
     )
@@ -105,7 +109,7 @@ class TrainingOptions(LoopOptions):
     )
 
     @property
-    def loading(self) -> dict[str, int]:
+    def loading(self) -> dict[str, Any]:
         """How test pictures are loaded, as arguments of `evaluation.evaluate_task`."""
         return {"batch_size": self.per_device_eval_batch_size, "num_workers": self.dataloader_num_workers}
 
@@ -127,7 +131,7 @@ class Recipe:
         augment: True if training pictures are augmented at random: those of classes by crops, those of boxes by flips
             and smaller sizes.
         seed: seed of the order and the augmentation of the pictures.
-        num_workers: processes that load pictures.
+        num_workers: processes that load pictures; None: see `choose_workers`.
         warmup: the learning rate of the warmup steps, one of `WARMUPS`.
         decays: False if the learning rate stays at its peak after the warmup; by default a cosine decays it to zero.
         prompt_initialization: how the vision prompts start from the training pictures (see `initialize_prompts`);
@@ -148,7 +152,7 @@ class Recipe:
     gradient_accumulation_steps: int
     augment: bool
     seed: int
-    num_workers: int = 0
+    num_workers: Optional[int] = None
     warmup: str = "constant"
     decays: bool = True
     prompt_initialization: Optional[PromptInitialization] = None

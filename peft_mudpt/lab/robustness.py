@@ -9,7 +9,6 @@ from typing import Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
@@ -18,6 +17,7 @@ from ..robust.attacks import CROSS_ENTROPY, EMBEDDING_KL, PGD, POSITIVE, SYMMETR
 from ..robust.pixels import Normalization
 from .adversarial import as_eps, title_of
 from .backbone import Backbone
+from .data.loaders import make_loader
 from .data.loading import PICTURE, PIXEL_VALUES, TestPictures
 from .evaluation import predict_labels
 from .flags import Count, OptionalCount, Options, flag
@@ -116,6 +116,7 @@ def measure_robustness(
     texts: Union[str, ClassTexts, None] = None,
     names_new_classes: bool = True,
     batch_size: int = 100,
+    num_workers: Optional[int] = None,
 ) -> Optional[list[dict[str, Any]]]:
     """
     Test a model on attacked pictures of every test set of a task.
@@ -130,6 +131,7 @@ def measure_robustness(
         texts: as in `evaluation.evaluate_task`.
         names_new_classes: as in `evaluation.evaluate_task`.
         batch_size: pictures per device that are attacked at a time.
+        num_workers: processes that load pictures; None: see `choose_workers`.
 
     Returns:
         For each attack its `name` and its arguments, and for each test set `pictures`, the number of attacked
@@ -151,7 +153,9 @@ def measure_robustness(
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
         chosen = test.pictures.select(first_of_each(test.pictures["label"][:], options.test_attack_pictures))
         samples = TestPictures(chosen, backbone.image_processor)
-        predicted = partial(predict_labels, accelerator, classifier, DataLoader(samples, batch_size))
+        predicted = partial(
+            predict_labels, accelerator, classifier, make_loader(accelerator, samples, batch_size, num_workers)
+        )
         labels = torch.tensor(chosen["label"][:])
         clean = _accuracy(predicted(), labels)
         for result, (_, attack) in zip(results, attacks):

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Optional
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration
 
 from .arguments import RunArguments
 from .experiment import check_accelerator, execute, prepare, select
@@ -44,6 +44,7 @@ def run(arguments: RunArguments) -> dict[str, Any]:
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         log_with=arguments.report_to if arguments.with_tracking else None,
         project_dir=arguments.output_dir,
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),
     )
     if arguments.with_tracking and not accelerator.log_with:
         raise ValueError(

@@ -392,7 +392,7 @@ def test_a_duration_is_given_in_hours_and_minutes(seconds, words):
 
 def test_each_gpu_has_its_own_worker(monkeypatch):
     monkeypatch.setattr(devices, "gpus", lambda: ["0", "3"])
-    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 8)
     given = devices.worker_environments(2)
     assert [each["CUDA_VISIBLE_DEVICES"] for each in given] == ["0", "0", "3", "3"]
     assert {each["OMP_NUM_THREADS"] for each in given} == {"2"}

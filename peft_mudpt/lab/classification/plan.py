@@ -132,7 +132,9 @@ class ClassificationPlan(Plan):
         """Learn by optimizer steps."""
         pictures, image_processor = self.task.train, self.backbone.image_processor
         if checkpoints is None or checkpoints.resume_from is None:
-            initialize(self.classifier.model, pictures, image_processor, recipe, self.method.initialize)
+            initialize(
+                self.accelerator, self.classifier.model, pictures, image_processor, recipe, self.method.initialize
+            )
         else:
             note_resumed(self.classifier.model, pictures, recipe)
         frozen_clip = self._frozen_clip(recipe) if recipe.anchors else None
@@ -171,7 +173,7 @@ class ClassificationPlan(Plan):
             experiment.protocol.seed,
             self.given_texts,
             self.names_new_classes,
-            experiment.training.per_device_eval_batch_size,
+            **experiment.training.loading,
         )
 
     def described(self) -> dict[str, Any]:

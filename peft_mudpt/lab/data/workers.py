@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Optional
 
+from accelerate import Accelerator
+
 from ...rules import NOT_NEGATIVE
 
 
@@ -34,6 +36,19 @@ def choose_workers(asked: Optional[int], device_type: str, processes: int = 1) -
         return asked
     cores = usable_cores() // processes
     return min(MOST, max(1, cores // 2 if device_type == "cpu" else cores - 1))
+
+
+def processes_here(accelerator: Accelerator) -> int:
+    """
+    Count the processes on this machine that share a run.
+
+    Args:
+        accelerator: the accelerator of the run.
+
+    Returns:
+        The number, at least 1; if the launcher does not tell it, that of all machines.
+    """
+    return int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
 
 
 def usable_cores() -> int:

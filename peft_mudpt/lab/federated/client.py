@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 from ...classifier.class_texts import ClassTexts
 from ...classifier.prediction import PictureClassifier
 from ...federated.arrays import Arrays, adapter_arrays, load_adapter_arrays
 from ...federated.domains import train_only_domain
 from ..backbone import Backbone
+from ..data.loaders import make_loader
 from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
 from ..data.memory import MEMORY
 from ..evaluation import metrics_of, predict_labels
@@ -211,8 +211,9 @@ class FewShotClient:
         classifier = bench.plain if arrays is None else bench.classifier
         # without the adapter, the features of pictures are the same only if training leaves them as they are
         samples = TestPictures(pictures, bench.backbone.image_processor, self._test_known)
-        loader = DataLoader(samples, bench.arguments.per_device_eval_batch_size, generator=torch.Generator())
+        accelerator = Accelerator()
+        loader = make_loader(accelerator, samples, bench.arguments.per_device_eval_batch_size, num_workers=0)
         with model.disable_adapter() if arrays is None else nullcontext():
-            predicted = predict_labels(Accelerator(), classifier, loader, progress_bar=False)
+            predicted = predict_labels(accelerator, classifier, loader, progress_bar=False)
         metrics = metrics_of(predicted, pictures["label"][:], bench.class_names, pictures["item"][:])
         return len(pictures), {"accuracy": metrics["accuracy"]}

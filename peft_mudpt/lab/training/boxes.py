@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
-import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 from ...detection import FusionDetector
 from ..data.boxes import BoxAugmentation, TrainingBoxes, collate_boxes
+from ..data.loaders import make_loader
 from ..recipe import Recipe
 from .checkpoints import Checkpoints
 from .loop import Progress, minimize
@@ -50,12 +49,6 @@ def train_detector(
         detector.image_processor,
         BoxAugmentation() if recipe.augment else None,
     )
-    loader = DataLoader(
-        samples,
-        recipe.batch_size,
-        num_workers=recipe.num_workers,
-        collate_fn=collate_boxes,
-        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
-    )
+    loader = make_loader(accelerator, samples, recipe.batch_size, recipe.num_workers, collate_fn=collate_boxes)
     objective = OBJECTIVES[recipe.objective]()
     return minimize(accelerator, detector.train(), loader, objective, recipe, checkpoints)

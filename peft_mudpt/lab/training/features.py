@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from accelerate import Accelerator
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ...classifier.prediction import PictureClassifier
 from ...robust.attacks import EMBEDDING_KL
 from ...robust.bank import AdversarialBank
 from ..adversarial import AdversarialTraining
+from ..data.loaders import make_loader
 from ..data.loading import (
     CLEAN_IMAGE_FEATURES,
     CROP_RULE,
@@ -172,7 +172,7 @@ def encode(
     pictures: Dataset,
     image_processor: BaseImageProcessor,
     batch_size: int,
-    num_workers: int = 0,
+    num_workers: Optional[int] = None,
     cache: Optional[FeatureCache] = None,
     view: Optional[View] = None,
 ) -> torch.Tensor:
@@ -185,7 +185,7 @@ def encode(
         pictures: a split of `FewShotData` with N pictures.
         image_processor: the image processor of the CLIP.
         batch_size: pictures per device and forward pass.
-        num_workers: processes that load pictures.
+        num_workers: processes that load pictures; None: see `choose_workers`.
         cache: features of earlier runs; None: compute them.
         view: a random crop of each picture, which is encoded in its place; None: the picture as in a test.
 
@@ -209,10 +209,9 @@ def _encode(
     classifier: PictureClassifier,
     samples: torch.utils.data.Dataset,
     batch_size: int,
-    num_workers: int,
+    num_workers: Optional[int],
 ) -> torch.Tensor:
-    # the loader's own generator leaves the global one, which training goes on with, as it is
-    loader = DataLoader(samples, batch_size, num_workers=num_workers, generator=torch.Generator())
+    loader = make_loader(accelerator, samples, batch_size, num_workers)
     quiet = not accelerator.is_local_main_process
     found = []
     for batch in tqdm(accelerator.prepare(loader), desc="encoding pictures", leave=False, disable=quiet):

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Optional
 
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from ...prompts_from_data import find_free_vision_prompts, initialize_prompts, note_initialization
+from ..data.loaders import make_loader
 from ..data.loading import TestPictures
 from ..recipe import Recipe
 
@@ -46,6 +48,7 @@ def _naming_the_flag(recipe: Recipe) -> Iterator[None]:
 
 
 def initialize(
+    accelerator: Accelerator,
     model: torch.nn.Module,
     pictures: Dataset,
     image_processor: BaseImageProcessor,
@@ -56,6 +59,7 @@ def initialize(
     Initialize parameters in place, as the recipe and the method ask for.
 
     Args:
+        accelerator: the accelerator of the run.
         model: the adapted CLIP.
         pictures: the training pictures (see `FewShotData`). Each is seen once, without augmentation.
         image_processor: the image processor of the CLIP.
@@ -66,8 +70,7 @@ def initialize(
         ValueError: if the pictures have fewer tokens than there are prompts, or a picture cannot be read.
     """
     samples = TestPictures(pictures, image_processor)
-    # the loader's own generator leaves the global one, which training goes on with, as it is
-    loader = DataLoader(samples, recipe.batch_size, num_workers=recipe.num_workers, generator=torch.Generator())
+    loader = make_loader(accelerator, samples, recipe.batch_size, recipe.num_workers)  # each process reads all
     if further is not None:
         further(model, loader)
     if recipe.prompt_initialization is not None:

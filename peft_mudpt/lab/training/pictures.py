@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ...classifier.prediction import PictureClassifier
 from ...robust.pixels import Normalization
+from ..data.loaders import make_loader
 from ..data.loading import Known, TrainingPictures
 from ..feature_cache import FeatureCache
 from ..recipe import Recipe
@@ -109,12 +110,8 @@ def training_loader(
     """
     crop_size = classifier.family.image_shape(classifier.config)[-1] if recipe.augment else None
     length = recipe.steps * recipe.pictures_per_step(accelerator.num_processes)
-    return DataLoader(
-        TrainingPictures(pictures, length, recipe.seed, crop_size, image_processor, known),
-        recipe.batch_size,
-        num_workers=recipe.num_workers,
-        generator=torch.Generator(),  # or each iterator would draw from the generator that a checkpoint restores
-    )
+    samples = TrainingPictures(pictures, length, recipe.seed, crop_size, image_processor, known)
+    return make_loader(accelerator, samples, recipe.batch_size, recipe.num_workers)
 
 
 def build_average(

@@ -56,6 +56,11 @@ class TrainingBoxes(torch.utils.data.Dataset):
         self.augmentation = augmentation
         self.pixel_values = MEMORY.pixel_values(pictures, image_processor)
 
+    @property
+    def is_in_memory(self) -> bool:
+        """True if no picture must be decoded for the samples."""
+        return all(pixels is not None for pixels in self.pixel_values)
+
     def __len__(self) -> int:
         return self.length
 
