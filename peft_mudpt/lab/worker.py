@@ -27,6 +27,7 @@ def serve() -> None:
     for line in requests:
         status = run(**json.loads(line))
         gc.collect()  # a model that is part of a cycle would stay in memory beside the next one
+        gc.freeze()  # what is left now, such as modules, need not be looked through again and again
         print(status, file=answers, flush=True)
 
 

@@ -153,7 +153,8 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
         The optimizer, set to the peak learning rate.
     """
     parameters = list(trainable_tensors(model).values())
-    options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    # `foreach` updates all parameters by one call, with the same bits; on a CPU it is not the default
+    options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "foreach": True}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **options)
     return torch.optim.SGD(parameters, momentum=0.9, **options)
