@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from ..classifier.bank import eval_mode
 from ..classifier.pictures import PICTURE_RULE
 from ..classifier.prediction import PictureClassifier
-from .data.fingerprints import fingerprint
+from .data.fingerprints import fingerprints_of
 from .data.loading import PIXEL_VALUES, TestPictures
 from .environment import versions
 from .feature_cache import digest_of
@@ -65,7 +65,7 @@ def image_features_key(
         "device": _name(accelerator.device),
         "image_processor": image_processor.to_json_string(),
         "picture_rule": PICTURE_RULE,
-        "pictures": _digest([fingerprint(example) for example in pictures]),
+        "pictures": _digest(fingerprints_of(pictures)),
         "batch": [batch_size, accelerator.num_processes],
         "versions": {**versions(), **{name: _version(name) for name in LIBRARIES}},
     }

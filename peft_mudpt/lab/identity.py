@@ -13,7 +13,7 @@ from ..rules import is_text
 from .adversarial import AdversarialOptions
 from .backbone import BackboneOptions
 from .data.boxes.options import BoxDataOptions
-from .data.fingerprints import fingerprint
+from .data.fingerprints import fingerprints_of
 from .data.options import DataOptions
 from .detection.options import DetectionMethodOptions, DetectionTrainingOptions, DetectorOptions
 from .flags import Options
@@ -93,7 +93,11 @@ def pictures_of(task: Task) -> dict[str, dict[str, str]]:
     """
 
     def listed(pictures: Dataset, class_names: Sequence[str]) -> dict[str, str]:
-        return {example["item"]: f"{fingerprint(example)} {_shown(example, class_names)}" for example in pictures}
+        rest = pictures.remove_columns("image")
+        return {
+            example["item"]: f"{digest} {_shown(example, class_names)}"
+            for digest, example in zip(fingerprints_of(pictures), rest)
+        }
 
     sets = {"training": (task.train, task.class_names), "validation": (task.validation, task.class_names)}
     for name, test in task.tests.items():

@@ -6,7 +6,13 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BATCH = 100  # pictures that are in memory at a time
 
 SETTLED = 2.0  # seconds after which a later change of a file shows in its times, which may be rounded
 # The fingerprints of files that this process has read, with what `stat` said of the file then.
@@ -34,6 +40,27 @@ def fingerprint(example: dict) -> str:
         return _of_file(image["path"])
     except OSError as error:
         raise ValueError(f"{example['item']} cannot be read: {error}. Replace or remove it.") from error
+
+
+def fingerprints_of(pictures: Dataset) -> list[str]:
+    """
+    Compute the fingerprints of pictures.
+
+    Args:
+        pictures: a split of `FewShotData`.
+
+    Returns:
+        The fingerprint of each picture (see `fingerprint`).
+
+    Raises:
+        ValueError: if a file cannot be read.
+    """
+    batches = pictures.select_columns(["image", "item"]).iter(BATCH)  # much faster than picture by picture
+    return [
+        fingerprint({"image": image, "item": item})
+        for batch in batches
+        for image, item in zip(batch["image"], batch["item"])
+    ]
 
 
 def _of_file(path: str) -> str:

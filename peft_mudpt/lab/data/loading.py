@@ -96,21 +96,11 @@ def check_pictures(pictures: Dataset, *others: Dataset) -> None:
     Raises:
         ValueError: if pictures cannot be read. The message lists all of them.
     """
-    if not (errors := _errors(pictures)):
+    if not (errors := MEMORY.errors(pictures)):
         return
     splits = (pictures, *others)
-    errors += [error for split in others for error in _errors(split)]
+    errors += [error for split in others for error in MEMORY.errors(split)]
     raise ValueError("\n".join([f"{len(errors)} of {sum(map(len, splits))} pictures cannot be used:", *errors]))
-
-
-def _errors(pictures: Dataset) -> list[str]:
-    errors = []
-    for example in pictures:
-        try:
-            MEMORY.check(example)
-        except ValueError as error:
-            errors.append(str(error))
-    return errors
 
 
 class TestPictures(torch.utils.data.Dataset):

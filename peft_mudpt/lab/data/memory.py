@@ -11,7 +11,7 @@ import torch
 from transformers import BaseImageProcessor
 
 from ...classifier.pictures import open_picture, picture_size, pixel_values
-from .fingerprints import fingerprint
+from .fingerprints import fingerprints_of
 
 
 if TYPE_CHECKING:
@@ -66,20 +66,26 @@ class PictureMemory:
         self._in_use.clear()
         self._make_room(0)
 
-    def check(self, example: dict) -> None:
+    def errors(self, pictures: Dataset) -> list[str]:
         """
-        Decode a picture if this process has not decoded it before, and keep it if it fits.
+        Decode the pictures that this process has not decoded before, and keep those that fit.
 
         Args:
-            example: an example of a split of `FewShotData`.
+            pictures: a split of `FewShotData`.
 
-        Raises:
-            ValueError: if the picture cannot be read.
+        Returns:
+            A message for each picture that cannot be read.
         """
-        key = fingerprint(example)
-        if key not in self._were_read:
-            self._keep(key, picture(example))
-            self._were_read.add(key)
+        errors = []
+        for index, key in enumerate(fingerprints_of(pictures)):
+            if key in self._were_read:
+                continue
+            try:
+                self._keep(key, picture(pictures[index]))
+                self._were_read.add(key)
+            except ValueError as error:
+                errors.append(str(error))
+        return errors
 
     def opened(self, pictures: Dataset) -> list[Optional[Image]]:
         """
@@ -95,14 +101,14 @@ class PictureMemory:
             ValueError: if a picture cannot be read.
         """
 
-        def opened(example: dict) -> Optional[Image]:
-            key = fingerprint(example)
+        def opened(index: int, key: str) -> Optional[Image]:
             if (kept := self._find(key)) is not None:
                 return kept
+            example = pictures[index]
             width, height = picture_size(example["image"])
             return self._keep(key, picture(example)) if self._make_room(width * height * CHANNELS) else None
 
-        return [opened(example) for example in pictures]
+        return [opened(index, key) for index, key in enumerate(fingerprints_of(pictures))]
 
     def pixel_values(self, pictures: Dataset, image_processor: BaseImageProcessor) -> list[Optional[torch.Tensor]]:
         """
@@ -119,7 +125,7 @@ class PictureMemory:
             ValueError: if a picture cannot be read.
         """
         settings = image_processor.to_json_string()
-        digests = [fingerprint(example) for example in pictures]
+        digests = fingerprints_of(pictures)
         found = [self._find((digest, settings)) for digest in digests]
         missing = [index for index, kept in enumerate(found) if kept is None]
         self._in_use.difference_update(digests)  # the run needs the pictures themselves no more

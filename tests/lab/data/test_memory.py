@@ -63,8 +63,7 @@ def levels_of(rows):
 
 def test_a_picture_is_decoded_once_whatever_is_asked_of_it_and_wherever_it_lies(gray, opened):
     kept, pictures = memory_of(1e9), gray(10, 20)
-    for example in pictures:
-        kept.check(example)
+    assert kept.errors(pictures) == []
     assert levels_of(kept.pixel_values(pictures, PROCESSOR)) == [10, 20]
     assert [image.getpixel((0, 0))[0] for image in kept.opened(gray(20, 10, folder="copies"))] == [20, 10]
     kept.begin(1e9)  # the next run of the process
