@@ -43,7 +43,7 @@ def prepare(
     Apply the method to a model, and test the plain model.
 
     This stage checks every option and reads every picture of the run once, so that a mistake stops the run before
-    training. It seeds the global random number generators. It writes no file.
+    training. It seeds the global random number generators. It writes no file, except in the cache of features.
 
     Args:
         experiment: the description of the run.

@@ -14,6 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from ..classifier.bank import eval_mode
 from ..classifier.pictures import PICTURE_RULE
 from ..classifier.prediction import PictureClassifier
+from ..towers.registry import family_of
 from .data.fingerprints import fingerprints_of
 from .data.loading import PIXEL_VALUES, TestPictures
 from .environment import versions
@@ -60,14 +61,11 @@ def image_features_key(
         "attention": getattr(vision, "_attn_implementation", None),
         "weights": [digest_of(*_tensors(module)) for module in family.vision.feature_parts(model)],
         "first picture": _encoded(pictures.select([0]), classifier, image_processor),
-        "dtype": str(model.dtype),
-        "autocast": accelerator.mixed_precision if torch.is_autocast_enabled(accelerator.device.type) else None,
-        "device": _name(accelerator.device),
         "image_processor": image_processor.to_json_string(),
         "picture_rule": PICTURE_RULE,
         "pictures": _digest(fingerprints_of(pictures)),
         "batch": [batch_size, accelerator.num_processes],
-        "versions": {**versions(), **{name: _version(name) for name in LIBRARIES}},
+        **_circumstances(accelerator, model),
     }
 
 
@@ -93,6 +91,39 @@ def predictions_key(
         "config": classifier.config.to_json_string(use_diff=False),
         "weights": digest_of(*_tensors(classifier.model)),
         **texts_key(tokenizer, classifier.class_texts or []),
+    }
+
+
+def text_bank_key(
+    accelerator: Accelerator,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    class_texts: Sequence[Sequence[str]],
+    class_batch_size: Optional[int],
+) -> dict[str, Any]:
+    """
+    What the text bank of a frozen CLIP depends on (see `frozen_clip.frozen_text_bank`).
+
+    Args:
+        accelerator: the accelerator of the run.
+        model: the `PeftModel` of a CLIP, whose adapter is disabled while texts are encoded.
+        tokenizer: the tokenizer of the CLIP.
+        class_texts: the texts of each class, in the order of the labels.
+        class_batch_size: number of texts encoded at a time.
+
+    Returns:
+        The key.
+    """
+    family = family_of(model)
+    text = getattr(model.config, "text_config", model.config)
+    return {
+        "kind": "text bank",
+        "model": [type(family).__name__, text.to_json_string(use_diff=False)],
+        "attention": getattr(text, "_attn_implementation", None),
+        "weights": [digest_of(*_tensors(module)) for module in family.text.feature_parts(model)],
+        "batch": class_batch_size,
+        **texts_key(tokenizer, class_texts),
+        **_circumstances(accelerator, model),
     }
 
 
@@ -122,6 +153,16 @@ def _encoded(pictures: Dataset, classifier: PictureClassifier, image_processor: 
     with eval_mode(classifier):  # dropout would draw random numbers
         features = classifier.image_features(pixels[None].to(classifier.model.device, classifier.model.dtype))
     return digest_of(pixels, features)
+
+
+def _circumstances(accelerator: Accelerator, model: Any) -> dict[str, Any]:
+    """What the last bits of all results depend on."""
+    return {
+        "dtype": str(model.dtype),
+        "autocast": accelerator.mixed_precision if torch.is_autocast_enabled(accelerator.device.type) else None,
+        "device": _name(accelerator.device),
+        "versions": {**versions(), **{name: _version(name) for name in LIBRARIES}},
+    }
 
 
 def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:

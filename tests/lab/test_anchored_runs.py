@@ -52,9 +52,9 @@ def test_a_run_without_anchors_has_none_in_its_result(folder, tmp_path):
 def test_the_bank_holds_the_frozen_features_of_clips_templates(folder, monkeypatch):
     banks, train = [], classification_plan.train
 
-    def watched(*args):
+    def watched(*args, **options):
         banks.append(args[-1].text_bank)
-        return train(*args)
+        return train(*args, **options)
 
     monkeypatch.setattr(classification_plan, "train", watched)
     plan = prepare(experiment(folder, "coop", text_anchor="cosine", text_anchor_weight=8))

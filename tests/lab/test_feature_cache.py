@@ -1,6 +1,7 @@
 """Tensors on disk, by what they depend on."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,17 @@ def test_one_flag_turns_the_cache_off(monkeypatch, tmp_path):
     assert CacheOptions().cache().folder == tmp_path / "named"
     monkeypatch.delenv("PEFT_MUDPT_CACHE")
     assert CacheOptions().cache().folder.name == "peft_mudpt"
+
+
+def test_many_writers_of_one_key_leave_one_whole_file(cache):
+    tensors = [torch.full((1000,), float(number)) for number in range(8)]
+
+    def write_and_read(tensor):
+        for _ in range(10):
+            cache.save(KEY, tensor)
+            found = cache.load(KEY)
+            assert any(torch.equal(found, one) for one in tensors)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write_and_read, tensors))
+    assert len(list(cache.folder.iterdir())) == 1

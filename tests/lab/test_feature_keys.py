@@ -15,7 +15,7 @@ from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt.classifier.loading import ModelSource
 from peft_mudpt.lab.backbone import Backbone
 from peft_mudpt.lab.data.folders import load_folders
-from peft_mudpt.lab.feature_keys import image_features_key, predictions_key
+from peft_mudpt.lab.feature_keys import image_features_key, predictions_key, text_bank_key
 from tests.lab.test_experiment import save_pictures
 
 
@@ -167,3 +167,20 @@ def test_other_texts_change_the_predictions_only(key_of):
     for change in ({"template": "a drawing of a {}."}, {"names": NAMES[::-1]}, {"names": [*NAMES, "hollow red star"]}):
         others = key_of(**change)
         assert others[0] == images and others[1] != predictions
+
+
+def test_a_text_bank_depends_on_its_texts_and_on_the_text_tower_only(backbone):
+    def key(clip, texts=(["a red star."], ["a blue heart.", "a heart."]), class_batch_size=None):
+        model = get_peft_model(clip, MuDPTConfig.from_preset("maple"))
+        return text_bank_key(Accelerator(), model, backbone.tokenizer, texts, class_batch_size)
+
+    plain = key(backbone.load_clip())
+    assert key(changed_weight(backbone.load_clip(), VISION)) == plain
+    others = [
+        key(changed_weight(backbone.load_clip(), "text_projection.weight")),
+        key(changed_weight(backbone.load_clip(), "text_model.embeddings.token_embedding.weight")),
+        key(backbone.load_clip().to(torch.bfloat16)),
+        key(backbone.load_clip(), [["a red star.", "a blue heart."], ["a heart."]]),  # divided otherwise
+        key(backbone.load_clip(), class_batch_size=1),
+    ]
+    assert len({str(one) for one in [plain, *others]}) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,7 +18,8 @@ from ..backbone import EMBEDDED
 from ..class_texts import several
 from ..data.loading import TestPictures
 from ..evaluation import distinct, evaluate_task
-from ..feature_cache import FeatureCache
+from ..feature_cache import FeatureCache, cached
+from ..feature_keys import text_bank_key
 from ..plan import Plan
 from ..protocols import summarize
 from ..recipe import Recipe
@@ -26,7 +28,7 @@ from ..robustness import measure_robustness
 from ..saving import check_it_reloads, reload, save_learned
 from ..training.checkpoints import Checkpoints
 from ..training.features import encode
-from ..training.frozen_clip import FrozenClip
+from ..training.frozen_clip import FrozenClip, frozen_text_bank
 from ..training.initialization import initialize, note_resumed
 from ..training.loop import Progress
 from ..training.pictures import train
@@ -147,7 +149,10 @@ class ClassificationPlan(Plan):
         if not recipe.anchors.need_texts:
             return FrozenClip(model, autocast=autocast)
         backbone, texts = self.backbone, self.anchor_texts.of(self.task.class_names)
-        return FrozenClip.with_texts(model, backbone.tokenizer, texts, backbone.class_batch_size, autocast)
+        given = (model, backbone.tokenizer, texts, backbone.class_batch_size)
+        key = partial(text_bank_key, self.accelerator, *given)
+        bank = cached(self.accelerator, self.cache, key, partial(frozen_text_bank, *given))  # (C, D)
+        return FrozenClip(model, bank.to(model.device), autocast)
 
     def evaluate(self) -> dict[str, Any]:
         return evaluate_task(

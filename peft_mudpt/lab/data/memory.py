@@ -11,7 +11,7 @@ import torch
 from transformers import BaseImageProcessor
 
 from ...classifier.pictures import open_picture, picture_size, pixel_values
-from .fingerprints import fingerprints_of
+from .fingerprints import fingerprint, fingerprints_of, images_and_items
 
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class PictureMemory:
             A message for each picture that cannot be read.
         """
         errors = []
-        for index, key in enumerate(fingerprints_of(pictures)):
-            if key in self._were_read:
-                continue
+        for example in images_and_items(pictures):
             try:
-                self._keep(key, picture(pictures[index]))
-                self._were_read.add(key)
+                key = fingerprint(example)
+                if key not in self._were_read:
+                    self._keep(key, picture(example))
+                    self._were_read.add(key)
             except ValueError as error:
                 errors.append(str(error))
         return errors

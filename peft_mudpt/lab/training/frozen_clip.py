@@ -53,6 +53,29 @@ def is_learned(model: torch.nn.Module, modality: Modality) -> bool:
     return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
 
+def frozen_text_bank(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    class_texts: Sequence[Sequence[str]],
+    class_batch_size: Optional[int] = None,
+) -> torch.Tensor:
+    """
+    Encode the texts of C classes by the plain CLIP as PromptSRC does: the mean over the texts of a class, not
+    normalized before.
+
+    Args:
+        model: the `PeftModel` of a CLIP.
+        tokenizer: the tokenizer of the CLIP.
+        class_texts: the texts of each class, in the order of the labels.
+        class_batch_size: number of texts encoded at a time; None chooses it by the size of the model.
+
+    Returns:
+        The features (C, D), of any norm.
+    """
+    with frozen(model):
+        return text_bank(model, tokenizer, class_texts, False, class_batch_size)
+
+
 class FrozenClip:
     """
     Computes features and logits of the plain CLIP for a model in training. It shares the weights of this model, and
@@ -75,32 +98,6 @@ class FrozenClip:
         self.family = family_of(model)
         self.text_bank = text_bank
         self.autocast = autocast
-
-    @classmethod
-    def with_texts(
-        cls,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        class_texts: Sequence[Sequence[str]],
-        class_batch_size: Optional[int] = None,
-        autocast: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> FrozenClip:
-        """
-        Encode the texts of C classes as PromptSRC does: the mean over the texts of a class, not normalized before.
-
-        Args:
-            model: the `PeftModel` of a CLIP.
-            tokenizer: the tokenizer of the CLIP.
-            class_texts: the texts of each class, in the order of the labels.
-            class_batch_size: number of texts encoded at a time; None chooses it by the size of the model.
-            autocast: see the class.
-
-        Returns:
-            The frozen CLIP, with the text bank.
-        """
-        with frozen(model):
-            bank = text_bank(model, tokenizer, class_texts, False, class_batch_size)
-        return cls(model, bank, autocast)
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The normalized features (B, D) of B images (B, 3, H, W), without a gradient."""

@@ -128,3 +128,11 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, gray):
     for ask in (memory_of(1e9).opened, lambda split: memory_of(1e9).pixel_values(split, PROCESSOR)):
         with pytest.raises(ValueError, match="1.png cannot be read"):
             ask(pictures)
+
+
+def test_every_picture_that_cannot_be_read_is_named(gray):
+    pictures = gray(10, 20, 30)
+    Path(pictures[0]["image"]["path"]).unlink()
+    Path(pictures[2]["image"]["path"]).write_bytes(b"no picture")
+    first, second = memory_of(1e9).errors(pictures)
+    assert "0.png cannot be read" in first and "2.png cannot be read" in second

@@ -11,7 +11,7 @@ from peft_mudpt import demo
 from peft_mudpt.classifier.texts import tokenize_classes
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import METHODS
-from peft_mudpt.lab.training.frozen_clip import FrozenClip, frozen, is_learned
+from peft_mudpt.lab.training.frozen_clip import FrozenClip, frozen, frozen_text_bank, is_learned
 from tests.lab.training.test_loop import NAMES, TOKENIZER, learner
 from tests.lab.training.test_objectives import batch_of
 
@@ -61,7 +61,8 @@ def test_afterwards_modes_and_gradients_are_as_before(method):
 
 def test_its_text_bank_is_the_mean_of_the_plain_features_before_normalizing():
     texts = [[f"{name}.", f"a photo of a {name}.", f"a {name}."] for name in NAMES]
-    frozen_clip = FrozenClip.with_texts(moved("mudpt"), TOKENIZER, texts)
+    model = moved("mudpt")
+    frozen_clip = FrozenClip(model, frozen_text_bank(model, TOKENIZER, texts))
     plain = CLIPModel.from_pretrained(demo.MODEL_PATH).eval()
     with torch.no_grad():
         each = [
@@ -74,7 +75,9 @@ def test_its_text_bank_is_the_mean_of_the_plain_features_before_normalizing():
 
 
 def test_known_features_in_half_precision_give_logits_like_those_in_single_precision():
-    frozen_clip = FrozenClip.with_texts(moved("mudpt"), TOKENIZER, [["filled red star."], ["hollow blue heart."]])
+    model = moved("mudpt")
+    bank = frozen_text_bank(model, TOKENIZER, [["filled red star."], ["hollow blue heart."]])
+    frozen_clip = FrozenClip(model, bank)
     features = frozen_clip.image_features(PIXELS)
     halved = frozen_clip.logits(features.to(torch.bfloat16))
     torch.testing.assert_close(halved, frozen_clip.logits(features.to(torch.bfloat16).float()))

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from peft_mudpt import MuDPTClassifier
 from peft_mudpt.lab.training.anchors import Anchors, image_anchor, logit_anchor, text_anchor
-from peft_mudpt.lab.training.frozen_clip import FrozenClip
+from peft_mudpt.lab.training.frozen_clip import FrozenClip, frozen_text_bank
 from peft_mudpt.lab.training.objectives import OBJECTIVES, Anchored, Cosine, CrossEntropy, Objective, check_anchors
 from peft_mudpt.lab.training.pictures import train
 from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, learner, pictures, recipe_of
@@ -78,7 +78,8 @@ ALL_THREE = Anchors("l1", 25, 10, 1)
 
 def anchored(classifier, anchors=ALL_THREE):
     texts = [[f"{name}.", f"a photo of a {name}."] for name in NAMES]
-    return Anchored(CrossEntropy(), anchors, FrozenClip.with_texts(classifier.model, TOKENIZER, texts))
+    bank = frozen_text_bank(classifier.model, TOKENIZER, texts)
+    return Anchored(CrossEntropy(), anchors, FrozenClip(classifier.model, bank))
 
 
 def image_passes(classifier):
