@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional, cast, get_args
 
 from ..config import PromptInitialization
 from .adversarial import NOT_ADVERSARIAL, AdversarialOptions, AdversarialTraining, choose_adversarial, is_adversarial
+from .data.memory import DEFAULT_LIMIT
 from .flags import Count, OptionalCount, Options, at_least, flag, more_than, share
 from .method import Method
 from .training.anchors import TEXT_ANCHORS, Anchors
@@ -55,7 +56,8 @@ class LoopOptions(Options):
         "pictures are in memory.",
     )
     picture_memory: Annotated[float, at_least(0)] = flag(
-        2.0, "Memory for pictures, in GiB per process. A picture that fits is decoded once; the others, for each use."
+        DEFAULT_LIMIT / 2**30,
+        "Memory for pictures, in GiB per process. A picture that fits is decoded once; the others, for each use.",
     )
 
 

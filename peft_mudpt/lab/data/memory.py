@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
 
+DEFAULT_LIMIT = 2 * 2**30  # bytes
 CHANNELS = 3
 BATCH = 32  # pictures that are made at a time, before it is decided whether more of them fit
 
@@ -49,7 +50,7 @@ class PictureMemory:
     """
 
     def __init__(self):
-        self.limit = 0.0  # bytes
+        self.limit: float = DEFAULT_LIMIT  # bytes
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()  # objects and their bytes; the oldest first
         self._bytes = 0
         self._in_use: set[Hashable] = set()

@@ -17,18 +17,18 @@ from peft_mudpt.lab.flags import parse_flags
 from tests.lab.federated.conftest import STYLES
 
 
+# In a network there is one client, because each contact with one is a process that imports torch.
 ENGINES = {
-    "network": False,
+    "network": (False, "coop", 1),
     "simulation": pytest.param(
-        True, marks=pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+        True, "fed_dpt", 2, marks=pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
     ),
 }
 
 
-@pytest.mark.parametrize("simulation", ENGINES.values(), ids=ENGINES)
-def test_clients_learn_the_same_numbers_as_in_one_process(arguments, tmp_path, simulation):
-    # two, because each contact with a client of the network is a process that imports torch
-    given = dict(num_rounds=1, domains=",".join(STYLES[:2]))
+@pytest.mark.parametrize(("simulation", "method", "clients"), ENGINES.values(), ids=ENGINES)
+def test_clients_learn_the_same_numbers_as_in_one_process(arguments, tmp_path, simulation, method, clients):
+    given = dict(num_rounds=1, method=method, domains=",".join(STYLES[:clients]))
     here = run(arguments(**given))
     there = run_with_flower(arguments(**given, output_dir=str(tmp_path / "there")), simulation)
     assert [each["accuracy"] for each in there["rounds"]] == [each["accuracy"] for each in here["rounds"]]

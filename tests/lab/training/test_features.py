@@ -75,9 +75,10 @@ def test_training_ends_with_the_weights_of_training_on_pixels(
 
 @pytest.mark.parametrize("method", ["coop", "linear_probe"])
 def test_each_picture_is_opened_once(pictures, tmp_path, monkeypatch, method):
-    opened, read = [], loading.picture
-    memory.MEMORY.begin(0)  # keeps nothing
-    monkeypatch.setattr(loading, "picture", lambda example: opened.append(example["item"]) or read(example))
+    opened, read = [], memory.picture
+    memory.MEMORY.begin(0)  # forgets the pictures of other runs
+    memory.MEMORY.begin(memory.DEFAULT_LIMIT)
+    monkeypatch.setattr(memory, "picture", lambda example: opened.append(example["item"]) or read(example))
     learned(pictures, tmp_path, recipe_of(augment=False, steps=4), method)  # 16 samples of 12 pictures
     assert sorted(opened) == sorted(pictures["item"])
 

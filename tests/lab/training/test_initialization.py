@@ -46,7 +46,7 @@ def note(plan):
 def test_prompts_start_at_tokens_of_the_training_pictures_without_augmentation(folder, method):
     plan = prepare(experiment(folder, method))
     image_processor = plan.backbone.image_processor
-    initialize(plan.classifier.model, plan.task.train, image_processor, plan.recipe)
+    initialize(plan.accelerator, plan.classifier.model, plan.task.train, image_processor, plan.recipe)
     loader = DataLoader(TestPictures(plan.task.train, image_processor), len(plan.task.train))
     patches = plan.backbone.load_clip().vision_model.embeddings.patch_embedding(next(iter(loader))["pixel_values"])
     tokens = patches.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * L, d)
