@@ -14,11 +14,14 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from ... import demo
+from ...classifier.batches import in_ranges
 from ..classification.experiment import Experiment
 from ..data.options import DataOptions
+from ..data.unlabeled import PictureFiles
 from ..evaluation import evaluate_task
 from ..experiment import prepare, select
-from ..predicting import classify_files
+from ..feature_cache import OFF, CacheOptions
+from ..predicting import classify
 from ..protocols import ProtocolOptions
 from ..recipe import TrainingOptions
 from .limits import Limits, Stopped, in_child
@@ -28,9 +31,12 @@ Row = dict[str, Any]
 
 SHOTS = 16
 PREDICTED = 2000  # pictures
+WORKERS = (0, 1, 2)  # processes that read pictures
+BATCH_SIZE = 64
 RUNS_OF_SWEEP = 2
 SWEEP = (
-    "--protocol few-shot --methods zero_shot,coop --shots 1 --seeds 1 --learning_rate_factors 1 --max_train_steps 50"
+    "--protocol few-shot --methods zero_shot,coop --shots 1 --seeds 1 --learning_rate_factors 1 --max_train_steps 50 "
+    "--feature_cache off"
 )
 
 
@@ -78,7 +84,9 @@ def measure_epoch(shots: int = SHOTS) -> list[Row]:
     steps = pictures // TrainingOptions().per_device_train_batch_size
     accelerator = WaitingAccelerator()
     training = TrainingOptions(max_train_steps=steps)
-    plan = prepare(Experiment(DataOptions(), protocol=protocol, training=training), accelerator)
+    plan = prepare(
+        Experiment(DataOptions(), protocol=protocol, training=training, reuse=CacheOptions(OFF)), accelerator
+    )
     accelerator.waited = 0.0
     seconds = plan.train(None).seconds
     row = _row(f"an epoch of {plan.method.name}", pictures, "pictures", seconds)
@@ -92,7 +100,7 @@ def measure_evaluation() -> list[Row]:
     Returns:
         Two rows (see `measure_lab`): the first model, for which every picture is encoded, and the second one.
     """
-    plan = prepare(Experiment(DataOptions(), method="coop", protocol=ProtocolOptions(shots=1)))
+    plan = prepare(Experiment(DataOptions(), "coop", protocol=ProtocolOptions(shots=1), reuse=CacheOptions(OFF)))
     features: dict = {}
     rows = []
     for caches in ("cold", "warm"):
@@ -111,18 +119,21 @@ def measure_prediction(pictures: int = PREDICTED) -> list[Row]:
         pictures: number of files.
 
     Returns:
-        One row (see `measure_lab`).
+        A row for each of `WORKERS` (see `measure_lab`).
     """
-    plan = prepare(Experiment(DataOptions(), method="coop", protocol=ProtocolOptions(shots=1)))
+    plan = prepare(Experiment(DataOptions(), "coop", protocol=ProtocolOptions(shots=1), reuse=CacheOptions(OFF)))
     drawn = demo.load_pictures(demo.ADAPTATION_STYLE, images_per_class=1, seed=0)["image"]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.png" for number in range(pictures)]
         for number, file in enumerate(files):
             drawn[number % len(drawn)].save(file)
-        started = time.perf_counter()
-        answers = sum(1 for _ in classify_files(plan.classifier, files, k=1))
-        seconds = time.perf_counter() - started
-    return [_row("prediction", answers, "pictures", seconds)]
+        batches, rows = in_ranges(0, pictures, BATCH_SIZE), []
+        for workers in WORKERS:
+            started = time.perf_counter()
+            found = classify(plan.classifier, PictureFiles(files), 1, batches, workers)
+            answers = sum(map(len, found))
+            rows.append(_row(f"prediction, {workers} workers", answers, "pictures", time.perf_counter() - started))
+    return rows
 
 
 def measure_sweep(script: Path) -> list[Row]:

@@ -37,7 +37,9 @@ def test_an_epoch_sees_each_picture_once_and_waits_for_a_share_of_its_time(fresh
 
 def test_every_picture_is_predicted(fresh_accelerator):
     rows = measure_prediction(pictures=3)
-    assert [row["amount"] for row in rows] == [3]
+    assert [(row["what"], row["amount"]) for row in rows] == [
+        (f"prediction, {workers} workers", 3) for workers in (0, 1, 2)
+    ]
 
 
 def test_a_part_that_is_stopped_costs_its_row_only(monkeypatch, tmp_path):
