@@ -16,7 +16,12 @@ VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """
+    List the GPUs that this process may use.
+
+    Returns:
+        Their names in the variable `CUDA_VISIBLE_DEVICES`; empty without a GPU.
+    """
     if not torch.cuda.is_available():
         return []
     named = [name.strip() for name in os.environ.get(VISIBLE_GPUS, "").split(",") if name.strip()]

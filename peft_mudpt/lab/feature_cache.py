@@ -181,7 +181,15 @@ def cached(
 
 
 def digest_of(*tensors: torch.Tensor) -> str:
-    """The SHA-256 of the values, shapes and types of tensors."""
+    """
+    Compute the SHA-256 of the values, shapes and types of tensors.
+
+    Args:
+        tensors: any tensors, on any device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -178,6 +178,9 @@ def is_in_use(folder: Path) -> bool:
 
     Args:
         folder: the folder; it need not exist.
+
+    Returns:
+        True if a process has it.
     """
     if not (folder / LOCK).exists():
         return False

@@ -172,7 +172,15 @@ def print_runs(runs: Sequence[Run], jobs: JobOptions) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A duration in hours and minutes, such as "1 h 05 min"; below an hour, "5 min 10 s"."""
+    """
+    Write a duration.
+
+    Args:
+        seconds: the duration in seconds.
+
+    Returns:
+        Words such as "1 h 05 min" or, below an hour, "5 min 10 s".
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

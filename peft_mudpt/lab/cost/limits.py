@@ -175,5 +175,13 @@ def _reason(status: int, errors: str) -> str:
 
 
 def in_words(number: float) -> str:
-    """Bytes as gigabytes, such as "1.2 GB"."""
+    """
+    Write bytes as gigabytes.
+
+    Args:
+        number: a number of bytes.
+
+    Returns:
+        Words such as "1.2 GB".
+    """
     return f"{number / 1e9:.1f} GB"

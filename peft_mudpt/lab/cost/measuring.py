@@ -37,7 +37,18 @@ def seconds_of(
 
 
 def seconds_of_bank(model: str, pictures: int, device: str, seconds_per_way: float) -> dict[str, list[float]]:
-    """Time the ways of `banks.ways_to_build`, as `seconds_of` does those of a case."""
+    """
+    Time the ways of `banks.ways_to_build`, as `seconds_of` does those of a case.
+
+    Args:
+        model: one of `cases.MODELS`.
+        pictures: number of pictures.
+        device: "cpu" or "cuda".
+        seconds_per_way: see `seconds_in_turns`.
+
+    Returns:
+        For each way, the seconds of each turn.
+    """
     return seconds_in_turns(ways_to_build(model, pictures, device), seconds_per_way)
 
 

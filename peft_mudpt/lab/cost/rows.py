@@ -122,7 +122,15 @@ class Measurer:
 
 
 def typical(measured: Union[float, Sequence[float]]) -> float:
-    """The median of what was measured in turns, or the one number that was measured."""
+    """
+    Reduce a measurement to one number.
+
+    Args:
+        measured: what was measured in turns, or once.
+
+    Returns:
+        The median, or the one number.
+    """
     return median(measured) if isinstance(measured, Sequence) else measured
 
 

@@ -178,7 +178,15 @@ def _bold(cell: str) -> str:
 
 
 def notes(rows: list[Row]) -> str:
-    """A list of what was not measured, and why; empty if there is nothing."""
+    """
+    List what was not measured, and why.
+
+    Args:
+        rows: the rows of the benchmark.
+
+    Returns:
+        The list in Markdown; empty if everything was measured.
+    """
     lines = [f"- {_case(row)}: {note}" for row in rows for note in row["notes"]]
     return "\n".join(["Not measured:\n", *lines]) if lines else ""
 
@@ -243,7 +251,15 @@ def _growth(rows: list[Row], values: Values) -> str:
 
 
 def last_rows(rows: list[Row]) -> list[Row]:
-    """The rows of the last model and adapter, at the smallest batch; empty without rows."""
+    """
+    Choose the rows of the last model and adapter, at the smallest batch.
+
+    Args:
+        rows: the rows of the benchmark.
+
+    Returns:
+        These rows; none if there are none.
+    """
     if not rows:
         return []
     batch = min(row["batch_size"] for row in rows)

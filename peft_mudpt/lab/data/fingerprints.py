@@ -60,7 +60,15 @@ def fingerprints_of(pictures: Dataset) -> list[str]:
 
 
 def images_and_items(pictures: Dataset) -> Iterator[dict]:
-    """Yield the columns `image` and `item` of each picture, much faster than a loop over the pictures."""
+    """
+    Read the columns `image` and `item` in batches, much faster than a loop over the pictures.
+
+    Args:
+        pictures: a split of `FewShotData`.
+
+    Returns:
+        An iterator over the pictures, each a dict of its `image` and its `item`.
+    """
     for batch in pictures.select_columns(["image", "item"]).iter(BATCH):
         for image, item in zip(batch["image"], batch["item"]):
             yield {"image": image, "item": item}
