@@ -26,19 +26,24 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 SCRIPT = """
-import os, sys, ray
+import os, sys, time, ray
 from pathlib import Path
-folder = Path(sys.argv[sys.argv.index("--output_dir", -2) + 1] if "--output_dir" in sys.argv[-2:] else "nowhere")
+folder = Path(sys.argv[sys.argv.index("--output_dir", -2) + 1])
 number = int(sys.argv[1])
 print("number", number, os.environ["OMP_NUM_THREADS"], ray.get_runtime_context().get_node_id(), Path.cwd())
-if number == 3:
+if number < 2:  # both run at the same time, for which one machine has not enough cores
+    Path(f"{number} is here").touch()
+    while not Path(f"{1 - number} is here").exists():
+        time.sleep(0.01)
+if number == 2:
     raise ValueError("out of paint")
-if number == 4 and not Path("was_killed").exists():
+if number == 3 and not Path("was_killed").exists():
     Path("was_killed").touch()
     os.kill(os.getpid(), 9)
 folder.mkdir(exist_ok=True)
 (folder / "result.txt").write_text(f"result {number}")
 """
+RUNS = range(4)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +57,11 @@ def cluster():
     machines.shutdown()
 
 
-def run_six(folder: Path) -> dict[int, int]:
-    """Run the script six times, and return the exit statuses."""
+def run_all(folder: Path) -> dict[int, int]:
+    """Run the script four times, and return the exit statuses."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    folders = [folder / "runs" / str(number) for number in range(6)]
+    folders = [folder / "runs" / str(number) for number in RUNS]
     flags = [[str(number), "--output_dir", str(own)] for number, own in enumerate(folders)]
     statuses: dict[int, int] = {}
     logs = [own / "log.txt" for own in folders]
@@ -69,17 +74,16 @@ def test_the_runs_are_divided_among_the_machines_and_a_lost_one_is_repeated(clus
     monkeypatch.chdir(tmp_path)
     if not shared:  # as seen from another machine
         monkeypatch.setattr(ray_engine, "_mark", lambda folder: nullcontext(folder / "not there"))
-    assert run_six(tmp_path) == {0: 0, 1: 0, 2: 0, 3: 1, 4: 0, 5: 0}
-    logs = {number: (tmp_path / "runs" / str(number) / "log.txt").read_text() for number in range(6)}
-    words = {number: log.splitlines()[-1 if number != 3 else 1].split() for number, log in logs.items()}
-    assert {tuple(found[:3]) for found in words.values()} == {("number", str(number), "1") for number in range(6)}
-    assert len({found[3] for found in words.values()}) == 2 and {found[4] for found in words.values()} == {
-        str(tmp_path)
-    }
-    assert logs[3].splitlines()[-1] == "ValueError: out of paint" and logs[3].startswith("$ ")
-    results = {number: (tmp_path / "runs" / str(number) / "result.txt") for number in range(6)}
+    assert run_all(tmp_path) == {0: 0, 1: 0, 2: 1, 3: 0}
+    logs = {number: (tmp_path / "runs" / str(number) / "log.txt").read_text() for number in RUNS}
+    words = {number: log.splitlines()[-1 if number != 2 else 1].split() for number, log in logs.items()}
+    assert {tuple(found[:3]) for found in words.values()} == {("number", str(number), "1") for number in RUNS}
+    assert len({words[number][3] for number in (0, 1)}) == 2
+    assert {found[4] for found in words.values()} == {str(tmp_path)}
+    assert logs[2].splitlines()[-1] == "ValueError: out of paint" and logs[2].startswith("$ ")
+    results = {number: (tmp_path / "runs" / str(number) / "result.txt") for number in RUNS}
     assert {number: path.read_text() for number, path in results.items() if path.exists()} == {
-        number: f"result {number}" for number in range(6) if number != 3
+        number: f"result {number}" for number in RUNS if number != 2
     }
     assert not list(tmp_path.rglob(".*")), "the mark is removed"
 
@@ -87,4 +91,4 @@ def test_the_runs_are_divided_among_the_machines_and_a_lost_one_is_repeated(clus
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"peft_mudpt\[cluster\]"):
-        run_six(tmp_path)
+        run_all(tmp_path)
