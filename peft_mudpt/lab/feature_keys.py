@@ -14,6 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from ..classifier.bank import eval_mode
 from ..classifier.pictures import PICTURE_RULE
 from ..classifier.prediction import PictureClassifier
+from ..config import Modality
 from ..towers.registry import family_of
 from .data.fingerprints import fingerprints_of
 from .data.loading import PIXEL_VALUES, TestPictures
@@ -53,19 +54,15 @@ def image_features_key(
     Raises:
         ValueError: if a picture cannot be read.
     """
-    model, family = classifier.model, classifier.family
-    vision = getattr(classifier.config, "vision_config", classifier.config)
     return {
         "kind": "image features",
-        "model": [type(family).__name__, vision.to_json_string(use_diff=False)],
-        "attention": getattr(vision, "_attn_implementation", None),
-        "weights": [digest_of(*_tensors(module)) for module in family.vision.feature_parts(model)],
+        **_tower(classifier.model, "vision"),
         "first picture": _encoded(pictures.select([0]), classifier, image_processor),
         "image_processor": image_processor.to_json_string(),
         "picture_rule": PICTURE_RULE,
         "pictures": _digest(fingerprints_of(pictures)),
         "batch": [batch_size, accelerator.num_processes],
-        **_circumstances(accelerator, model),
+        **_circumstances(accelerator, classifier.model),
     }
 
 
@@ -85,11 +82,16 @@ def predictions_key(
     Returns:
         The key.
     """
+    of_images = {
+        id(tensor)  # they are in the other key
+        for module in classifier.family.vision.feature_parts(classifier.model)
+        for tensor in _tensors(module)
+    }
     return {
         "kind": "predictions",
         "image features": image_features,
         "config": classifier.config.to_json_string(use_diff=False),
-        "weights": digest_of(*_tensors(classifier.model)),
+        "weights": digest_of(*(tensor for tensor in _tensors(classifier.model) if id(tensor) not in of_images)),
         **texts_key(tokenizer, classifier.class_texts or []),
     }
 
@@ -114,13 +116,9 @@ def text_bank_key(
     Returns:
         The key.
     """
-    family = family_of(model)
-    text = getattr(model.config, "text_config", model.config)
     return {
         "kind": "text bank",
-        "model": [type(family).__name__, text.to_json_string(use_diff=False)],
-        "attention": getattr(text, "_attn_implementation", None),
-        "weights": [digest_of(*_tensors(module)) for module in family.text.feature_parts(model)],
+        **_tower(model, "text"),
         "batch": class_batch_size,
         **texts_key(tokenizer, class_texts),
         **_circumstances(accelerator, model),
@@ -153,6 +151,17 @@ def _encoded(pictures: Dataset, classifier: PictureClassifier, image_processor: 
     with eval_mode(classifier):  # dropout would draw random numbers
         features = classifier.image_features(pixels[None].to(classifier.model.device, classifier.model.dtype))
     return digest_of(pixels, features)
+
+
+def _tower(model: Any, modality: Modality) -> dict[str, Any]:
+    """What a tower of a CLIP computes features with."""
+    family = family_of(model)
+    config = getattr(model.config, f"{modality}_config", model.config)
+    return {
+        "model": [type(family).__name__, config.to_json_string(use_diff=False)],
+        "attention": getattr(config, "_attn_implementation", None),
+        "weights": [digest_of(*_tensors(module)) for module in family.towers[modality].feature_parts(model)],
+    }
 
 
 def _circumstances(accelerator: Accelerator, model: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Optional
+from typing import IO, Any, Optional
 
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -201,30 +201,30 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # which cannot handle signals
+    with _handled(stop):
         yield
-        return
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def _noted_signals() -> Iterator[list[int]]:
-    """Note the signals that would end this process, instead of ending it. Only a main thread can do that."""
+    """Note the signals that would end this process, instead of ending it."""
     noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(lambda number, frame: noted.append(number)):
         yield noted
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handle the signals that would end this process, while this context is open in its main thread."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread can handle signals
+        yield
         return
-    before = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
-        yield noted
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _wait(process: subprocess.Popen) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Optional
+from typing import ClassVar, Optional, Union
 
 import torch
 from torch import nn
@@ -15,13 +15,15 @@ class Contexts(nn.Module):
 
     Attributes:
         of: what the prompts belong to, in messages.
+        contexts: the learned prompts, class by class or domain by domain.
     """
 
     of: ClassVar[str]
+    contexts: Union[nn.Parameter, nn.ParameterList]
 
-    @abstractmethod
     def __len__(self) -> int:
         """Number of classes or domains."""
+        return len(self.contexts)
 
     @property
     @abstractmethod
@@ -64,13 +66,11 @@ class ClassContexts(Contexts):
     """
 
     of = "classes"
+    contexts: nn.Parameter  # (C, n, d)
 
     def __init__(self, num_classes: int, num_tokens: int, width: int, std: float):
         super().__init__()
         self.contexts = nn.Parameter(torch.randn(num_classes, num_tokens, width) * std)
-
-    def __len__(self) -> int:
-        return len(self.contexts)
 
     @property
     def table(self) -> torch.Tensor:
@@ -90,13 +90,11 @@ class DomainContexts(Contexts):
     """
 
     of = "domains"
+    contexts: nn.ParameterList  # K of (n, d)
 
     def __init__(self, num_domains: int, num_tokens: int, width: int, std: float):
         super().__init__()
         self.contexts = nn.ParameterList(torch.randn(num_tokens, width) * std for _ in range(num_domains))
-
-    def __len__(self) -> int:
-        return len(self.contexts)
 
     @property
     def table(self) -> torch.Tensor:

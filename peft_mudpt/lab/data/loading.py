@@ -162,6 +162,30 @@ def _order(number_of_pictures: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(number_of_pictures)
 
 
+class RandomCrops:
+    """
+    Random crops of the pictures of a split, which are decoded once if they fit in memory.
+
+    Args:
+        pictures: a split of `FewShotData`.
+        image_processor: the image processor of the CLIP. It leaves the size of the crops as it is.
+        side: side of the crops, in pixels.
+    """
+
+    def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor, side: int):
+        self.pictures = pictures
+        self.image_processor = image_processor
+        self.side = side
+        self.opened = MEMORY.opened(pictures)
+
+    def __call__(self, index: int, rng: np.random.Generator) -> torch.Tensor:
+        """The pixel values (3, H, W) of a random crop of the picture at a position of the split."""
+        opened = self.opened[index]
+        image = picture(self.pictures[index]) if opened is None else opened
+        crop = random_resized_crop(image, self.side, rng)
+        return pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
+
+
 class View(NamedTuple):
     """A random crop of each picture that is drawn once, and not anew in each epoch."""
 
@@ -170,35 +194,26 @@ class View(NamedTuple):
     side: int  # pixels
 
 
-class Crops(torch.utils.data.Dataset):
+class PicturesOfView(torch.utils.data.Dataset):
     """
-    A random crop of each picture of a split, in the order of the split. A sample is a dict of `pixel_values`
-    (3, H, W). It depends on the view and the position of the picture only.
+    The crops of a view, in the order of the split. A sample is a dict of `pixel_values` (3, H, W). It depends on the
+    view and the position of the picture only.
 
     Args:
         pictures: a split of `FewShotData`.
-        image_processor: the image processor of the CLIP. It leaves the size of the crops as it is.
+        image_processor: the image processor of the CLIP.
         view: tells the crops from those of other views.
     """
 
     def __init__(self, pictures: Dataset, image_processor: BaseImageProcessor, view: View):
-        self.pictures = pictures
-        self.image_processor = image_processor
+        self.crops = RandomCrops(pictures, image_processor, view.side)
         self.view = view
-        self.opened = MEMORY.opened(pictures)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.crops.pictures)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {PIXEL_VALUES: self.crop(index, np.random.default_rng([self.view.seed, self.view.number, index]))}
-
-    def crop(self, index: int, rng: np.random.Generator) -> torch.Tensor:
-        """The pixel values (3, H, W) of a random crop of the picture at a position of the split."""
-        opened = self.opened[index]
-        image = picture(self.pictures[index]) if opened is None else opened
-        crop = random_resized_crop(image, self.view.side, rng)
-        return pixel_values(crop, self.image_processor, do_resize=False, do_center_crop=False)
+        return {PIXEL_VALUES: self.crops(index, np.random.default_rng([self.view.seed, self.view.number, index]))}
 
 
 class TrainingPictures(torch.utils.data.Dataset):
@@ -235,7 +250,7 @@ class TrainingPictures(torch.utils.data.Dataset):
         self.crops = None
         self.unchanged = []
         if crop_size is not None and not known:
-            self.crops = Crops(pictures, image_processor, View(0, seed, crop_size))
+            self.crops = RandomCrops(pictures, image_processor, crop_size)
         else:
             self.unchanged = [TestPictures(pictures, image_processor, one) for one in known or [{}]]
 
@@ -252,5 +267,5 @@ class TrainingPictures(torch.utils.data.Dataset):
         place = {PICTURE: number, INDEX: index, EPOCH: epoch}
         if self.crops is None:
             return {**self.unchanged[epoch % len(self.unchanged)][number], **place}
-        pixels = self.crops.crop(number, np.random.default_rng([self.seed, epoch, position]))
+        pixels = self.crops(number, np.random.default_rng([self.seed, epoch, position]))
         return {PIXEL_VALUES: pixels, "labels": self.labels[number], **place}

@@ -21,7 +21,7 @@ from ..data.loading import (
     CROP_RULE,
     FROZEN_IMAGE_FEATURES,
     IMAGE_FEATURES,
-    Crops,
+    PicturesOfView,
     TestPictures,
     View,
     picture,
@@ -198,7 +198,11 @@ def encode(
         return pictures_key if view is None else {**pictures_key, "view": [CROP_RULE, *view]}
 
     def compute() -> torch.Tensor:
-        samples = TestPictures(pictures, image_processor) if view is None else Crops(pictures, image_processor, view)
+        samples = (
+            TestPictures(pictures, image_processor)
+            if view is None
+            else PicturesOfView(pictures, image_processor, view)
+        )
         return _encode(accelerator, classifier, samples, batch_size, num_workers)
 
     return cached(accelerator, cache, key, compute)
