@@ -68,6 +68,8 @@ def main() -> None:
     class_names = split_names(arguments.classes)
     pictures, left_aside = find_pictures(arguments.images, arguments.image_column)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
+    if arguments.output is not None and (missing := [path for path in arguments.images if not os.path.exists(path)]):
+        raise ValueError(f"{', '.join(missing[:5])} does not exist. Check the path; nothing was written.")
     accelerator = Accelerator()
     classifier.to(accelerator.device)
     if accelerator.is_main_process and classifier.template is None and (texts := classifier.class_texts):
@@ -122,7 +124,8 @@ def write_predictions(classifier, pictures, arguments: argparse.Namespace) -> No
     already = " already" if written.before else ""
     print(f"{arguments.output} holds the predictions of all {len(pictures):,} pictures{already}")
     if written.errors:
-        print(f"{written.errors:,} of them have no answer, but an error in its column error", file=sys.stderr)
+        have = "has" if written.errors == 1 else "have"
+        print(f"{written.errors:,} of them {have} no answer; the column error says why", file=sys.stderr)
         sys.exit(1)
 
 

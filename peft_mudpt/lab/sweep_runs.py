@@ -158,6 +158,8 @@ def print_runs(runs: Sequence[Run], jobs: JobOptions) -> None:
     for run in due:
         print(printable(str(run.folder)))
     print(f"{len(due)} of {len(share)} runs have no result yet.")
+    if not due:
+        return
     seconds: dict[str, list[float]] = defaultdict(list)
     for run in share:
         if (result := read_result(run.folder)) is not None:

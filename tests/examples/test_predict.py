@@ -383,6 +383,14 @@ class TestOutput:
         load_script().main()
         assert "left aside: 1 .txt" in capsys.readouterr().err
 
+    def test_a_path_that_does_not_exist_is_named_before_anything_is_written(
+        self, predict, adapter, pictures, tmp_path
+    ):
+        missing, output = tmp_path / "photos", tmp_path / "out.csv"
+        with pytest.raises(ValueError, match=f"{missing} does not exist"):
+            predict(adapter, pictures[0], missing, "--output", output)
+        assert not list(tmp_path.glob("out.csv*"))
+
     def test_several_processes_need_an_output(self, predict, adapter, pictures, monkeypatch):
         monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
         with pytest.raises(ValueError, match="2 processes .*--output"):

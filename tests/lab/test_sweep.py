@@ -382,6 +382,10 @@ def test_a_dry_run_prints_the_runs_and_how_long_they_will_take(tmp_path, constan
     seconds = result("mudpt", 0.0)["seconds"]["total"]
     expected = f"1 of them take {duration(seconds)} one after another, as earlier runs did; 2 at a time: "
     assert printed[3:] == ["3 of 4 runs have no result yet.", expected + f"{duration(seconds / 2)}."]
+    for run in asked.runs({})[1:]:
+        finish(run)
+    run_sweep(asked, stand_in(tmp_path), JobOptions(dry_run=True))
+    assert capsys.readouterr().out.splitlines() == ["0 of 4 runs have no result yet."]
     assert not (tmp_path / "notes").exists()
 
 
