@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..layer import MuDPTLayer, layer_of
 from ..towers.base import CONDITION, part
 from ..towers.registry import family_of
-from ..towers.text import attention_bias
+from ..towers.text import PromptedText, attention_bias
 from .layout import conditions_per_group, groups_kept
 from .packing import OwnRows, PackedClasses
 
@@ -131,31 +131,58 @@ def _encode_group(
     lower: Optional[torch.Tensor] = None,
     condition: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    family = family_of(model)
+    family, layer = family_of(model), layer_of(model)
     tower, kind = family.text_tower(model), family.text
     if group.own is not None:
         assert condition is not None, "classes with tokens of their own have it"
         pooled = _pooled_with_own_tokens(model, group, lower, condition)
+    elif layer is not None and group.attention_mask is not None and (kind.can_be_shortened or lower is not None):
+        pooled = _pooled_in_shared_rows(model, layer, group, lower, condition)
     elif lower is None:
         mask, options = _mask_of(tower, group), {} if condition is None else {CONDITION: condition}
         output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
-        states = output.last_hidden_state  # (R, L, d)
-        pooled = kind.pooled(output) if group.eos is None else _at_eos(states, group)  # (C, d)
+        pooled = kind.pooled(output) if group.eos is None else _at_eos(output.last_hidden_state, group)  # (C, d)
     else:
-        states = _upper_states(model, lower, _mask_of(tower, group), condition)  # (R, L, d)
+        states = _upper_states(model, lower, condition)  # (R, L, d)
         pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
     return kind.project(model, pooled)  # (C, D)
 
 
-def _upper_states(
-    model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor], condition: Optional[torch.Tensor]
+def _pooled_in_shared_rows(
+    model: torch.nn.Module,
+    layer: MuDPTLayer,
+    group: PackedClasses,
+    lower: Optional[torch.Tensor],
+    condition: Optional[torch.Tensor],
 ) -> torch.Tensor:
-    """The last hidden states (R, L, d) of the text tower, from the input of the first layer with prompts."""
+    """
+    The pooled output (C, d) of classes that share rows. Not the tower itself but its layers are called, so that the
+    last one computes the tokens that are read and no others.
+    """
+    family = family_of(model)
+    tower, kind = family.text_tower(model), family.text(layer)
+    start = 0 if lower is None else layer.start("text")
+    hidden = _embedded(tower, kind, group) if lower is None else lower
+    layers = range(start, kind.shape(tower).num_layers)
+    hidden = kind.run_layers(tower, hidden, _mask_of(tower, group), layers, condition, pooled=group.eos)  # (C, d)
+    return part(tower, kind.final_norm)(hidden)
+
+
+def _embedded(tower: torch.nn.Module, kind: PromptedText, group: PackedClasses) -> torch.Tensor:
+    """The input (R, L, d) of the encoder, with the prompts that enter there."""
+    return part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
+
+
+def _upper_states(model: torch.nn.Module, lower: torch.Tensor, condition: Optional[torch.Tensor]) -> torch.Tensor:
+    """
+    The last hidden states (R, L, d) of texts that stand alone in their rows, from the input of the first layer with
+    prompts.
+    """
     family, layer = family_of(model), layer_of(model)
     assert layer is not None, "only an adapter has a first layer with prompts"
     tower, kind = family.text_tower(model), family.text(layer)
-    layers = range(layer.start("text"), len(part(tower, f"{kind.encoder}.{kind.layers}")))
-    hidden = kind.run_layers(tower, lower, mask, layers, condition)  # (R, L + n, d)
+    layers = range(layer.start("text"), kind.shape(tower).num_layers)
+    hidden = kind.run_layers(tower, lower, None, layers, condition)  # (R, L + n, d)
     before, after = kind.split(hidden, layer.num_tokens("text"))
     hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
     return part(tower, kind.final_norm)(hidden)
@@ -175,9 +202,8 @@ def _states_at(
     family = family_of(model)
     tower, kind = family.text_tower(model), family.text(layer)
     start = 0 if lower is None else layer.start("text")
-    if lower is None:
-        lower = part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
-    return kind.run_layers(tower, lower, _mask_of(tower, group), range(start, index))
+    hidden = _embedded(tower, kind, group) if lower is None else lower
+    return kind.run_layers(tower, hidden, _mask_of(tower, group), range(start, index))
 
 
 def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Optional[torch.Tensor]:
@@ -185,7 +211,7 @@ def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Op
     return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
 
 
-def _at_eos(states: torch.Tensor, group: Union[PackedClasses, OwnRows]) -> torch.Tensor:
+def _at_eos(states: torch.Tensor, group: PackedClasses) -> torch.Tensor:
     return states.flatten(0, 1)[group.eos]  # (R, L, d) -> (C, d)
 
 
@@ -206,5 +232,6 @@ def _pooled_with_own_tokens(
     known = torch.cat([hidden.flatten(0, 1), tokens.flatten(0, 1).to(hidden)])  # (R * (n + L) + C * n, d)
     hidden = embedding(group.own.sources, known)  # (R', L', d)
     layers = range(index, text.shape(tower).num_layers)
-    hidden = text.run_layers(tower, hidden, _mask_of(tower, group.own), layers, prompted=False)
-    return _at_eos(part(tower, text.final_norm)(hidden), group.own)  # (C, d)
+    mask = _mask_of(tower, group.own)
+    hidden = text.run_layers(tower, hidden, mask, layers, prompted=False, pooled=group.own.eos)  # (C, d)
+    return part(tower, text.final_norm)(hidden)

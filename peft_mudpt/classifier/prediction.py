@@ -57,9 +57,9 @@ class PictureClassifier(torch.nn.Module):
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The features (B, D) of images (B, 3, H, W), each with L2 norm 1. They carry a gradient if they need one."""
         layer = layer_of(self.model)
-        # Not in training, nor where training may use the features again: rounding errors would change its results.
-        shortened = not torch.is_grad_enabled() and layer is not None and layer.num_tokens("vision") > 0
-        return normalize(self.family.image_features(self.model, pixel_values, pooled_only=shortened), dim=-1)
+        # only if there are prompts: features that no adapter changes are shared with those of the plain model
+        prompted = layer is not None and layer.num_tokens("vision") > 0
+        return normalize(self.family.image_features(self.model, pixel_values, pooled_only=prompted), dim=-1)
 
     def _features_of_either(
         self, pixel_values: Optional[torch.Tensor], image_features: Optional[torch.Tensor]

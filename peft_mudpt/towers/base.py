@@ -19,15 +19,15 @@ from torch.utils.hooks import RemovableHandle
 
 from ..config import Modality, TowerShape
 from ..settings import NO_ADAPTER_PER_SAMPLE
+from . import last_layer
+from .last_layer import SHORTENED, Shortened
 
 
 # Arguments of a tower's forward. The first comes from the caller: what the prompts depend on, one row per sample.
 # transformers' towers pass arguments they do not know on to the encoder, and the encoder to its layers.
 CONDITION = "mudpt_condition"
 IMAGES = "mudpt_images"  # from the whole model to both towers (see `per_image`)
-POOLED_ONLY = "mudpt_pooled_only"  # from the caller, who reads no other output of the vision tower
-SHORTENED = "mudpt_shortened_layer"  # from the vision tower's encoder to its layers
-ALL_TOKENS = "mudpt_all_tokens"  # from the vision tower's last layer to its attention
+POOLED_ONLY = "mudpt_pooled_only"  # from the caller, who reads only the pooled tokens: which ones these are
 INPUT_PROMPTS = "mudpt_input_prompts"  # from the tower to its encoder
 DEEP_PROMPTS = "mudpt_deep_prompts"  # from the encoder to its layers, as are the masks of layers with inserted prompts
 DEEP_MASK = "mudpt_deep_mask"
@@ -105,6 +105,10 @@ class PromptedTower:
         embeddings, encoder: where the tower keeps these modules. "": the tower is its own encoder.
         layers: where the encoder keeps its layers.
         position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d).
+        attention_norm: where a layer keeps the LayerNorm before its attention.
+        attention: where a layer keeps its attention.
+        can_be_shortened: whether the tower pools one token of each text or image, and its layers pass arguments on to
+            their attention, which takes `hidden_states` by name (see `last_layer`).
     """
 
     modality: ClassVar[Modality]
@@ -115,6 +119,9 @@ class PromptedTower:
     encoder: ClassVar[str] = "encoder"
     layers: ClassVar[str] = "layers"
     position_embedding: ClassVar[str] = "position_embedding"
+    attention_norm: ClassVar[str] = "layer_norm1"
+    attention: ClassVar[str] = "self_attn"
+    can_be_shortened: ClassVar[bool] = False
 
     def __init__(self, source: PromptSource):
         self.source = source
@@ -145,6 +152,11 @@ class PromptedTower:
         return output.pooler_output
 
     @classmethod
+    def pooled_tokens(cls, hidden: torch.Tensor, which: Any) -> torch.Tensor:
+        """The tokens (B', m, d) that are pooled among all tokens (B, L, d), if the tower can be shortened."""
+        raise NotImplementedError
+
+    @classmethod
     def feature_parts(cls, model: nn.Module) -> list[nn.Module]:
         """The modules of a whole model that features pass through: the tower, and its projection if there is one."""
         return [part(model, path) for path in (cls.tower, cls.projection) if path is not None]
@@ -163,7 +175,7 @@ class PromptedTower:
     def attach(self, tower: nn.Module) -> list[RemovableHandle]:
         """Register the hooks on one tower."""
         _, embeddings, encoder, *layers = self.hooked_modules(tower)
-        return [
+        hooks = [
             tower.register_forward_pre_hook(self.prepare, with_kwargs=True),
             embeddings.register_forward_hook(self.insert),
             encoder.register_forward_pre_hook(self.hand_down, with_kwargs=True),
@@ -174,6 +186,9 @@ class PromptedTower:
             encoder.register_forward_hook(self.remove),
             tower.register_forward_hook(self.remove_from_hidden_states),
         ]
+        if self.can_be_shortened:
+            hooks += last_layer.attach(layers[-1], self.attention_norm, self.attention, self.pooled_tokens)
+        return hooks
 
     def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Adjust the tower's arguments for the inserted prompts; drop `CONDITION`, which only a subclass may use."""
@@ -202,14 +217,26 @@ class PromptedTower:
         n, mask = self.source.num_tokens(self.modality), args[1] if len(args) > 1 else kwargs.get("attention_mask")
         if n and mask is not None and self.source.start(self.modality):
             kwargs = {**kwargs, DEEP_MASK: self.mask_with_room(mask, n)}
-        layers = part(encoder, self.layers)
-        if encoder.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
+        pooled, shortened = kwargs.pop(POOLED_ONLY, None), self.shortened(encoder)
+        if pooled is not None and shortened is not None:
+            kwargs = {**kwargs, SHORTENED: Shortened(shortened, pooled)}
+        if self._checkpoints_layers(encoder):
             # Each layer computes its own prompts, and again in the backward pass: reentrant checkpointing cannot
             # share a graph across layers.
             return args, kwargs
         prompts = self.source.prompts(self.modality, 1, condition=condition)
         kwargs.pop(CONDITION, None)
         return args, {**kwargs, DEEP_PROMPTS: prompts} if prompts else kwargs
+
+    def shortened(self, encoder: nn.Module) -> Optional[int]:
+        """The index of the layer that can be shortened now (see `last_layer`); None: all layers stay whole."""
+        if not self.can_be_shortened or self._checkpoints_layers(encoder):
+            return None
+        return len(part(encoder, self.layers)) - 1
+
+    def _checkpoints_layers(self, encoder: nn.Module) -> bool:
+        layers = part(encoder, self.layers)
+        return encoder.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """
@@ -219,6 +246,8 @@ class PromptedTower:
         # taken out of the arguments, because no layer knows them
         prompts, condition = kwargs.pop(DEEP_PROMPTS, None), kwargs.pop(CONDITION, None)
         mask = kwargs.pop(DEEP_MASK, None)
+        if SHORTENED in kwargs and kwargs[SHORTENED].layer != index:
+            del kwargs[SHORTENED]
         if prompts is None:
             prompts = self.source.prompts(self.modality, index, index + 1, condition) if index else {}
         own = prompts.get(index)

@@ -15,6 +15,7 @@ class PromptedCLIPText(PromptedCausalText):
     """Sequence: [BOS, prompts, words, EOS, padding], causal. The tower pools at EOS."""
 
     tower_class = CLIPTextModel
+    can_be_shortened = True
 
     @classmethod
     def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
@@ -27,7 +28,7 @@ class PromptedCLIPVision(PromptedVision):
     """Sequence: [CLS, patches, prompts]. The tower pools at CLS."""
 
     tower_class = CLIPVisionModel
-    pools_class_token = True
+    can_be_shortened = True
 
 
 class CLIPFamily(Family):

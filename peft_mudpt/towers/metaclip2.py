@@ -13,13 +13,14 @@ class PromptedMetaClip2Text(PromptedCausalText):
     """Like `PromptedCLIPText`, but EOS is always the token with id `eos_token_id`, even if that id is 2."""
 
     tower_class = MetaClip2TextModel
+    can_be_shortened = True
 
 
 class PromptedMetaClip2Vision(PromptedVision):
     """Sequence: [CLS, patches, prompts]. The tower pools at CLS."""
 
     tower_class = MetaClip2VisionModel
-    pools_class_token = True
+    can_be_shortened = True
 
 
 class MetaClip2Family(Family):

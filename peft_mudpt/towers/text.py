@@ -10,6 +10,7 @@ from torch import nn
 
 from ..config import TowerShape
 from .base import CONDITION, DEEP_PROMPTS, INPUT_PROMPTS, PromptedTower, part
+from .last_layer import SHORTENED, Shortened
 
 
 NEEDS_IMAGES = (
@@ -80,6 +81,10 @@ class PromptedText(PromptedTower):
     def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
         before = hidden[:, : cls.tokens_before] if cls.tokens_before else None
         return before, hidden[:, cls.tokens_before + n :]
+
+    @classmethod
+    def pooled_tokens(cls, hidden: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        return hidden.flatten(0, 1)[which][None]  # (B, L, d) -> (1, C, d), by the indices (C,) among all tokens
 
     @classmethod
     def shape(cls, tower: nn.Module) -> TowerShape:
@@ -156,10 +161,7 @@ class PromptedText(PromptedTower):
         if condition is None and self.source.num_domains:
             raise ValueError(NEEDS_DOMAINS)
         if condition is not None:
-            kwargs |= {CONDITION: condition}
-            own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)
-            if own is not None:
-                kwargs |= {INPUT_PROMPTS: self.as_embedded(part(tower, self.embeddings), own, input_ids.device)}
+            kwargs |= {CONDITION: condition, **self._input_prompts(tower, condition, input_ids.device)}
         if mask is not None and mask.dim() == 4:
             self._check_layout(input_ids, mask, given.get("position_ids"), n)
             given |= {**kwargs, "attention_mask": attention_bias(tower, mask)}
@@ -179,6 +181,11 @@ class PromptedText(PromptedTower):
                 f"position_ids has shape {tuple(position_ids.shape)}, expected (batch, {length}) like input_ids."
             )
         return args[len(self.argument_names) :], self._make_room(tower, given, n)
+
+    def _input_prompts(self, tower: nn.Module, condition: torch.Tensor, device: torch.device) -> dict[str, Any]:
+        """The argument of the encoder with the input prompts that depend on a condition, if there are any."""
+        own = self.source.prompts(self.modality, 0, 1, condition).get(0)  # (b, n, d)
+        return {} if own is None else {INPUT_PROMPTS: self.as_embedded(part(tower, self.embeddings), own, device)}
 
     def _widened(self, mask: torch.Tensor, n: int) -> Optional[torch.Tensor]:
         """The attention mask (B, n + L) of texts with n prompts, from that of the texts alone (B, L)."""
@@ -229,6 +236,7 @@ class PromptedText(PromptedTower):
         layers: range,
         condition: Optional[torch.Tensor] = None,
         prompted: bool = True,
+        pooled: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
         """
         Run some layers of a tower.
@@ -240,20 +248,34 @@ class PromptedText(PromptedTower):
             layers: indices of the layers.
             condition: what the prompts depend on, one row per sample; None: nothing.
             prompted: False if the hooks put no prompts into these layers, as in rows that have another layout.
+            pooled: the indices (C,) of the tokens that are read among all tokens of the sequences without prompts, if
+                the layers end with the tower's last one; None: all tokens are read. It needs a mask of four axes.
 
         Returns:
-            The output (B, L or L + n, d) of the last of these layers, not normalized. It includes the prompts.
+            The output (B, L or L + n, d) of the last of these layers, not normalized. It includes the prompts. With
+            `pooled`, the output (C, d) of these tokens.
         """
         encoder = part(tower, self.encoder)
-        options: dict[str, Any] = {"is_causal": True} if self.is_causal else {}
+        options: dict[str, Any] = {"is_causal": True} if self.is_causal and mask is None else {}
         options |= {} if condition is None else {CONDITION: condition}
+        if layers.start == 0 and condition is not None:
+            options |= self._input_prompts(tower, condition, hidden.device)
+        if pooled is not None:
+            assert mask is not None
+            n = self.source.num_tokens(self.modality) if prompted else 0
+            length = mask.shape[-1] - (0 if self.source.start(self.modality) else n)  # of a row without prompts
+            pooled = pooled + (pooled // length + 1) * n  # the prompts stand before the words of each row
+            if self.shortened(encoder) is not None:
+                options[SHORTENED] = Shortened(layers.stop - 1, pooled)
         if prompted:
             (hidden, *_), options = self.hand_down(encoder, (hidden, mask), options)
         else:
             options[DEEP_PROMPTS] = {}
         for layer in list(part(encoder, self.layers))[layers.start : layers.stop]:
             hidden = layer(hidden, mask, **options)
-        return hidden
+        if pooled is None:
+            return hidden
+        return (hidden if SHORTENED in options else self.pooled_tokens(hidden, pooled))[0]  # (C, d)
 
     @classmethod
     def pooled_states(cls, tower: nn.Module, states: torch.Tensor) -> torch.Tensor:

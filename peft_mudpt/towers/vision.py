@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
-from .base import ALL_TOKENS, IMAGES, POOLED_ONLY, SHORTENED, PromptedTower, part
+from .base import IMAGES, PromptedTower, part
 from .domains import domain_weights
 
 
@@ -30,11 +30,6 @@ class PromptedVision(PromptedTower):
     Attributes:
         patch_embedding: where the embeddings keep the convolution that maps images to patches (B, d, h, w).
         tokens_before_patches: how many tokens stand before the patches (CLS, or none).
-        attention_norm: where a layer keeps the LayerNorm before its attention.
-        attention: where a layer keeps its attention, which has `q_proj`, `k_proj` and `num_heads`.
-        pools_class_token: whether the tower pools the first token, and its layers pass arguments on to their
-            attention, which takes `hidden_states` by name. If only the pooled output is needed, the last layer can
-            then leave out the other tokens after its attention (see `overwrite`).
     """
 
     modality = "vision"
@@ -42,9 +37,6 @@ class PromptedVision(PromptedTower):
     projection: ClassVar[Optional[str]] = "visual_projection"
     patch_embedding: ClassVar[str] = "patch_embedding"
     tokens_before_patches: ClassVar[int] = 1
-    attention_norm: ClassVar[str] = "layer_norm1"
-    attention: ClassVar[str] = "self_attn"
-    pools_class_token: ClassVar[bool] = False
 
     @classmethod
     def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
@@ -56,38 +48,19 @@ class PromptedVision(PromptedTower):
         size = config.image_size
         return (config.num_channels, size, size) if isinstance(size, int) else (config.num_channels, *size)
 
-    def attach(self, tower: nn.Module) -> list[RemovableHandle]:
-        hooks = super().attach(tower)
-        if not self.pools_class_token:
-            return hooks
-        *_, last_layer = self.hooked_modules(tower)
-        attention = part(last_layer, self.attention)
-        return [
-            *hooks,
-            attention.register_forward_pre_hook(self.attend_to_all, with_kwargs=True),
-            attention.register_forward_hook(self.keep_class_token, with_kwargs=True),
-        ]
-
-    def attend_to_all(self, attention: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Replace the class token by all tokens in the input of the last layer's attention."""
-        tokens = kwargs.get(ALL_TOKENS)
-        return args, kwargs if tokens is None else {**kwargs, "hidden_states": tokens}
-
-    def keep_class_token(self, attention: nn.Module, args: tuple, kwargs: dict, output: tuple) -> tuple:
-        """Drop all tokens but the class token from the output of the last layer's attention."""
-        return output if kwargs.get(ALL_TOKENS) is None else (output[0][:, :1], *output[1:])
+    @classmethod
+    def pooled_tokens(cls, hidden: torch.Tensor, which: bool) -> torch.Tensor:
+        return hidden[:, :1]  # the class token of each image
 
     def remove(self, encoder: nn.Module, args: tuple, output):
-        if self.pools_class_token and output.last_hidden_state.shape[1] == 1:
+        if self.can_be_shortened and output.last_hidden_state.shape[1] == 1:
             return output  # the last layer has left the class token only
         return super().remove(encoder, args, output)
 
     def hand_down(self, encoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Pass `Images` to the layers too, if the active adapter has domains, and which layer may be shortened."""
-        images, pooled_only = kwargs.get(IMAGES), kwargs.pop(POOLED_ONLY, False)
+        """Pass `Images` to the layers too, if the active adapter has domains."""
+        images = kwargs.get(IMAGES)
         args, kwargs = super().hand_down(encoder, args, kwargs)
-        if pooled_only and self.pools_class_token:
-            kwargs = {**kwargs, SHORTENED: len(part(encoder, self.layers)) - 1}
         if images is None or not self.source.num_domains:
             return args, kwargs
         images.last_layer = len(part(encoder, self.layers)) - 1
@@ -95,11 +68,8 @@ class PromptedVision(PromptedTower):
         return args, {**kwargs, IMAGES: images}
 
     def overwrite(self, index: int, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """
-        In the last layer, also compute the weights of the domains from its input. If only the pooled output is needed,
-        this layer gets the class token alone, and its MLP runs on one token. Its attention still reads all tokens.
-        """
-        images, shortened = kwargs.pop(IMAGES, None), kwargs.pop(SHORTENED, None)
+        """In the last layer, also compute the weights of the domains from its input."""
+        images = kwargs.pop(IMAGES, None)
         args, kwargs = super().overwrite(index, layer, args, kwargs)
         if images is not None and index == images.last_layer:
             if images.with_gradients and not torch.is_grad_enabled():
@@ -109,10 +79,6 @@ class PromptedVision(PromptedTower):
             query = attention.q_proj(hidden[:, 0])  # (B, d), of the class token
             keys = attention.k_proj(hidden[:, hidden.shape[1] - self.source.num_domains :])  # (B, K, d)
             images.domain_weights = domain_weights(query, keys, attention.num_heads, self.source.domain_temperature)
-        if index == shortened:
-            hidden, *rest = args  # (B, L + n, d)
-            kwargs = {**kwargs, ALL_TOKENS: part(layer, self.attention_norm)(hidden)}
-            args = hidden[:, :1], *rest
         return args, kwargs
 
     @classmethod

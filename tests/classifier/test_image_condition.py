@@ -81,9 +81,9 @@ def test_all_classes_of_an_image_see_the_same_noise():
 
 
 def rows_of_calls(classifier):
-    """The numbers of rows with which the text tower is called. A row holds the classes of one image."""
+    """The numbers of rows that the text tower embeds. A row holds the classes of one image."""
     rows = []
-    classifier.model.text_model.register_forward_hook(lambda _, __, output: rows.append(len(output.pooler_output)))
+    classifier.model.text_model.embeddings.register_forward_hook(lambda _, __, output: rows.append(len(output)))
     classifier(images())
     return rows
 
@@ -107,7 +107,7 @@ def test_what_is_encoded_at_a_time_is_bounded_by_its_bytes(monkeypatch):
 def test_nothing_is_cached():
     model = cocoop()
     classifier, calls = classifier_of(model), []
-    model.text_model.register_forward_hook(lambda *_: calls.append("again"))
+    model.text_model.embeddings.register_forward_hook(lambda *_: calls.append("again"))
     first, second = classifier(images()), classifier(images()[[2, 0, 1]])
     assert calls == ["again"] * 2
     torch.testing.assert_close(second.logits, first.logits[[2, 0, 1]], atol=1e-5, rtol=1e-5)

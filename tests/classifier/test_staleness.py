@@ -171,8 +171,8 @@ class TestWhatChangesWhileClassesAreEncoded:
         text = classifier.model.text_model
         with (
             torch.no_grad(),
-            text.register_forward_pre_hook(lambda *_: before(), prepend=True),
-            text.register_forward_hook(lambda *_: after()),
+            text.embeddings.register_forward_pre_hook(lambda *_: before(), prepend=True),
+            text.final_layer_norm.register_forward_hook(lambda *_: after()),
         ):
             return classifier.class_features()
 

@@ -75,7 +75,7 @@ def test_a_step_on_attacked_pictures_attacks_them_first(monkeypatch):
 def test_plain_clip_runs_without_prompts_and_texts():
     model = build_model("tiny", PLAIN, "cpu")
     tokens = []
-    model.text_model.register_forward_pre_hook(lambda *args: pytest.fail("a text was encoded"))
+    model.text_model.embeddings.register_forward_pre_hook(lambda *args: pytest.fail("a text was encoded"))
     model.vision_model.encoder.layers[-1].register_forward_hook(lambda layer, args, _: tokens.append(args[0].shape[1]))
     way_to_run(PLAIN, Case("tiny", INFERENCE, 12, 3), model)()
     assert tokens == [1 + (32 // 8) ** 2]
