@@ -82,9 +82,9 @@ class Sheet:
         rows = np.linspace(0, 1, side)[:, None, None]
         top, bottom = np.array(style.background[0]), np.array(style.background[1])
         background = top + (bottom - top) * rows + rng.uniform(-1, 1, 3) * style.background_jitter  # (H, 1, 3)
-        canvas = np.broadcast_to(background, (side, side, 3)).clip(0, 1)
+        column = (background.clip(0, 1) * 255).astype(np.uint8)  # (H, 1, 3)
         self._background = background.mean((0, 1))  # (3,)
-        self._picture = Image.fromarray((canvas * 255).astype(np.uint8))
+        self._picture = Image.fromarray(np.repeat(column, side, axis=1))  # (H, W, 3)
         self._pen = ImageDraw.Draw(self._picture)
 
     def color(self, name: str) -> np.ndarray:
@@ -127,8 +127,9 @@ class Sheet:
 
 def corners_of(shape: str, center: np.ndarray, radius: float, angle: float) -> list[Point]:
     """The corners of one of `SHAPES` in a picture, turned by an angle in radians."""
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return [tuple(center + radius * rotation @ np.array(corner)) for corner in SHAPES[shape]]
+    rotation = radius * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    # one by one: the product of all at once rounds differently
+    return [tuple(center + rotation @ corner) for corner in np.array(SHAPES[shape])]
 
 
 def _ink(rgb: np.ndarray) -> tuple[int, ...]:
