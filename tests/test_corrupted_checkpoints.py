@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_mudpt import convert_checkpoint
-from tests.test_conversion import IMPLEMENTATIONS, published
+from tests.conversion.test_converting import IMPLEMENTATIONS, published
 from tests.test_corrupted_files import in_place
 
 

@@ -1,20 +1,14 @@
 """What conversion accepts and refuses. That the converted weights are right is shown by test_golden.py."""
 
-import pickle
 import re
-from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from peft import PeftConfig
 
 from peft_mudpt import MuDPTConfig, convert_checkpoint
 from tests.test_golden import GOLDEN, IMPLEMENTATIONS, read
 
 
-ROOT = Path(__file__).parents[1]
 PRESETS = {"vpt": "vpt_deep", "mpt": "ivlp", "mudpt": "mudpt_linear", "uumudpt": "mudpt"}
 
 
@@ -196,66 +190,3 @@ def test_values_that_are_no_weights_are_refused(method):
         for value in (torch.tensor(1.0), torch.zeros(0, 4), torch.zeros(4, 0), [1.0], None):
             with pytest.raises(ValueError, match="non-empty tensors|shapes|missing"):
                 convert_checkpoint({**weights, name: value}, method)
-
-
-@pytest.fixture
-def convert(run_script):
-    return partial(run_script, "convert_checkpoint.py")
-
-
-def test_the_script_writes_an_adapter_that_peft_finds(convert, tmp_path):
-    torch.save({"state_dict": published("maple"), "epoch": 5}, tmp_path / "model.pth.tar-5")
-    result = convert(tmp_path / "model.pth.tar-5", "--method", "maple", "--output_dir", tmp_path / "adapter")
-    assert result.code == 0, result.stderr
-    assert isinstance(PeftConfig.from_pretrained(tmp_path / "adapter"), MuDPTConfig)
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
-
-
-def test_the_script_replaces_an_adapter_only_if_told_to(convert, tmp_path):
-    torch.save(published("coop"), tmp_path / "file")
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").write_text("trained")
-    arguments = (tmp_path / "file", "--method", "coop", "--output_dir", folder)
-    refused = convert(*arguments)
-    assert refused.code and "adapter_model.safetensors" in refused.stderr
-    assert [file.read_text() for file in folder.iterdir()] == ["trained"]
-    replaced = convert(*arguments, "--overwrite_output_dir")
-    assert replaced.code == 0, replaced.stderr
-    assert isinstance(PeftConfig.from_pretrained(folder), MuDPTConfig)
-
-
-class Malicious:
-    def __reduce__(self):
-        return Path.touch, (Path(self.target),)
-
-
-def test_the_script_executes_nothing_that_a_file_holds(convert, tmp_path):
-    Malicious.target = str(tmp_path / "executed")
-    (tmp_path / "plain_pickle.pth").write_bytes(pickle.dumps({"prompt_learner.ctx": Malicious()}))
-    torch.save({"prompt_learner.ctx": Malicious()}, tmp_path / "archive.pth")
-    for name in ("plain_pickle.pth", "archive.pth"):
-        result = convert(tmp_path / name, "--method", "coop", "--output_dir", tmp_path / "adapter")
-        assert "convert_checkpoint.py: error: " in result.stderr and result.code == 2
-    assert not (tmp_path / "executed").exists() and not (tmp_path / "adapter").exists()
-
-
-def test_the_script_reads_past_the_objects_that_trainers_save(convert, tmp_path):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
-    saved = {
-        "state_dict": published("coop"),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": {"successor": schedule},
-        "val_result": np.float64(1),
-    }
-    torch.save(saved, tmp_path / "model.pth.tar-50")
-    result = convert(tmp_path / "model.pth.tar-50", "--method", "coop", "--output_dir", tmp_path / "adapter")
-    assert result.code == 0, result.stderr
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
-def test_the_script_refuses_what_is_no_checkpoint(convert, tmp_path, content):
-    (tmp_path / "file").write_bytes(content)
-    result = convert(tmp_path / "file", "--method", "coop", "--output_dir", tmp_path / "adapter")
-    assert "convert_checkpoint.py: error: " in result.stderr and not (tmp_path / "adapter").exists()
