@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_mudpt import convert_checkpoint
-from tests.conversion.test_converting import IMPLEMENTATIONS, published
+from tests.conversion.published_files import recorded
 from tests.test_corrupted_files import in_place
+from tests.test_golden import IMPLEMENTATIONS
 
 
 def conversion_script():
@@ -68,7 +69,7 @@ def places(draw):
         [lambda x: x, lambda x: [x], lambda x: {"a": x}, lambda x: (x, x), lambda x: {"state_dict": x}]
     )
     wrap, name = draw(inner), draw(st.sampled_from(["state_dict", "optimizer", "prompt_learner.ctx", "epoch"]))
-    return lambda attack: {"state_dict": {**published("coop"), "x": wrap(attack)}, name: wrap(attack)}
+    return lambda attack: {"state_dict": {**recorded("coop"), "x": wrap(attack)}, name: wrap(attack)}
 
 
 def read_checkpoint(content: bytes):
@@ -101,12 +102,12 @@ class TestCheckpoints:
 
     @given(st.booleans(), st.integers(0, 10**6))
     def test_a_file_that_breaks_off_is_refused_in_words(self, archive, place):
-        content = as_file({"state_dict": published("coop")}, archive)
+        content = as_file({"state_dict": recorded("coop")}, archive)
         assert read_checkpoint(content[: place % len(content)]) is None
 
     @given(st.booleans(), st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
     def test_an_edited_file_is_refused_in_words_or_holds_tensors(self, archive, place, new):
-        content = as_file({"state_dict": published("coop")}, archive)
+        content = as_file({"state_dict": recorded("coop")}, archive)
         read = read_checkpoint(in_place(content, place % len(content), new))
         assert read is None or all(type(value) is torch.Tensor for value in read.values())
 
@@ -120,7 +121,7 @@ class TestCheckpoints:
         st.randoms(),
     )
     def test_tensors_that_are_no_weights_are_named(self, method, kind, random_: random.Random):
-        weights = published(method)
+        weights = recorded(method)
         name = random_.choice(sorted(weights))
         weights[name] = {
             "nan": lambda t: t * float("nan"),
@@ -135,7 +136,7 @@ class TestCheckpoints:
 
     @given(st.sampled_from(IMPLEMENTATIONS), st.text("abc.x_1", min_size=1, max_size=4), st.randoms())
     def test_another_name_is_listed(self, method, addition, random_: random.Random):
-        weights = published(method)
+        weights = recorded(method)
         name = random_.choice(sorted(weights))
         weights[name + addition] = weights.pop(name)
         with pytest.raises(ValueError, match="missing|go together|named tensors"):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Optional
 
 import pytest
 import torch
@@ -35,12 +36,15 @@ def backbone():
 
 
 class Case:
-    """One golden case, with its parameters loaded into an adapter on the backbone."""
+    """
+    One golden case, with its parameters loaded into an adapter on the backbone: the recorded ones, or those of a
+    checkpoint whose method is recognized.
+    """
 
-    def __init__(self, method: str, backbone: CLIPModel):
+    def __init__(self, method: str, backbone: CLIPModel, checkpoint: Optional[dict] = None):
         self.tensors, self.metadata = read(GOLDEN / f"{method}.safetensors")
         self.method = method
-        config, weights = convert_checkpoint(self.named("param"), method)
+        config, weights = convert_checkpoint(checkpoint or self.named("param"), None if checkpoint else method)
         self.model = get_peft_model(backbone, config).eval()
         set_peft_model_state_dict(self.model, weights)
         # the recorded ids hold placeholders where the prompts stand; here the adapter makes the room itself

@@ -1,8 +1,8 @@
 """Converts checkpoints of the published research code to adapters."""
 
 from .checkpoint import unwrapped
-from .converting import convert_checkpoint
+from .converting import NOT_STORED, convert, convert_checkpoint
 from .published import FORMATS
 
 
-__all__ = ["FORMATS", "convert_checkpoint", "unwrapped"]
+__all__ = ["FORMATS", "NOT_STORED", "convert", "convert_checkpoint", "unwrapped"]

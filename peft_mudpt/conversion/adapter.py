@@ -16,18 +16,19 @@ from .matching import Match
 INPUT_CONTEXT, CLASS_CONTEXTS = "text_prompts.0", "class_contexts.contexts"
 
 
-def make_adapter(found: Match) -> tuple[MuDPTConfig, dict[str, torch.Tensor]]:
+def make_adapter(found: Match, fields: dict[str, Any]) -> tuple[MuDPTConfig, dict[str, torch.Tensor]]:
     """
     The adapter that a checkpoint stores.
 
     Args:
         found: a match that fits.
+        fields: further fields of the config.
 
     Returns:
         The config, and the weights as `peft.set_peft_model_state_dict` takes them.
 
     Raises:
-        ValueError: if shapes contradict each other.
+        ValueError: if shapes contradict each other or `fields`.
     """
     used = {name: ours for name, ours in found.names.items() if ours is not None}
     if found.format.may_be_class_specific:
@@ -36,14 +37,14 @@ def make_adapter(found: Match) -> tuple[MuDPTConfig, dict[str, torch.Tensor]]:
             for name, ours in used.items()
         }
     shapes = {ours: found.learned[name].shape for name, ours in used.items()}
-    config = _config(found.format, shapes, found.depths)
+    config = _config(found.format, shapes, found.depths, fields)
     _check_shapes(config, {name: (ours, shapes[ours]) for name, ours in used.items()})
     weights = _stacked({ours: found.learned[name].float() for name, ours in used.items()})
     prefix = ".".join(["base_model.model", LAYER_NAME, *MuDPTLayer.adapter_layer_names])
     return config, {f"{prefix}.{name}": tensor for name, tensor in weights.items()}
 
 
-def _config(form: Format, shapes: dict[str, torch.Size], depths: Depths) -> MuDPTConfig:
+def _config(form: Format, shapes: dict[str, torch.Size], depths: Depths, given: dict[str, Any]) -> MuDPTConfig:
     """The preset with a checkpoint's token numbers, depths and widths. `shapes` is keyed by this package's names."""
     prompts = {m: shapes[f"{m}_prompts.0"] for m in MODALITIES if f"{m}_prompts.0" in shapes}  # (n, d)
     if form.fused and "vision" not in prompts:  # generated from the text prompts: same number, width of the projection
@@ -69,7 +70,7 @@ def _config(form: Format, shapes: dict[str, torch.Size], depths: Depths) -> MuDP
         fields[f"{modality}_prompt_depth"] = depths[modality]
     fields |= {f"{modality}_prompt_depth": 0 for modality in MODALITIES if modality not in prompts}
     fields |= next((_meta_net(shape) for name, shape in shapes.items() if name.endswith("linear1.weight")), {})
-    return MuDPTConfig.from_preset(form.preset, **fields)
+    return MuDPTConfig.from_preset(form.preset, **fields, **given)
 
 
 def _meta_net(shape: torch.Size) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 # Tensors that were not learned: the embedded class names of one data set, all of CLIP under its original names, and
 # PromptSRC's second image tower. They are skipped, because the base model provides them.
 NOT_LEARNED = re.compile(
-    r"(.*\.)?token_(prefix|suffix)"
+    r"(.*\.)?token_(prefix|midfix|suffix)"
     r"|prompt_learner\.ZS_image_encoder\..*"
     r"|logit_scale"
     r"|image_encoder\.(class_embedding|positional_embedding|proj|conv1\.weight|ln_(pre|post)\.(weight|bias))"
@@ -20,6 +20,7 @@ NOT_LEARNED = re.compile(
     r"|(image|text)_encoder\.transformer\.resblocks\.\d+\.(ln_[12]|attn(\.out_proj)?|mlp\.c_(fc|proj))"
     r"\.(weight|bias|in_proj_weight|in_proj_bias)"
 )
+OF_RESNET = re.compile(r"image_encoder\.(layer\d|attnpool|bn\d)\..*")
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before names
 
 
@@ -34,6 +35,10 @@ class Checkpoint(NamedTuple):
 
     learned: dict[str, torch.Tensor]
     left_aside: list[str]
+
+    def has_mark(self, beginning: str) -> bool:
+        """Whether a name that was left aside begins like this."""
+        return any(name.startswith(beginning) for name in self.left_aside)
 
 
 def unwrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -58,7 +63,8 @@ def read_checkpoint(state_dict: Mapping[str, Any]) -> Checkpoint:
         state_dict: see `convert_checkpoint`.
 
     Raises:
-        ValueError: if a learned value is no dense, non-empty tensor of finite floats.
+        ValueError: if a learned value is no dense, non-empty tensor of finite floats, or if the image tower is a
+            ResNet.
     """
     plain = {
         WRAPPERS.sub("", name) if isinstance(name, str) else name: tensor
@@ -66,6 +72,11 @@ def read_checkpoint(state_dict: Mapping[str, Any]) -> Checkpoint:
     }
     left_aside = [name for name in plain if NOT_LEARNED.fullmatch(str(name))]
     learned = {name: tensor for name, tensor in plain.items() if name not in set(left_aside)}
+    if resnet := [name for name in learned if OF_RESNET.fullmatch(str(name))]:
+        raise ValueError(
+            f"The checkpoint was trained on a CLIP whose image tower is a ResNet, because it holds {resnet[0]!r}. "
+            "transformers has no such CLIP. Give a checkpoint that was trained on a ViT."
+        )
     _check_tensors(learned)
     return Checkpoint(learned, left_aside)
 

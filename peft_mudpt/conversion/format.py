@@ -29,6 +29,7 @@ class Format:
             without a number have no influence at depth 1, and may then be missing.
         vision_is_optional: whether the code can also train without visual prompts.
         may_be_class_specific: whether each class may have a context of its own (CoOp's CSC).
+        mark: the beginning of names that tell files of this code from others with the same parameters.
     """
 
     methods: tuple[str, ...]
@@ -38,6 +39,7 @@ class Format:
     deep: Names = field(default_factory=dict)
     vision_is_optional: bool = False
     may_be_class_specific: bool = False
+    mark: Optional[str] = None
 
     @property
     def fused(self) -> bool:

@@ -66,6 +66,7 @@ IVLP = Format(
     vision_is_optional=True,
 )
 
+# If a file fits several of these and they give the same adapter, the first one is recognized.
 FORMATS = (
     # github.com/KaiyangZhou/CoOp
     Format(methods=("coop",), code="CoOp's code", preset="coop", input=CONTEXT, may_be_class_specific=True),
@@ -78,6 +79,7 @@ FORMATS = (
         methods=("promptsrc",),
         code="PromptSRC's code",
         preset="promptsrc",
+        mark="prompt_learner.ZS_image_encoder.",
     ),
     # github.com/muzairkhattak/multimodal-prompt-learning; the trainers MaPLe and IVLP are in PromptSRC's code, too
     Format(

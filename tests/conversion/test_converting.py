@@ -6,21 +6,17 @@ import pytest
 import torch
 
 from peft_mudpt import MuDPTConfig, convert_checkpoint
-from tests.test_golden import GOLDEN, IMPLEMENTATIONS, read
+from tests.conversion.published_files import as_dassl_saves, recorded
+from tests.test_golden import IMPLEMENTATIONS
 
 
 PRESETS = {"vpt": "vpt_deep", "mpt": "ivlp", "mudpt": "mudpt_linear", "uumudpt": "mudpt"}
 
 
-def published(method: str) -> dict[str, torch.Tensor]:
-    tensors, _ = read(GOLDEN / f"{method}.safetensors")
-    return {key.removeprefix("param/"): t for key, t in tensors.items() if key.startswith("param/")}
-
-
 def at_depth_one(method: str) -> dict[str, torch.Tensor]:
     """What a published trainer saves at depth 1: the deep prompts are gone or empty."""
     kept = {}
-    for name, tensor in published(method).items():
+    for name, tensor in recorded(method).items():
         if "resblocks" in name or "compound" in name:
             continue
         kept[name] = tensor[:0] if name.endswith("deep_prompts") else tensor
@@ -29,7 +25,7 @@ def at_depth_one(method: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_the_config_is_the_preset_with_the_sizes_of_the_file(method):
-    config, _ = convert_checkpoint(published(method), method)
+    config, _ = convert_checkpoint(recorded(method), method)
     preset = MuDPTConfig.from_preset(PRESETS.get(method, method))
     for name in ("fusion_direction", "fusion_type", "fusion_combine", "fusion_sharing"):
         assert getattr(config, name) == getattr(preset, name)
@@ -65,17 +61,17 @@ def test_what_is_not_learned_is_left_out(method):
         ),
         torch.zeros(1),
     )
-    _, converted = convert_checkpoint({**published(method), **extra}, method)
-    assert converted.keys() == convert_checkpoint(published(method), method)[1].keys()
+    _, converted = convert_checkpoint({**recorded(method), **extra}, method)
+    assert converted.keys() == convert_checkpoint(recorded(method), method)[1].keys()
 
 
 def test_half_precision_files_give_full_precision_weights():
-    half = {name: tensor.half() for name, tensor in published("maple").items()}
+    half = {name: tensor.half() for name, tensor in recorded("maple").items()}
     assert {tensor.dtype for tensor in convert_checkpoint(half, "maple")[1].values()} == {torch.float32}
 
 
 def test_coops_own_files_hold_the_bare_context():
-    context = published("coop")["prompt_learner.ctx"]
+    context = recorded("coop")["prompt_learner.ctx"]
     _, converted = convert_checkpoint({"ctx": context, "token_prefix": torch.zeros(1)}, "coop")
     assert torch.equal(next(iter(converted.values()))[0], context)
 
@@ -129,10 +125,6 @@ def of_data_parallel(weights):
     return {f"module.{name}": tensor for name, tensor in weights.items()}
 
 
-def as_dassl_saves(weights):
-    return {"state_dict": weights, "epoch": 50, "optimizer": {}}
-
-
 def with_a_second_image_tower(weights):
     names = ("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight", "VPT")
     return {**weights, **{f"prompt_learner.ZS_image_encoder.{name}": torch.zeros(2, 2) for name in names}}
@@ -141,14 +133,14 @@ def with_a_second_image_tower(weights):
 @pytest.mark.parametrize("saved", [of_data_parallel, as_dassl_saves, with_a_second_image_tower])
 @pytest.mark.parametrize("method", [*IMPLEMENTATIONS, "promptsrc"])
 def test_the_same_weights_saved_otherwise_convert_alike(method, saved):
-    weights = in_maples_code() if method == "promptsrc" else published(method)
+    weights = in_maples_code() if method == "promptsrc" else recorded(method)
     expected, found = (convert_checkpoint(each, method) for each in (weights, saved(weights)))
     assert found[0] == expected[0] and all(torch.equal(tensor, found[1][name]) for name, tensor in expected[1].items())
 
 
 @pytest.mark.parametrize("method", ["coop", "cocoop", "maple", "umudpt", "promptsrc"])
 def test_a_prompt_learner_that_was_saved_alone_converts(method):
-    weights = in_maples_code(1, 0) if method == "promptsrc" else published(method)
+    weights = in_maples_code(1, 0) if method == "promptsrc" else recorded(method)
     alone = {re.sub(r"^\w*prompt_learner\.", "", name): tensor for name, tensor in weights.items()}
     expected, found = (convert_checkpoint(each, method) for each in (weights, alone))
     assert found[0] == expected[0] and all(torch.equal(tensor, found[1][name]) for name, tensor in expected[1].items())
@@ -156,7 +148,7 @@ def test_a_prompt_learner_that_was_saved_alone_converts(method):
 
 @pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_a_missing_name_is_listed(method):
-    weights = published(method)
+    weights = recorded(method)
     first = next(name for name in weights if name.endswith("ctx"))
     del weights[first]
     with pytest.raises(ValueError, match=f"missing .*{first}"):
@@ -166,7 +158,7 @@ def test_a_missing_name_is_listed(method):
 @pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_an_unknown_name_is_listed(method):
     with pytest.raises(ValueError, match="unknown .*prompt_learner.extra"):
-        convert_checkpoint({**published(method), "prompt_learner.extra": torch.zeros(1)}, method)
+        convert_checkpoint({**recorded(method), "prompt_learner.extra": torch.zeros(1)}, method)
 
 
 def test_an_unknown_method_lists_the_known_ones():
@@ -176,7 +168,7 @@ def test_an_unknown_method_lists_the_known_ones():
 
 @pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_shapes_that_do_not_go_together_are_listed(method):
-    weights = published(method)
+    weights = recorded(method)
     for name in list(weights)[:: max(1, len(weights) // 5)]:
         wrong = {**weights, name: torch.zeros(7, 7, 7, 7)}
         with pytest.raises(ValueError, match="shape"):
@@ -185,7 +177,7 @@ def test_shapes_that_do_not_go_together_are_listed(method):
 
 @pytest.mark.parametrize("method", IMPLEMENTATIONS)
 def test_values_that_are_no_weights_are_refused(method):
-    weights = published(method)
+    weights = recorded(method)
     for name in weights:
         for value in (torch.tensor(1.0), torch.zeros(0, 4), torch.zeros(4, 0), [1.0], None):
             with pytest.raises(ValueError, match="non-empty tensors|shapes|missing"):

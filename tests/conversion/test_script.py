@@ -10,7 +10,7 @@ import torch
 from peft import PeftConfig
 
 from peft_mudpt import MuDPTConfig
-from tests.conversion.test_converting import published
+from tests.conversion.published_files import recorded
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def convert(run_script):
 
 
 def test_the_script_writes_an_adapter_that_peft_finds(convert, tmp_path):
-    torch.save({"state_dict": published("maple"), "epoch": 5}, tmp_path / "model.pth.tar-5")
+    torch.save({"state_dict": recorded("maple"), "epoch": 5}, tmp_path / "model.pth.tar-5")
     result = convert(tmp_path / "model.pth.tar-5", "--method", "maple", "--output_dir", tmp_path / "adapter")
     assert result.code == 0, result.stderr
     assert isinstance(PeftConfig.from_pretrained(tmp_path / "adapter"), MuDPTConfig)
@@ -27,7 +27,7 @@ def test_the_script_writes_an_adapter_that_peft_finds(convert, tmp_path):
 
 
 def test_the_script_replaces_an_adapter_only_if_told_to(convert, tmp_path):
-    torch.save(published("coop"), tmp_path / "file")
+    torch.save(recorded("coop"), tmp_path / "file")
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_text("trained")
@@ -59,7 +59,7 @@ def test_the_script_reads_past_the_objects_that_trainers_save(convert, tmp_path)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     saved = {
-        "state_dict": published("coop"),
+        "state_dict": recorded("coop"),
         "optimizer": optimizer.state_dict(),
         "scheduler": {"successor": schedule},
         "val_result": np.float64(1),
