@@ -10,7 +10,7 @@ import torch
 from peft import PeftConfig
 
 from peft_mudpt import MuDPTConfig
-from tests.conversion.published_files import recorded
+from tests.conversion.published_files import as_dassl_saves, published_file, recorded
 
 
 @pytest.fixture
@@ -74,3 +74,39 @@ def test_the_script_refuses_what_is_no_checkpoint(convert, tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     result = convert(tmp_path / "file", "--method", "coop", "--output_dir", tmp_path / "adapter")
     assert "convert_checkpoint.py: error: " in result.stderr and not (tmp_path / "adapter").exists()
+
+
+def test_the_script_recognizes_the_method_and_tells_what_it_left_aside(convert, tmp_path):
+    torch.save(as_dassl_saves(published_file("promptsrc")), tmp_path / "model.pth.tar-20")
+    result = convert(tmp_path / "model.pth.tar-20", "--output_dir", tmp_path / "adapter")
+    assert result.code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    left_aside = len(published_file("promptsrc")) - 6
+    assert lines[0] == "Method promptsrc, as stored by PromptSRC's code."
+    assert lines[1].startswith(f"2 tensors, {3 * 4 * (64 + 128):,} numbers")
+    assert lines[2].startswith(f"{left_aside} tensors left aside")
+    assert "Give --class_template" in lines[3]
+
+
+def test_the_script_notes_what_tcp_does_not_store(convert, tmp_path):
+    torch.save(as_dassl_saves(published_file("tcp")), tmp_path / "model.pth.tar-50")
+    templates = ["--class_template", "{} texture.", "--condition_template", "a photo of a {}, a type of texture."]
+    flags = [*templates, "--class_token_layer", "2", "--output_dir", tmp_path / "adapter"]
+    result = convert(tmp_path / "model.pth.tar-50", *flags)
+    assert result.code == 0, result.stderr
+    assert "Give --class_template" not in result.stdout
+    config = PeftConfig.from_pretrained(tmp_path / "adapter")
+    assert (config.class_template, config.class_token_layer) == ("{} texture.", 2)
+    assert config.condition_template == "a photo of a {}, a type of texture."
+
+
+def test_the_script_lists_the_checkpoints_in_a_folder(convert, tmp_path):
+    (tmp_path / "seed1" / "VLPromptLearner").mkdir(parents=True)
+    refused = convert(tmp_path / "seed1", "--output_dir", tmp_path / "adapter")
+    assert refused.code == 2 and "seed1 is a folder. Give a checkpoint: there is none in it." in refused.stderr
+    for epoch in (5, 20):
+        (tmp_path / "seed1" / "VLPromptLearner" / f"model.pth.tar-{epoch}").touch()
+    refused = convert(tmp_path / "seed1", "--output_dir", tmp_path / "adapter")
+    for epoch in (5, 20):
+        assert str(Path("seed1", "VLPromptLearner", f"model.pth.tar-{epoch}")) in refused.stderr
+    assert not (tmp_path / "adapter").exists()
