@@ -16,7 +16,8 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 
 def main() -> None:
-    sweep, jobs = parse_sweep(DetectionSweepOptions, description=__doc__.partition("\n")[0])
+    description = __doc__.partition("\n")[0] + " Other flags are passed to fewshot_detection.py."
+    sweep, jobs = parse_sweep(DetectionSweepOptions, description)
     if run_sweep(sweep, Path(__file__).with_name("fewshot_detection.py"), jobs):
         print(f"python examples/report.py {sweep.output_dir}")
 
