@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
@@ -97,7 +100,7 @@ class Options:
     """
 
     def __post_init__(self):
-        kinds = get_type_hints(type(self), include_extras=True)
+        kinds = _kinds(type(self))
         for option in fields(self):
             value = getattr(self, option.name)
             if value is None:
@@ -110,6 +113,12 @@ class Options:
     def part(self, kind: type[OptionsType]) -> OptionsType:
         """Copy the options that belong to `kind`, a base class of this class, into a new `kind`."""
         return kind(**{option.name: getattr(self, option.name) for option in fields(kind)})
+
+
+@cache
+def _kinds(options: type) -> dict[str, Any]:
+    """The type annotations of a group of flags, with their rules."""
+    return get_type_hints(options, include_extras=True)
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
@@ -131,8 +140,14 @@ def parse_flags(kind: type[Parsed], arguments: Optional[Sequence[str]] = None, d
     Raises:
         ValueError: if a flag is unknown, or a value is refused. Where argparse finds the mistake, it ends the process.
     """
-    parser = HfArgumentParser(kind, description=description, allow_abbrev=False)
+    parser = _parser(kind, description, Path(sys.argv[0]).name)
     options, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     if unknown:
         raise ValueError(f"Unknown arguments: {' '.join(unknown)}. --help lists the flags.")
     return options
+
+
+@cache
+def _parser(kind: type, description: str, program: str) -> HfArgumentParser:
+    """Built once, because a sweep parses the flags of each of its runs, several times."""
+    return HfArgumentParser(kind, prog=program, description=description, allow_abbrev=False)
