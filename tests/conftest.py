@@ -1,3 +1,4 @@
+import gc
 import os
 import runpy
 import socket
@@ -45,6 +46,12 @@ SETTINGS = dict(derandomize=True, deadline=None, database=None, suppress_health_
 settings.register_profile("suite", max_examples=25, **SETTINGS)
 settings.register_profile("thorough", max_examples=2000, **SETTINGS)
 settings.load_profile("suite")
+
+
+def pytest_collection_finish():
+    """Keep the modules out of garbage collection: each run of the lab asks for three, which look at all objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -287,7 +287,7 @@ def test_500_steps_in_bfloat16_autocast_at_the_published_learning_rate_lose_no_n
     parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.0025, momentum=0.9, weight_decay=5e-4)
     losses = []
-    for batch in torch.randint(len(labels), (500, 4), generator=torch.Generator().manual_seed(0)):
+    for batch in torch.randint(len(labels), (500, 2), generator=torch.Generator().manual_seed(0)):
         optimizer.zero_grad()
         with torch.autocast("cpu", BF16):
             loss = classifier(pixel_values[batch], labels[batch]).loss

@@ -15,8 +15,10 @@ if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 import ray
+from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from ray.cluster_utils import Cluster
 
+import peft_mudpt
 from peft_mudpt.lab import ray_engine
 
 
@@ -52,7 +54,9 @@ def cluster():
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     machines.add_node(num_cpus=1)
     ray.init(address=machines.address, log_to_driver=False, logging_level="error")
+    register_pickle_by_value(peft_mudpt)  # or else each worker would import torch, only to find the task
     yield machines
+    unregister_pickle_by_value(peft_mudpt)
     ray.shutdown()
     machines.shutdown()
 

@@ -17,7 +17,8 @@ from peft_mudpt.lab.flags import parse_flags
 from tests.lab.federated.conftest import STYLES
 
 
-# In a network there is one client, because each contact with one is a process that imports torch.
+# In a network there is one client, because each contact with one is a process that imports torch. In the simulation
+# Ray has one core, so that one process, which imports torch, takes the part of both clients.
 ENGINES = {
     "network": (False, "coop", 1),
     "simulation": pytest.param(
@@ -27,7 +28,10 @@ ENGINES = {
 
 
 @pytest.mark.parametrize(("simulation", "method", "clients"), ENGINES.values(), ids=ENGINES)
-def test_clients_learn_the_same_numbers_as_in_one_process(arguments, tmp_path, simulation, method, clients):
+def test_clients_learn_the_same_numbers_as_in_one_process(
+    arguments, tmp_path, monkeypatch, simulation, method, clients
+):
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 1}')
     given = dict(num_rounds=1, method=method, domains=",".join(STYLES[:clients]))
     here = run(arguments(**given))
     there = run_with_flower(arguments(**given, output_dir=str(tmp_path / "there")), simulation)
