@@ -22,6 +22,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
 from peft_mudpt.layer import layer_of
+from peft_mudpt.towers.base import part
+from peft_mudpt.towers.registry import find_towers
 
 
 BOS, EOS, PAD = 97, 98, 99
@@ -96,9 +98,10 @@ def enlivened(model: PreTrainedModel) -> PreTrainedModel:
 
 def of_two_layers(model: PreTrainedModel) -> PreTrainedModel:
     """Without its upper layers, because a compiler takes as long for each of them, and meets nothing new."""
-    for tower, sizes in ((model.text_model, "text_config"), (model.vision_model, "vision_config")):
-        tower.encoder.layers = tower.encoder.layers[:2]
-        tower.config.num_hidden_layers = getattr(model.config, sizes).num_hidden_layers = 2
+    for modality, (_, tower, kind) in find_towers(model).items():
+        encoder = part(tower, kind.encoder)
+        setattr(encoder, kind.layers, part(encoder, kind.layers)[:2])
+        tower.config.num_hidden_layers = getattr(model.config, f"{modality}_config").num_hidden_layers = 2
     return model
 
 
@@ -119,9 +122,10 @@ def build_inputs() -> dict[str, torch.Tensor]:
 def completed(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inputs, and features or domains that the active adapter needs for the texts; any do."""
     layer = layer_of(model)
-    if layer is not None and layer.num_domains and len(inputs) == 1:
+    texts_alone = "pixel_values" not in inputs
+    if layer is not None and layer.num_domains and texts_alone:
         return {**inputs, "mudpt_condition": torch.arange(len(inputs["input_ids"])) % layer.num_domains}
-    if layer is None or not (layer.text_depends_on_class or (layer.text_depends_on_image and len(inputs) == 1)):
+    if layer is None or not (layer.text_depends_on_class or (layer.text_depends_on_image and texts_alone)):
         return inputs
     adapter = layer.mudpt_adapters[layer.active_name]
     meta_net = (adapter.class_tokens or adapter.image_shift).meta_net

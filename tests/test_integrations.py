@@ -18,6 +18,8 @@ from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab.training.checkpoints import trainable_tensors
+from peft_mudpt.towers.base import part
+from peft_mudpt.towers.registry import find_towers
 from tests import two_processes
 from tests.classifier.conftest import NAMES
 from tests.classifier.conftest import adapted as adapted_demo
@@ -208,7 +210,8 @@ def partitioned(model):
     whole = {parameter: parameter.data for parameter in model.parameters()}
     for parameter in whole:
         parameter.data = parameter.new_empty(0)
-    table = model.text_model.embeddings.token_embedding
+    _, tower, kind = find_towers(model)["text"]
+    table = part(tower, f"{kind.embeddings}.{kind.token_embedding}")
 
     def fill(*_):
         table.weight.data = whole[table.weight]

@@ -9,7 +9,8 @@ from transformers import CLIPVisionModel, ViTConfig, ViTForImageClassification
 
 from peft_mudpt import MuDPTConfig, fold_adapter, initialize_prompts
 from tests.conftest import build_clip, build_inputs, config, enlivened, hooks_on, logits
-from tests.towers.test_families import VISION, metaclip_2, siglip
+from tests.towers.test_families import FAMILIES as DUAL_ENCODERS
+from tests.towers.test_families import VISION
 
 
 METHODS = ["random", "mean_pool", "max_pool", "kmeans"]
@@ -34,7 +35,7 @@ def vit():
     return enlivened(model)
 
 
-FAMILIES = {"clip": build_clip, "metaclip_2": metaclip_2, "siglip": siglip, "vit": vit}
+FAMILIES = {**DUAL_ENCODERS, "vit": vit}
 
 
 @torch.no_grad()

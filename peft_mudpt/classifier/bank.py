@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 import torch
 from torch.nn.functional import normalize
@@ -14,6 +14,9 @@ from ..towers.registry import family_of
 from .encoding import encode_layout
 from .layout import lay_out_classes
 from .texts import text_owners, tokenize_texts
+
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -27,6 +30,15 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in in_training:
             module.training = True
+
+
+def in_eval_mode(model: torch.nn.Module, compute: Callable[[], Result]) -> Result:
+    """
+    What `compute` gives while the model is in evaluation mode. What is computed once and used again in training must
+    not depend on what dropout drew then.
+    """
+    with eval_mode(model):
+        return compute()
 
 
 def text_bank(

@@ -21,7 +21,7 @@ from ..towers.base import part
 from ..towers.domains import mixed_features
 from ..towers.images import Images
 from ..towers.registry import family_of
-from .bank import mean_of_texts
+from .bank import in_eval_mode, mean_of_texts
 from .class_texts import active_config, class_texts_of
 from .condition import ClassCondition
 from .domains import LearnedDomains
@@ -66,12 +66,12 @@ class MuDPTClassifier(PictureClassifier):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
-    The text tower encodes many classes in one row (see `packing`). If the class features need gradients, each forward
-    encodes the classes. Otherwise the classifier caches the features, and encodes the classes again when something
-    that the features depend on has changed: another adapter is active, or none, or a parameter was trained or loaded.
-    It cannot detect writing through `parameter.data`, as PEFT's `hotswap_adapter` does: call `forget` afterwards. It
-    caches nothing under `torch.compile`, of fake tensors or inside `torch.func`, or while text features depend on the
-    image.
+    A causal text tower encodes many classes in one row (see `packing`). If the class features need gradients, each
+    forward encodes the classes. Otherwise the classifier caches the features, computed without dropout, and encodes
+    the classes again when something that the features depend on has changed: another adapter is active, or none, or a
+    parameter was trained or loaded. It cannot detect writing through `parameter.data`, as PEFT's `hotswap_adapter`
+    does: call `forget` afterwards. It caches nothing under `torch.compile`, of fake tensors or inside `torch.func`, or
+    while text features depend on the image.
 
     If the text prompts depend on the class (`conditioning="class"`), the classifier also caches the text features of
     the classes in the CLIP without prompts. Under `torch.compile` it uses those that it knows already; without any,
@@ -367,7 +367,8 @@ class MuDPTClassifier(PictureClassifier):
         if state is None or (torch.is_grad_enabled() and state.requires_grad):
             return encode()
         # a copy, because the caller may write to it
-        return self._kept.get(state, partial(text_state, self.model), encode).clone()
+        compute = partial(in_eval_mode, self.model, encode)
+        return self._kept.get(state, partial(text_state, self.model), compute).clone()
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
@@ -409,7 +410,8 @@ class MuDPTClassifier(PictureClassifier):
         state = state_now()
         if state is None or state.requires_grad:
             return None
-        return self._kept_lower.get(state, state_now, partial(lower_states, self.model, groups), groups)
+        compute = partial(in_eval_mode, self.model, partial(lower_states, self.model, groups))
+        return self._kept_lower.get(state, state_now, compute, groups)
 
     def _layout(self) -> list[PackedClasses]:
         kind, device = layout_kind(self.model), self.model.device

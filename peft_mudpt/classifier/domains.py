@@ -11,6 +11,7 @@ import torch
 from ..layer import MuDPTLayer
 from ..prompts.prompts import MultiModalPrompts
 from ..towers.base import part
+from .bank import in_eval_mode
 from .staleness import Kept, text_state
 
 
@@ -51,7 +52,8 @@ class LearnedDomains:
         numbers = torch.arange(len(contexts), device=part(model, "device"))
         mask = torch.tensor(learned, device=numbers.device)
         own, others = numbers[mask], numbers[~mask]
-        features = torch.cat([encode(own), self._kept.get(state, state_now, partial(encode, others))])
+        compute = partial(in_eval_mode, model, partial(encode, others))
+        features = torch.cat([encode(own), self._kept.get(state, state_now, compute)])
         return features[torch.cat([own, others]).argsort()]  # in the order of the domains
 
     def forget(self) -> None:

@@ -136,15 +136,16 @@ def _encode_group(
     if group.own is not None:
         assert condition is not None, "classes with tokens of their own have it"
         pooled = _pooled_with_own_tokens(model, group, lower, condition)
-    elif layer is not None and group.attention_mask is not None and (kind.can_be_shortened or lower is not None):
+    elif layer is not None and group.shares_rows and (kind.can_be_shortened or lower is not None):
         pooled = _pooled_in_shared_rows(model, layer, group, lower, condition)
     elif lower is None:
         mask, options = _mask_of(tower, group), {} if condition is None else {CONDITION: condition}
         output = tower(group.input_ids, attention_mask=mask, position_ids=group.position_ids, **options)
         pooled = kind.pooled(output) if group.eos is None else _at_eos(output.last_hidden_state, group)  # (C, d)
     else:
-        states = _upper_states(model, lower, condition)  # (R, L, d)
-        pooled = kind.pooled_states(tower, states) if group.eos is None else _at_eos(states, group)  # (C, d)
+        mask = _mask_of(tower, group)
+        states = _upper_states(model, lower, mask, condition)  # (R, L, d)
+        pooled = kind.pooled_states(tower, states, mask) if group.eos is None else _at_eos(states, group)  # (C, d)
     return kind.project(model, pooled)  # (C, D)
 
 
@@ -165,7 +166,7 @@ def _pooled_in_shared_rows(
     hidden = _embedded(tower, kind, group) if lower is None else lower
     layers = range(start, kind.shape(tower).num_layers)
     hidden = kind.run_layers(tower, hidden, _mask_of(tower, group), layers, condition, pooled=group.eos)  # (C, d)
-    return part(tower, kind.final_norm)(hidden)
+    return kind.normed(tower, hidden)
 
 
 def _embedded(tower: torch.nn.Module, kind: PromptedText, group: PackedClasses) -> torch.Tensor:
@@ -173,7 +174,9 @@ def _embedded(tower: torch.nn.Module, kind: PromptedText, group: PackedClasses) 
     return part(tower, kind.embeddings)(input_ids=group.input_ids, position_ids=group.position_ids)
 
 
-def _upper_states(model: torch.nn.Module, lower: torch.Tensor, condition: Optional[torch.Tensor]) -> torch.Tensor:
+def _upper_states(
+    model: torch.nn.Module, lower: torch.Tensor, mask: Optional[torch.Tensor], condition: Optional[torch.Tensor]
+) -> torch.Tensor:
     """
     The last hidden states (R, L, d) of texts that stand alone in their rows, from the input of the first layer with
     prompts.
@@ -182,10 +185,10 @@ def _upper_states(model: torch.nn.Module, lower: torch.Tensor, condition: Option
     assert layer is not None, "only an adapter has a first layer with prompts"
     tower, kind = family.text_tower(model), family.text(layer)
     layers = range(layer.start("text"), kind.shape(tower).num_layers)
-    hidden = kind.run_layers(tower, lower, None, layers, condition)  # (R, L + n, d)
+    hidden = kind.run_layers(tower, lower, mask, layers, condition)  # (R, L + n, d)
     before, after = kind.split(hidden, layer.num_tokens("text"))
     hidden = torch.cat([each for each in (before, after) if each is not None], dim=1)  # (R, L, d)
-    return part(tower, kind.final_norm)(hidden)
+    return kind.normed(tower, hidden)
 
 
 def _states_at(
@@ -207,8 +210,9 @@ def _states_at(
 
 
 def _mask_of(tower: torch.nn.Module, group: Union[PackedClasses, OwnRows]) -> Optional[torch.Tensor]:
+    mask = group.attention_mask
     # as a bias here too, because a CLIP without an adapter has no hook that makes one
-    return None if group.attention_mask is None else attention_bias(tower, group.attention_mask)
+    return mask if mask is None or mask.dim() == 2 else attention_bias(tower, mask)
 
 
 def _at_eos(states: torch.Tensor, group: PackedClasses) -> torch.Tensor:
@@ -234,4 +238,4 @@ def _pooled_with_own_tokens(
     layers = range(index, text.shape(tower).num_layers)
     mask = _mask_of(tower, group.own)
     hidden = text.run_layers(tower, hidden, mask, layers, prompted=False, pooled=group.own.eos)  # (C, d)
-    return part(tower, text.final_norm)(hidden)
+    return text.normed(tower, hidden)

@@ -14,7 +14,7 @@ from ..layer import layer_of
 from ..towers.base import part
 from ..towers.registry import family_of
 from .memory import bytes_for_texts
-from .packing import PackedClasses, class_per_row, class_words, own_rows, pack_classes
+from .packing import PackedClasses, class_per_row, class_words, masked_rows, own_rows, pack_classes, unmasked_words
 
 
 # Bytes of activations that a training step may keep per group; beyond it, classes go into another group.
@@ -54,7 +54,7 @@ def lay_out_classes(
     Args:
         model: a CLIP, plain or with an adapter.
         class_tokens: what `tokenize_classes` returns: `input_ids` and `attention_mask` (C, L) of C texts, padded on
-            the right. L may be any length if the tower is causal; otherwise it is the tower's number of positions.
+            the right. L is a multiple of the tower's `pad_multiple`.
         class_batch_size: classes per group; None for as many as keep about 1 GiB of activations in a training step.
         owners: what error messages call the owner of each text (see `texts.text_owners`). Empty: "class 0", ...
         layout: the kind of layout; None for the one that the model needs now.
@@ -72,11 +72,12 @@ def lay_out_classes(
     room = table - num_tokens
     if kind.is_causal:
         words = class_words(class_tokens, partial(kind.is_eos, tower))
-        lengths = [len(text) for text in words]
+    elif kind.hides_padding:
+        words = unmasked_words(class_tokens)
     else:
-        ids = class_tokens["input_ids"]  # (C, L)
-        words = ids[:, :room].tolist()
-        lengths = kind.text_lengths(ids).tolist()
+        words = class_tokens["input_ids"][:, :room].tolist()  # of (C, L)
+    fixed = not (kind.is_causal or kind.hides_padding)
+    lengths = kind.text_lengths(class_tokens["input_ids"]).tolist() if fixed else list(map(len, words))
     if max(lengths) > room:
         row = lengths.index(max(lengths))
         owner = owners[row] if owners else f"class {row}"
@@ -99,6 +100,8 @@ def lay_out_classes(
             ]
     elif kind.is_causal:
         packed = [class_per_row(group) for group in groups]
+    elif kind.hides_padding:
+        packed = [masked_rows(group) for group in groups]
     else:
         packed = [PackedClasses(torch.tensor(group)) for group in groups]
     return [group.to(part(model, "device")) for group in packed]

@@ -56,7 +56,8 @@ class PackedClasses(_Rows):
         position_ids: positions (R, L) of the tokens in `input_ids`, which leave room for the n prompts; None for the
             tower's default positions.
         attention_mask: (R, 1, n + L, n + L), true where the token of the third axis attends to the token of the
-            fourth; None for the tower's default attention.
+            fourth; (R, L), 0 where a token is padding, if the tower pools each row itself; None for the tower's
+            default attention.
         own: the rows of the layers in which each class has prompt tokens of its own; None if there are none.
     """
 
@@ -71,6 +72,11 @@ class PackedClasses(_Rows):
         """The number of classes (C)."""
         return len(self.input_ids if self.eos is None else self.eos)
 
+    @property
+    def shares_rows(self) -> bool:
+        """Whether several classes stand in a row, so that the mask relates pairs of tokens."""
+        return self.attention_mask is not None and self.attention_mask.dim() == 4
+
     def repeated(self, times: int) -> PackedClasses:
         """The same classes several times: all of them for the first image, then all for the second, and so on."""
         eos, positions, mask = self.eos, self.position_ids, self.attention_mask
@@ -81,7 +87,7 @@ class PackedClasses(_Rows):
             self.input_ids.repeat(times, 1),  # (times * R, L), as positions and mask
             eos,
             None if positions is None else positions.repeat(times, 1),
-            None if mask is None else mask.repeat(times, 1, 1, 1),
+            None if mask is None else mask.repeat(times, *[1] * (mask.dim() - 1)),
         )
 
 
@@ -117,6 +123,33 @@ def class_words(
                 "own tokenizer, or tokenize_classes."
             )
     return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist())]
+
+
+def unmasked_words(class_tokens: dict[str, torch.Tensor]) -> list[list[int]]:
+    """
+    The token ids of each class text, without the padding.
+
+    Args:
+        class_tokens: `input_ids` and `attention_mask` (C, L) of C classes.
+
+    Raises:
+        ValueError: if there is no `attention_mask`, or a text has padding before one of its tokens, or no token.
+    """
+    ids, mask = class_tokens["input_ids"].cpu(), class_tokens.get("attention_mask")  # (C, L)
+    if mask is None:
+        raise ValueError(
+            "The tokenizer made no attention_mask, but this text tower needs one, which hides the padding. Tokenize "
+            "the classes with the CLIP's own tokenizer, or tokenize_classes."
+        )
+    mask = mask.cpu().bool()
+    for wrong, what in (
+        (~mask.any(dim=1), "has no token: the tokenizer knows none of its characters"),
+        ((mask[:, 1:] > mask[:, :-1]).any(dim=1), "has padding before one of its tokens; pad on the right"),
+    ):
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(f"The text of class {row} (token ids {ids[row].tolist()}) {what}. Change the text.")
+    return [row[:length] for row, length in zip(ids.tolist(), mask.sum(dim=1).tolist())]
 
 
 def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> PackedClasses:
@@ -160,18 +193,14 @@ def _lay_out(words: list[list[int]], rows: list[list[int]], num_tokens: int) -> 
             eos[label] = len(ids) - 1, len(ids[-1]) - 1
 
     length = max(map(len, ids))
-
-    def filled_up(rows: list[list[int]], filler: int) -> torch.Tensor:  # (R, L)
-        return torch.tensor([row + [filler] * (length - len(row)) for row in rows])
-
-    owner = filled_up(owners, -1)
+    owner = _filled_up(owners, -1)
     owner = torch.cat([owner.new_zeros(len(owner), num_tokens), owner], dim=1)  # (R, n + L): prompts are prefix
     in_prefix = owner[:, None, :] == 0  # (R, 1, n + L)
     same_text = owner[:, None, :] == owner[:, :, None]  # (R, n + L, n + L)
     return PackedClasses(
-        filled_up(ids, 0),
+        _filled_up(ids),
         torch.tensor([row * length + column for row, column in map(eos.__getitem__, range(len(words)))]),
-        filled_up(positions, 0),
+        _filled_up(positions),
         (in_prefix | same_text).tril()[:, None],  # (R, 1, n + L, n + L)
     )
 
@@ -204,11 +233,19 @@ def own_rows(words: list[list[int]], packed: PackedClasses, num_tokens: int, max
 
 def class_per_row(words: list[list[int]]) -> PackedClasses:
     """Put one class in each row, for attention that does not accept the four-axis mask that packing needs."""
-    length = max(map(len, words))
-    return PackedClasses(
-        torch.tensor([text + [0] * (length - len(text)) for text in words]),
-        torch.tensor([row * length + len(text) - 1 for row, text in enumerate(words)]),
-    )
+    ids = _filled_up(words)
+    return PackedClasses(ids, torch.tensor([row * ids.shape[1] + len(text) - 1 for row, text in enumerate(words)]))
+
+
+def masked_rows(words: list[list[int]]) -> PackedClasses:
+    """Put one class in each row, with a mask over the padding, for a tower in which every token sees every other."""
+    return PackedClasses(_filled_up(words), attention_mask=_filled_up([[1] * len(text) for text in words]))
+
+
+def _filled_up(rows: list[list[int]], filler: int = 0) -> torch.Tensor:
+    """The rows as a tensor (R, L), each filled up to the length of the longest."""
+    length = max(map(len, rows))
+    return torch.tensor([row + [filler] * (length - len(row)) for row in rows])
 
 
 def _even_rows(lengths: list[int], room: int) -> list[list[int]]:

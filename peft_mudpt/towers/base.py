@@ -109,6 +109,7 @@ class PromptedTower:
         attention: where a layer keeps its attention.
         can_be_shortened: whether the tower pools one token of each text or image, and its layers pass arguments on to
             their attention, which takes `hidden_states` by name (see `last_layer`).
+        ties_last_state: whether the last of the tower's hidden states is its last hidden state, without prompts.
     """
 
     modality: ClassVar[Modality]
@@ -122,6 +123,7 @@ class PromptedTower:
     attention_norm: ClassVar[str] = "layer_norm1"
     attention: ClassVar[str] = "self_attn"
     can_be_shortened: ClassVar[bool] = False
+    ties_last_state: ClassVar[bool] = False
 
     def __init__(self, source: PromptSource):
         self.source = source
@@ -283,6 +285,7 @@ class PromptedTower:
             if isinstance(states, tuple) and any(state is not None and state.dim() == 3 for state in states):
                 # the first is the input of layer 0, the others are the outputs of the layers
                 has_prompts = [index > start or start == 0 for index in range(len(states))]
+                has_prompts[-1] &= not self.ties_last_state
                 pairs = zip(states, has_prompts)
                 return tuple(self._replace(state, n) if has and state is not None else state for state, has in pairs)
             return states

@@ -23,11 +23,13 @@ class Family:
     Attributes:
         model_class: the class of the whole model in transformers.
         text, vision: the `PromptedTower` subclasses of the two towers.
+        return_loss_place: the place of `return_loss` among the arguments of the whole model's forward, from 0 on.
     """
 
     model_class: ClassVar[type[nn.Module]]
     text: ClassVar[type[PromptedText]]
     vision: ClassVar[type[PromptedVision]]
+    return_loss_place: ClassVar[int] = 4
 
     @property
     def towers(self) -> dict[Modality, type[PromptedTower]]:

@@ -60,7 +60,8 @@ class TextPerImage:
         depends = self.source.text_depends_on_image or self.source.num_domains
         if not depends or kwargs.get(CONDITION) is not None:
             return None
-        if kwargs.get("return_loss") or any(args[4:5]):  # its place in the forward of all families
+        place = self.family.return_loss_place
+        if kwargs.get("return_loss") or any(args[place : place + 1]):
             raise ValueError(NO_LOSS)
         return args, {**kwargs, IMAGES: Images(model)}
 

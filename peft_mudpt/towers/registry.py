@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import MODALITIES, Modality
 from .base import PromptedTower, part
+from .chinese_clip import ChineseCLIPFamily
 from .clip import CLIPFamily
 from .family import Family
 from .metaclip2 import MetaClip2Family
@@ -16,7 +17,7 @@ from .siglip import SiglipFamily
 from .vit import PromptedViT
 
 
-FAMILIES: tuple[Family, ...] = (CLIPFamily(), MetaClip2Family(), SiglipFamily())
+FAMILIES: tuple[Family, ...] = (CLIPFamily(), MetaClip2Family(), SiglipFamily(), ChineseCLIPFamily())
 # Towers that belong to no dual encoder.
 SINGLE_TOWERS: tuple[type[PromptedTower], ...] = (PromptedViT,)
 

@@ -71,7 +71,7 @@ class PromptedSiglipText(PromptedText):
         }
 
     @classmethod
-    def pooled_states(cls, tower: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    def pooled_states(cls, tower: nn.Module, states: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         return part(tower, "head")(states[:, -1])
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Optional
 import torch
 from peft.utils.integrations import gather_params_ctx
 from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
 
 from ..config import TowerShape
 from .base import CONDITION, DEEP_PROMPTS, INPUT_PROMPTS, PromptedTower, part
@@ -61,11 +62,12 @@ class PromptedText(PromptedTower):
     Attributes:
         argument_names: names of the tower's first positional arguments, in order.
         token_embedding: where the embeddings keep the module that maps token ids to embeddings.
-        final_norm: where the tower keeps the LayerNorm after its encoder.
+        final_norm: where the tower keeps the LayerNorm after its encoder; None if there is none.
         tokens_before: how many tokens stand before the prompts (BOS, or none).
         is_causal: whether attention is causal, so that the texts of several classes can share a row of the batch (see
-            `classifier.packing`). A causal family has BOS before its prompts and must override `is_eos`; a family that
-            is not causal must override `text_lengths`.
+            `classifier.packing`). A causal family has BOS before its prompts and must override `is_eos`.
+        hides_padding: whether the attention mask that the tokenizer makes hides the padding, so that it may have any
+            length (see `bidirectional`). A family of which neither is true must override `text_lengths`.
     """
 
     modality = "text"
@@ -73,9 +75,10 @@ class PromptedText(PromptedTower):
     projection: ClassVar[Optional[str]] = "text_projection"
     argument_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
     token_embedding: ClassVar[str] = "token_embedding"
-    final_norm: ClassVar[str] = "final_layer_norm"
+    final_norm: ClassVar[Optional[str]] = "final_layer_norm"
     tokens_before: ClassVar[int]
     is_causal: ClassVar[bool]
+    hides_padding: ClassVar[bool] = False
 
     @classmethod
     def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
@@ -98,7 +101,7 @@ class PromptedText(PromptedTower):
     @classmethod
     def pad_multiple(cls, tower: nn.Module) -> Optional[int]:
         """Texts must be padded to a multiple of this number of tokens; None if any length gives the same feature."""
-        return None if cls.is_causal else cls.num_positions(tower)
+        return None if cls.is_causal or cls.hides_padding else cls.num_positions(tower)
 
     @classmethod
     def vocabulary_size(cls, tower: nn.Module) -> int:
@@ -130,8 +133,26 @@ class PromptedText(PromptedTower):
         """For each text (B, L), the number (B,) of leading tokens that must not be cut off."""
         raise NotImplementedError
 
+    @classmethod
+    def first_position(cls, embeddings: nn.Module) -> int:
+        """The position of a text's first token in the position table of the embeddings."""
+        return 0
+
+    @classmethod
+    def unread(cls, tower: nn.Module, ids: torch.Tensor, mask: Optional[torch.Tensor], n: int) -> torch.Tensor:
+        """
+        Mask (B, L) of the tokens that cannot influence the text's feature, so that their positions are arbitrary.
+
+        Args:
+            tower: the text tower.
+            ids: token ids (B, L).
+            mask: the attention mask (B, n + L) of the texts with n prompts; None: there is none.
+            n: number of prompts in the input.
+        """
+        raise NotImplementedError
+
     def as_embedded(self, embeddings: nn.Module, prompts: torch.Tensor, device: torch.device) -> torch.Tensor:
-        start = self.tokens_before
+        start = self.first_position(embeddings) + self.tokens_before
         # through the module, not its weight: offloading loads a weight only while its module runs
         positions = torch.arange(start, start + prompts.shape[1], device=device)
         positioned = part(embeddings, self.position_embedding)(positions)  # (n, d)
@@ -199,7 +220,38 @@ class PromptedText(PromptedTower):
 
     def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
         """The tower's arguments, with positions that leave room for n prompts; the mask already covers the prompts."""
-        raise NotImplementedError
+        input_ids, given = kwargs["input_ids"], kwargs.get("position_ids")
+        ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
+        table, length = self.num_positions(tower), ids.shape[1]
+        first = self.first_position(part(tower, self.embeddings))
+        end, begin = first + table, first + self.tokens_before  # of the table, and of the prompts in it
+        positions = torch.arange(first, first + length, device=ids.device)  # (L,)
+        stays = positions < begin
+        position_ids = positions[None] if given is None else given  # (1 or B, L)
+        moved = position_ids + torch.where(stays, 0, n)  # (1 or B, L)
+        # without a branch while it is compiled or exported: one graph serves all lengths
+        if given is None and not torch.compiler.is_compiling() and length + n <= table:
+            return {**kwargs, "position_ids": moved}
+        unread = self.unread(tower, ids, kwargs.get("attention_mask"), n)
+        out_of_order = (position_ids < first) | ((position_ids < begin) != stays)
+        out_of_order = out_of_order.any(dim=1, keepdim=True)  # (1 or B, 1)
+        if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
+            if out_of_order.any():
+                before = f"{first} for the first token (BOS) and " if self.tokens_before else ""
+                raise ValueError(
+                    f"position_ids must be {before}at least {begin} for the others: the prompts stand at positions "
+                    f"{begin} to {begin + n - 1} and the words after them. Leave position_ids out, or disable the "
+                    "adapter."
+                )
+            needed = moved.masked_fill(unread, first).amax().item() + 1 - first
+            if needed > table:
+                raise ValueError(
+                    f"The text needs {needed} positions with its {n} prompt tokens, but the text tower has {table}: "
+                    f"{table - n} tokens are left for words and those that the tokenizer adds. Shorten the text, or "
+                    f"tokenize it with truncation=True, max_length={table - n}."
+                )
+        moved = torch.where(unread, moved.clamp(max=end - 1), moved).masked_fill(out_of_order, end)
+        return {**kwargs, "position_ids": moved}
 
     def mask_with_room(self, mask: torch.Tensor, n: int) -> torch.Tensor:
         """
@@ -244,7 +296,8 @@ class PromptedText(PromptedTower):
         Args:
             tower: the text tower.
             hidden: the input (B, L, d) of the first of these layers.
-            mask: the attention mask of the encoder, as at its input; None: the default of the tower.
+            mask: the attention mask, with two axes as the tower takes it or with four as its layers do, without room
+                for prompts that are not in `hidden`; None: the default of the tower.
             layers: indices of the layers.
             condition: what the prompts depend on, one row per sample; None: nothing.
             prompted: False if the hooks put no prompts into these layers, as in rows that have another layout.
@@ -258,6 +311,8 @@ class PromptedText(PromptedTower):
         encoder = part(tower, self.encoder)
         options: dict[str, Any] = {"is_causal": True} if self.is_causal and mask is None else {}
         options |= {} if condition is None else {CONDITION: condition}
+        if mask is not None and mask.dim() == 2:
+            mask = create_bidirectional_mask(part(tower, "config"), inputs_embeds=hidden, attention_mask=mask)
         if layers.start == 0 and condition is not None:
             options |= self._input_prompts(tower, condition, hidden.device)
         if pooled is not None:
@@ -278,8 +333,16 @@ class PromptedText(PromptedTower):
         return (hidden if SHORTENED in options else self.pooled_tokens(hidden, pooled))[0]  # (C, d)
 
     @classmethod
-    def pooled_states(cls, tower: nn.Module, states: torch.Tensor) -> torch.Tensor:
-        """The pooled output (B, d) from the last hidden states (B, L, d), if the tower pools the same token always."""
+    def normed(cls, tower: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The last hidden states (B, L, d) of a tower from those of its encoder."""
+        return states if cls.final_norm is None else part(tower, cls.final_norm)(states)
+
+    @classmethod
+    def pooled_states(cls, tower: nn.Module, states: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+        """
+        The pooled output (B, d) from what `normed` returned (B, L, d), of a tower that is not causal. `mask` is the
+        attention mask (B, L) of the texts; None if there is none.
+        """
         raise NotImplementedError
 
     @staticmethod
@@ -306,33 +369,8 @@ class PromptedCausalText(PromptedText):
     def is_eos(cls, tower: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         return ids == part(tower, "eos_token_id")
 
-    def _make_room(self, tower: nn.Module, kwargs: dict, n: int) -> dict:
-        input_ids, given = kwargs["input_ids"], kwargs.get("position_ids")
-        ids = input_ids.view(-1, input_ids.shape[-1])  # (B, L)
-        table, length = self.num_positions(tower), ids.shape[1]
-        position_ids = torch.arange(length, device=ids.device)[None] if given is None else given  # (1 or B, L)
-        is_bos = torch.arange(length, device=ids.device) == 0  # (L,)
-        moved = position_ids + torch.where(is_bos, 0, n)  # (1 or B, L)
-        # without a branch while it is compiled or exported: one graph serves all lengths
-        if given is None and not torch.compiler.is_compiling() and length + n <= table:
-            return {**kwargs, "position_ids": moved}
-        # Tokens after EOS cannot influence the pooled token (attention is causal), so their positions are arbitrary.
-        is_eos = self.is_eos(tower, ids)
-        after_eos = (is_eos.cumsum(dim=1) - is_eos.long()) > 0  # (B, L), nowhere without an EOS
-        out_of_order = ((position_ids < 0) | ((position_ids < 1) != is_bos)).any(dim=1, keepdim=True)  # (1 or B, 1)
-        if not torch.compiler.is_compiling():  # values cannot be read there; the position table itself then refuses
-            if out_of_order.any():
-                raise ValueError(
-                    "position_ids must be 0 for the first token (BOS) and at least 1 for the others: the prompts "
-                    f"stand at positions 1 to {n} and the words after them. Leave position_ids out, or disable the "
-                    "adapter."
-                )
-            needed = moved.masked_fill(after_eos, 0).amax().item() + 1
-            if needed > table:
-                raise ValueError(
-                    f"The text needs {needed} positions with its {n} prompt tokens, but the text tower has {table}: "
-                    f"{table - n} tokens are left for BOS, words and EOS. Shorten the text, or tokenize it with "
-                    f"truncation=True, max_length={table - n}."
-                )
-        moved = torch.where(after_eos, moved.clamp(max=table - 1), moved).masked_fill(out_of_order, table)
-        return {**kwargs, "position_ids": moved}
+    @classmethod
+    def unread(cls, tower: nn.Module, ids: torch.Tensor, mask: Optional[torch.Tensor], n: int) -> torch.Tensor:
+        # Attention is causal: tokens after EOS cannot influence it.
+        is_eos = cls.is_eos(tower, ids)
+        return (is_eos.cumsum(dim=1) - is_eos.long()) > 0  # nowhere without an EOS

@@ -14,7 +14,7 @@ from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, fold_adapter
 from peft_mudpt.classifier import condition
 from peft_mudpt.classifier.texts import tokenize_classes
 from tests.classifier.conftest import NAMES, adapted, refuse_masks
-from tests.towers.test_families import FAMILIES, Tokenizer, images, texts
+from tests.towers.test_families import FAMILIES, Tokenizer, images, text_inputs
 from tests.towers.test_families import NAMES as WORD_NAMES
 from tests.towers.test_families import adapted as adapted_family
 
@@ -75,8 +75,8 @@ def test_class_features_are_those_that_the_model_computes_itself(family, class_b
     classifier = MuDPTClassifier(model, WORD_NAMES, "{}.", tokenizer, class_batch_size=class_batch_size)
     own, whole = ([tokenizer.words[text.format(name)] for name in WORD_NAMES] for text in ("{}.", "a photo of a {}."))
     with model.disable_adapter():
-        frozen = model.get_text_features(texts(family, *whole)).pooler_output
-    expected = model.get_text_features(texts(family, *own), mudpt_condition=frozen).pooler_output
+        frozen = model.get_text_features(**text_inputs(family, *whole)).pooler_output
+    expected = model.get_text_features(**text_inputs(family, *own), mudpt_condition=frozen).pooler_output
     torch.testing.assert_close(classifier.class_features(), normalize(expected, dim=-1), atol=2e-5, rtol=1e-4)
     assert classifier(images()).logits.shape == (3, 2)
 

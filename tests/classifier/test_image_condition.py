@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, fold_adapter
 from peft_mudpt.classifier import layout
-from tests.towers.test_families import FAMILIES, images, texts
+from tests.towers.test_families import FAMILIES, images, text_inputs
 from tests.towers.test_per_image import cocoop
 
 
@@ -24,7 +24,7 @@ class Tokenizer:
         self.family = family
 
     def __call__(self, class_texts, **options):
-        return {"input_ids": texts(self.family, *WORDS)}
+        return text_inputs(self.family, *WORDS)
 
 
 def classifier_of(model, family="clip", **options):

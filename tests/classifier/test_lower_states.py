@@ -10,7 +10,7 @@ from transformers import AttentionInterface
 
 from peft_mudpt import MuDPTClassifier
 from tests.classifier.conftest import NAMES, adapted, assert_fresh, expected_logits, refuse_masks
-from tests.towers.test_families import FAMILIES, WORDS, Tokenizer, texts
+from tests.towers.test_families import FAMILIES, WORDS, Tokenizer, text_inputs
 from tests.towers.test_families import NAMES as WORD_NAMES
 from tests.towers.test_first_layer import adapted as adapted_family
 from tests.towers.test_first_layer import text_features_by_hand
@@ -45,7 +45,7 @@ def a_step(classifier, pixel_values, **options):
 def test_class_features_are_those_of_the_tower_put_together_by_hand(family, class_batch_size):
     model = adapted_family(family, first_layer=1)
     classifier = MuDPTClassifier(model, WORD_NAMES, "{}.", Tokenizer(family), class_batch_size=class_batch_size)
-    expected = normalize(text_features_by_hand(model, texts(family, *WORDS)), dim=-1)
+    expected = normalize(text_features_by_hand(model, text_inputs(family, *WORDS)), dim=-1)
     torch.testing.assert_close(classifier.class_features(), expected, atol=2e-5, rtol=1e-4)
     assert len(classifier._kept_lower.constant) == (2 if class_batch_size else 1)  # they were used
 

@@ -278,3 +278,18 @@ class TestTransforms:
     def test_a_traced_graph(self, classifier, pixel_values, tracing_mode):
         trace = make_fx(lambda x: classifier(x).logits, tracing_mode=tracing_mode, _allow_non_fake_inputs=True)
         torch.testing.assert_close(trace(pixel_values)(pixel_values), classifier(pixel_values).logits)
+
+
+@pytest.mark.parametrize(
+    ("kept", "fields"),
+    [("class_features", dict(text_prompt_depth=0, fusion_direction="none")), ("_lower_states", dict(first_layer=2))],
+)
+def test_what_training_uses_again_and_again_is_computed_without_dropout(tokenizer, kept, fields):
+    model = adapted(**fields)
+    for layer in model.text_model.encoder.layers:
+        layer.self_attn.dropout = 0.9
+    expected, found = (
+        getattr(MuDPTClassifier(model.train(mode), NAMES, "{}.", tokenizer), kept)() for mode in (False, True)
+    )
+    torch.testing.assert_close(found, expected)
+    assert model.text_model.training

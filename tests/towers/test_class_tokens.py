@@ -5,11 +5,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.conftest import checkpoint_layers, completed
-from tests.towers.test_families import FAMILIES, adapted, images, text_by_hand, texts
+from tests.towers.by_hand import text_by_hand
+from tests.towers.test_families import FAMILIES, adapted, images, text_inputs, texts
 
 
 def two_texts(family, model):
-    return completed(model, {"input_ids": texts(family, [5, 60, 7], [8])})
+    return completed(model, text_inputs(family, [5, 60, 7], [8]))
 
 
 @torch.no_grad()

@@ -1,11 +1,15 @@
 """Every supported model family, in the sizes that are published."""
 
+import inspect
+
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy, normalize
 from transformers import (
     AutoTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPForImageClassification,
     CLIPModel,
@@ -18,13 +22,14 @@ from transformers import (
     SiglipConfig,
     SiglipForImageClassification,
     SiglipModel,
-    SiglipTextModel,
-    SiglipVisionModel,
 )
 
 from peft_mudpt import PRESETS, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.classifier.texts import tokenize_classes
+from peft_mudpt.towers import registry
+from peft_mudpt.towers.registry import find_towers
 from tests.conftest import build_clip, checkpoint_layers, completed, enlivened
+from tests.towers.by_hand import text_by_hand, vision_by_hand
 
 
 # Published CLIPs: width, heads, layers of the text and of the vision tower, projection width, patch and image size.
@@ -72,7 +77,15 @@ def metaclip_2():
     return enlivened(MetaClip2Model(config))
 
 
-FAMILIES = {"clip": build_clip, "metaclip_2": metaclip_2, "siglip": siglip}
+def chinese_clip():
+    torch.manual_seed(0)
+    text = TEXT | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return enlivened(ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=40)))
+
+
+# by `model_type`
+FAMILIES = {"clip": build_clip, "metaclip_2": metaclip_2, "siglip": siglip, "chinese_clip": chinese_clip}
+MASKED = ["chinese_clip"]  # every token sees every other, except padding under the tokenizer's attention mask
 
 
 def adapted(model, preset="mudpt", **fields):
@@ -91,6 +104,12 @@ def texts(family, *words):
         rows = [[bos, *row, eos] for row in words]
         length = max(map(len, rows))
     return torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
+
+
+def text_inputs(family, *words):
+    """The arguments that the family's tokenizer makes of texts of these words."""
+    ids = texts(family, *words)
+    return {"input_ids": ids, **({"attention_mask": (ids != PAD).long()} if family in MASKED else {})}
 
 
 def images(size=16):
@@ -134,49 +153,6 @@ class TestPublishedSizes:
         torch.testing.assert_close(features, expected, atol=2e-5, rtol=1e-4)
 
 
-@torch.no_grad()
-def vision_by_hand(model, pixel_values, **options):
-    """Image features from the parts of the tower, with the prompts put in between, layer by layer."""
-    tower, prompts = model.vision_model, model.prompt_learner.prompts("vision", 0)
-    with model.disable_adapter():
-        patches = tower.embeddings(pixel_values, **options)
-        hidden = torch.cat([patches, prompts[0].expand(len(patches), -1, -1)], dim=1)
-        if hasattr(tower, "pre_layrnorm"):
-            hidden = tower.pre_layrnorm(hidden)
-        hidden = through_layers(tower, hidden, prompts, start=patches.shape[1])
-        hidden = tower.post_layernorm(hidden[:, : patches.shape[1]])
-        return tower.head(hidden) if hasattr(tower, "head") else model.visual_projection(hidden[:, 0])
-
-
-@torch.no_grad()
-def text_by_hand(model, input_ids, mudpt_condition=None):
-    """Text features likewise."""
-    tower, prompts = model.text_model, model.prompt_learner.prompts("text", 0, condition=mudpt_condition)
-    siglip, ids, n = hasattr(tower, "head"), input_ids, prompts[0].shape[1]
-    start = 0 if siglip else 1  # behind BOS, if there is one
-    ids = ids[:, : LENGTH - n] if siglip else ids  # padding gives way
-    with model.disable_adapter():
-        table = tower.embeddings.position_embedding.weight
-        words = tower.embeddings.token_embedding(ids)
-        rows = [words[:, :start], prompts[0].expand(len(ids), -1, -1), words[:, start:]]
-        hidden = torch.cat(rows, dim=1)
-        hidden = hidden + table[: hidden.shape[1]]
-        mask = None if siglip else torch.full((hidden.shape[1],) * 2, float("-inf")).triu(1)[None, None]
-        hidden = through_layers(tower, hidden, prompts, start, mask)
-        hidden = tower.final_layer_norm(torch.cat([hidden[:, :start], hidden[:, start + n :]], dim=1))
-        if siglip:
-            return tower.head(hidden[:, -1])
-        return model.text_projection(hidden[ids == tower.eos_token_id])  # one EOS per row
-
-
-def through_layers(tower, hidden, prompts, start, mask=None):
-    for index, layer in enumerate(tower.encoder.layers):
-        if index > 0 and index in prompts:
-            hidden[:, start : start + prompts[index].shape[1]] = prompts[index]
-        hidden = layer(hidden, mask)
-    return hidden
-
-
 class TestFamilies:
     @torch.no_grad()
     @pytest.mark.parametrize("preset", PRESETS)
@@ -190,8 +166,7 @@ class TestFamilies:
             features = model.get_image_features(images()).pooler_output
             torch.testing.assert_close(features, vision_by_hand(model, images()), atol=2e-5, rtol=1e-4)
         if model.prompt_learner.num_tokens("text"):
-            ids = texts(family, [5, 60, 7], [8, 9], [96])
-            inputs = completed(model, {"input_ids": ids})
+            inputs = completed(model, text_inputs(family, [5, 60, 7], [8, 9], [96]))
             features = model.get_text_features(**inputs).pooler_output
             torch.testing.assert_close(features, text_by_hand(model, **inputs), atol=2e-5, rtol=1e-4)
 
@@ -200,18 +175,18 @@ class TestFamilies:
     def test_prompts_that_start_from_words_are_these_words_until_trained(self, family):
         base = FAMILIES[family]()
         words = [5, 60, 7, 8]
-        whole = base(input_ids=texts(family, [*words, 9, 90], [*words, 91]), pixel_values=images()).logits_per_image
+        whole = base(**text_inputs(family, [*words, 9, 90], [*words, 91]), pixel_values=images()).logits_per_image
         config = MuDPTConfig.from_preset(
             "coop", num_virtual_tokens=4, text_prompt_init_text="w", text_prompt_init_ids={"w": words}
         )
         model = get_peft_model(base, config).eval()
-        ours = model(input_ids=texts(family, [9, 90], [91]), pixel_values=images()).logits_per_image
+        ours = model(**text_inputs(family, [9, 90], [91]), pixel_values=images()).logits_per_image
         torch.testing.assert_close(ours, whole, atol=1e-6, rtol=1e-5)
 
     @torch.no_grad()
     @pytest.mark.parametrize("family", FAMILIES)
     def test_disabled_it_is_the_base_model_bit_for_bit(self, family):
-        inputs = dict(input_ids=texts(family, [5, 6], [7]), pixel_values=images())
+        inputs = dict(**text_inputs(family, [5, 6], [7]), pixel_values=images())
         # frozen as an adapted one is: nn.MultiheadAttention, SigLIP's head, rounds otherwise where a gradient may flow
         plain = FAMILIES[family]().requires_grad_(False)(**inputs).logits_per_image
         model = adapted(FAMILIES[family]())
@@ -224,7 +199,7 @@ class TestFamilies:
         model = adapted(FAMILIES[family]()).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
-        inputs = dict(input_ids=texts(family, [5, 6], [7], [8]), pixel_values=images(), return_loss=True)
+        inputs = dict(**text_inputs(family, [5, 6], [7], [8]), pixel_values=images(), return_loss=True)
         losses = []
         for _ in range(10):
             loss = model(**inputs).loss
@@ -236,36 +211,63 @@ class TestFamilies:
         assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if not p.requires_grad)
 
     @torch.no_grad()
-    @pytest.mark.parametrize("family", ["metaclip_2", "siglip"])
+    @pytest.mark.parametrize("family", FAMILIES)
     def test_a_saved_adapter_serves_the_whole_and_each_tower_alone(self, family, tmp_path):
-        adapted(FAMILIES[family]()).save_pretrained(tmp_path)
+        model = adapted(FAMILIES[family]())
+        model.save_pretrained(tmp_path)
+        inputs = {"text": text_inputs(family, [5, 6], [7]), "vision": {"pixel_values": images()}}
+        expected = model(**inputs["text"], **inputs["vision"]).logits_per_image
         whole = PeftModel.from_pretrained(FAMILIES[family](), tmp_path).eval()
-        base, ids = FAMILIES[family](), texts(family, [5, 6], [7])
-        if family == "siglip":
-            text, vision = SiglipTextModel(base.config.text_config), SiglipVisionModel(base.config.vision_config)
-            text.load_state_dict(base.text_model.state_dict())
-            vision.load_state_dict(base.vision_model.state_dict())
-        else:
-            base.config.text_config.projection_dim = base.config.vision_config.projection_dim = 40
-            text = MetaClip2TextModelWithProjection(base.config.text_config)
-            vision = MetaClip2VisionModelWithProjection(base.config.vision_config)
-            weights = base.state_dict()
-            text.load_state_dict({name: w for name, w in weights.items() if name.startswith("text_")})
-            vision.load_state_dict({name: w for name, w in weights.items() if name.startswith("vis")})
+        assert torch.equal(whole(**inputs["text"], **inputs["vision"]).logits_per_image, expected)
+        for modality, (_, tower, _) in find_towers(FAMILIES[family]()).items():
+            alone = PeftModel.from_pretrained(tower, tmp_path).eval()(**inputs[modality])
+            inside = getattr(model, f"{modality}_model")(**inputs[modality])
+            assert torch.equal(alone.last_hidden_state, inside.last_hidden_state)
+
+    @torch.no_grad()
+    def test_a_saved_adapter_serves_towers_with_a_projection(self, tmp_path):
+        model, base = adapted(metaclip_2()), metaclip_2()
+        model.save_pretrained(tmp_path)
+        base.config.text_config.projection_dim = base.config.vision_config.projection_dim = 40
+        text = MetaClip2TextModelWithProjection(base.config.text_config)
+        vision = MetaClip2VisionModelWithProjection(base.config.vision_config)
+        weights, ids = base.state_dict(), texts("metaclip_2", [5, 6], [7])
+        text.load_state_dict({name: w for name, w in weights.items() if name.startswith("text_")})
+        vision.load_state_dict({name: w for name, w in weights.items() if name.startswith("vis")})
         text, vision = (PeftModel.from_pretrained(tower.eval(), tmp_path).eval() for tower in (text, vision))
-        kind = "pooler_output" if family == "siglip" else "{}_embeds"
-        assert torch.equal(text(ids)[kind.format("text")], whole.get_text_features(ids).pooler_output)
-        assert torch.equal(vision(images())[kind.format("image")], whole.get_image_features(images()).pooler_output)
+        assert torch.equal(text(ids).text_embeds, model.get_text_features(ids).pooler_output)
+        assert torch.equal(vision(images()).image_embeds, model.get_image_features(images()).pooler_output)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("first_layer", [0, 1])
+    @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "siglip"])  # it cuts padding off
+    def test_hidden_states_have_the_shapes_of_the_model_without_prompts(self, family, first_layer):
+        model = adapted(FAMILIES[family](), first_layer=first_layer, num_virtual_tokens=2)
+        inputs = dict(**text_inputs(family, [5, 6], [7]), pixel_values=images(), output_hidden_states=True)
+        prompted = model(**inputs)
+        with model.disable_adapter():
+            plain = model(**inputs)
+        for tower in ("text_model_output", "vision_model_output"):
+            shapes = [[state.shape for state in output[tower].hidden_states] for output in (prompted, plain)]
+            assert shapes[0] == shapes[1]
+            assert prompted[tower].last_hidden_state.shape == plain[tower].last_hidden_state.shape
+
+    def test_the_place_of_return_loss_is_that_in_the_models_forward(self):
+        for family in registry.FAMILIES:
+            _, *names = inspect.signature(family.model_class.forward).parameters
+            assert names[family.return_loss_place] == "return_loss"
+            names = tuple(inspect.signature(family.text.tower_class.forward).parameters)
+            assert names[1 : 1 + len(family.text.argument_names)] == family.text.argument_names
 
     @torch.no_grad()
     @pytest.mark.parametrize("family", FAMILIES)
     def test_a_classifier_gives_the_logits_of_the_model_itself(self, family):
         model = adapted(FAMILIES[family]())
         classifier = MuDPTClassifier(model, NAMES, "{}.", tokenizer=Tokenizer(family))
-        expected = model(input_ids=texts(family, *WORDS), pixel_values=images()).logits_per_image
+        expected = model(**text_inputs(family, *WORDS), pixel_values=images()).logits_per_image
         torch.testing.assert_close(classifier(images()).logits, expected, atol=2e-5, rtol=1e-5)
         with model.disable_adapter():
-            expected = model(input_ids=texts(family, *WORDS), pixel_values=images()).logits_per_image
+            expected = model(**text_inputs(family, *WORDS), pixel_values=images()).logits_per_image
             torch.testing.assert_close(classifier(images()).logits, expected, atol=2e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("family", FAMILIES)
@@ -286,14 +288,14 @@ class TestFamilies:
         assert losses[-1][1] < losses[0][0]
 
     @pytest.mark.parametrize("use_reentrant", [True, False])
-    @pytest.mark.parametrize("family", ["metaclip_2", "siglip"])
+    @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "clip"])
     def test_gradient_checkpointing_changes_no_gradient(self, family, use_reentrant):
         gradients = []
         for checkpointing in (False, True):
             model = adapted(FAMILIES[family]()).train()
             if checkpointing:
                 checkpoint_layers(model, use_reentrant)
-            logits = model(input_ids=texts(family, [5, 6], [7]), pixel_values=images()).logits_per_image
+            logits = model(**text_inputs(family, [5, 6], [7]), pixel_values=images()).logits_per_image
             cross_entropy(logits, torch.tensor([0, 1, 1])).backward()
             gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
         for name, gradient in gradients[0].items():
@@ -316,10 +318,10 @@ class Tokenizer:
 
     def __call__(self, texts_given, padding, padding_side, pad_to_multiple_of, return_tensors):
         assert padding is True and padding_side == "right"
-        ids = texts(self.family, *(self.words[text] for text in texts_given))
+        tokens = text_inputs(self.family, *(self.words[text] for text in texts_given))
         if pad_to_multiple_of is not None:
-            assert ids.shape[1] % pad_to_multiple_of == 0
-        return {"input_ids": ids}
+            assert tokens["input_ids"].shape[1] % pad_to_multiple_of == 0
+        return tokens
 
 
 class TestSiglipText:

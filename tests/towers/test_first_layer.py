@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy
 
 from peft_mudpt import MuDPTConfig, fold_adapter
 from tests.conftest import checkpoint_layers
-from tests.towers.test_families import FAMILIES, LENGTH, images, texts
+from tests.towers.by_hand import text_by_hand, vision_by_hand
+from tests.towers.test_families import FAMILIES, LENGTH, MASKED, PAD, images, text_inputs, texts
 
 
 def adapted(family, **fields):
@@ -23,44 +24,8 @@ def prompts_of(model, tower):
     return dict(zip(layers, adapter.effective(tower, layers)))
 
 
-def through_layers(tower, hidden, prompts, place, mask=None):
-    """Each layer gets its prompts at `place`: inserted before the first of them, overwritten before the others."""
-    present = 0
-    for index, layer in enumerate(tower.encoder.layers):
-        own = prompts.get(index)
-        if own is not None:
-            own = own.expand(len(hidden), -1, -1)
-            hidden = torch.cat([hidden[:, :place], own, hidden[:, place + present :]], dim=1)
-            present = own.shape[1]
-        hidden = layer(hidden, None if mask is None else mask(hidden.shape[1]))
-    return torch.cat([hidden[:, :place], hidden[:, place + present :]], dim=1)
-
-
-def causal(length):
-    return torch.full((length, length), float("-inf")).triu(1)[None, None]
-
-
-@torch.no_grad()
-def image_features_by_hand(model, pixel_values):
-    tower, prompts = model.vision_model, prompts_of(model, "vision")
-    with model.disable_adapter():
-        hidden = tower.embeddings(pixel_values)
-        if hasattr(tower, "pre_layrnorm"):
-            hidden = tower.pre_layrnorm(hidden)
-        hidden = tower.post_layernorm(through_layers(tower, hidden, prompts, place=hidden.shape[1]))
-        return tower.head(hidden) if hasattr(tower, "head") else model.visual_projection(hidden[:, 0])
-
-
-@torch.no_grad()
-def text_features_by_hand(model, ids):
-    tower, prompts = model.text_model, prompts_of(model, "text")
-    siglip = hasattr(tower, "head")
-    with model.disable_adapter():
-        hidden = through_layers(tower, tower.embeddings(ids), prompts, 0 if siglip else 1, None if siglip else causal)
-        hidden = tower.final_layer_norm(hidden)
-        if siglip:
-            return tower.head(hidden[:, -1])
-        return model.text_projection(hidden[ids == tower.eos_token_id])  # one EOS per row
+def text_features_by_hand(model, inputs):
+    return text_by_hand(model, **inputs, prompts=prompts_of(model, "text"))
 
 
 STARTS = [dict(first_layer=1), dict(first_layer=2, prompt_depth=1), dict(text_first_layer=2, vision_first_layer=1)]
@@ -69,25 +34,34 @@ STARTS = [dict(first_layer=1), dict(first_layer=2, prompt_depth=1), dict(text_fi
 @pytest.mark.parametrize("fields", STARTS, ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_equal_those_of_the_towers_put_together_by_hand(family, fields):
-    model, ids = adapted(family, **fields), texts(family, [5, 60, 7], [8])
-    expected = text_features_by_hand(model, ids)
-    torch.testing.assert_close(model.get_text_features(ids).pooler_output, expected, atol=2e-5, rtol=1e-4)
-    expected = image_features_by_hand(model, images())
+    model, inputs = adapted(family, **fields), text_inputs(family, [5, 60, 7], [8])
+    expected = text_features_by_hand(model, inputs)
+    torch.testing.assert_close(model.get_text_features(**inputs).pooler_output, expected, atol=2e-5, rtol=1e-4)
+    expected = vision_by_hand(model, images(), prompts_of(model, "vision"))
     torch.testing.assert_close(model.get_image_features(images()).pooler_output, expected, atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["clip", "metaclip_2"])
 def test_a_mask_over_padding_changes_nothing_of_a_causal_tower(family, attention):
     model, ids = adapted(family, first_layer=1), texts(family, [5, 60, 7], [8])
     model.set_attn_implementation(attention)
-    expected = text_features_by_hand(model, ids)
+    expected = text_features_by_hand(model, {"input_ids": ids})
     torch.testing.assert_close(model.get_text_features(ids).pooler_output, expected, atol=2e-5, rtol=1e-4)
-    if family != "siglip":  # which ignores such masks, with a warning
-        mask = (ids != 99).long()
-        masked = model.get_text_features(ids, attention_mask=mask).pooler_output
-        torch.testing.assert_close(masked, expected, atol=2e-5, rtol=1e-4)
+    mask = (ids != PAD).long()
+    masked = model.get_text_features(ids, attention_mask=mask).pooler_output
+    torch.testing.assert_close(masked, expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", MASKED)
+def test_prompts_above_the_input_see_no_padding(family, attention):
+    model, inputs = adapted(family, first_layer=1), text_inputs(family, [5, 60, 7], [8])
+    model.set_attn_implementation(attention)
+    expected = torch.cat([text_features_by_hand(model, text_inputs(family, words)) for words in ([5, 60, 7], [8])])
+    torch.testing.assert_close(model.get_text_features(**inputs).pooler_output, expected, atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -105,7 +79,7 @@ def test_outputs_keep_the_shapes_of_the_model_without_prompts():
 def test_a_text_that_fills_the_position_table_still_fits():
     model = adapted("clip", first_layer=1)
     ids = texts("clip", list(range(1, LENGTH - 1)))
-    expected = text_features_by_hand(model, ids)
+    expected = text_features_by_hand(model, {"input_ids": ids})
     torch.testing.assert_close(model.get_text_features(ids).pooler_output, expected, atol=2e-5, rtol=1e-4)
 
 

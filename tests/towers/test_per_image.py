@@ -11,7 +11,7 @@ from transformers import CLIPTextModel
 
 from peft_mudpt import MuDPTConfig
 from tests.conftest import build_clip, checkpoint_layers, hooks_on
-from tests.towers.test_families import FAMILIES, images, texts
+from tests.towers.test_families import FAMILIES, images, text_inputs
 
 
 def cocoop(family="clip", **fields):
@@ -30,7 +30,7 @@ def enlivened(model):
 
 def inputs(family="clip"):
     """Two texts of different length, and three images."""
-    return {"input_ids": texts(family, [5, 6, 60], [7]), "pixel_values": images()}
+    return {**text_inputs(family, [5, 6, 60], [7]), "pixel_values": images()}
 
 
 def shift_of(model, image_features):
@@ -41,7 +41,7 @@ def shift_of(model, image_features):
 
 
 @torch.no_grad()
-def one_image_at_a_time(model, family, input_ids, pixel_values):
+def one_image_at_a_time(model, family, pixel_values, **inputs):
     """The text features (B, C, D) of CoOp adapters, of which the context of each image is shifted."""
     features = model.get_image_features(pixel_values).pooler_output
     context = model.prompt_learner.mudpt_adapters["default"].text_prompts
@@ -50,7 +50,7 @@ def one_image_at_a_time(model, family, input_ids, pixel_values):
         config = MuDPTConfig.from_preset("coop", num_virtual_tokens=4, first_layer=model.prompt_learner.start("text"))
         coop = get_peft_model(FAMILIES[family](), config).eval()
         coop.prompt_learner.mudpt_adapters["default"].text_prompts.copy_(context + shift)
-        per_image.append(normalize(coop.get_text_features(input_ids).pooler_output, dim=-1))
+        per_image.append(normalize(coop.get_text_features(**inputs).pooler_output, dim=-1))
     return torch.stack(per_image)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.export import Dim
 
+from peft_mudpt.towers.registry import find_towers
 from tests.conftest import of_two_layers
 from tests.towers.test_families import FAMILIES, PAD, adapted, texts
 from tests.towers.test_per_image import cocoop
@@ -32,7 +33,8 @@ def exported(module, inputs):
 def test_a_whole_model_takes_other_numbers_of_texts_and_images_and_other_lengths(family, masked):
     model = adapted(of_two_layers(FAMILIES[family]())).get_base_model()
     program = exported(model, some_inputs(family, 2, masked))
-    table = model.config.text_config.max_position_embeddings  # at this length the prompts replace padding
+    _, tower, kind = find_towers(model)["text"]
+    table = kind.num_positions(tower)  # at this length the prompts replace padding
     for count, length in ((1, None), (3, table), (5, None), (2, 10)):
         inputs = some_inputs(family, count, masked, length)
         expected = model(**inputs).logits_per_image
