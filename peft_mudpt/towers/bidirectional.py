@@ -67,7 +67,7 @@ class PromptedBertText(PromptedBidirectionalText):
     type_embedding: ClassVar[str] = "token_type_embeddings"
     embedding_norm: ClassVar[str] = "LayerNorm"
     embedding_dropout: ClassVar[str] = "dropout"
-    final_norm = None  # each layer ends with a LayerNorm
+    final_norm: ClassVar[Optional[str]] = None  # each layer ends with a LayerNorm
     tokens_before = 1
     ties_last_state = True
 

@@ -8,6 +8,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from ..config import MODALITIES, Modality
+from .altclip import AltCLIPFamily
 from .base import PromptedTower, part
 from .chinese_clip import ChineseCLIPFamily
 from .clip import CLIPFamily
@@ -17,7 +18,13 @@ from .siglip import SiglipFamily
 from .vit import PromptedViT
 
 
-FAMILIES: tuple[Family, ...] = (CLIPFamily(), MetaClip2Family(), SiglipFamily(), ChineseCLIPFamily())
+FAMILIES: tuple[Family, ...] = (
+    CLIPFamily(),
+    MetaClip2Family(),
+    SiglipFamily(),
+    AltCLIPFamily(),
+    ChineseCLIPFamily(),
+)
 # Towers that belong to no dual encoder.
 SINGLE_TOWERS: tuple[type[PromptedTower], ...] = (PromptedViT,)
 

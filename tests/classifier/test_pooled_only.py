@@ -84,7 +84,7 @@ def test_an_image_tower_without_prompts_stays_whole_because_training_may_keep_it
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("family", "tokens"), [("clip", 1), ("metaclip_2", 1), ("siglip", 8), ("chinese_clip", 1)])
+@pytest.mark.parametrize(("family", "tokens"), [("clip", 1), ("metaclip_2", 1), ("siglip", 8), ("altclip", 1)])
 def test_a_head_that_pools_all_patches_gets_all_of_them(family, tokens):
     model = get_peft_model(FAMILIES[family](), MuDPTConfig()).eval()
     kind = model.prompt_learner.towers["vision"].kind

@@ -90,6 +90,14 @@ def chinese_clip_text(model, ids, attention_mask, prompts):
     return model.text_projection(bert_states(tower, tower.encoder.layer, ids, attention_mask, prompts)[:, 0])
 
 
+def altclip_text(model, ids, attention_mask, prompts):
+    tower, padding = model.text_model, model.config.text_config.pad_token_id
+    states = bert_states(
+        tower.roberta, tower.roberta.encoder.layers, ids, attention_mask, prompts, padding + 1, padding
+    )
+    return model.text_projection(tower.transformation(tower.pre_LN(states[:, 0])))
+
+
 def clip_vision(model, pixel_values, prompts, **options):
     tower = model.vision_model
     tokens = tower.embeddings(pixel_values, **options)
@@ -110,11 +118,13 @@ TEXTS = {
     "clip": clip_text,
     "metaclip_2": clip_text,
     "siglip": siglip_text,
+    "altclip": altclip_text,
     "chinese_clip": chinese_clip_text,
 }
 VISIONS = {
     "clip": clip_vision,
     "metaclip_2": clip_vision,
     "siglip": siglip_vision,
+    "altclip": clip_vision,
     "chinese_clip": clip_vision,
 }

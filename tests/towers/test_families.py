@@ -7,6 +7,8 @@ import torch
 from peft import PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy, normalize
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
     AutoTokenizer,
     ChineseCLIPConfig,
     ChineseCLIPModel,
@@ -77,15 +79,31 @@ def metaclip_2():
     return enlivened(MetaClip2Model(config))
 
 
+NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def altclip():
+    torch.manual_seed(0)
+    text = TEXT | NO_DROPOUT | dict(project_dim=24)
+    return enlivened(AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=40)))
+
+
 def chinese_clip():
     torch.manual_seed(0)
-    text = TEXT | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    text = TEXT | NO_DROPOUT
     return enlivened(ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=40)))
 
 
 # by `model_type`
-FAMILIES = {"clip": build_clip, "metaclip_2": metaclip_2, "siglip": siglip, "chinese_clip": chinese_clip}
-MASKED = ["chinese_clip"]  # every token sees every other, except padding under the tokenizer's attention mask
+FAMILIES = {
+    "clip": build_clip,
+    "metaclip_2": metaclip_2,
+    "siglip": siglip,
+    "altclip": altclip,
+    "chinese_clip": chinese_clip,
+}
+# Every token of a text sees every other, except padding, which the tokenizer's attention mask hides.
+MASKED = ["altclip", "chinese_clip"]
 
 
 def adapted(model, preset="mudpt", **fields):
