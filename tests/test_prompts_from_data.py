@@ -43,11 +43,11 @@ def pool_of(model, images):
     """For each layer, the tokens (B * L, d) of plain CLIP, from its own outputs: hidden state 0 is the input."""
     tower = getattr(model, "vision_model", None) or model.vit
     embeddings = tower.embeddings
-    patches = embeddings.patch_embeddings(images) if hasattr(model, "vit") else embeddings.patch_embedding(images)
+    patches = (getattr(embeddings, "patch_embedding", None) or embeddings.patch_embeddings)(images)
     if patches.dim() == 4:
         patches = patches.flatten(2).transpose(1, 2)
     states = tower(images, output_hidden_states=True).hidden_states[1:-1]
-    first = 0 if states[0].shape[1] == patches.shape[1] else 1
+    first = states[0].shape[1] - patches.shape[1]  # behind CLS and registers
     return [tokens.flatten(0, 1) for tokens in (patches, *(state[:, first:] for state in states))]
 
 

@@ -104,7 +104,8 @@ class PromptedTower:
             if the tower projects by itself.
         embeddings, encoder: where the tower keeps these modules. "": the tower is its own encoder.
         layers: where the encoder keeps its layers.
-        position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d).
+        position_embedding: where the embeddings keep the module that maps positions (n,) to embeddings (n, d), or, of
+            a vision tower, the parameter that holds these.
         attention_norm: where a layer keeps the LayerNorm before its attention.
         attention: where a layer keeps its attention.
         can_be_shortened: whether the tower pools one token of each text or image, and its layers pass arguments on to
@@ -145,8 +146,9 @@ class PromptedTower:
     @classmethod
     def like(cls, tower: nn.Module) -> torch.Tensor:
         """The tensor of a tower whose device and dtype new prompts take."""
+        positions = part(tower, f"{cls.embeddings}.{cls.position_embedding}")
         # the weight of whatever stands there: LoRA may have wrapped the module
-        return part(tower, f"{cls.embeddings}.{cls.position_embedding}").weight
+        return positions if isinstance(positions, torch.Tensor) else positions.weight
 
     @classmethod
     def pooled(cls, output) -> torch.Tensor:

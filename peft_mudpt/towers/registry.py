@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import NamedTuple, Optional
 
+import transformers
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
@@ -29,7 +31,7 @@ FAMILIES: tuple[Family, ...] = (
 SINGLE_TOWERS: tuple[type[PromptedTower], ...] = (PromptedViT,)
 
 # By `model_type`: why a model that one would expect here is not supported.
-REFUSED = {
+REFUSED: dict[str, str] = {
     "siglip2": (
         "SigLIP 2 of flexible resolution (NaFlex) masks patches up to its head, which prompts do not follow; its "
         "checkpoints of fixed resolution load as transformers.SiglipModel, which is supported. "
@@ -37,6 +39,17 @@ REFUSED = {
     "grounding-dino": "For detectors, use SDPTConfig. ",
     "mm-grounding-dino": "For detectors, use SDPTConfig. ",
 }
+
+# Families that the installed transformers may lack.
+if find_spec("transformers.models.tipsv2") is None:
+    REFUSED["tipsv2"] = (
+        f"TIPSv2 needs transformers 5.14 or later, but {transformers.__version__} is installed: "
+        "pip install -U transformers. "
+    )
+else:
+    from .tipsv2 import Tipsv2Family
+
+    FAMILIES += (Tipsv2Family(),)
 
 
 class Tower(NamedTuple):
@@ -52,7 +65,7 @@ def family_of(model: nn.Module) -> Family:
     The family of a whole model, which may be plain, inside nested `PeftModel`s, or compiled by `torch.compile`.
 
     Raises:
-        ValueError: if the model belongs to no supported family.
+        ValueError: if the model belongs to no supported family, or to one that the installed transformers lacks.
     """
     base = model
     while True:  # a PeftModel may be in another one: an adapter of another method beside MuDPT's
@@ -69,7 +82,8 @@ def family_of(model: nn.Module) -> Family:
         return family
     *others, last = [family.model_class.__name__ for family in FAMILIES]
     raise ValueError(
-        f"The model is a {_described(model)}; give a whole {', '.join(others)} or {last}, plain or adapted."
+        f"The model is a {_described(model)}; give a whole {', '.join(others)} or {last}, plain or adapted. "
+        f"{REFUSED.get(_model_type(model), '')}".rstrip()
     )
 
 

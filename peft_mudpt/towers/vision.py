@@ -29,7 +29,8 @@ class PromptedVision(PromptedTower):
 
     Attributes:
         patch_embedding: where the embeddings keep the convolution that maps images to patches (B, d, h, w).
-        tokens_before_patches: how many tokens stand before the patches (CLS, or none).
+        tokens_before_patches: how many tokens stand before the patches (CLS, or none), registers aside.
+        num_heads: where the attention of a layer keeps its number of heads.
     """
 
     modality = "vision"
@@ -37,6 +38,7 @@ class PromptedVision(PromptedTower):
     projection: ClassVar[Optional[str]] = "visual_projection"
     patch_embedding: ClassVar[str] = "patch_embedding"
     tokens_before_patches: ClassVar[int] = 1
+    num_heads: ClassVar[str] = "num_heads"
 
     @classmethod
     def split(cls, hidden: torch.Tensor, n: int) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
@@ -49,8 +51,21 @@ class PromptedVision(PromptedTower):
         return (config.num_channels, size, size) if isinstance(size, int) else (config.num_channels, *size)
 
     @classmethod
+    def first_patch(cls, tower: nn.Module) -> int:
+        """The place of the first patch in the sequence of a tower."""
+        return cls.tokens_before_patches
+
+    @classmethod
     def pooled_tokens(cls, hidden: torch.Tensor, which: bool) -> torch.Tensor:
         return hidden[:, :1]  # the class token of each image
+
+    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Also refuse an attention mask, which does not say who sees the prompts."""
+        if self.source.num_tokens("vision") and kwargs.get("attention_mask") is not None:
+            raise ValueError(
+                "attention_mask has no columns for the vision prompts. Leave it out, or disable the adapter."
+            )
+        return super().prepare(tower, args, kwargs)
 
     def remove(self, encoder: nn.Module, args: tuple, output):
         if self.can_be_shortened and output.last_hidden_state.shape[1] == 1:
@@ -78,7 +93,8 @@ class PromptedVision(PromptedTower):
             attention = part(layer, self.attention)
             query = attention.q_proj(hidden[:, 0])  # (B, d), of the class token
             keys = attention.k_proj(hidden[:, hidden.shape[1] - self.source.num_domains :])  # (B, K, d)
-            images.domain_weights = domain_weights(query, keys, attention.num_heads, self.source.domain_temperature)
+            heads = part(attention, self.num_heads)
+            images.domain_weights = domain_weights(query, keys, heads, self.source.domain_temperature)
         return args, kwargs
 
     @classmethod
@@ -100,8 +116,9 @@ class PromptedVision(PromptedTower):
             see(0, patches.flatten(2).transpose(1, 2))  # (B, d, h, w) -> (B, h * w, d)
 
         def at_layer(index: int, module: nn.Module, args: tuple) -> None:
-            see(index, args[0][:, cls.tokens_before_patches :])  # (B, L, d)
+            see(index, args[0][:, first:])  # (B, L, d)
 
+        first = cls.first_patch(tower)
         blocks = part(part(tower, cls.encoder), cls.layers)
         return [
             blocks[index].register_forward_pre_hook(partial(at_layer, index))

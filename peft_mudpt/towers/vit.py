@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from transformers import ViTModel
 
-from .base import part
 from .vision import PromptedVision
 
 
@@ -20,18 +18,8 @@ class PromptedViT(PromptedVision):
     tower = "vit"
     projection = None  # features are not compared with those of texts
     encoder = ""
+    position_embedding = "position_embeddings"
     patch_embedding = "patch_embeddings.projection"
-
-    @classmethod
-    def like(cls, tower: nn.Module) -> torch.Tensor:
-        return part(tower, f"{cls.embeddings}.position_embeddings")  # a parameter, not a module
-
-    def prepare(self, tower: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if self.source.num_tokens("vision") and kwargs.get("attention_mask") is not None:
-            raise ValueError(
-                "attention_mask has no columns for the vision prompts of a ViT. Leave it out, or disable the adapter."
-            )
-        return super().prepare(tower, args, kwargs)
 
     def remove(self, encoder: nn.Module, args: tuple, output):
         if not isinstance(output, tuple):

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy, normalize
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, export_classifier, fold_adapter
 from tests.classifier.test_image_condition import NAMES, Tokenizer
 from tests.conftest import checkpoint_layers
+from tests.towers.by_hand import logit_scale
 from tests.towers.test_families import FAMILIES, images, text_inputs, texts
 
 
@@ -33,15 +34,21 @@ def prompts_of(model):
 def weights_by_hand(model, pixel_values, temperature=0.1):
     """For each image and domain, from the mean over the heads of what the class token's query says of its key."""
     tower, tokens = model.vision_model, prompts_of(model).vision_prompts[0]
+    heads = model.config.vision_config.num_attention_heads
     with model.disable_adapter():
         patches = tower.embeddings(pixel_values)
-        hidden = tower.pre_layrnorm(torch.cat([patches, tokens.expand(len(patches), -1, -1)], dim=1))
-        *lower, last = tower.encoder.layers
+        hidden = torch.cat([patches, tokens.expand(len(patches), -1, -1)], dim=1)
+        if model.config.model_type == "tipsv2":
+            *lower, last = tower.encoder.layer
+            norm, attention = last.norm1, last.attention
+        else:
+            hidden = tower.pre_layrnorm(hidden)
+            *lower, last = tower.encoder.layers
+            norm, attention = last.layer_norm1, last.self_attn
         for layer in lower:
             hidden = layer(hidden, None)
-        hidden = last.layer_norm1(hidden)
-        queries, keys = last.self_attn.q_proj(hidden), last.self_attn.k_proj(hidden)
-        heads = last.self_attn.num_heads
+        hidden = norm(hidden)
+        queries, keys = attention.q_proj(hidden), attention.k_proj(hidden)
         rows = []
         for query, row in zip(queries, keys):
             scores = []
@@ -71,7 +78,7 @@ def test_logits_are_those_of_the_features_mixed_in_a_loop(family, depth):
         for b, image in enumerate(image_features):
             for label in range(3):
                 mixed = sum(weights[b, j] * of_domains[j][label] for j in range(K))
-                expected = model.logit_scale.exp() * image @ (mixed / mixed.norm())
+                expected = logit_scale(model) * image @ (mixed / mixed.norm())
                 torch.testing.assert_close(outputs.logits_per_image[b, label], expected, atol=1e-4, rtol=0)
                 torch.testing.assert_close(outputs.logits_per_text[label, b], expected, atol=1e-4, rtol=0)
 

@@ -17,6 +17,9 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier
 from peft_mudpt.lab.probe import LinearProbe
 from peft_mudpt.serving import exporting
+from tests.conftest import of_two_layers
+from tests.towers.test_families import FAMILIES, Tokenizer, adapted
+from tests.towers.test_families import NAMES as WORD_NAMES
 
 
 NAMES = ["red star", "blue heart", "grünes Kreuz"]
@@ -117,6 +120,17 @@ def test_texts_that_depend_on_the_image_are_encoded_in_the_file(format, first_la
     else:
         predict = torch.export.load(file).module()
     torch.testing.assert_close(predict(images), classifier.predict_proba(images), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_of_each_family_gives_the_probabilities_of_its_classifier(family, tmp_path):
+    model = adapted(of_two_layers(FAMILIES[family]()))
+    processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
+    classifier = MuDPTClassifier(model, WORD_NAMES, "{}.", Tokenizer(family), processor)
+    file = export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
+    pixels = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = torch.export.load(file).module()(pixels)
+    torch.testing.assert_close(found, classifier.predict_proba(pixels), atol=1e-5, rtol=0)
 
 
 def test_a_file_of_classes_with_several_texts_names_them(images, tmp_path):

@@ -8,6 +8,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from peft_mudpt import MuDPTConfig, fold_adapter
 from tests.conftest import SAME_FOR_ALL_IMAGES, build_clip, logits
+from tests.towers.test_families import FAMILIES, images, text_inputs
+from tests.towers.test_families import adapted as adapted_family
 
 
 def adapted(preset="mudpt", **fields):
@@ -22,6 +24,16 @@ def test_a_folded_adapter_computes_the_same(preset, inputs):
     expected = logits(model, inputs)
     fold_adapter(model)
     assert torch.equal(logits(model, inputs), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folded_adapter_of_each_family_computes_the_same(family):
+    model = adapted_family(FAMILIES[family]())
+    inputs = dict(**text_inputs(family, [5, 6], [7]), pixel_values=images())
+    before = model(**inputs).logits_per_image
+    fold_adapter(model)
+    assert torch.equal(model(**inputs).logits_per_image, before)
 
 
 def test_it_is_saved_without_the_network_and_loads_like_any_adapter(inputs, tmp_path):

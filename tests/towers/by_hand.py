@@ -28,10 +28,10 @@ def with_input_prompts(tokens, prompts, place):
     return torch.cat([tokens[:, :place], prompts[0].expand(len(tokens), -1, -1), tokens[:, place:]], dim=1)
 
 
-def through_layers(layers, hidden, prompts, place, mask=None):
+def through_layers(layers, hidden, prompts, place, mask=None, keep=False):
     """
-    The last hidden states without the prompts. Each layer gets its prompts at `place`: inserted before the first of
-    them, overwritten before the others. `mask` gives the mask of a layer, from the number of prompts.
+    The last hidden states, without the prompts unless `keep`. Each layer gets its prompts at `place`: inserted before
+    the first of them, overwritten before the others. `mask` gives the mask of a layer, from the number of prompts.
     """
     present = prompts[0].shape[1] if 0 in prompts else 0
     for index, layer in enumerate(layers):
@@ -40,7 +40,7 @@ def through_layers(layers, hidden, prompts, place, mask=None):
             hidden = torch.cat([hidden[:, :place], own, hidden[:, place + present :]], dim=1)
             present = own.shape[1]
         hidden = layer(hidden, None if mask is None else mask(present))
-    return torch.cat([hidden[:, :place], hidden[:, place + present :]], dim=1)
+    return hidden if keep else torch.cat([hidden[:, :place], hidden[:, place + present :]], dim=1)
 
 
 def clip_text(model, ids, attention_mask, prompts):
@@ -98,6 +98,19 @@ def altclip_text(model, ids, attention_mask, prompts):
     return model.text_projection(tower.transformation(tower.pre_LN(states[:, 0])))
 
 
+def tipsv2_text(model, ids, attention_mask, prompts):
+    tower, width = model.text_model, model.config.text_config.hidden_size
+    hidden = with_input_prompts(tower.embeddings.token_embedding(ids) * width**0.5, prompts, 0)
+    n = hidden.shape[1] - ids.shape[1]
+    angles = torch.arange(hidden.shape[1])[:, None] * 10000 ** -(torch.arange(width // 2) / (width // 2 - 1))
+    hidden = hidden + torch.cat([angles.sin(), angles.cos()], dim=1)
+    # the prompts of the input stay for the mean: as words that are not overwritten a last time
+    states = through_layers(tower.encoder.layers, hidden, prompts, 0, lambda n: seen(attention_mask, n, 0), keep=n > 0)
+    mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+    counted = torch.cat([torch.ones(len(ids), n), mask], dim=1)[..., None]
+    return (tower.final_layer_norm(states) * counted).sum(dim=1) / counted.sum(dim=1)
+
+
 def clip_vision(model, pixel_values, prompts, **options):
     tower = model.vision_model
     tokens = tower.embeddings(pixel_values, **options)
@@ -114,12 +127,25 @@ def siglip_vision(model, pixel_values, prompts, **options):
     return tower.head(tower.post_layernorm(hidden))
 
 
+def tipsv2_vision(model, pixel_values, prompts, **options):
+    tower = model.vision_model
+    tokens = tower.embeddings(pixel_values)
+    hidden = with_input_prompts(tokens, prompts, tokens.shape[1])
+    return tower.layernorm(through_layers(tower.encoder.layer, hidden, prompts, tokens.shape[1]))[:, 0]
+
+
+def logit_scale(model):
+    """What the cosine is multiplied by."""
+    return 1 / model.temperature if model.config.model_type == "tipsv2" else model.logit_scale.exp()
+
+
 TEXTS = {
     "clip": clip_text,
     "metaclip_2": clip_text,
     "siglip": siglip_text,
     "altclip": altclip_text,
     "chinese_clip": chinese_clip_text,
+    "tipsv2": tipsv2_text,
 }
 VISIONS = {
     "clip": clip_vision,
@@ -127,4 +153,5 @@ VISIONS = {
     "siglip": siglip_vision,
     "altclip": clip_vision,
     "chinese_clip": clip_vision,
+    "tipsv2": tipsv2_vision,
 }

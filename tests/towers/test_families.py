@@ -1,9 +1,11 @@
 """Every supported model family, in the sizes that are published."""
 
 import inspect
+from importlib.util import find_spec
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy, normalize
 from transformers import (
@@ -94,6 +96,13 @@ def chinese_clip():
     return enlivened(ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=40)))
 
 
+def tipsv2():
+    torch.manual_seed(0)
+    width = dict(hidden_size=40)  # of both towers
+    config = transformers.Tipsv2Config(text_config=TEXT | width, vision_config=VISION | width | dict(mlp_ratio=2))
+    return enlivened(transformers.Tipsv2Model(config))
+
+
 # by `model_type`
 FAMILIES = {
     "clip": build_clip,
@@ -104,6 +113,9 @@ FAMILIES = {
 }
 # Every token of a text sees every other, except padding, which the tokenizer's attention mask hides.
 MASKED = ["altclip", "chinese_clip"]
+if find_spec("transformers.models.tipsv2"):
+    FAMILIES["tipsv2"] = tipsv2
+    MASKED.append("tipsv2")
 
 
 def adapted(model, preset="mudpt", **fields):
@@ -114,13 +126,9 @@ def adapted(model, preset="mudpt", **fields):
 
 def texts(family, *words):
     """Texts of these words as the family's tokenizer makes them; EOS is 98 for the small CLIP, else 2."""
-    if family == "siglip":
-        rows = [[*row, 2] for row in words]
-        length = LENGTH
-    else:
-        bos, eos = (97, 98) if family == "clip" else (0, 2)
-        rows = [[bos, *row, eos] for row in words]
-        length = max(map(len, rows))
+    bos, eos = {"clip": ([97], [98]), "siglip": ([], [2]), "tipsv2": ([], [])}.get(family, ([0], [2]))
+    rows = [[*bos, *row, *eos] for row in words]
+    length = LENGTH if family == "siglip" else max(map(len, rows))
     return torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
 
 
