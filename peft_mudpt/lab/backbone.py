@@ -114,10 +114,10 @@ class Backbone:
         Load a new copy of the CLIP, in float32.
 
         Raises:
-            ValueError: if the model belongs to no supported family.
+            ValueError: if the model belongs to no supported family, or takes images of any size (SigLIP 2 NaFlex).
         """
         clip = self.source.clip()
-        family_of(clip)  # before PEFT, which refuses some models by NotImplementedError
+        family_of(clip).image_shape(clip.config)  # before PEFT, which refuses some models by NotImplementedError
         return clip.to(self.device)
 
     def classifier(

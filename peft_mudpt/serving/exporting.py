@@ -120,8 +120,8 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
         The path of the file.
 
     Raises:
-        ValueError: if there is no such format, `file` is a folder, or a file of the weights is in the way that belongs
-            to no older `file`.
+        ValueError: if there is no such format, `file` is a folder, the CLIP takes images of any size (SigLIP 2
+            NaFlex), or a file of the weights is in the way that belongs to no older `file`.
         ImportError: if the packages that write the format are not installed.
     """
     if format not in get_args(ExportFormat):
@@ -131,6 +131,7 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"{file} is a folder; give the name of a file.")
+    example = torch.zeros(2, *classifier.family.image_shape(classifier.model.config))
     notes = {
         "class_names": json.dumps(classifier.class_names),
         "picture_rule": PICTURE_RULE,
@@ -140,7 +141,6 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
         notes["class_template"] = classifier.template
     elif classifier.class_texts is not None:
         notes["class_texts"] = json.dumps(classifier.class_texts)
-    example = torch.zeros(2, *classifier.family.image_shape(classifier.model.config))
     # in the folder that is there already, so that an error leaves no new one
     folder = next(parent for parent in file.absolute().parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=folder) as partial, torch.autocast("cpu", enabled=False):

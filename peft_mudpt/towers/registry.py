@@ -17,6 +17,7 @@ from .clip import CLIPFamily
 from .family import Family
 from .metaclip2 import MetaClip2Family
 from .siglip import SiglipFamily
+from .siglip2 import Siglip2Family
 from .vit import PromptedViT
 
 
@@ -24,6 +25,7 @@ FAMILIES: tuple[Family, ...] = (
     CLIPFamily(),
     MetaClip2Family(),
     SiglipFamily(),
+    Siglip2Family(),
     AltCLIPFamily(),
     ChineseCLIPFamily(),
 )
@@ -32,10 +34,6 @@ SINGLE_TOWERS: tuple[type[PromptedTower], ...] = (PromptedViT,)
 
 # By `model_type`: why a model that one would expect here is not supported.
 REFUSED: dict[str, str] = {
-    "siglip2": (
-        "SigLIP 2 of flexible resolution (NaFlex) masks patches up to its head, which prompts do not follow; its "
-        "checkpoints of fixed resolution load as transformers.SiglipModel, which is supported. "
-    ),
     "grounding-dino": "For detectors, use SDPTConfig. ",
     "mm-grounding-dino": "For detectors, use SDPTConfig. ",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Optional
+from typing import ClassVar, Optional
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ class PromptedSiglipText(PromptedText):
     words. A mask of two axes, which the tokenizer makes, is ignored, because SigLIP is trained without one.
     """
 
-    tower_class = SiglipTextModel
+    tower_class: ClassVar[type[nn.Module]] = SiglipTextModel
     projection = None  # the tower has a head
     tokens_before = 0
     is_causal = False
@@ -87,7 +87,7 @@ class PromptedSiglipText(PromptedText):
 class PromptedSiglipVision(PromptedVision):
     """Sequence: [patches, prompts]. The tower's attention head pools the patches only, because prompts are removed."""
 
-    tower_class = SiglipVisionModel
+    tower_class: ClassVar[type[nn.Module]] = SiglipVisionModel
     projection = None  # the tower has a head
     tokens_before_patches = 0
 
@@ -95,9 +95,9 @@ class PromptedSiglipVision(PromptedVision):
 class SiglipFamily(Family):
     """SigLIP: logits are exp(logit_scale) * cosine + logit_bias."""
 
-    model_class = SiglipModel
-    text = PromptedSiglipText
-    vision = PromptedSiglipVision
+    model_class: ClassVar[type[nn.Module]] = SiglipModel
+    text: ClassVar[type[PromptedText]] = PromptedSiglipText
+    vision: ClassVar[type[PromptedVision]] = PromptedSiglipVision
 
     def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
         return super().logits(model, cosine) + part(model, "logit_bias")

@@ -21,8 +21,6 @@ from transformers import (
     MetaClip2Model,
     MetaClip2TextModelWithProjection,
     MetaClip2VisionModelWithProjection,
-    Siglip2Config,
-    Siglip2Model,
     SiglipConfig,
     SiglipForImageClassification,
     SiglipModel,
@@ -440,13 +438,6 @@ def test_an_image_classifier_on_top_takes_the_adapters_side(classifier, tower, b
     patches = patches[:, 1:] if base is build_clip else patches
     torch.testing.assert_close(model(images()).logits, head.classifier(patches.mean(dim=1)), atol=1e-6, rtol=1e-5)
     assert not torch.allclose(model(images()).logits, plain, atol=1e-4)
-
-
-def test_siglip_2_of_flexible_resolution_is_refused_with_the_way_out():
-    model = Siglip2Model(Siglip2Config(text_config=TEXT, vision_config=VISION | dict(num_patches=4)))
-    with pytest.raises(ValueError, match="NaFlex.*fixed resolution load as transformers.SiglipModel"):
-        get_peft_model(model, MuDPTConfig())
-    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @torch.no_grad()
