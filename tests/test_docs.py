@@ -31,6 +31,7 @@ SHORTER = {
     "fewshot_detection.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
     "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1 --learning_rate_factors 1",
+    "families.py": "--families clip",
     "benchmark.py --models tiny": "--batch_sizes 2 --memory_classes none --seconds 0",
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
