@@ -2,6 +2,7 @@
 
 from ._registration import register
 from ._version import __version__
+from .calibration.calibration import Calibration
 from .classifier.classifier import MuDPTClassifier
 from .classifier.pictures import open_picture
 from .classifier.templates import TEMPLATES
@@ -18,6 +19,7 @@ from .serving.folding import fold_adapter
 __all__ = [
     "PRESETS",
     "TEMPLATES",
+    "Calibration",
     "MuDPTClassifier",
     "MuDPTConfig",
     "MuDPTModel",

@@ -57,6 +57,12 @@ def _check_texts(config: MuDPTConfig) -> None:
             f"class_template={config.class_template!r} and class_templates={config.class_templates!r} both give the "
             "texts of a class. Leave one out."
         )
+    scores = None if config.calibration is None else config.calibration["scores"]
+    if scores is not None and len(scores) != len(config.class_names or ()):
+        raise ValueError(
+            f"calibration has the scores of {len(scores)} classes, but class_names has "
+            f"{len(config.class_names or ())}. Leave calibration out, and calibrate a classifier with these classes."
+        )
 
 
 def _check_conditioning(config: MuDPTConfig) -> None:

@@ -15,6 +15,7 @@ from .rules import (
     DESCRIPTIONS,
     LARGEST_STD,
     NAMES,
+    NUMBERS_OF_CLASSES,
     SEED,
     TEMPLATE,
     TEMPLATES,
@@ -56,6 +57,7 @@ Conditioning = Literal["none", "image", "noise", "class"]
 
 TOKENS_OR_NONE, WIDTH_OR_NONE = either(whole_number(0), None), either(whole_number(1), None)
 DEPTH = either(whole_number(0), "all", None)
+CALIBRATION = record(temperature=either(number(1e-6, 1e6), None), scores=NUMBERS_OF_CLASSES)
 INITIALIZATION = record(
     method=one_of(*get_args(PromptInitialization)), seed=either(SEED, None), num_images=AT_LEAST_ONE
 )
@@ -229,6 +231,12 @@ class MuDPTConfig(PromptConfig):
         None,
         "Further texts of each class, by class name, which follow the text prompts as they are. A note.",
         either(DESCRIPTIONS, None),
+    )
+    calibration: Optional[dict[str, Any]] = setting(
+        None,
+        "What held-out pictures of class_names told about the probabilities: the temperature, and the scores of each "
+        "class (see Calibration). Filled in by the classifier's calibrate. A note: it changes no number.",
+        either(CALIBRATION, None),
     )
     method_type: ClassVar[MuDPTType] = MuDPTType.MUDPT
 

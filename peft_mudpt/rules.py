@@ -99,6 +99,7 @@ def record(**parts: Rule) -> Rule:
 
 AT_LEAST_ONE = Rule("a whole number of at least 1", lambda value: _is_number(value, Integral) and value >= 1)
 NOT_NEGATIVE = Rule("a whole number of at least 0", lambda value: _is_number(value, Integral) and value >= 0)
+PROBABILITY = number(0, 1)
 SEED = whole_number(0, 2**63 - 1)  # what torch and NumPy both take
 TEXT = Rule("a text", is_text)
 TRUE_OR_FALSE = Rule("True or False", lambda value: isinstance(value, bool))
@@ -117,6 +118,13 @@ NAMES = Rule(
     lambda value: isinstance(value, list) and bool(value) and all(map(_is_name, value)),
 )
 CLASS_NAMES = Rule(f"{NAMES.expected} in the order of the labels", NAMES.accepts)
+NUMBERS_OF_CLASSES = Rule(
+    "a list with a list of numbers for each class",
+    lambda value: (
+        isinstance(value, list)
+        and all(isinstance(row, list) and all(_is_number(each, (int, float)) for each in row) for row in value)
+    ),
+)
 TEMPLATE = Rule(
     "a text that holds {} once, where the class name goes, such as 'a photo of a {}.'",
     lambda value: is_text(value) and value.count("{}") == 1,

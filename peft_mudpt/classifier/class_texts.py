@@ -163,3 +163,12 @@ def active_config(model: Any) -> Optional[MuDPTConfig]:
     layer = layer_of(model)
     active = None if layer is None else layer.active_name
     return None if active is None else model.peft_config[active]
+
+
+def active_adapter(model: Any) -> Optional[str]:
+    """The name of the adapter that the model runs with; None if it runs without one."""
+    layer = layer_of(model)
+    if layer is not None:
+        return None if layer.active_prompts() is None else layer.active_name
+    active = getattr(model, "active_adapter", None)  # of another method; of a plain model, a function
+    return active if isinstance(active, str) else None

@@ -15,6 +15,8 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from ..calibration.calibration import Calibration
+from ..config import MuDPTConfig
 from ..layer import layer_of
 from ..rules import check_class_names
 from ..towers.base import part
@@ -22,7 +24,7 @@ from ..towers.domains import mixed_features
 from ..towers.images import Images
 from ..towers.registry import family_of
 from .bank import in_eval_mode, mean_of_texts
-from .class_texts import active_config, class_texts_of
+from .class_texts import active_adapter, active_config, class_texts_of, remembered_texts
 from .condition import ClassCondition
 from .domains import LearnedDomains
 from .encoding import encode_layout, encode_per_condition, has_memory, lower_states
@@ -166,6 +168,7 @@ class MuDPTClassifier(PictureClassifier):
         self._kept: Kept[torch.Tensor] = Kept()
         self._learned_domains = LearnedDomains()
         self._kept_lower: Kept[list[torch.Tensor]] = Kept()
+        self._calibrations: dict[Optional[str], Optional[Calibration]] = {}  # by active adapter; None: without one
 
     @classmethod
     def from_pretrained(
@@ -242,6 +245,38 @@ class MuDPTClassifier(PictureClassifier):
     def class_texts(self) -> list[list[str]]:
         """The texts of each class, in the order of the labels. They cannot be set."""
         return self._texts.of(self._class_names)
+
+    @property
+    def calibration(self) -> Optional[Calibration]:
+        """
+        What held-out pictures tell about the probabilities with the active adapter, or without an adapter; None if it
+        was not measured for these classes and texts. If the config of the adapter remembers the same classes and
+        texts, it remembers their calibration, too.
+        """
+        active = active_adapter(self.model)
+        if active not in self._calibrations:
+            note = None if (config := self._own_config()) is None else config.calibration
+            self._calibrations[active] = None if note is None else Calibration(**note)
+        return self._calibrations[active]
+
+    @calibration.setter
+    def calibration(self, calibration: Optional[Calibration]) -> None:
+        if calibration is not None and len(calibration.scores) != len(self._class_names):
+            raise ValueError(
+                f"calibration is of {len(calibration.scores)} classes, but the classifier has "
+                f"{len(self._class_names)}. Give one that was measured with the same classes and texts."
+            )
+        self._calibrations[active_adapter(self.model)] = calibration
+        if (config := self._own_config()) is not None:
+            config.calibration = None if calibration is None else calibration.as_dict()
+
+    def _own_config(self) -> Optional[MuDPTConfig]:
+        """The config of the active adapter, if it remembers the classes and the texts of this classifier."""
+        config = None if active_adapter(self.model) is None else active_config(self.model)
+        if config is None or config.class_names != self._class_names:
+            return None
+        texts = remembered_texts(config)
+        return config if texts is not None and texts.of(self._class_names) == self.class_texts else None
 
     def forward(
         self,

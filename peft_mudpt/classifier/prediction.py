@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,9 +13,11 @@ from torch.nn.functional import normalize
 from transformers import BaseImageProcessor, PretrainedConfig
 
 from ..layer import layer_of
-from ..rules import AT_LEAST_ONE, NOT_NEGATIVE, one_of
+from ..rules import AT_LEAST_ONE, NOT_NEGATIVE, PROBABILITY, one_of
 from ..towers.family import Family
+from .answers import best_classes, classes_in_sets, probabilities_of
 from .batches import read_each_in_workers
+from .calibrated import Calibrated
 from .loading import ModelSource
 from .pictures import pixel_values
 from .reading import Errors, check_iterable, opened, read_each, warn_of_skipped
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Images = Union[torch.Tensor, Iterable[Picture]]
 
 
-class PictureClassifier(torch.nn.Module):
+class PictureClassifier(Calibrated, torch.nn.Module):
     """
     A classifier of pictures. Subclasses define `forward`, which maps pixel values (B, 3, H, W) or their image features
     (B, D) to an output with `logits` (B, C), and `linear_head`.
@@ -39,6 +40,7 @@ class PictureClassifier(torch.nn.Module):
         family: the family of the CLIP.
         class_names: names of the C classes; the position of a name is its label.
         template: the text of a class, with `{}` for its name; None if the classifier has no texts, or several.
+        calibration: what held-out pictures tell about the probabilities; None if it was not measured.
     """
 
     model: Any
@@ -106,9 +108,14 @@ class PictureClassifier(torch.nn.Module):
             self._image_processor = source.image_processor()
         return self._image_processor
 
-    @torch.no_grad()
     def predict_proba(
-        self, images: Images, batch_size: int = 32, errors: Errors = "raise", num_workers: int = 0
+        self,
+        images: Images,
+        batch_size: int = 32,
+        errors: Errors = "raise",
+        num_workers: int = 0,
+        *,
+        calibrated: bool = False,
     ) -> torch.Tensor:
         """
         Class probabilities of images.
@@ -122,6 +129,7 @@ class PictureClassifier(torch.nn.Module):
                 raises an error, "skip" warns and goes on.
             num_workers: number of processes that open and preprocess pictures while the model computes; 0: this one
                 does. With them, `images` must be a sequence, such as a list or a column of `datasets`.
+            calibrated: divide the logits by the temperature of the `calibration`.
 
         Returns:
             Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1. The row of a picture
@@ -130,69 +138,113 @@ class PictureClassifier(torch.nn.Module):
         Raises:
             ValueError: if `images` has another type or shape, an argument has another value, or an image has logits
                 that are not finite; with `errors="raise"` also if an image cannot be read. The message gives the
-                position of the image, counted from 0.
+                position of the image, counted from 0. With `calibrated`, also if there is no temperature.
         """
-        one_of("raise", "skip").check(errors, "errors")
-        AT_LEAST_ONE.check(batch_size, "batch_size")
-        NOT_NEGATIVE.check(num_workers, "num_workers")
-        skipped: dict[int, str] = {}  # messages by position
-        positions: list[int] = []
-        logits = [torch.empty(0, len(self.class_names))]
-        pixels = self._pixels_of_each(images, errors, skipped, batch_size, num_workers)
-        while batch := list(islice(pixels, batch_size)):
-            positions += [position for position, _ in batch]
-            logits.append(self._logits(torch.stack([image for _, image in batch]), positions[-len(batch) :]))
-        number = len(positions) + len(skipped)
-        warn_of_skipped(skipped, number, stacklevel=4)
-        found = torch.cat([part.to(logits[-1].device) for part in logits]).softmax(dim=-1)
-        probabilities = found.new_full((number, len(self.class_names)), torch.nan)
-        probabilities[positions] = found
-        return probabilities
+        temperature = self.temperature() if calibrated else None
+        return probabilities_of(self._logits_of_each(images, batch_size, errors, num_workers), temperature)
 
     def predict(
-        self, images: Images, batch_size: int = 32, errors: Errors = "raise", num_workers: int = 0
+        self,
+        images: Images,
+        batch_size: int = 32,
+        errors: Errors = "raise",
+        num_workers: int = 0,
+        *,
+        min_confidence: float = 0.0,
     ) -> list[Optional[str]]:
-        """The most probable class of each image; None if it was skipped. See `predict_proba` for the arguments."""
-        probabilities, names = self.predict_proba(images, batch_size, errors, num_workers), self.class_names
-        skipped, labels = probabilities.isnan().any(dim=-1).tolist(), probabilities.argmax(dim=-1).tolist()
-        return [None if none else names[label] for none, label in zip(skipped, labels)]
+        """
+        The most probable class of each image; None if it was skipped, or if `min_confidence` is given, and the
+        calibrated probability of this class is lower. See `predict_proba` for the other arguments and the errors.
+        """
+        PROBABILITY.check(min_confidence, "min_confidence")
+        temperature = self.temperature() if min_confidence > 0 else None
+        logits = self._logits_of_each(images, batch_size, errors, num_workers)
+        best = best_classes(logits, self.class_names, 1, temperature)
+        return [row[0][0] if row and row[0][1] >= min_confidence else None for row in best]
 
     def top_k(
-        self, images: Images, k: int = 5, batch_size: int = 32, errors: Errors = "raise", num_workers: int = 0
+        self,
+        images: Images,
+        k: int = 5,
+        batch_size: int = 32,
+        errors: Errors = "raise",
+        num_workers: int = 0,
+        *,
+        calibrated: bool = False,
     ) -> list[list[tuple[str, float]]]:
         """
-        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Equally
-        probable classes are in the order of the labels. If there are fewer than k classes, it returns all of them; for
-        an image that was skipped, none. See `predict_proba` for the other arguments.
+        The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Classes
+        with equal logits are in the order of the labels. If there are fewer than k classes, it returns all of them;
+        for an image that was skipped, none. See `predict_proba` for the other arguments.
 
         Raises:
             ValueError: if `k` is not a whole number of at least 1.
         """
         AT_LEAST_ONE.check(k, "k")
-        return self._best(self.predict_proba(images, batch_size, errors, num_workers), k)
+        temperature = self.temperature() if calibrated else None
+        logits = self._logits_of_each(images, batch_size, errors, num_workers)
+        return best_classes(logits, self.class_names, k, temperature)
+
+    def predict_sets(
+        self,
+        images: Images,
+        coverage: float = 0.9,
+        per_class: bool = False,
+        batch_size: int = 32,
+        errors: Errors = "raise",
+        num_workers: int = 0,
+    ) -> list[Optional[list[str]]]:
+        """
+        The classes that each image may show, so that the set holds the right one with a stated probability (see
+        `ConformalSets`). It holds for images like those of the `calibration`.
+
+        Args:
+            images, batch_size, errors, num_workers: see `predict_proba`.
+            coverage: the stated probability, between 0 and 1.
+            per_class: whether it is to hold for each class that has enough pictures in the calibration.
+
+        Returns:
+            The names, the most probable first. A set may be empty, mostly if the classifier is right more often than
+            `coverage`. None for an image that was skipped.
+
+        Raises:
+            ValueError: as `predict_proba`; also if there is no calibration, or if it has too few pictures.
+        """
+        sets = self.sets(coverage, per_class)
+        return classes_in_sets(self._logits_of_each(images, batch_size, errors, num_workers), self.class_names, sets)
 
     @torch.no_grad()
-    def top_k_of_batch(self, pixel_values: torch.Tensor, k: int) -> list[list[tuple[str, float]]]:
+    def logits_of_batch(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
-        The k most probable classes of the images of one batch (see `top_k`). A batch in pinned memory is copied to the
-        device while the program goes on.
+        The logits (B, C) in float32 of the images of one batch. A batch in pinned memory is copied to the device while
+        the program goes on.
 
         Args:
             pixel_values: pixel values (B, 3, H, W), on any device.
-            k: number of classes per image.
 
         Raises:
             ValueError: if an image has logits that are not finite.
         """
-        return self._best(self._logits(pixel_values, range(len(pixel_values))).softmax(dim=-1), k)
+        return self._logits(pixel_values, range(len(pixel_values)))
 
-    def _best(self, probabilities: torch.Tensor, k: int) -> list[list[tuple[str, float]]]:
-        """The k best classes in each row of probabilities (N, C); none in a row of NaN."""
-        best = probabilities.sort(dim=-1, descending=True, stable=True)  # 2 x (N, C)
-        return [
-            [(self.class_names[label], probability) for probability, label in zip(*row) if not math.isnan(probability)]
-            for row in zip(best.values[:, :k].tolist(), best.indices[:, :k].tolist())
-        ]
+    def _logits_of_each(self, images: Images, batch_size: int, errors: Errors, num_workers: int) -> torch.Tensor:
+        """The logits (N, C) in float32 of images; NaN for an image that was skipped. See `predict_proba`."""
+        one_of("raise", "skip").check(errors, "errors")
+        AT_LEAST_ONE.check(batch_size, "batch_size")
+        NOT_NEGATIVE.check(num_workers, "num_workers")
+        skipped: dict[int, str] = {}  # messages by position
+        positions: list[int] = []
+        found = [torch.empty(0, len(self.class_names))]
+        pixels = self._pixels_of_each(images, errors, skipped, batch_size, num_workers)
+        while batch := list(islice(pixels, batch_size)):
+            positions += [position for position, _ in batch]
+            with torch.no_grad():
+                found.append(self._logits(torch.stack([image for _, image in batch]), positions[-len(batch) :]))
+        number = len(positions) + len(skipped)
+        warn_of_skipped(skipped, number, stacklevel=4)
+        logits = found[-1].new_full((number, len(self.class_names)), torch.nan)
+        logits[positions] = torch.cat([part.to(logits.device) for part in found])
+        return logits
 
     def _logits(self, pixel_values: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
         """The logits (B, C) in float32 of the images (B, 3, H, W) at these positions. They are finite."""

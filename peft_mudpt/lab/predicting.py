@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 import torch
 from peft import PeftConfig
 
+from ..classifier.answers import best_classes
 from ..classifier.batches import PictureBatches, read_batches
 from ..classifier.class_texts import ClassTexts, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
@@ -159,7 +160,9 @@ def classify(
     """
     source = PictureBatches(pictures, classifier.image_processor, pictures.name)
     for batch in read_batches(source, batches, num_workers, pin_memory=classifier.model.device.type == "cuda"):
-        answers = iter(classifier.top_k_of_batch(batch.pixels, k) if len(batch.pixels) else ())
+        width = len(classifier.class_names)
+        logits = classifier.logits_of_batch(batch.pixels) if len(batch.pixels) else torch.empty(0, width)
+        answers = iter(best_classes(logits, classifier.class_names, k))
         yield [
             Prediction(name, batch.errors[place], [])
             if place in batch.errors
