@@ -14,7 +14,7 @@ from .data.few_shot_data import FewShotData
 from .data.options import DataOptions
 from .data.sampling import base_new_split
 from .data.sources import load_named
-from .flags import Count, Options, flag
+from .flags import Count, OptionalCount, Options, flag
 
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class ProtocolOptions(FewShotOptions):
         None,
         "Data sets for testing only, in cross-dataset and domain-generalization: comma-separated names as for "
         "--dataset. None: those of CoOp, or all other styles of the embedded world.",
+    )
+    validation_shots: OptionalCount = flag(
+        None,
+        "Validation pictures per class, which are never used for training; probabilities are calibrated on them. "
+        "None: at most 4, and without a validation split only those that training leaves over.",
     )
 
     def __post_init__(self):
@@ -97,6 +102,12 @@ class Task:
     validation: Dataset
     class_names: list[str]
     tests: dict[str, TestSet]
+
+    @property
+    def calibration_pictures(self) -> Optional[Dataset]:
+        """The validation pictures, unless there are none, or the task tests on them; then None."""
+        tested = any(test.pictures is self.validation for test in self.tests.values())
+        return None if tested or len(self.validation) == 0 else self.validation
 
 
 def target_names(options: ProtocolOptions, origin: DataOptions) -> list[str]:

@@ -146,7 +146,7 @@ class Experiment(BaseExperiment):
 
     def select(self) -> Selection:
         data, protocol = self.loaded(), self.protocol
-        drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on)
+        drawn = draw(data, protocol.shots, protocol.seed, protocol.evaluate_on, protocol.validation_shots)
         return Selection(data, drawn, lay_out(protocol, data, drawn))
 
     def check(self) -> None:

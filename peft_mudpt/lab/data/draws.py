@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from .few_shot_data import FewShotData, with_labels
 from .files import listed
@@ -63,21 +63,26 @@ def subset(pictures: Dataset, classes: Sequence[int]) -> Dataset:
     return with_labels(pictures.select(kept), [new_label[labels[i]] for i in kept])
 
 
-def draw(data: FewShotData, shots: int, seed: int, evaluate_on: str = "test") -> Drawn:
+def draw(
+    data: FewShotData, shots: int, seed: int, evaluate_on: str = "test", validation_shots: Optional[int] = None
+) -> Drawn:
     """
     Draw the training and validation pictures of a run (see `sample_few_shot`), and choose the test pictures.
 
     If there is no test split, the share `HELD_OUT` of each class of the training split is held out for testing. The
     held-out pictures depend on neither `shots` nor `seed`. If there is no validation split, validation pictures are
-    taken from the other pictures of the training split: to evaluate on them, the share `HELD_OUT` of each class, but
-    from 1 to `MAX_VALIDATION_SHOTS`, before training pictures are drawn; otherwise, what is left after that. Pictures
-    of a group are not separated (see `hold_out`).
+    taken from the other pictures of the training split: `validation_shots` of each class before training pictures are
+    drawn, or without this number, to evaluate on them, the share `HELD_OUT` of each class, but from 1 to
+    `MAX_VALIDATION_SHOTS`; otherwise, what is left after training pictures are drawn. Pictures of a group are not
+    separated (see `hold_out`).
 
     Args:
         data: the data set.
         shots: training pictures per class; a class that has fewer uses all of them.
         seed: seed of the draw.
         evaluate_on: "test" or "validation": the pictures on which the run is evaluated.
+        validation_shots: validation pictures per class; a class that has fewer gives all of a validation split, or all
+            but one for training. None: see above; of a validation split min(`shots`, `MAX_VALIDATION_SHOTS`).
 
     Returns:
         The drawn pictures, the test pictures, and remarks about them.
@@ -87,12 +92,13 @@ def draw(data: FewShotData, shots: int, seed: int, evaluate_on: str = "test") ->
     pool, test, validation = list(range(len(labels))), [], []
     if data.test is None:
         test, pool = _take(pool, labels, groups, lambda n: int(HELD_OUT * n), seed=0)
-    if data.validation is None and evaluate_on == "validation":
-        validation, pool = _take(pool, labels, groups, _number_to_validate_on, seed)
+    holds_out = evaluate_on == "validation" or validation_shots is not None
+    if data.validation is None and holds_out:
+        validation, pool = _take(pool, labels, groups, lambda n: validation_shots or _number_to_validate_on(n), seed)
     validation_labels = data.validation["label"][:] if data.validation else []
-    train, drawn = sample_few_shot([labels[i] for i in pool], validation_labels, shots, seed)
+    train, drawn = sample_few_shot([labels[i] for i in pool], validation_labels, shots, seed, validation_shots)
     train = [pool[i] for i in train]
-    if data.validation is None and evaluate_on == "test":
+    if data.validation is None and not holds_out:
         used = {groups[i] for i in train}
         left = [i for i in pool if groups[i] not in used]
         some, _ = sample_few_shot([labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
@@ -104,6 +110,10 @@ def draw(data: FewShotData, shots: int, seed: int, evaluate_on: str = "test") ->
     )
     evaluated = parts[1] if evaluate_on == "validation" else parts[2]
     remarks = [*data.remarks, *_remarks(data, Counter(labels[i] for i in pool), shots, evaluate_on, evaluated)]
+    if validation_shots is not None:
+        number = Counter(parts[1]["label"][:])
+        few = [f"{name} ({number[i]})" for i, name in enumerate(data.class_names) if number[i] < validation_shots]
+        remarks += [f"fewer than {validation_shots} pictures to validate on: {listed(few)}"] if few else []
     return Drawn(*parts, remarks)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Optional
 
 
 MAX_VALIDATION_SHOTS = 4  # per class, as in CoOp
 
 
 def sample_few_shot(
-    train_labels: Sequence[int], val_labels: Sequence[int], shots: int, seed: int
+    train_labels: Sequence[int],
+    val_labels: Sequence[int],
+    shots: int,
+    seed: int,
+    val_shots: Optional[int] = None,
 ) -> tuple[list[int], list[int]]:
     """
-    Draw `shots` training items and min(`shots`, 4) validation items of each class, without replacement.
+    Draw `shots` training items and `val_shots` validation items of each class, without replacement.
 
     The draw equals that of CoOp's published code (arXiv 2109.01134): one stream of random numbers is used for the
     training split first, then for the validation split.
@@ -24,6 +29,7 @@ def sample_few_shot(
         val_labels: label of every item of the validation split; may be empty.
         shots: items per class, at least 1. A class that has fewer gives all of them.
         seed: seed of the draw.
+        val_shots: validation items per class; None: min(`shots`, 4), as in CoOp.
 
     Returns:
         Indices into `train_labels` and indices into `val_labels`. Both are grouped by class, in the order in which the
@@ -36,7 +42,7 @@ def sample_few_shot(
         raise ValueError(f"shots={shots} is too few; it must be at least 1.")
     stream = random.Random(seed)
     train = _draw(train_labels, shots, stream)
-    return train, _draw(val_labels, min(shots, MAX_VALIDATION_SHOTS), stream)
+    return train, _draw(val_labels, val_shots or min(shots, MAX_VALIDATION_SHOTS), stream)
 
 
 def _draw(labels: Sequence[int], shots: int, stream: random.Random) -> list[int]:

@@ -38,6 +38,24 @@ def test_without_a_validation_split_at_most_four_of_the_remaining_pictures_per_c
     assert not set(drawn.validation["item"][:]) & set(drawn.train["item"][:])
 
 
+def test_validation_shots_are_kept_from_training(tmp_path):
+    data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"cat": 20, "dog": 5})))
+    drawn = draw(data, shots=16, seed=1, validation_shots=6)
+    assert Counter(drawn.validation["label"][:]) == {0: 6, 1: 3}  # dog: 1 of 5 to test on, 1 to train on
+    assert Counter(drawn.train["label"][:]) == {0: 8, 1: 1}
+    parts = [part["item"][:] for part in (drawn.train, drawn.validation, drawn.test)]
+    assert len(set().union(*parts)) == sum(map(len, parts)) == 25
+    assert any("fewer than 6 pictures to validate on: dog (3)" in remark for remark in drawn.remarks)
+    assert drawn.test["item"][:] == draw(data, shots=16, seed=1).test["item"][:]
+
+
+def test_validation_shots_of_a_validation_split_leave_the_training_pictures_as_they_are():
+    data = load_embedded("faded")
+    usual, asked = draw(data, 16, 1), draw(data, 16, 1, validation_shots=2)
+    assert usual.train["item"][:] == asked.train["item"][:] and usual.test["item"][:] == asked.test["item"][:]
+    assert (len(usual.validation), len(asked.validation)) == (4 * 96, 2 * 96)
+
+
 def test_a_class_with_fewer_pictures_than_shots_gives_all_and_a_remark_names_it(tmp_path):
     data = load_data(DataOptions(train_dir=save_pictures(tmp_path / "pictures", {"cat": 2, "wild_dog": 5})))
     drawn = draw(data, shots=3, seed=1)
