@@ -35,6 +35,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
     parser.add_argument("--top", type=int, default=5, help="Number of classes per picture. Default: 5.")
     parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="Divide the logits by the temperature of the run's validation pictures.",
+    )
+    parser.add_argument(
+        "--min_confidence",
+        type=float,
+        help="Say of each prediction whether its calibrated probability is at least this, from 0 to 1.",
+    )
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        help="Give the set of classes that holds the right one with this probability, such as 0.9.",
+    )
+    parser.add_argument(
+        "--per_class",
+        action="store_true",
+        help="The --coverage is to hold for each class that has enough validation pictures, not only on average.",
+    )
+    parser.add_argument(
         "--output",
         help="Write one row per picture to this file (.csv or .parquet), instead of printing. If the job is "
         "killed, the same command goes on.",
@@ -55,19 +75,22 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.top < 1:
-        raise ValueError(f"--top {arguments.top} must be at least 1.")
 
     from accelerate import Accelerator
 
     from peft_mudpt.lab.data.files import describe_left_aside
     from peft_mudpt.lab.data.unlabeled import find_pictures
     from peft_mudpt.lab.predicting import load_classifier, split_names
+    from peft_mudpt.lab.question import Question
     from peft_mudpt.lab.terminal import printable
 
+    question = Question(
+        arguments.top, arguments.calibrated, arguments.min_confidence, arguments.coverage, arguments.per_class
+    )
     class_names = split_names(arguments.classes)
     pictures, left_aside = find_pictures(arguments.images, arguments.image_column)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
+    question.check(classifier)
     if arguments.output is not None and (missing := [path for path in arguments.images if not os.path.exists(path)]):
         raise ValueError(f"{', '.join(missing[:5])} does not exist. Check the path; nothing was written.")
     accelerator = Accelerator()
@@ -76,15 +99,15 @@ def main() -> None:
         print(printable(f"{sum(map(len, texts))} texts of {len(texts)} classes, such as {texts[0][0]!r}"))
     if accelerator.is_main_process and left_aside:
         print(printable(f"Files left aside: {describe_left_aside(left_aside)}"), file=sys.stderr)
-    (print_predictions if arguments.output is None else write_predictions)(classifier, pictures, arguments)
+    (print_predictions if arguments.output is None else write_predictions)(classifier, pictures, question, arguments)
 
 
-def print_predictions(classifier, pictures, arguments: argparse.Namespace) -> None:
+def print_predictions(classifier, pictures, question, arguments: argparse.Namespace) -> None:
     from accelerate import Accelerator
 
     from peft_mudpt.classifier.batches import in_ranges
     from peft_mudpt.lab.data.workers import choose_workers
-    from peft_mudpt.lab.predicting import classify
+    from peft_mudpt.lab.predicting import classify, join_names
     from peft_mudpt.lab.terminal import printable
 
     accelerator = Accelerator()
@@ -93,28 +116,33 @@ def print_predictions(classifier, pictures, arguments: argparse.Namespace) -> No
     unreadable = []
     batches = in_ranges(0, len(pictures), arguments.batch_size)
     num_workers = choose_workers(arguments.num_workers, accelerator.device.type)
-    for predictions in classify(classifier, pictures, arguments.top, batches, num_workers):
-        for picture, error, best in predictions:
-            if error is not None:
+    for predictions in classify(classifier, pictures, question, batches, num_workers):
+        for picture, error, answer in predictions:
+            if answer is None:
                 unreadable.append(printable(error))
                 continue
             print(printable(picture))
-            for name, probability in best:
+            for name, probability in answer.best:
                 print(f"  {100 * probability:5.1f} %  {printable(name)}")
+            if answer.is_confident is False:
+                print(f"  not confident: below {100 * arguments.min_confidence:g} %")
+            if answer.classes is not None:
+                found = printable(join_names(answer.classes)) or "no class is probable enough"
+                print(f"  set at {100 * arguments.coverage:g} %: {found}")
     if unreadable:
         print(f"{len(unreadable)} of {len(pictures)} pictures have no answer:", file=sys.stderr)
         print(*unreadable, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 
-def write_predictions(classifier, pictures, arguments: argparse.Namespace) -> None:
+def write_predictions(classifier, pictures, question, arguments: argparse.Namespace) -> None:
     from peft_mudpt.lab.prediction_job import predict_to_file
 
     written = predict_to_file(
         classifier,
         pictures,
         arguments.output,
-        arguments.top,
+        question,
         arguments.batch_size,
         arguments.num_workers,
         arguments.overwrite,

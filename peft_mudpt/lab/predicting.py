@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,6 @@ from typing import NamedTuple, Optional
 import torch
 from peft import PeftConfig
 
-from ..classifier.answers import best_classes
 from ..classifier.batches import PictureBatches, read_batches
 from ..classifier.class_texts import ClassTexts, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
@@ -24,6 +24,7 @@ from .backbone import Backbone, BackboneOptions
 from .data.unlabeled import ParquetPictures, PictureFiles
 from .heads import Head
 from .learner import HEADS
+from .question import Answer, Question
 from .run_folder import ADAPTER_CONFIG, RUN
 from .saving import find_file, load_head
 from .schema import RESULT, read_result
@@ -96,6 +97,21 @@ def load_classifier(
     return MuDPTClassifier.from_pretrained(adapter, class_names, base_model_name_or_path=base, **texts.as_arguments())
 
 
+def join_names(names: Sequence[str]) -> str:
+    """
+    Join class names by commas, as `split_names` takes them.
+
+    Args:
+        names: the names.
+
+    Returns:
+        The names; those with a comma or a quote are in quotes.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
+
+
 def split_names(text: Optional[str]) -> Optional[list[str]]:
     """
     Split comma-separated class names.
@@ -130,18 +146,18 @@ class Prediction(NamedTuple):
     Attributes:
         picture: the name of the picture, such as its path.
         error: why it could not be read; None if it was read.
-        best: the most probable classes with their probabilities (see `PictureClassifier.top_k`); none with an error.
+        answer: the answer; None with an error.
     """
 
     picture: str
     error: Optional[str]
-    best: list[tuple[str, float]]
+    answer: Optional[Answer]
 
 
 def classify(
     classifier: PictureClassifier,
     pictures: PictureFiles | ParquetPictures,
-    k: int,
+    question: Question,
     batches: Sequence[range],
     num_workers: int = 0,
 ) -> Iterator[list[Prediction]]:
@@ -151,7 +167,7 @@ def classify(
     Args:
         classifier: the classifier.
         pictures: the pictures.
-        k: number of classes per picture.
+        question: what is asked about each picture.
         batches: the positions of the pictures in each batch.
         num_workers: number of processes that read pictures while the model computes (see `read_batches`).
 
@@ -162,9 +178,9 @@ def classify(
     for batch in read_batches(source, batches, num_workers, pin_memory=classifier.model.device.type == "cuda"):
         width = len(classifier.class_names)
         logits = classifier.logits_of_batch(batch.pixels) if len(batch.pixels) else torch.empty(0, width)
-        answers = iter(best_classes(logits, classifier.class_names, k))
+        answers = question.answers(classifier, logits)
         yield [
-            Prediction(name, batch.errors[place], [])
+            Prediction(name, batch.errors[place], None)
             if place in batch.errors
             else Prediction(name, None, next(answers))
             for place, name in enumerate(batch.names)

@@ -18,6 +18,7 @@ from .data.unlabeled import ParquetPictures, PictureFiles
 from .data.workers import choose_workers, processes_here
 from .predicting import classify
 from .predictions import PART_SIZE, PredictionsFile, describe_job
+from .question import Question
 from .run_folder import lock
 
 
@@ -38,7 +39,7 @@ def predict_to_file(
     classifier: PictureClassifier,
     pictures: PictureFiles | ParquetPictures,
     output: str | os.PathLike,
-    k: int = 5,
+    question: Question = Question(),  # noqa: B008, it cannot be changed
     batch_size: int = 32,
     num_workers: Optional[int] = None,
     overwrite: bool = False,
@@ -52,7 +53,7 @@ def predict_to_file(
         classifier: the classifier, on the device of this process.
         pictures: the pictures.
         output: the file to write, which ends in .csv or .parquet.
-        k: number of classes per picture.
+        question: what is asked about each picture.
         batch_size: number of pictures at a time, at most `PART_SIZE`.
         num_workers: number of processes that read pictures for each process with a model; None: see `choose_workers`.
         overwrite: replace what belongs to other predictions.
@@ -61,23 +62,24 @@ def predict_to_file(
         What was written; None in a process that is not the main one.
 
     Raises:
-        ValueError: if an argument cannot be used, if `output` belongs to other predictions, or if another process
-            writes it.
+        ValueError: if an argument cannot be used, if the classifier cannot answer, if `output` belongs to other
+            predictions, or if another process writes it.
         KeyboardInterrupt: if the user interrupts the job; the message says how to go on.
     """
     if not 1 <= batch_size <= PART_SIZE:
         raise ValueError(f"--batch_size {batch_size} must be from 1 to {PART_SIZE}.")
     if isinstance(pictures, PictureFiles) and (wrong := [ascii(path) for path in pictures if not is_text(path)]):
         raise ValueError(f"These paths are not UTF-8, as --output must be: {listed(wrong)}. Rename the files.")
+    question.check(classifier)
     accelerator = Accelerator()
     num_workers = choose_workers(num_workers, accelerator.device.type, processes_here(accelerator))
-    file = PredictionsFile(output, describe_job(classifier, pictures, k))
+    file = PredictionsFile(output, describe_job(classifier, pictures, question))
     try:
         with lock(file.folder) if accelerator.is_main_process else nullcontext():
             finished = file.claim(overwrite) if accelerator.is_main_process else None
             (finished,) = broadcast_object_list([finished])
             if finished is None:
-                _classify_parts(classifier, pictures, k, batch_size, num_workers, file, accelerator)
+                _classify_parts(classifier, pictures, question, batch_size, num_workers, file, accelerator)
             errors = finished
             if finished is None and accelerator.is_main_process:
                 file.wait()
@@ -98,7 +100,7 @@ def predict_to_file(
 def _classify_parts(
     classifier: PictureClassifier,
     pictures: PictureFiles | ParquetPictures,
-    k: int,
+    question: Question,
     batch_size: int,
     num_workers: int,
     file: PredictionsFile,
@@ -110,7 +112,7 @@ def _classify_parts(
     parts = file.missing(own)
     accelerator.wait_for_everyone()  # before the main process could merge the parts, and delete them
     batches = [batch for part in parts for batch in in_ranges(part.start, part.stop, batch_size)]
-    answers = classify(classifier, pictures, k, batches, num_workers)
+    answers = classify(classifier, pictures, question, batches, num_workers)
     total, left = (sum(map(len, some)) for some in (own, parts))
     title = "classifying" if accelerator.num_processes == 1 else f"process 1 of {accelerator.num_processes}"
     quiet = not accelerator.is_main_process

@@ -20,13 +20,15 @@ from peft import PeftModel
 from ..classifier.batches import in_ranges
 from ..classifier.prediction import PictureClassifier
 from .data.unlabeled import ParquetPictures, PictureFiles
-from .predicting import Prediction
+from .predicting import Prediction, join_names
+from .question import Question
 from .storage import PARTIAL, naming, read_json, write_json
 
 
 PART_SIZE = 512  # pictures; at most so many are classified twice after a kill
 PARTS_AT_ONCE = 64  # that are merged in memory, and are a row group of the output
 PAUSE = 0.5  # seconds between two looks at the parts of other processes
+CONFIDENCE, COVERAGE = "least confidence", "coverage"  # of what a job may depend on; each has a column
 FORM = 1  # of the note and the parts; another one is another job
 WRITERS = {".csv": pyarrow.csv.CSVWriter, ".parquet": pq.ParquetWriter}
 
@@ -40,7 +42,8 @@ class PredictionsFile:
     appears by a rename, too. `note` tells which job the parts and the output belong to.
 
     The columns are `picture`, `error`, `class` and `probability`, then `class_2` and `probability_2` and so on up to
-    the k-th class. A picture that could not be read has an `error` and no class.
+    the k-th class; `confident` and `set`, if they were asked for. A picture that could not be read has an `error`, and
+    nothing else.
 
     Attributes:
         parts: the positions of the pictures in each part.
@@ -61,7 +64,7 @@ class PredictionsFile:
         self.folder = self.output.with_name(self.output.name + PARTIAL)
         self.note = self.output.with_name(self.output.name + ".json")
         self.parts = in_ranges(0, job["number of pictures"], PART_SIZE)
-        self.schema = _schema(job["classes per picture"])
+        self.schema = _schema(job)
 
     def claim(self, overwrite: bool = False) -> Optional[int]:
         """
@@ -154,7 +157,9 @@ class PredictionsFile:
                 file.unlink(missing_ok=True)
 
 
-def describe_job(classifier: PictureClassifier, pictures: PictureFiles | ParquetPictures, k: int) -> dict[str, Any]:
+def describe_job(
+    classifier: PictureClassifier, pictures: PictureFiles | ParquetPictures, question: Question
+) -> dict[str, Any]:
     """
     Describe what predictions depend on. The number of processes, the batch size and the device do not belong to it,
     because they change the last digits at most.
@@ -162,7 +167,7 @@ def describe_job(classifier: PictureClassifier, pictures: PictureFiles | Parquet
     Args:
         classifier: the classifier.
         pictures: the pictures.
-        k: number of classes per picture.
+        question: what is asked about each picture.
 
     Returns:
         The values by names that a user understands, in JSON.
@@ -174,16 +179,34 @@ def describe_job(classifier: PictureClassifier, pictures: PictureFiles | Parquet
         "image processor": json.loads(classifier.image_processor.to_json_string()),
         "classes": list(classifier.class_names),
         "texts": [list(texts) for texts in classifier.class_texts or ()],
-        "classes per picture": min(k, len(classifier.class_names)),
+        "classes per picture": min(question.k, len(classifier.class_names)),
         "number of pictures": len(pictures),
         "pictures": pictures.fingerprint(),
+        **_of_calibration(classifier, question),
     }
 
 
-def _schema(k: int) -> pa.Schema:
+def _of_calibration(classifier: PictureClassifier, question: Question) -> dict[str, Any]:
+    """What predictions depend on because of the calibration; nothing unless the question needs it."""
+    asked = {
+        "calibrated": question.calibrated or None,
+        CONFIDENCE: question.min_confidence,
+        COVERAGE: question.coverage,
+        "coverage per class": question.per_class or None,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if asked:
+        assert classifier.calibration is not None, "the question was checked"
+        asked["calibration"] = hashlib.sha256(json.dumps(classifier.calibration.as_dict()).encode()).hexdigest()
+    return asked
+
+
+def _schema(job: dict[str, Any]) -> pa.Schema:
     fields = [("picture", pa.string()), ("error", pa.string())]
-    for rank in range(1, k + 1):
+    for rank in range(1, job["classes per picture"] + 1):
         fields += [(f"{name}_{rank}" if rank > 1 else name, kind) for name, kind in _RANKED]
+    fields += [("confident", pa.bool_())] if CONFIDENCE in job else []
+    fields += [("set", pa.string())] if COVERAGE in job else []
     return pa.schema(fields)
 
 
@@ -191,11 +214,15 @@ _RANKED = (("class", pa.string()), ("probability", pa.float32()))
 
 
 def _table(predictions: Sequence[Prediction], schema: pa.Schema) -> pa.Table:
-    k = (len(schema) - 2) // 2
     rows = []
-    for picture, error, best in predictions:
-        ranked = [value for pair in best for value in pair] or [None] * (2 * k)
-        rows.append([picture, error, *ranked])
+    for picture, error, answer in predictions:
+        if answer is None:
+            rows.append([picture, error, *[None] * (len(schema) - 2)])
+            continue
+        ranked = [value for pair in answer.best for value in pair]
+        asked = [] if answer.is_confident is None else [answer.is_confident]
+        asked += [] if answer.classes is None else [join_names(answer.classes)]
+        rows.append([picture, error, *ranked, *asked])
     return pa.table(list(map(list, zip(*rows))), schema=schema)
 
 
@@ -212,8 +239,8 @@ def _options(model: Any) -> dict[str, Any]:
     if not isinstance(model, PeftModel):
         return {}
     options = model.active_peft_config.to_dict()
-    for place in ("base_model_name_or_path", "revision", "inference_mode"):
-        options.pop(place, None)
+    for unused in ("base_model_name_or_path", "revision", "inference_mode", "calibration"):
+        options.pop(unused, None)
     return json.loads(
         json.dumps(options, default=lambda value: sorted(map(str, value)) if isinstance(value, set) else str(value))
     )
@@ -223,6 +250,6 @@ def _differences(there: Any, now: dict[str, Any]) -> str:
     there = there if isinstance(there, dict) else {}
     return "; ".join(
         f"{name}: {short_repr(there.get(name))} there, {short_repr(value)} now"
-        for name, value in now.items()
+        for name, value in {**dict.fromkeys(there), **now}.items()
         if there.get(name) != value
     )

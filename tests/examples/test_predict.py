@@ -109,6 +109,50 @@ def assert_same(printed: dict[str, float], wanted: dict[str, float]) -> None:
     assert printed == pytest.approx(wanted, abs=0.051)
 
 
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory) -> Path:
+    """An adapter that remembers what ten pictures of each class told about its probabilities."""
+    folder, rng = tmp_path_factory.mktemp("calibrated"), np.random.default_rng(1)
+    config = mudpt_config(init_std=0.02)
+    classifier = MuDPTClassifier(get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).eval())
+    labels = [name for name in CLASS_NAMES for _ in range(10)]
+    classifier.calibrate([demo.paint(name, "scribbled", rng) for name in labels], labels)
+    classifier.model.save_pretrained(folder)
+    return folder
+
+
+def test_confidence_and_sets_are_printed(calibrated, pictures, monkeypatch, capsys):
+    flags = ["--top", "1", "--min_confidence", "0.9", "--coverage", "0.9"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(calibrated), *map(str, pictures), *flags])
+    load_script().main()
+    printed = capsys.readouterr().out
+    classifier = MuDPTClassifier.from_pretrained(calibrated)
+    best = classifier.top_k(pictures, k=1, calibrated=True)
+    for file, ((name, probability),), found in zip(pictures, best, classifier.predict_sets(pictures)):
+        lines = [str(file), f"  {100 * probability:5.1f} %  {name}"]
+        lines += ["  not confident: below 90 %"] if probability < 0.9 else []
+        lines += [f"  set at 90 %: {','.join(found) or 'no class is probable enough'}"]
+        assert "\n".join([*lines, ""]) in printed
+
+
+def test_confidence_and_sets_are_written(calibrated, pictures, tmp_path, run_script, fresh_accelerator):
+    flags = ["--calibrated", "--min_confidence", 0.5, "--coverage", 0.9, "--output", tmp_path / "x.csv"]
+    assert run_script("predict.py", calibrated, *pictures, *flags).code == 0
+    with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    classifier = MuDPTClassifier.from_pretrained(calibrated)
+    confident = [name is not None for name in classifier.predict(pictures, min_confidence=0.5)]
+    assert [row["confident"] for row in rows] == [str(each).lower() for each in confident]
+    assert [row["set"] for row in rows] == [",".join(found) for found in classifier.predict_sets(pictures)]
+
+
+def test_an_adapter_that_is_not_calibrated_is_refused_before_anything_is_written(
+    adapter, pictures, tmp_path, run_script, fresh_accelerator
+):
+    done = run_script("predict.py", adapter, *pictures, "--coverage", 0.9, "--output", tmp_path / "x.csv")
+    assert done.code == 2 and "--coverage cannot be answered" in done.stderr and list(tmp_path.iterdir()) == []
+
+
 def test_several_texts_of_each_class_are_used_and_counted(monkeypatch, capsys, pictures, tmp_path):
     config = mudpt_config(class_template=None, class_templates=["{}.", "one {}", "a photo of {} here"])
     save_adapter(tmp_path, config)

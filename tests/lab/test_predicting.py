@@ -15,6 +15,7 @@ from peft_mudpt.lab.data.sources import load_folders
 from peft_mudpt.lab.data.unlabeled import PictureFiles
 from peft_mudpt.lab.predicting import classify
 from peft_mudpt.lab.probe import LinearProbe
+from peft_mudpt.lab.question import Question
 from tests.classifier.test_pictures import COLOR, DEEP, GRAY, cmyk_picture, encoded, with_alpha
 
 
@@ -68,7 +69,9 @@ def pixels_given_to(classifier, work):
 def classified(classifier, files):
     """The predictions for all files, made by the code of `examples/predict.py`."""
     batches = [range(len(files))]
-    return [prediction for found in classify(classifier, PictureFiles(files), 1, batches) for prediction in found]
+    return [
+        prediction for found in classify(classifier, PictureFiles(files), Question(1), batches) for prediction in found
+    ]
 
 
 def test_an_odd_picture_is_the_same_in_training_testing_prediction_and_for_an_exported_file(classifier, tmp_path):
@@ -131,7 +134,7 @@ def test_of_200_damaged_pictures_of_ten_formats_each_is_named_and_none_stops_the
     assert [file for file, name in zip(files, names) if name is None] == [file for file in files if file in broken]
     assert all(f", {file}, cannot be read: " in str(warned[0].message) for file in broken)
 
-    answers = classified(classifier, files)
-    assert [answer.picture for answer in answers] == list(map(str, files))
-    for file, name, answer in zip(files, names, answers):
-        assert str(file) in answer.error if file in broken else answer.best[0][0] == name
+    predictions = classified(classifier, files)
+    assert [prediction.picture for prediction in predictions] == list(map(str, files))
+    for file, name, (_, error, answer) in zip(files, names, predictions):
+        assert str(file) in error if file in broken else answer.best[0][0] == name

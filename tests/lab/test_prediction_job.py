@@ -12,6 +12,7 @@ from peft_mudpt.lab import prediction_job, predictions
 from peft_mudpt.lab.data.unlabeled import PictureFiles
 from peft_mudpt.lab.prediction_job import Written, predict_to_file
 from peft_mudpt.lab.processes import stopped_by_signals
+from peft_mudpt.lab.question import Question
 from peft_mudpt.lab.run_folder import lock
 from tests.conftest import in_two_processes
 
@@ -57,7 +58,9 @@ def expected(classifier, pictures, tmp_path_factory):
 
 
 def run(classifier, pictures, output, **options):
-    return predict_to_file(classifier, pictures, output, **{"k": 2, "batch_size": 3, "num_workers": 0, **options})
+    return predict_to_file(
+        classifier, pictures, output, **{"question": Question(2), "batch_size": 3, "num_workers": 0, **options}
+    )
 
 
 def test_a_row_holds_what_the_classifier_predicts(classifier, pictures, expected):

@@ -11,11 +11,12 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt import Calibration, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab import predictions
 from peft_mudpt.lab.data.unlabeled import PictureFiles
-from peft_mudpt.lab.predicting import Prediction
+from peft_mudpt.lab.predicting import Prediction, split_names
 from peft_mudpt.lab.predictions import PredictionsFile, describe_job
+from peft_mudpt.lab.question import Answer, Question
 
 
 ODD = 'a "b",\n\u2028c.png'
@@ -31,10 +32,8 @@ def job(**changes):
     return {"classes per picture": 2, "number of pictures": 10, "classes": ["cat", "dog"], **changes}
 
 
-ROWS = [
-    Prediction(f"{i}.png", None, [("cat", 0.75), ("dog", 0.25)]) if i % 3 else Prediction(ODD, "it is gone", [])
-    for i in range(10)
-]
+ANSWER = Answer([("cat", 0.75), ("dog", 0.25)])
+ROWS = [Prediction(f"{i}.png", None, ANSWER) if i % 3 else Prediction(ODD, "it is gone", None) for i in range(10)]
 
 
 def begun(output, **changes) -> PredictionsFile:
@@ -64,8 +63,33 @@ def test_a_parquet_file_has_the_same_rows(tmp_path):
     assert finish(begun(tmp_path / "x.parquet")) == 4
     rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert [(row["picture"], row["error"], row["class"]) for row in rows] == [
-        (row.picture, row.error, row.best[0][0] if row.best else None) for row in ROWS
+        (row.picture, row.error, row.answer.best[0][0] if row.answer else None) for row in ROWS
     ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_confidence_and_sets_have_columns_if_they_are_asked_for(tmp_path, suffix):
+    asked = {"least confidence": 0.5, "coverage": 0.9}
+    file = PredictionsFile(tmp_path / f"x{suffix}", job(**{**asked, "number of pictures": 3}))
+    file.folder.mkdir()
+    file.claim()
+    rows = [
+        Prediction("0.png", None, ANSWER._replace(is_confident=True, classes=["cat, wild", "dog"])),
+        Prediction("1.png", "it is gone", None),
+        Prediction("2.png", None, ANSWER._replace(is_confident=False, classes=[])),
+    ]
+    file.write(range(3), rows)
+    file.merge()
+    if suffix == ".parquet":
+        found = pq.read_table(file.output).to_pylist()
+        assert [row["confident"] for row in found] == [True, None, False]
+    else:
+        with open(file.output, encoding="utf-8", newline="") as opened:
+            found = list(csv.DictReader(opened))
+        assert [row["confident"] for row in found] == ["true", "", "false"]
+    assert list(found[0])[-2:] == ["confident", "set"]
+    assert [row["set"] or "" for row in found] == ['"cat, wild",dog', "", ""]
+    assert split_names(found[0]["set"]) == ["cat, wild", "dog"]
 
 
 def test_nothing_but_the_output_and_its_note_is_left(tmp_path):
@@ -183,7 +207,7 @@ NAMES = ["filled red star", "hollow blue heart"]
 PROCESSOR = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
 
 
-def described(tmp_path, names=NAMES, template="{}.", config=None, change=None, k=2):
+def described(tmp_path, names=NAMES, template="{}.", config=None, change=None, calibration=None, **question):
     torch.manual_seed(0)
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     os.utime(tmp_path / "0.png", (1, 1))
@@ -192,7 +216,8 @@ def described(tmp_path, names=NAMES, template="{}.", config=None, change=None, k
     if change:
         next(parameter for name, parameter in model.named_parameters() if change in name).data.view(-1)[0] += 1e-3
     classifier = MuDPTClassifier(model, names, template, PROCESSOR.tokenizer, PROCESSOR.image_processor)
-    return describe_job(classifier, PictureFiles([str(tmp_path / "0.png")]), k)
+    classifier.calibration = calibration
+    return describe_job(classifier, PictureFiles([str(tmp_path / "0.png")]), Question(**{"k": 2, **question}))
 
 
 def lora(alpha):
@@ -224,3 +249,22 @@ def test_an_option_that_is_no_weight_changes_the_description(tmp_path):
     first = described(tmp_path, config=lora(8))
     other = described(tmp_path, config=lora(16))
     assert {name for name in first if first[name] != other[name]} == {"options of the adapter"}
+
+
+def test_a_calibration_changes_the_description_only_if_the_question_needs_it(tmp_path):
+    config = {"config": MuDPTConfig(class_names=NAMES, class_template="{}.")}
+    first, second = Calibration(2.0, [[1.0], [0.5]]), Calibration(3.0, [[1.0], [0.5]])
+    plain = described(tmp_path, **config)
+    assert described(tmp_path, **config, calibration=first) == plain
+    asked = {"calibrated": True, "min_confidence": 0.0, "coverage": 0.9, "per_class": True}
+    found = described(tmp_path, **config, calibration=first, **asked)
+    other = described(tmp_path, **config, calibration=second, **asked)
+    assert {name for name in found if found[name] != other[name]} == {"calibration"}
+    names = {"calibrated", "least confidence", "coverage", "coverage per class", "calibration"}
+    assert {name for name in found if name not in plain} == names
+
+
+def test_a_job_that_asked_for_more_is_another_one(tmp_path):
+    finish(begun(tmp_path / "x.csv", coverage=0.9, **{"number of pictures": 0}))
+    with pytest.raises(ValueError, match="coverage: 0.9 there, None now"):
+        PredictionsFile(tmp_path / "x.csv", job(**{"number of pictures": 0})).claim()

@@ -23,6 +23,7 @@ from ..experiment import prepare, select
 from ..feature_cache import OFF, CacheOptions
 from ..predicting import classify
 from ..protocols import ProtocolOptions
+from ..question import Question
 from ..recipe import TrainingOptions
 from .limits import Limits, Stopped, in_child
 
@@ -130,7 +131,7 @@ def measure_prediction(pictures: int = PREDICTED) -> list[Row]:
         batches, rows = in_ranges(0, pictures, BATCH_SIZE), []
         for workers in WORKERS:
             started = time.perf_counter()
-            found = classify(plan.classifier, PictureFiles(files), 1, batches, workers)
+            found = classify(plan.classifier, PictureFiles(files), Question(1), batches, workers)
             answers = sum(map(len, found))
             rows.append(_row(f"prediction, {workers} workers", answers, "pictures", time.perf_counter() - started))
     return rows

@@ -1,0 +1,103 @@
+"""What is asked about each picture, and what a classifier answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import torch
+
+from ..calibration.conformal import COVERAGE, ConformalSets
+from ..classifier.answers import best_classes, classes_in_sets
+from ..classifier.prediction import PictureClassifier
+from ..rules import PROBABILITY
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    What is asked about each picture.
+
+    Args:
+        k: number of classes.
+        calibrated: whether probabilities are calibrated. `min_confidence` implies it.
+        min_confidence: the calibrated probability from which a prediction is confident; None: not asked.
+        coverage: how often the set of classes is to hold the right one, from 0 to 1; None: no set is asked for.
+        per_class: whether the coverage is to hold for each class that has enough held-out pictures.
+
+    Raises:
+        ValueError: if a value is out of range, or `per_class` is asked for without `coverage`.
+    """
+
+    k: int = 5
+    calibrated: bool = False
+    min_confidence: Optional[float] = None
+    coverage: Optional[float] = None
+    per_class: bool = False
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f"--top {self.k} must be at least 1.")
+        if self.min_confidence is not None:
+            PROBABILITY.check(self.min_confidence, "--min_confidence")
+        if self.coverage is not None:
+            COVERAGE.check(self.coverage, "--coverage")
+        if self.per_class and self.coverage is None:
+            raise ValueError("--per_class needs --coverage; give both.")
+
+    def check(self, classifier: PictureClassifier) -> None:
+        """Raise a ValueError if a classifier cannot answer, because it was not calibrated or on too few pictures."""
+        asked = {
+            "--calibrated": self.calibrated,
+            "--min_confidence": self.min_confidence is not None,
+            "--coverage": self.coverage is not None,
+        }
+        needing = [flag for flag, is_asked in asked.items() if is_asked]
+        if needing and classifier.calibration is None:
+            raise ValueError(
+                f"{' and '.join(needing)} cannot be answered, because the probabilities of these classes and texts "
+                "are not calibrated. Ask for the classes of the run; if it had no validation pictures, train again "
+                "with --validation_shots."
+            )
+        self._temperature(classifier)
+        self._sets(classifier)
+
+    def answers(self, classifier: PictureClassifier, logits: torch.Tensor) -> Iterator[Answer]:
+        """
+        Answer for the pictures of a batch.
+
+        Args:
+            classifier: the classifier.
+            logits: its logits (B, C) in float32.
+
+        Yields:
+            The answer for each picture.
+        """
+        names, sets = classifier.class_names, self._sets(classifier)
+        best = best_classes(logits, names, self.k, self._temperature(classifier))
+        of_sets = [None] * len(best) if sets is None else classes_in_sets(logits, names, sets)
+        for ranked, classes in zip(best, of_sets):
+            least = self.min_confidence
+            yield Answer(ranked, None if least is None else ranked[0][1] >= least, classes)
+
+    def _temperature(self, classifier: PictureClassifier) -> Optional[float]:
+        return classifier.temperature() if self.calibrated or self.min_confidence is not None else None
+
+    def _sets(self, classifier: PictureClassifier) -> Optional[ConformalSets]:
+        return None if self.coverage is None else classifier.sets(self.coverage, self.per_class)
+
+
+class Answer(NamedTuple):
+    """
+    What is answered for a picture that was read.
+
+    Attributes:
+        best: the most probable classes with their probabilities (see `PictureClassifier.top_k`).
+        is_confident: whether the first of them is probable enough; None if that was not asked.
+        classes: the classes in the set, the most probable first; None if no set was asked for.
+    """
+
+    best: list[tuple[str, float]]
+    is_confident: Optional[bool] = None
+    classes: Optional[list[str]] = None
