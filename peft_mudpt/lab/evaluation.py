@@ -1,27 +1,34 @@
-"""Measures the accuracy of a model, in total and per class."""
+"""Measures the accuracy of a model, in total and per class, and how far its probabilities can be trusted."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import BaseImageProcessor
 
+from ..calibration.calibration import Calibration
 from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
 from .backbone import Backbone
+from .calibration import measured
 from .data.loaders import make_loader
 from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
 from .feature_cache import FeatureCache, cached
-from .feature_keys import image_features_key, predictions_key
-from .protocols import Task, TestSet
+from .feature_keys import image_features_key, logits_key
+from .protocols import Task
 from .training.features import encode
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+VALIDATION = "validation pictures"  # the name of their features beside those of test sets
 
 
 def evaluate_task(
@@ -36,6 +43,7 @@ def evaluate_task(
     features: Optional[dict[str, torch.Tensor]] = None,
     cache: Optional[FeatureCache] = None,
     is_plain: bool = False,
+    calibration: Optional[Calibration] = None,
 ) -> dict[str, Optional[dict[str, Any]]]:
     """
     Test a model on every test set of a task.
@@ -53,65 +61,116 @@ def evaluate_task(
         features: normalized image features (N, D) of the model, by test set, to encode the N pictures of a test set
             only once for several models that share them. Those of test sets that are missing are added. None: encode
             the pictures.
-        cache: features and, of a plain CLIP, predictions of earlier runs; None: compute them.
+        cache: features and, of a plain CLIP, logits of earlier runs; None: compute them.
         is_plain: True if the model is a CLIP without an adapter.
+        calibration: what `calibrate_task` found for the model; None: nothing.
 
     Returns:
-        The metrics of each test set (see `metrics_of`); None for a test set whose classes the model cannot name.
+        The metrics of each test set (see `metrics_of`) with those of `calibration.measured`; None for a test set whose
+        classes the model cannot name.
 
     Raises:
         ValueError: if pictures cannot be read. The message lists those of all test sets.
     """
     loading = {"batch_size": batch_size, "num_workers": num_workers}
-    image_processor = backbone.image_processor
     metrics: dict[str, Optional[dict[str, Any]]] = {}
     for name, test in task.tests.items():
-        if not names_new_classes and test.class_names != task.class_names:
+        same_classes = test.class_names == task.class_names
+        if not names_new_classes and not same_classes:
             metrics[name] = None
             continue
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
-        encoded = partial(encode, accelerator, classifier, test.pictures, image_processor, **loading, cache=cache)
-        predicted = partial(_predict, accelerator, classifier, test, image_processor, loading, name, encoded, features)
-        key = partial(_key, accelerator, classifier, test, backbone, batch_size)
         try:
-            found = cached(accelerator, cache if is_plain else None, key, predicted)
+            logits = _logits(
+                accelerator, classifier, test.pictures, backbone, loading, name, features, cache, is_plain
+            )
         except ValueError:
             # names every picture that cannot be read, instead of the first
             check_pictures(test.pictures, *(other.pictures for other in task.tests.values() if other is not test))
             raise
-        metrics[name] = metrics_of(found, test.pictures["label"][:], test.class_names, test.pictures["item"][:])
+        labels, items = test.pictures["label"][:], test.pictures["item"][:]
+        metrics[name] = {
+            **metrics_of(logits.argmax(dim=-1), labels, test.class_names, items),
+            "calibration": measured(logits, labels, calibration, same_classes),
+        }
     return metrics
 
 
-def _key(
-    accelerator: Accelerator, classifier: PictureClassifier, test: TestSet, backbone: Backbone, batch_size: int
-) -> dict[str, Any]:
-    """What the predictions of a plain CLIP depend on."""
-    images = image_features_key(accelerator, classifier, backbone.image_processor, test.pictures, batch_size)
-    return predictions_key(images, classifier, backbone.tokenizer)
+def calibrate_task(
+    accelerator: Accelerator,
+    backbone: Backbone,
+    classifier: PictureClassifier,
+    task: Task,
+    batch_size: int = 100,
+    num_workers: Optional[int] = None,
+    features: Optional[dict[str, torch.Tensor]] = None,
+    cache: Optional[FeatureCache] = None,
+    is_plain: bool = False,
+) -> Optional[Calibration]:
+    """
+    Calibrate a classifier on the validation pictures of a task.
+
+    Args:
+        accelerator: the accelerator of the run; each process reads a part of the pictures.
+        backbone: the CLIP that the classifier adapts.
+        classifier: the classifier of the training classes.
+        task: the task that holds the validation pictures.
+        batch_size: pictures per device and forward pass.
+        num_workers: processes that load pictures; None: see `choose_workers`.
+        features: as in `evaluate_task`, under the name `VALIDATION`.
+        cache: as in `evaluate_task`.
+        is_plain: as in `evaluate_task`.
+
+    Returns:
+        The calibration; None if there are no validation pictures, or if the task tests on them.
+
+    Raises:
+        ValueError: if pictures cannot be read. The message lists all of them.
+    """
+    pictures, loading = task.calibration_pictures, {"batch_size": batch_size, "num_workers": num_workers}
+    if pictures is None:
+        return None
+    try:
+        logits = _logits(
+            accelerator, classifier.eval(), pictures, backbone, loading, VALIDATION, features, cache, is_plain
+        )
+    except ValueError:
+        check_pictures(pictures)  # names every picture that cannot be read
+        raise
+    return Calibration.fit(logits, pictures["label"][:])
 
 
-def _predict(
+def _logits(
     accelerator: Accelerator,
     classifier: PictureClassifier,
-    test: TestSet,
-    image_processor: BaseImageProcessor,
+    pictures: Dataset,
+    backbone: Backbone,
     loading: dict[str, Any],
     name: str,
-    encoded: Callable[[], torch.Tensor],
     features: Optional[dict[str, torch.Tensor]],
+    cache: Optional[FeatureCache],
+    is_plain: bool,
 ) -> torch.Tensor:
-    """The predicted classes (N,) of a test set, from `features`, to which those that are missing are added."""
-    known = None
-    if features is not None:
-        if name not in features:
-            features[name] = encoded()
-        known = {IMAGE_FEATURES: features[name]}
-    samples = TestPictures(test.pictures, image_processor, known)
-    return predict_labels(accelerator, classifier, make_loader(accelerator, samples, **loading))
+    """The logits (N, C) of pictures, from `features`, to which those that are missing are added under `name`."""
+    image_processor = backbone.image_processor
+
+    def key() -> dict[str, Any]:
+        images = image_features_key(accelerator, classifier, image_processor, pictures, loading["batch_size"])
+        return logits_key(images, classifier, backbone.tokenizer)
+
+    def compute() -> torch.Tensor:
+        known = None
+        if features is not None:
+            if name not in features:
+                features[name] = encode(accelerator, classifier, pictures, image_processor, **loading, cache=cache)
+            known = {IMAGE_FEATURES: features[name]}
+        samples = TestPictures(pictures, image_processor, known)
+        return predict_logits(accelerator, classifier, make_loader(accelerator, samples, **loading))
+
+    return cached(accelerator, cache if is_plain else None, key, compute)
 
 
-def predict_labels(
+def predict_logits(
     accelerator: Accelerator,
     classifier: torch.nn.Module,
     loader: DataLoader,
@@ -120,10 +179,10 @@ def predict_labels(
     progress_bar: bool = True,
 ) -> torch.Tensor:
     """
-    Predict the classes of pictures.
+    Compute the logits of pictures.
 
     Args:
-        accelerator: each of its processes predicts a part of the pictures, and gets all predictions.
+        accelerator: each of its processes classifies a part of the pictures, and gets all logits.
         classifier: maps images (B, 3, H, W), or their features (B, D), to `logits` (B, C).
         loader: batches of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
         images: what the classifier gets of a batch.
@@ -131,7 +190,8 @@ def predict_labels(
         progress_bar: whether to show one.
 
     Returns:
-        The positions (N,) of the predicted classes, in the order of the loader, on the CPU.
+        The logits (N, C) in float32, in the order of the loader, on the CPU. The position of the highest one is the
+        predicted class.
     """
     classifier.eval()
     found = []
@@ -139,8 +199,8 @@ def predict_labels(
     bar = tqdm(accelerator.prepare(loader), desc=title, leave=False, disable=quiet)
     with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
         for batch in batches:
-            predicted = classifier(**images(batch)).logits.argmax(dim=-1)  # (B,)
-            found.append(accelerator.gather_for_metrics(predicted).cpu())
+            logits = classifier(**images(batch)).logits.float()  # (B, C)
+            found.append(accelerator.gather_for_metrics(logits).cpu())
     return torch.cat(found)
 
 

@@ -72,7 +72,9 @@ def prepare(
     experiment.check_selection(selection)
     set_seed(experiment.protocol.seed)
     # unreadable pictures stop the run here, not in the middle of training
-    check_pictures(selection.task.train, *(test.pictures for test in selection.task.tests.values()))
+    task = selection.task
+    held_out = [] if task.calibration_pictures is None else [task.calibration_pictures]
+    check_pictures(task.train, *held_out, *(test.pictures for test in task.tests.values()))
     return experiment.plan(selection, accelerator, started)
 
 
@@ -121,9 +123,11 @@ def execute(plan: Plan, checkpoints: Optional[Checkpoints] = None) -> Outcome:
     accelerator = plan.accelerator
     if not plan.method.is_trained:
         memory = peak_memory_bytes(accelerator)
+        plan.calibrate()
         return Outcome(plan, plan.zero_shot, Progress(), memory, plan.measure_robustness())
     set_random_state(plan.random_state)  # other runs may have been prepared since this one
     reset_peak_memory(accelerator)
     progress = plan.train(checkpoints)
     memory = peak_memory_bytes(accelerator)
+    plan.calibrate()
     return Outcome(plan, plan.evaluate(), progress, memory, plan.measure_robustness())

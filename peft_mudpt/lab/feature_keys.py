@@ -1,4 +1,4 @@
-"""What the features and the predictions of a frozen CLIP depend on: the keys of `feature_cache.FeatureCache`."""
+"""What the features and the logits of a frozen CLIP depend on: the keys of `feature_cache.FeatureCache`."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def image_features_key(
     }
 
 
-def predictions_key(
+def logits_key(
     image_features: dict[str, Any],
     classifier: PictureClassifier,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
     """
-    What the predictions of a plain CLIP depend on.
+    What the logits of a plain CLIP depend on.
 
     Args:
         image_features: the key of the image features.
@@ -88,7 +88,7 @@ def predictions_key(
         for tensor in _tensors(module)
     }
     return {
-        "kind": "predictions",
+        "kind": "logits",
         "image features": image_features,
         "config": classifier.config.to_json_string(use_diff=False),
         "weights": digest_of(*(tensor for tensor in _tensors(classifier.model) if id(tensor) not in of_images)),

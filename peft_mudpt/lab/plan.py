@@ -111,6 +111,10 @@ class BaseExperiment(ABC):
     ) -> dict[str, str]:
         """The numbers of a summary in words, by name."""
 
+    def calibration_lines(self, metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> list[tuple[str, str]]:
+        """Names and numbers of how far the probabilities can be trusted, in words."""
+        return []
+
     def robustness_lines(self, robustness: Optional[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str]]:
         """Names and numbers of what `Plan.measure_robustness` found, in words."""
         return []
@@ -206,6 +210,10 @@ class Plan(ABC):
     @abstractmethod
     def train(self, checkpoints: Optional[Checkpoints]) -> Progress:
         """Train the learner in place."""
+
+    def calibrate(self) -> None:
+        """Measure on held-out pictures how certain the trained learner may be, if the task has such pictures."""
+        return None
 
     @abstractmethod
     def evaluate(self) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from peft import PeftConfig
 
+from ..calibration.calibration import Calibration
 from ..classifier.batches import PictureBatches, read_batches
-from ..classifier.class_texts import ClassTexts, remembered_texts
+from ..classifier.class_texts import ClassTexts, active_config, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import check_base_folder, find_adapter
 from ..classifier.prediction import PictureClassifier
@@ -60,6 +61,19 @@ def load_classifier(
         ValueError: if the adapter or its CLIP is missing, if an argument is None and the adapter does not provide its
             value, or if classes or a template are given for a head.
     """
+    classifier = _load(adapter, class_names, template, model_name_or_path)
+    if not isinstance(classifier, MuDPTClassifier) or active_config(classifier.model) is None:
+        _recall_calibration(classifier, adapter)
+    return classifier
+
+
+def _load(
+    adapter: str | os.PathLike,
+    class_names: Optional[list[str]],
+    template: Optional[str],
+    model_name_or_path: Optional[str],
+) -> PictureClassifier:
+    """Load a classifier (see `load_classifier`)."""
     folder = Path(adapter)
     for kind in HEADS:
         if not (folder / kind.file).is_file():
@@ -195,6 +209,24 @@ def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]
     return load_head(kind, folder, backbone.load_clip(), result["class_names"], backbone.image_processor)
 
 
+def _recall_calibration(classifier: PictureClassifier, adapter: str | os.PathLike) -> None:
+    """Take the calibration from the result, if it is of the same classes and texts; no config of ours stores it."""
+    file = find_file(adapter, RESULT)
+    result = {} if file is None else read_result(file.parent) or {}
+    stored = result.get("calibration")
+    if stored is None or result["class_names"] != classifier.class_names:
+        return
+    texts = _texts_of(result)
+    if classifier.class_texts is None or (texts and texts.of(classifier.class_names) == classifier.class_texts):
+        classifier.calibration = Calibration(**stored)
+
+
+def _texts_of(result: Mapping[str, Any]) -> Optional[ClassTexts]:
+    """The texts of the training classes, after the text prompts, in a result; None if it has none."""
+    arguments = result.get("class_texts") or {"template": result.get("template_after_prompts")}
+    return ClassTexts.given(**arguments) if any(arguments.values()) else None
+
+
 def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
     """The CLIP of a run that left no adapter; `model_name_or_path` replaces the one that the run names."""
     revision = None
@@ -225,6 +257,4 @@ def _stored_classes(
             return config.class_names, texts
     file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
     result = {} if file is None else read_result(file.parent) or {}
-    arguments = result.get("class_texts") or {"template": result.get("template_after_prompts")}
-    texts = ClassTexts.given(**arguments) if any(arguments.values()) else None
-    return result.get("class_names"), texts
+    return result.get("class_names"), _texts_of(result)

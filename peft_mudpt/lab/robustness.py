@@ -19,7 +19,7 @@ from .adversarial import as_eps, title_of
 from .backbone import Backbone
 from .data.loaders import make_loader
 from .data.loading import PICTURE, PIXEL_VALUES, TestPictures
-from .evaluation import predict_labels
+from .evaluation import predict_logits
 from .flags import Count, OptionalCount, Options, flag
 from .protocols import Task
 
@@ -153,13 +153,13 @@ def measure_robustness(
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
         chosen = test.pictures.select(first_of_each(test.pictures["label"][:], options.test_attack_pictures))
         samples = TestPictures(chosen, backbone.image_processor)
-        predicted = partial(
-            predict_labels, accelerator, classifier, make_loader(accelerator, samples, batch_size, num_workers)
+        logits = partial(
+            predict_logits, accelerator, classifier, make_loader(accelerator, samples, batch_size, num_workers)
         )
         labels = torch.tensor(chosen["label"][:])
-        clean = _accuracy(predicted(), labels)
+        clean = _accuracy(logits(), labels)
         for result, (_, attack) in zip(results, attacks):
-            attacked = predicted(partial(_attacked, attack, classifier, normalization), title_of(result))
+            attacked = logits(partial(_attacked, attack, classifier, normalization), title_of(result))
             accuracies = {"clean": clean, "attacked": _accuracy(attacked, labels)}
             result["metrics"][name] = {"pictures": len(chosen), **accuracies}
     return results
@@ -185,9 +185,9 @@ def first_of_each(labels: Sequence[int], number: Optional[int]) -> list[int]:
     return chosen
 
 
-def _accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
-    """The percentage of pictures whose predicted class (N,) is their label (N,)."""
-    return 100 * (predicted == labels).sum().item() / len(labels)
+def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The percentage of pictures whose highest logit (N, C) is that of their label (N,)."""
+    return 100 * (logits.argmax(dim=-1) == labels).sum().item() / len(labels)
 
 
 def _attacked(

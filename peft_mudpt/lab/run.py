@@ -177,5 +177,5 @@ def _say_outcome(
 ) -> None:
     for name, value in experiment.summary_lines(summary, metrics).items():
         say(accelerator, f"{name} after", value)
-    for name, value in experiment.robustness_lines(robustness):
+    for name, value in (*experiment.calibration_lines(metrics), *experiment.robustness_lines(robustness)):
         say(accelerator, name, value)

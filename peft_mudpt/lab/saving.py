@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from ..calibration.calibration import Calibration
 from ..classifier.class_texts import ClassTexts
 from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
@@ -26,7 +27,13 @@ from .schema import RESULT
 from .storage import naming
 
 
-def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, folder: Path) -> int:
+def save_learned(
+    learner: Learner,
+    class_names: list[str],
+    texts: ClassTexts,
+    folder: Path,
+    calibration: Optional[Calibration] = None,
+) -> int:
     """
     Save the learned weights. Each file is completed in a temporary folder, and then moved to `folder`.
 
@@ -37,6 +44,8 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
             config, unless it is below a head: it would then classify by texts, which it was not trained for.
         texts: the texts of the classes, which follow the text prompts. A MuDPT adapter stores them in its config.
         folder: the folder to write to; it is created if needed.
+        calibration: what validation pictures told about the probabilities; None: nothing. A MuDPT adapter stores it
+            beside its classes.
 
     Returns:
         Size of the files of weights, in bytes; 0 if nothing is saved.
@@ -56,7 +65,7 @@ def save_learned(learner: Learner, class_names: list[str], texts: ClassTexts, fo
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
-                _remember(config, class_names, texts)
+                _remember(config, class_names, texts, calibration)
             save_adapter(model, partial)
 
     return save_files(folder, write)
@@ -120,14 +129,17 @@ def load_head(
     return head.to(clip.device).eval()
 
 
-def _remember(config: MuDPTConfig, class_names: list[str], texts: ClassTexts) -> None:
-    """Note the classes and their texts in the config of an adapter."""
+def _remember(
+    config: MuDPTConfig, class_names: list[str], texts: ClassTexts, calibration: Optional[Calibration]
+) -> None:
+    """Note the classes, their texts and their calibration in the config of an adapter."""
     config.class_names = list(class_names)
     own = texts.only(class_names).as_arguments()
     several = isinstance(own["template"], list)
     config.class_template = None if several else own["template"]
     config.class_templates = own["template"] if several else None
     config.class_descriptions = own["descriptions"]
+    config.calibration = None if calibration is None else calibration.as_dict()
 
 
 def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:

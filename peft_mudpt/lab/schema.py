@@ -12,9 +12,9 @@ from ..rules import DESCRIPTIONS, TEMPLATE, TEMPLATES, is_text
 from .storage import read_json, write_json
 
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FIRST_VERSION = 1  # may lack the fields of `LATER`
-READABLE = (FIRST_VERSION, 2, SCHEMA_VERSION)
+READABLE = (FIRST_VERSION, 2, 3, SCHEMA_VERSION)
 RESULT = "result.json"  # written last, so that its presence means that the experiment has finished
 
 
@@ -68,11 +68,31 @@ def _is_json_object(value: Any) -> bool:
 
 
 _is_count = _list(_is_whole)
-_classified = _record(
+_are_fractions = _list(_optional(_is_number))
+_reliability = _record(
+    error=_is_number,
+    error_by_chance=_is_number,
+    pictures=_is_count,
+    confidence=_are_fractions,
+    accuracy=_are_fractions,
+)
+_is_calibrated = _record(
+    temperature=_optional(_is_number),
+    before=_reliability,
+    after=_optional(_reliability),
+    sets=_list(_record(**dict.fromkeys(("coverage", "held", "classes", "empty"), _is_number))),
+)
+_counted = _record(
     accuracy=_is_number,
     mean_class_accuracy=_is_number,
     classes=_by_name(lambda counts: _is_count(counts) and len(counts) == 2),
 )
+
+
+def _classified(value: Any) -> bool:
+    return _counted(value) and ("calibration" not in value or _is_calibrated(value["calibration"]))
+
+
 _detected = _record(
     **dict.fromkeys(("map", "ap50", "ap75"), _is_number),
     pictures=_is_whole,
@@ -125,8 +145,10 @@ FIELDS = {
     ),
     "metrics": Field(
         "{test set: metrics}; null for a test set whose classes the method cannot name. In classification {accuracy, "
-        "mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: {item: predicted name}}}; "
-        "earlier versions wrote no predictions. In detection {map, ap50, ap75: percent, pictures: int, classes: "
+        "mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: {item: predicted name}}, "
+        "calibration: {temperature, before, after: {error, error_by_chance: percent, pictures, confidence, accuracy: "
+        "[one per bin]} or null, sets: [{coverage, held: percent, classes: mean, empty: percent}]}}; earlier versions "
+        "wrote neither predictions nor calibration. In detection {map, ap50, ap75: percent, pictures: int, classes: "
         "{name: average precision or null}, precision: {name: [percent at overlap 0.5 and recalls 0, 0.01, ..., 1] or "
         "null}}",
         _are_metrics,
@@ -181,12 +203,18 @@ FIELDS = {
         "prompts",
         _optional(_list(lambda words: bool(words) and _list(_record(word=is_text, distance=_is_number))(words))),
     ),
+    "calibration": Field(
+        "{temperature, scores: [[of a validation picture, ...] of each class]}: what the validation pictures told "
+        "about the probabilities (see `Calibration`); null if there were none, in detection and in earlier versions",
+        _optional(_record(temperature=_optional(_is_number), scores=_list(_list(_is_number)))),
+    ),
     "versions": Field("{package: version}", _by_name(is_text)),
     "hardware": Field("{device, threads, processes, mixed_precision}", _by_name(_is_option)),
 }
 FOLDER = "folder"  # where `read_results` found a result; not in the file
 # fields of classification alone, and fields that the first version of the schema may lack
-ONLY_CLASSIFICATION = ("template", "template_after_prompts", "nearest_words")
+ONLY_CLASSIFICATION = ("template", "template_after_prompts", "nearest_words", "calibration")
+NEW = ("calibration",)  # fields that all earlier versions lack
 LATER = (
     "training_pictures",
     "prompt_initialization",
@@ -274,8 +302,8 @@ def read_result(folder: Path) -> Optional[dict[str, Any]]:
             f"{path} has schema version {short_repr(version)}, but this version of peft_mudpt reads "
             f"{', '.join(map(str, READABLE))}. Run the experiment again."
         )
-    if version == FIRST_VERSION:
-        result = {**dict.fromkeys(LATER), **result}
+    if version != SCHEMA_VERSION:
+        result = {**dict.fromkeys(NEW + LATER if version == FIRST_VERSION else NEW), **result}
     for name, field in FIELDS.items():
         if name not in result or not field.accepts(result[name]):
             found = short_repr(result[name]) if name in result else "missing"

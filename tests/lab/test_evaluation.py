@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from peft_mudpt.lab.evaluation import metrics_of, predict_labels
+from peft_mudpt.lab.evaluation import metrics_of, predict_logits
 
 
 NAMES = ["filled red star", "hollow blue heart", "filled green cross"]
@@ -25,8 +25,8 @@ def accuracy_of(predicted, labels, names=NAMES, batch_size=2):
         {"pixel_values": torch.tensor([p]), "labels": torch.tensor(label)} for p, label in zip(predicted, labels)
     ]
     items = [f"{i}.png" for i in range(len(samples))]
-    found = predict_labels(Accelerator(), Parrot(), DataLoader(samples, batch_size))
-    return metrics_of(found, labels, names, items)
+    found = predict_logits(Accelerator(), Parrot(), DataLoader(samples, batch_size))
+    return metrics_of(found.argmax(dim=-1), labels, names, items)
 
 
 def test_accuracy_is_over_pictures_and_mean_class_accuracy_over_classes():

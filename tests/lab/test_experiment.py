@@ -155,7 +155,7 @@ def test_the_result_lists_the_words_nearest_to_the_prompts(tmp_path, pictures):
 def test_the_same_run_again_returns_its_result_without_training(tmp_path, pictures, capsys):
     first = run(ask(tmp_path, pictures))
     written = (tmp_path / "run" / "result.json").stat().st_mtime_ns
-    assert run(ask(tmp_path, pictures)) == json.loads(json.dumps({"schema_version": 3, **first}))
+    assert run(ask(tmp_path, pictures)) == json.loads(json.dumps({"schema_version": 4, **first}))
     assert "already done" in capsys.readouterr().out
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == written
 

@@ -15,7 +15,7 @@ from peft_mudpt import MuDPTConfig, demo
 from peft_mudpt.classifier.loading import ModelSource
 from peft_mudpt.lab.backbone import Backbone
 from peft_mudpt.lab.data.folders import load_folders
-from peft_mudpt.lab.feature_keys import image_features_key, predictions_key, text_bank_key
+from peft_mudpt.lab.feature_keys import image_features_key, logits_key, text_bank_key
 from tests.lab.test_experiment import save_pictures
 
 
@@ -46,7 +46,7 @@ def key_of(backbone, folder):
         classifier = replace(backbone, tokenizer=tokenizer or backbone.tokenizer).classifier(model, names, template)
         processor, pictures = processor or backbone.image_processor, pictures or pictures_of(folder)
         images = image_features_key(Accelerator(), classifier.eval(), processor, pictures, batch_size)
-        return images, predictions_key(images, classifier, backbone.tokenizer)
+        return images, logits_key(images, classifier, backbone.tokenizer)
 
     return make
 

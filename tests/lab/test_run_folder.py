@@ -7,7 +7,7 @@ import re
 import pytest
 
 from peft_mudpt.lab.run_folder import claim, drop_checkpoints, hold, lock
-from peft_mudpt.lab.schema import FIELDS, LATER, read_result, read_results, write_result
+from peft_mudpt.lab.schema import FIELDS, LATER, NEW, read_result, read_results, write_result
 from peft_mudpt.lab.storage import write_json
 from peft_mudpt.lab.training.checkpoints import find_checkpoint
 from tests.lab.report.made_results import result
@@ -26,17 +26,18 @@ def start(folder, identity=IDENTITY, overwrite=False):
 
 def test_a_result_is_read_with_the_version_of_its_schema(tmp_path):
     write_result(tmp_path, {**RESULT, "dataset": "Blümchen"})
-    assert read_result(tmp_path) == {**RESULT, "dataset": "Blümchen", "schema_version": 3}
+    assert read_result(tmp_path) == {**RESULT, "dataset": "Blümchen", "schema_version": 4}
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_a_result_of_the_first_version_may_lack_later_fields(tmp_path, version):
-    content = {name: value for name, value in RESULT.items() if name not in LATER} | {"schema_version": version}
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_a_result_of_an_earlier_version_may_lack_later_fields(tmp_path, version):
+    later = {1: (*LATER, *NEW), 4: ()}.get(version, NEW)
+    content = {name: value for name, value in RESULT.items() if name not in later} | {"schema_version": version}
     (tmp_path / "result.json").write_text(json.dumps(content))
-    if version == 1:
-        assert read_result(tmp_path) == {**content, **dict.fromkeys(LATER)}
-    else:
+    assert read_result(tmp_path) == {**content, **dict.fromkeys(later)}
+    for name in FIELDS.keys() - {*later, "schema_version"}:
+        (tmp_path / "result.json").write_text(json.dumps({key: content[key] for key in content.keys() - {name}}))
         with pytest.raises(ValueError, match="result.json is damaged: .* is missing"):
             read_result(tmp_path)
 
@@ -55,7 +56,7 @@ def test_a_file_that_is_not_a_result_of_this_version_is_refused(tmp_path, conten
         read_result(tmp_path)
 
 
-@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("schema_version", *LATER)])
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("schema_version", *LATER, *NEW)])
 @pytest.mark.parametrize("value", [[None], {"a": {"b": []}}, "a", float("nan"), MISSING])
 def test_a_field_with_an_unexpected_value_is_named_with_its_file(tmp_path, field, value):
     content = {**RESULT, "schema_version": 2, field: value}
@@ -119,7 +120,7 @@ def test_a_run_may_use_its_own_folder_before_and_after_it_finishes(tmp_path):
     start(tmp_path)
     assert claim(tmp_path, IDENTITY) is None
     write_result(tmp_path, RESULT)
-    assert claim(tmp_path, IDENTITY)["schema_version"] == 3
+    assert claim(tmp_path, IDENTITY)["schema_version"] == 4
 
 
 @pytest.mark.parametrize("left", ["adapter_config.json", "checkpoints/step_00000001/run.json"])

@@ -167,8 +167,8 @@ def test_each_picture_is_decoded_once_and_a_method_without_image_prompts_encodes
     monkeypatch.setattr(memory, "picture", lambda example: opened.update([example["item"]]) or read(example))
     plan = prepare(experiment(folder, steps=4, augmentation="none"))
     outcome = execute(plan)
-    training, test = plan.task.train["item"][:], plan.task.tests["test"].pictures["item"][:]
-    assert opened == dict.fromkeys([*training, *test], 1)
+    splits = plan.task.train, plan.task.validation, plan.task.tests["test"].pictures
+    assert opened == dict.fromkeys((item for split in splits for item in split["item"][:]), 1)
     reset_accelerator()
     monkeypatch.setattr("peft_mudpt.lab.classification.experiment.has_fixed_image_features", lambda classifier: False)
     from_pixels = execute(prepare(experiment(folder, steps=4, augmentation="none")))

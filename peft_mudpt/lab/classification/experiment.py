@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from ...classifier.class_texts import ClassTexts
 from ..adversarial import AdversarialOptions, title_of
 from ..backbone import Backbone, BackboneOptions
+from ..calibration import calibration_lines
 from ..class_texts import check_template_is_used, check_texts
 from ..data.class_texts import identify_descriptions, identify_templates, read_descriptions, read_templates
 from ..data.draws import draw
@@ -21,7 +22,7 @@ from ..data.few_shot_data import FewShotData
 from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..environment import random_state
-from ..evaluation import evaluate_task
+from ..evaluation import calibrate_task, evaluate_task
 from ..feature_cache import CacheOptions
 from ..identity import what_was_asked
 from ..learner import Ground
@@ -192,7 +193,11 @@ class Experiment(BaseExperiment):
         cache = self.reuse.cache()
         reused = {**training.loading, "features": features, "cache": cache}
         clip = backbone.load_clip()
-        zero_shot = evaluate_task(accelerator, backbone, clip, task, texts, **reused, is_plain=True)
+        plain = backbone.classifier(clip, task.class_names, plain_texts)
+        calibration = calibrate_task(accelerator, backbone, plain, task, **reused, is_plain=True)
+        zero_shot = evaluate_task(
+            accelerator, backbone, clip, task, texts, **reused, is_plain=True, calibration=calibration
+        )
         return ClassificationPlan(
             self.launched(accelerator.mixed_precision),
             selection,
@@ -220,6 +225,9 @@ class Experiment(BaseExperiment):
                 words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
             lines[name.replace("_", " ")] = words
         return lines
+
+    def calibration_lines(self, metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> list[tuple[str, str]]:
+        return calibration_lines(metrics)
 
     def robustness_lines(self, robustness: Optional[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str]]:
         lines = []

@@ -17,7 +17,7 @@ from ...layer import layer_of
 from ..backbone import EMBEDDED
 from ..class_texts import several
 from ..data.loading import TestPictures
-from ..evaluation import distinct, evaluate_task
+from ..evaluation import calibrate_task, distinct, evaluate_task
 from ..feature_cache import FeatureCache, cached
 from ..feature_keys import text_bank_key
 from ..plan import Plan
@@ -117,6 +117,11 @@ class ClassificationPlan(Plan):
                 "the embedded CLIP knows drawn shapes only: for photographs, name another one "
                 "(--model_name_or_path openai/clip-vit-base-patch16)"
             )
+        if self.experiment.protocol.evaluate_on == "test" and self.task.calibration_pictures is None:
+            notes.append(
+                "probabilities are not calibrated, because no picture is left to validate on; --validation_shots 2 "
+                "keeps two of each class from training"
+            )
         return [*notes, *self.selection.drawn.remarks]
 
     def train(self, checkpoints: Optional[Checkpoints]) -> Progress:
@@ -154,6 +159,16 @@ class ClassificationPlan(Plan):
         bank = cached(self.accelerator, self.cache, key, partial(frozen_text_bank, *given))  # (C, D)
         return FrozenClip(model, bank.to(model.device), autocast)
 
+    @property
+    def _loading(self) -> dict[str, Any]:
+        """How pictures are loaded and encoded after training, as arguments of `evaluation.evaluate_task`."""
+        return {**self.experiment.training.loading, "features": self.test_features, "cache": self.cache}
+
+    def calibrate(self) -> None:
+        self.classifier.calibration = calibrate_task(
+            self.accelerator, self.backbone, self.classifier, self.task, **self._loading
+        )
+
     def evaluate(self) -> dict[str, Any]:
         return evaluate_task(
             self.accelerator,
@@ -162,9 +177,8 @@ class ClassificationPlan(Plan):
             self.task,
             self.given_texts,
             self.names_new_classes,
-            **self.experiment.training.loading,
-            features=self.test_features,
-            cache=self.cache,
+            **self._loading,
+            calibration=self.classifier.calibration,
         )
 
     def measure_robustness(self) -> Optional[list[dict[str, Any]]]:
@@ -182,6 +196,7 @@ class ClassificationPlan(Plan):
         )
 
     def described(self) -> dict[str, Any]:
+        calibration = self.classifier.calibration
         after_prompts, recipe, names = self.template_after_prompts, self.recipe, self.task.class_names
         number = Counter(self.task.train["label"][:])
         return {
@@ -195,6 +210,7 @@ class ClassificationPlan(Plan):
             "averaging": asdict(recipe.averaging) if recipe and recipe.averaging else None,
             "adversarial": recipe.adversarial.as_dict() if recipe and recipe.adversarial else None,
             "nearest_words": self._nearest_words(),
+            "calibration": calibration and calibration.as_dict(),
         }
 
     def _nearest_words(self) -> Optional[list]:
@@ -206,7 +222,8 @@ class ClassificationPlan(Plan):
         return nearest_words(prompts[0][0], model.get_base_model(), self.backbone.tokenizer)
 
     def save(self, folder: Path) -> int:
-        return save_learned(self.learner, self.task.class_names, self.class_texts, folder)
+        names, calibration = self.task.class_names, self.classifier.calibration
+        return save_learned(self.learner, names, self.class_texts, folder, calibration)
 
     def check_it_reloads(self, folder: Path) -> None:
         backbone, names = self.backbone, self.task.class_names

@@ -21,7 +21,7 @@ from ..backbone import Backbone
 from ..data.loaders import make_loader
 from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
 from ..data.memory import MEMORY
-from ..evaluation import metrics_of, predict_labels
+from ..evaluation import metrics_of, predict_logits
 from ..learner import Ground, Learner
 from ..recipe import Recipe, TrainingOptions, recipe_of_loop
 from ..training.features import encode, has_fixed_image_features
@@ -214,6 +214,6 @@ class FewShotClient:
         accelerator = Accelerator()
         loader = make_loader(accelerator, samples, bench.arguments.per_device_eval_batch_size, num_workers=0)
         with model.disable_adapter() if arrays is None else nullcontext():
-            predicted = predict_labels(accelerator, classifier, loader, progress_bar=False)
-        metrics = metrics_of(predicted, pictures["label"][:], bench.class_names, pictures["item"][:])
+            logits = predict_logits(accelerator, classifier, loader, progress_bar=False)
+        metrics = metrics_of(logits.argmax(dim=-1), pictures["label"][:], bench.class_names, pictures["item"][:])
         return len(pictures), {"accuracy": metrics["accuracy"]}

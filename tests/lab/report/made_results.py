@@ -46,6 +46,7 @@ def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **chan
         "seconds": {"training": 10.0, "total": 12.0},
         "peak_memory_bytes": 500_000_000,
         "nearest_words": None,
+        "calibration": None,
         "versions": {},
         "hardware": {},
     }

@@ -1,0 +1,165 @@
+"""Calibration in a run: on which pictures, what its result holds, and what a classifier of the run knows."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from peft_mudpt import MuDPTClassifier
+from peft_mudpt.calibration.calibration import Calibration
+from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.calibration import calibration_lines, measured
+from peft_mudpt.lab.predicting import load_classifier
+from peft_mudpt.lab.run import run
+from peft_mudpt.lab.schema import read_result
+from tests.conftest import reset_accelerator
+from tests.lab.test_experiment import save_pictures
+
+
+# which the embedded CLIP confuses, so that there is a temperature
+CLASSES = ("filled red star", "hollow red star", "filled red heart", "hollow red heart")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return {
+        "train_dir": save_pictures(folder / "train", 12, classes=CLASSES),
+        "test_dir": save_pictures(folder / "test", 5, seed=4, classes=CLASSES),
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(folders, tmp_path_factory):
+    """The folder of a finished run of each method, made once."""
+    known = {}
+
+    def of(method):
+        if method not in known:
+            known[method] = tmp_path_factory.mktemp("runs") / method
+            reset_accelerator()
+            options = {"shots": 2, "max_train_steps": 2, "validation_shots": 6, "output_dir": str(known[method])}
+            run(Arguments(**folders, method=method, **options))
+            reset_accelerator()
+        return known[method]
+
+    return of
+
+
+def logits_of(classifier, result, part, folder):
+    """The logits of the pictures that a result names, and their labels."""
+    items = (
+        result["items"][part]
+        if part != "test"
+        else [item for found in result["metrics"]["test"]["predictions"].values() for item in found]
+    )
+    images = [Image.open(f"{folder}/{item}") for item in items]
+    labels = torch.tensor([result["class_names"].index(item.split("/")[0].replace("_", " ")) for item in items])
+    with torch.no_grad():
+        pixels = classifier.image_processor(images, return_tensors="pt").pixel_values
+        return classifier(pixels).logits, labels
+
+
+METHODS = ["coop", "lora", "linear_probe", "tip_adapter", "zero_shot"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_measures_what_its_classifier_measures(method, finished, folders):
+    result, classifier = read_result(finished(method)), load_classifier(finished(method))
+    assert len(result["items"]["validation"]) == 24
+    assert not set(result["items"]["validation"]) & set(result["items"]["train"])
+    held_out = Calibration.fit(*logits_of(classifier, result, "validation", folders["train_dir"]))
+    assert result["calibration"]["temperature"] == pytest.approx(held_out.temperature, rel=1e-3)
+    for found, expected in zip(result["calibration"]["scores"], held_out.scores, strict=True):
+        assert found == pytest.approx(expected, abs=0.002)
+    logits, labels = logits_of(classifier, result, "test", folders["test_dir"])
+    found = result["metrics"]["test"]["calibration"]
+    for name, t in (("before", 1.0), ("after", held_out.temperature)):
+        expected = multiclass_calibration_error((logits / t).softmax(dim=-1), labels, num_classes=4, n_bins=20)
+        assert found[name]["error"] == pytest.approx(100 * expected.item(), abs=0.5)
+    inside = held_out.sets(0.9)(logits)
+    (tested,) = [sets for sets in found["sets"] if sets["coverage"] == 0.9]
+    assert tested["held"] == pytest.approx(100 * inside[range(20), labels].double().mean().item(), abs=5)
+    assert tested["classes"] == pytest.approx(inside.sum(dim=-1).double().mean().item(), abs=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_classifier_of_a_run_is_calibrated(method, finished):
+    stored = read_result(finished(method))["calibration"]
+    assert load_classifier(finished(method)).calibration.as_dict() == stored
+
+
+def test_an_adapter_remembers_the_calibration_of_its_run(finished):
+    config = json.loads((finished("coop") / "adapter_config.json").read_text())
+    assert config["calibration"] == read_result(finished("coop"))["calibration"]
+    assert MuDPTClassifier.from_pretrained(finished("coop")).calibration.as_dict() == config["calibration"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"class_names": ["red star", "blue heart", "cross", "arrow"]}, {"template": "a {}"}]
+)
+def test_other_classes_or_texts_are_not_calibrated(other, finished):
+    for method in ("coop", "lora", "zero_shot"):
+        assert load_classifier(finished(method), **other).calibration is None
+
+
+def test_calibration_changes_neither_accuracy_nor_weights(folders, finished, tmp_path, fresh_accelerator, monkeypatch):
+    monkeypatch.setattr("peft_mudpt.lab.classification.plan.calibrate_task", lambda *_, **__: None)
+    options = {"shots": 2, "max_train_steps": 2, "validation_shots": 6, "output_dir": str(tmp_path / "run")}
+    plain = run(Arguments(**folders, method="coop", **options))
+    calibrated = read_result(finished("coop"))
+    assert plain["calibration"] is None and plain["metrics"]["test"]["calibration"]["after"] is None
+    for result in (plain, calibrated):
+        result["metrics"]["test"].pop("calibration")
+    assert plain["metrics"] == calibrated["metrics"] and plain["loss"] == calibrated["loss"]
+    weights = [folder / "adapter_model.safetensors" for folder in (tmp_path / "run", finished("coop"))]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_run_without_a_picture_to_spare_says_so(folders, tmp_path, fresh_accelerator, capsys):
+    options = {"shots": 12, "max_train_steps": 2, "output_dir": str(tmp_path / "run")}
+    result = run(Arguments(**folders, method="coop", **options))
+    assert result["calibration"] is None and result["items"]["validation"] == []
+    printed = capsys.readouterr().out
+    assert "not calibrated, because no picture is left to validate on; --validation_shots" in printed
+    assert "calibration error" in printed and "temperature" not in printed and "sets at" not in printed
+
+
+def test_a_run_that_is_tested_on_validation_pictures_is_not_calibrated_on_them(
+    folders, tmp_path, fresh_accelerator, capsys
+):
+    options = {"evaluate_on": "validation", "shots": 2, "max_train_steps": 2, "output_dir": str(tmp_path / "run")}
+    result = run(Arguments(**folders, method="coop", **options))
+    assert result["items"]["validation"] and result["calibration"] is None
+    assert "validation_shots" not in capsys.readouterr().out
+
+
+def test_new_classes_get_the_temperature_but_no_sets(folders, tmp_path, fresh_accelerator):
+    options = {"protocol": "base-to-new", "shots": 2, "max_train_steps": 2, "output_dir": str(tmp_path / "run")}
+    result = run(Arguments(**folders, method="coop", validation_shots=8, **options))
+    base, new = (result["metrics"][name]["calibration"] for name in ("base", "new"))
+    assert base["sets"] and new["sets"] == [] and len(result["calibration"]["scores"]) == 2
+    assert base["temperature"] == new["temperature"] == result["calibration"]["temperature"]
+
+
+def test_only_coverages_with_enough_pictures_are_tested():
+    logits, labels = torch.eye(3).repeat(4, 1), [0, 1, 2] * 4
+    calibration = Calibration.fit(logits[:10], [0, 1, 2] * 3 + [1])
+    tested = measured(logits, labels, calibration)["sets"]
+    assert [sets["coverage"] for sets in tested] == [0.9] and tested[0]["held"] == 100
+
+
+def test_the_lines_say_what_was_measured():
+    logits, labels = 4 * torch.eye(3).repeat(13, 1), [0, 1, 2] * 12 + [0, 1, 0]
+    found = measured(logits, labels, Calibration.fit(logits, labels))
+    lines = dict(calibration_lines({"test": {"accuracy": 90.0, "calibration": found}, "old": {}, "unknown": None}))
+    before, after = found["before"]["error"], found["after"]["error"]
+    assert lines["calibration error"].startswith(
+        f"{before:.1f} % -> {after:.1f} % at temperature {found['temperature']:.2f}"
+    )
+    assert lines["sets at 95 %"].startswith("hold the class of 97.4 % of pictures on test, 1.00 classes")
+    assert len(lines) == 2
+    most = calibration_lines({"test": {"accuracy": 99.5, "calibration": found}})[-1]
+    assert most[0] == "sets at 95 %", "39 validation pictures are too few for 99 %"
