@@ -17,6 +17,7 @@ from ..protocols import number_of_pictures
 from ..schema import RESULT
 from ..terminal import printable
 from . import detection_card
+from .calibration import calibration_section
 from .escaping import literal, plain
 from .markdown import markdown_table
 from .robustness import KNOWLEDGE
@@ -80,7 +81,8 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
     else:
         several_texts = result.get("class_texts") is not None
         code = _code(method.remembers_classes, base_line, hub_model_id, revision, several_texts)
-        measured = [_classes(result), _accuracies(result), *_robustness(result)]
+        calibration = calibration_section(result, method.remembers_classes)
+        measured = [_classes(result), _accuracies(result), *filter(None, [calibration]), *_robustness(result)]
     sections = [
         _introduction(method, result, dataset, base_words),
         f"## Use\n\n```python\n{code}\n```",

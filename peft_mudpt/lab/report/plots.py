@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ..method import BLACK, BLUE, CLASSIFICATION, DETECTION, VERMILLION
 from ..terminal import printable
+from .calibration_plots import plot_reliability
 from .detection import plot_examples, plot_precision_recall
 from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, looks_of, new_figure, points
 from .robust_plots import plot_robustness
@@ -21,6 +22,7 @@ from .rows import (
     is_untrained,
     mean_and_deviation,
     runs_of,
+    runs_of_most_shots,
 )
 from .sections import Result, task_of
 
@@ -83,8 +85,7 @@ def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
 
 
 def _base_to_new(results: Sequence[Result]) -> Rows:
-    by_shots = runs_of(results, "base-to-new")
-    return base_to_new_rows(by_shots[max(by_shots)]) if by_shots else {}
+    return base_to_new_rows(runs_of_most_shots(results, "base-to-new"))
 
 
 def _single(rows: Rows, plot: Callable[[Axes, Rows, str], None], axis: str) -> Optional[Figure]:
@@ -223,6 +224,7 @@ FIGURES: dict[str, dict[str, Callable[[Sequence[Result]], Optional[Figure]]]] = 
         "base_to_new.png": plot_base_to_new,
         "accuracy_by_parameters.png": plot_accuracy_by_parameters,
         "class_gains.png": plot_class_gains,
+        "reliability.png": plot_reliability,
         "robustness.png": plot_robustness,
     },
     DETECTION: {

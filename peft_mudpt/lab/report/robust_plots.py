@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 
 from .drawing import ACCURACY, add_legend, finish, looks_of, new_figure, points
 from .robustness import robust_curves, test_sets
-from .rows import Column, Rows, columns_of, mean_and_deviation, runs_of
+from .rows import Column, Rows, columns_of, mean_and_deviation, runs_of_most_shots
 from .sections import Result
 
 
@@ -27,8 +27,7 @@ def plot_robustness(results: Sequence[Result]) -> Optional[Figure]:
     Returns:
         The figure; None if no pictures were attacked.
     """
-    by_shots = runs_of(results, "few-shot")
-    attacked = by_shots[max(by_shots)] if by_shots else []
+    attacked = runs_of_most_shots(results, "few-shot")
     if not (names := test_sets(attacked)):
         return None
     curves = robust_curves(attacked, names[0])

@@ -7,11 +7,9 @@ from statistics import mode
 from typing import Any, Optional
 
 from ..adversarial import levels, title_of
-from ..protocols import PROTOCOLS
 from ..schema import FOLDER
-from .escaping import plain
 from .markdown import accuracy_table
-from .rows import Column, Rows, rows_of, runs_of
+from .rows import Column, Rows, rows_of, runs_by_test
 from .sections import Result, Section
 
 
@@ -120,17 +118,12 @@ def robustness_tables(section: Section) -> dict[str, str]:
     Returns:
         The tables by title; an empty dict if no pictures were attacked.
     """
-    tables = {}
-    for protocol in PROTOCOLS:
-        for shots, results in runs_of(section.results, protocol).items():
-            names = test_sets(results)
-            for test in names:
-                suffix = "" if len(names) == 1 else f", {plain(test)}"
-                title = f"Attacked pictures: {protocol}, {shots} shots{suffix}"
-                tables[title] = (
-                    f"{accuracy_table(robust_rows(results, test))}\n\n{_attacks(results, test)} {KNOWLEDGE}"
-                )
-    return tables
+    return {
+        f"Attacked pictures: {where}": (
+            f"{accuracy_table(robust_rows(results, test))}\n\n{_attacks(results, test)} {KNOWLEDGE}"
+        )
+        for where, results, test in runs_by_test(section.results, test_sets)
+    }
 
 
 def _attacks(results: Sequence[Result], test: str) -> str:

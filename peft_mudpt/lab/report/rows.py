@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from statistics import mean, stdev
 from typing import Any, Optional, Union
 
 from ..adversarial import AdversarialOptions
 from ..methods import methods_of_all_tasks
+from ..protocols import PROTOCOLS
 from ..schema import FOLDER
 from ..training.anchors import Anchors
+from .escaping import plain
 from .sections import Result, main_measure
 
 
@@ -60,6 +62,44 @@ def runs_of(results: Iterable[Result], protocol: str, evaluated_on: str = "test"
         if (arguments["protocol"], arguments["evaluate_on"]) == (protocol, evaluated_on):
             by_shots.setdefault(arguments["shots"], []).append(result)
     return dict(sorted(by_shots.items()))
+
+
+def runs_of_most_shots(results: Iterable[Result], protocol: str) -> list[Result]:
+    """
+    Select the results of a protocol on test pictures with the most shots.
+
+    Args:
+        results: results of any runs.
+        protocol: name of the protocol.
+
+    Returns:
+        The results; empty if there are none.
+    """
+    by_shots = runs_of(results, protocol)
+    return by_shots[max(by_shots)] if by_shots else []
+
+
+def runs_by_test(
+    results: Iterable[Result], tests_of: Callable[[Sequence[Result]], list[str]]
+) -> Iterator[tuple[str, list[Result], str]]:
+    """
+    Group results by protocol, number of shots and test set, each group a table.
+
+    Args:
+        results: results of any runs.
+        tests_of: lists the test sets of a group that have a table.
+
+    Yields:
+        What the title of the table says of the group, such as "base-to-new, 16 shots, new", the results, and the name
+        of the test set.
+    """
+    results = list(results)
+    for protocol in PROTOCOLS:
+        for shots, group in runs_of(results, protocol).items():
+            names = tests_of(group)
+            for test in names:
+                suffix = "" if len(names) == 1 else f", {plain(test)}"
+                yield f"{protocol}, {shots} shots{suffix}", group, test
 
 
 def row_name(result: Result) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..method import CLASSIFICATION, DETECTION
 from ..protocols import PROTOCOLS
+from .calibration import calibration_tables
 from .detection import MAIN_TITLES, detection_tables
 from .escaping import literal, plain
 from .markdown import accuracy_table, cost_table, difference_table, learning_rate_table, nearest_words_table
@@ -157,7 +158,7 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
 
 # To add a table, write a function and add it here.
 ACCURACY_TABLES = (accuracy_tables, robustness_tables, detection_tables)
-OTHER_TABLES = (cost_tables, nearest_words_tables, learning_rate_tables)
+OTHER_TABLES = (calibration_tables, cost_tables, nearest_words_tables, learning_rate_tables)
 
 
 def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[str, str]:

@@ -86,7 +86,7 @@ def test_without_mudpt_the_class_gains_are_of_the_most_accurate_method():
 
 def test_figures_without_results_are_left_out():
     every = set(plots.FIGURES[CLASSIFICATION])
-    assert set(plots.plot_all([result()])) == every - {"base_to_new.png", "robustness.png"}
+    assert set(plots.plot_all([result()])) == every - {"base_to_new.png", "reliability.png", "robustness.png"}
     assert set(plots.plot_all([base_to_new("mudpt", 80.0, 60.0, 68.5)])) == {"overview.png", "base_to_new.png"}
     assert plots.plot_all([search("mudpt", 0.1, 50.0)]) == {}
 
