@@ -13,7 +13,7 @@ from ..run_folder import EXAMPLES
 from ..schema import FOLDER
 from .drawing import add_legend, finish, is_emphasized, looks_of, new_figure
 from .markdown import accuracy_table
-from .rows import Column, by_method, rows_of, runs_of
+from .rows import Column, by_method, counted, rows_of, runs_of
 from .sections import Result, Section, main_measure
 
 
@@ -44,8 +44,8 @@ def detection_tables(section: Section) -> dict[str, str]:
 
     measures, classes = rows_of(results, measured), rows_of(results, lambda result: _tested(result)["classes"])
     return {
-        f"Overlaps, {shots} shots": accuracy_table(measures, "Average precision"),
-        f"Classes, {shots} shots": accuracy_table(classes, "Average precision of each class"),
+        f"Overlaps, {counted(shots, 'shot')}": accuracy_table(measures, "Average precision"),
+        f"Classes, {counted(shots, 'shot')}": accuracy_table(classes, "Average precision of each class"),
     }
 
 
@@ -85,7 +85,7 @@ def plot_precision_recall(results: Sequence[Result]) -> Optional[Figure]:
         style = {**look, "linestyle": look.get("linestyle", "-").replace("none", "-"), "markevery": 10}
         axes.plot(RECALLS, [mean(values) for values in zip(*curves)], label=name, **style)
     shots = max(runs_of(results, "few-shot"))
-    finish(axes, f"Overlap 0.5, {shots} pictures per class, mean over classes", "recall", "precision, %")
+    finish(axes, f"Overlap 0.5, {counted(shots, 'picture')} per class, mean over classes", "recall", "precision, %")
     add_legend(figure, columns=4)
     return figure
 
@@ -113,7 +113,8 @@ def plot_examples(results: Sequence[Result]) -> Optional[Figure]:
     axes = figure.subplots()
     axes.imshow(image)
     axes.set_axis_off()
-    finish(axes, f"{chosen['method']}, {chosen['arguments']['shots']} pictures per class", "", "")
+    pictures = counted(chosen["arguments"]["shots"], "picture")
+    finish(axes, f"{chosen['method']}, {pictures} per class", "", "")
     return figure
 
 

@@ -18,6 +18,7 @@ from .rows import (
     base_to_new_rows,
     by_method,
     columns_of,
+    counted,
     few_shot_rows,
     is_untrained,
     mean_and_deviation,
@@ -158,7 +159,7 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
                 [trainable[name]], averages, deviations, label=name, capsize=3, **{**look, "linestyle": "none"}
             )
     axes.set_xscale("log")
-    finish(axes, f"{shots} pictures per class", "trainable parameters", AXES[task_of(results)])
+    finish(axes, f"{counted(shots, 'picture')} per class", "trainable parameters", AXES[task_of(results)])
     add_legend(figure, columns=4)
     return figure
 
@@ -197,7 +198,12 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     axes.set_yticks(range(len(shown)), [printable(name) for name in shown], **NO_MATH)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
-    finish(axes, f"{method}, {shots} pictures per class, {seeds}", "accuracy minus zero-shot CLIP's, points", "")
+    finish(
+        axes,
+        f"{method}, {counted(shots, 'picture')} per class, {seeds}",
+        "accuracy minus zero-shot CLIP's, points",
+        "",
+    )
     axes.grid(False, axis="y")
     axes.legend(frameon=False)
     return figure

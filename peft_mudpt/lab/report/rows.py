@@ -79,6 +79,20 @@ def runs_of_most_shots(results: Iterable[Result], protocol: str) -> list[Result]
     return by_shots[max(by_shots)] if by_shots else []
 
 
+def counted(number: int, noun: str) -> str:
+    """
+    Say how many there are.
+
+    Args:
+        number: how many.
+        noun: what one of them is called.
+
+    Returns:
+        Words such as "1 shot" or "16 shots".
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def runs_by_test(
     results: Iterable[Result], tests_of: Callable[[Sequence[Result]], list[str]]
 ) -> Iterator[tuple[str, list[Result], str]]:
@@ -99,7 +113,7 @@ def runs_by_test(
             names = tests_of(group)
             for test in names:
                 suffix = "" if len(names) == 1 else f", {plain(test)}"
-                yield f"{protocol}, {shots} shots{suffix}", group, test
+                yield f"{protocol}, {counted(shots, 'shot')}{suffix}", group, test
 
 
 def row_name(result: Result) -> str:

@@ -16,6 +16,7 @@ from .rows import (
     Rows,
     asked_otherwise,
     base_to_new_rows,
+    counted,
     few_shot_rows,
     learning_rate_rows,
     mean_over_data_sets,
@@ -65,7 +66,7 @@ def _rows_of(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
     for protocol in PROTOCOLS[1:]:
         rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows
         for shots, compared in runs_of(section.results, protocol).items():
-            tables[f"{protocol.capitalize()}, {shots} shots"] = rows_of(compared), compared
+            tables[f"{protocol.capitalize()}, {counted(shots, 'shot')}"] = rows_of(compared), compared
     return tables
 
 
@@ -117,7 +118,7 @@ def cost_tables(section: Section) -> dict[str, str]:
         by_shots = runs_of(section.results, protocol)
         if by_shots:
             shots = max(by_shots)
-            return {f"Cost: {protocol}, {shots} shots": cost_table(by_shots[shots])}
+            return {f"Cost: {protocol}, {counted(shots, 'shot')}": cost_table(by_shots[shots])}
     return {}
 
 
@@ -137,7 +138,7 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
             rows = learning_rate_rows(results)
             if rows:
                 measure = {CLASSIFICATION: "accuracy"}.get(section.task, MAIN_TITLES[section.task])
-                title = f"Learning rates, on validation pictures: {protocol}, {shots} shots"
+                title = f"Learning rates, on validation pictures: {protocol}, {counted(shots, 'shot')}"
                 tables[title] = learning_rate_table(rows, measure)
     return tables
 
@@ -196,7 +197,7 @@ def _mean_rows(by_data_set: Sequence[list[Result]]) -> dict[str, tuple[Rows, str
     kinds = {"Few-shot": [few_shot_rows(results) for results in by_data_set]}
     for k in shots:
         found = [runs_of(results, "base-to-new").get(k, []) for results in by_data_set]
-        kinds[f"Base-to-new, {k} shots"] = [base_to_new_rows(results) for results in found]
+        kinds[f"Base-to-new, {counted(k, 'shot')}"] = [base_to_new_rows(results) for results in found]
     means = {}
     for kind, tables in kinds.items():
         tables = [rows for rows in tables if rows]

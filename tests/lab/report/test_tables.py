@@ -193,6 +193,10 @@ def test_cost_is_of_the_largest_shots_and_the_median_of_seeds():
     assert row == ["mudpt", "1,234,567", "4,938", "sgd", "0.0025", "0.50", "11.0", "500"]
 
 
+def test_a_title_says_one_shot_without_a_plural():
+    assert "Cost: few-shot, 1 shot\n" in report(result(shots=1))
+
+
 def test_the_cost_of_a_method_that_is_not_trained_has_dashes():
     nothing = dict(learning_rate=None, loss=None, trainable_parameters=0, adapter_bytes=0)
     untrained = result("zero_shot", seconds={"training": 0, "total": 1}, **nothing)
