@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Optional, Union
 
 import torch
@@ -23,17 +22,10 @@ from ..towers.base import part
 from ..towers.domains import mixed_features
 from ..towers.images import Images
 from ..towers.registry import family_of
-from .bank import in_eval_mode, mean_of_texts
+from .class_features import ClassFeatures
 from .class_texts import active_adapter, active_config, class_texts_of, remembered_texts
-from .condition import ClassCondition
-from .domains import LearnedDomains
-from .encoding import encode_layout, encode_per_condition, has_memory, lower_states
-from .layout import LayoutKind, groups_kept, lay_out_classes, layout_kind
 from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
-from .packing import PackedClasses
 from .prediction import PictureClassifier
-from .staleness import Kept, text_state, trains_text
-from .texts import text_owners, tokenize_texts
 
 
 FIXED = (
@@ -151,23 +143,13 @@ class MuDPTClassifier(PictureClassifier):
                 raise ValueError("The model has no active adapter whose config has class_names. Give class_names.")
         self._class_names = check_class_names(class_names)
         self._texts = class_texts_of(self.model, self._class_names, template, descriptions)
-        self.class_batch_size = class_batch_size
         # a whole processor has both; an exported file records the settings of the part that is for images
         self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
             tokenizer = ModelSource.of(self.model, "tokenizer").tokenizer()
-        multiple = self.family.text.pad_multiple(self.family.text_tower(model))
-        self._condition = ClassCondition(tokenizer, self._class_names, class_batch_size)
-        layer = layer_of(model)
-        if layer is not None and layer.num_class_contexts:
-            self._condition.of(model)  # refuses other classes
-        self._class_tokens = tokenize_texts(tokenizer, self.class_texts, multiple)
-        self._texts_per_class = list(map(len, self.class_texts))
-        self._layouts: dict[LayoutKind, list[PackedClasses]] = {}
-        self._layout()  # refuses a text that does not fit
-        self._kept: Kept[torch.Tensor] = Kept()
-        self._learned_domains = LearnedDomains()
-        self._kept_lower: Kept[list[torch.Tensor]] = Kept()
+        self._class_features = ClassFeatures(
+            model, tokenizer, self._class_names, self.class_texts, self._texts.template is None, class_batch_size
+        )
         self._calibrations: dict[Optional[str], Optional[Calibration]] = {}  # by active adapter; None: without one
 
     @classmethod
@@ -374,8 +356,8 @@ class MuDPTClassifier(PictureClassifier):
                     "and read class_features (B, C, D) of its output."
                 )
             self._check_features(image_features)
-            return self._encode(layer.image_condition(image_features))
-        return self._cached(self._encode)
+            return self._class_features.encode(self.model, layer.image_condition(image_features))
+        return self._class_features.of_classes(self.model)
 
     def domain_features(self) -> torch.Tensor:
         """
@@ -388,27 +370,11 @@ class MuDPTClassifier(PictureClassifier):
         layer = layer_of(self.model)
         if layer is None or not layer.num_domains:
             raise ValueError("The model has no active adapter with domains (num_domains). Take class_features().")
-        of_learned = self._learned_domains.features(self.model, layer, self._encode)
-        if of_learned is not None:
-            return of_learned
-        domains = torch.arange(layer.num_domains, device=part(self.model, "device"))
-        return self._cached(partial(self._encode, domains))
-
-    def _cached(self, encode: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What `encode` gives, or gave when nothing that it depends on was different."""
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and trains_text(self.model)):
-            return encode()
-        state = text_state(self.model)
-        if state is None or (torch.is_grad_enabled() and state.requires_grad):
-            return encode()
-        # a copy, because the caller may write to it
-        compute = partial(in_eval_mode, self.model, encode)
-        return self._kept.get(state, partial(text_state, self.model), compute).clone()
+        return self._class_features.of_domains(self.model, layer)
 
     def forget(self) -> None:
         """Clear the cache: the next call encodes the classes again."""
-        for kept in (self._kept, self._kept_lower, self._condition, self._learned_domains):
-            kept.forget()
+        self._class_features.forget()
 
     def linear_head(self) -> tuple[torch.Tensor, None]:
         """
@@ -418,47 +384,6 @@ class MuDPTClassifier(PictureClassifier):
             ValueError: if the text features of the active adapter depend on the image.
         """
         return self.class_features() * self.family.logit_scale(self.model), None
-
-    def _encode(self, conditions: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """The features (C, D) of the classes; (B, C, D), those under each of B conditions, if some are given."""
-        condition = self._condition.of(self.model)  # None, or (C, D)
-        if condition is not None and self._texts.template is None:
-            numbers = torch.tensor(self._texts_per_class, device=condition.device)
-            condition = condition.repeat_interleave(numbers, dim=0)  # (T, D)
-        groups, lower = self._layout(), self._lower_states()
-        if conditions is None:
-            kept = groups_kept(self.model, self.class_batch_size)
-            features = encode_layout(self.model, groups, lower, condition, kept)  # (T, D)
-        else:
-            features = encode_per_condition(self.model, groups, conditions, lower, self.class_batch_size)  # (B, T, D)
-        features = normalize(features, dim=-1)
-        if self._texts.template is not None:
-            return features
-        return normalize(mean_of_texts(features, self._texts_per_class), dim=-1)  # (C, D) or (B, C, D)
-
-    def _lower_states(self) -> Optional[list[torch.Tensor]]:
-        """The states of the texts below the first layer with prompts, computed once; None: encode the texts whole."""
-        layer = layer_of(self.model)
-        if layer is None or not layer.start("text") or torch.compiler.is_compiling():
-            return None
-        state_now, groups = partial(text_state, self.model, below_prompts=True), self._layout()
-        state = state_now()
-        if state is None or state.requires_grad:
-            return None
-        compute = partial(in_eval_mode, self.model, partial(lower_states, self.model, groups))
-        return self._kept_lower.get(state, state_now, compute, groups)
-
-    def _layout(self) -> list[PackedClasses]:
-        kind, device = layout_kind(self.model), self.model.device
-        known = groups = self._layouts.get(kind)
-        if groups is None:
-            owners = text_owners(self.class_texts, self._class_names)
-            groups = lay_out_classes(self.model, self._class_tokens, self.class_batch_size, owners, kind)
-        if groups[0].input_ids.device != device:
-            groups = [group.to(device) for group in groups]
-        if groups is not known and has_memory(groups[0].input_ids):
-            self._layouts[kind] = groups
-        return groups
 
 
 def _cosines(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:

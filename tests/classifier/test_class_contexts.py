@@ -51,7 +51,7 @@ def test_the_model_itself_takes_the_classes_of_the_texts():
     classifier, pixel_values = classifier_of(model), images()
     expected = classifier(pixel_values).logits
     classes = torch.tensor([2, 0, 3, 1])
-    tokens = {name: value[classes] for name, value in classifier._class_tokens.items()}
+    tokens = {name: value[classes] for name, value in classifier._class_features.tokens.items()}
     logits = model(**tokens, pixel_values=pixel_values, mudpt_condition=classes).logits_per_image
     torch.testing.assert_close(logits, expected[:, classes], atol=1e-4, rtol=0)
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_coop_with_contexts_per_class_is_converted():
 )
 def test_texts_without_their_classes_are_refused(condition, message):
     model = adapted("clip", **PER_CLASS)
-    tokens = classifier_of(model)._class_tokens
+    tokens = classifier_of(model)._class_features.tokens
     with pytest.raises(ValueError, match=message):
         model.get_text_features(**tokens, mudpt_condition=condition)
 

@@ -301,7 +301,9 @@ class TestSeveralTexts:
         classifier = MuDPTClassifier(model, NAMES, ["a {}.", "{}"], tokenizer)
         before = classifier.class_features()
         with monkeypatch.context() as context:
-            context.setattr("peft_mudpt.classifier.classifier.encode_layout", lambda *_: pytest.fail("encoded again"))
+            context.setattr(
+                "peft_mudpt.classifier.class_features.encode_layout", lambda *_: pytest.fail("encoded again")
+            )
             assert torch.equal(classifier.class_features(), before)
         with model.disable_adapter():
             expected = mean_over_texts(model, tokenizer, classifier.class_texts)

@@ -103,11 +103,11 @@ def test_autocast_and_a_switch_there_and_back_encode_nothing_again(model, tokeni
 
 @torch.no_grad()
 def test_dropout_does_not_reach_the_condition(model, tokenizer, pixel_values):
-    condition = MuDPTClassifier(model, NAMES, "{}.", tokenizer)._condition.of(model)
+    condition = MuDPTClassifier(model, NAMES, "{}.", tokenizer)._class_features._condition.of(model)
     for layer in model.text_model.encoder.layers:
         layer.self_attn.dropout = 0.9
     classifier = MuDPTClassifier(model.train(), NAMES, "{}.", tokenizer)
-    assert torch.equal(classifier._condition.of(model), condition) and model.text_model.training
+    assert torch.equal(classifier._class_features._condition.of(model), condition) and model.text_model.training
 
 
 def test_computing_the_condition_leaves_everything_as_it_was(model, tokenizer, pixel_values):

@@ -6,6 +6,7 @@ from peft import get_peft_model
 from torch.nn.functional import cross_entropy, normalize
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, export_classifier, fold_adapter
+from peft_mudpt.classifier.class_features import ClassFeatures
 from tests.classifier.test_image_condition import NAMES, Tokenizer
 from tests.conftest import checkpoint_layers
 from tests.towers.by_hand import logit_scale
@@ -90,7 +91,7 @@ def test_the_classifier_computes_what_the_model_does(family, class_batch_size):
     classifier = classifier_of(model, family, class_batch_size=class_batch_size)
     with torch.no_grad():
         output = classifier(images())
-        expected = model(**classifier._class_tokens, pixel_values=images())
+        expected = model(**classifier._class_features.tokens, pixel_values=images())
     torch.testing.assert_close(output.logits, expected.logits_per_image, atol=1e-4, rtol=0)
     torch.testing.assert_close(output.class_features, expected.text_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(output.domain_weights, weights_by_hand(model, images()), atol=1e-5, rtol=0)
@@ -148,8 +149,8 @@ def test_training_reaches_every_prompt_and_changes_the_cached_features():
 def test_frozen_domains_are_encoded_once_and_again_when_they_change(monkeypatch):
     model = adapted()
     classifier, contexts = classifier_of(model), prompts_of(model).domain_contexts.contexts
-    encode, encoded = type(classifier)._encode, []
-    monkeypatch.setattr(type(classifier), "_encode", lambda self, d: encoded.append(d.tolist()) or encode(self, d))
+    encode, encoded = ClassFeatures.encode, []
+    monkeypatch.setattr(ClassFeatures, "encode", lambda *args: encoded.append(args[-1].tolist()) or encode(*args))
     for number, context in enumerate(contexts):
         context.requires_grad_(number == 1)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)

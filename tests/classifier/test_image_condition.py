@@ -33,7 +33,7 @@ def classifier_of(model, family="clip", **options):
 
 def own_logits(classifier, pixel_values):
     """What the model's own forward computes for the texts of the classifier, one text per row."""
-    return classifier.model(**classifier._class_tokens, pixel_values=pixel_values).logits_per_image
+    return classifier.model(**classifier._class_features.tokens, pixel_values=pixel_values).logits_per_image
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def test_class_features_are_those_of_the_tower_put_together_by_hand(family, clas
     classifier = MuDPTClassifier(model, WORD_NAMES, "{}.", Tokenizer(family), class_batch_size=class_batch_size)
     expected = normalize(text_features_by_hand(model, text_inputs(family, *WORDS)), dim=-1)
     torch.testing.assert_close(classifier.class_features(), expected, atol=2e-5, rtol=1e-4)
-    assert len(classifier._kept_lower.constant) == (2 if class_batch_size else 1)  # they were used
+    assert len(classifier._class_features._kept_lower.constant) == (2 if class_batch_size else 1)  # they were used
 
 
 def test_training_steps_run_the_layers_below_once(classifier, pixel_values, runs):
@@ -59,7 +59,7 @@ def test_training_steps_run_the_layers_below_once(classifier, pixel_values, runs
 @pytest.mark.parametrize("options", [{}, {"fused": True}])
 def test_training_goes_where_it_goes_without_them(classifier, tokenizer, pixel_values, options, monkeypatch):
     other = MuDPTClassifier(adapted(first_layer=2), NAMES, "{}.", tokenizer)
-    monkeypatch.setattr(other, "_lower_states", lambda: None)
+    monkeypatch.setattr(other._class_features, "_lower_states", lambda model: None)
     for each in (classifier, other):
         for _ in range(2):
             a_step(each, pixel_values, **options)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt.classifier.class_features import ClassFeatures
 from tests.classifier.conftest import NAMES, adapted, assert_fresh, refuse_masks
 
 
@@ -21,7 +22,7 @@ class TestWhatIsRememberedIsNeverStale:
         classifier.predict(pixel_values)
 
     def test_classes_are_encoded_once(self, classifier, pixel_values, monkeypatch):
-        module = "peft_mudpt.classifier.classifier"
+        module = "peft_mudpt.classifier.class_features"
         monkeypatch.setattr(f"{module}.encode_layout", lambda *args: pytest.fail("encoded again"))
         classifier.predict(pixel_values)
         with torch.inference_mode():
@@ -202,15 +203,15 @@ def test_an_adapter_disabled_while_classes_are_encoded_leaves_nothing_wrong_behi
 ):
     """Another thread disables it before the classes are laid out, and enables it before they are remembered."""
     classifier = MuDPTClassifier(adapted(), NAMES, "{}.", tokenizer)
-    classifier._layouts.clear()
-    encode = MuDPTClassifier._encode
+    classifier._class_features._layouts.clear()
+    encode = ClassFeatures.encode
 
-    def disabled_meanwhile(self):
-        with self.model.disable_adapter():
-            return encode(self)
+    def disabled_meanwhile(self, model):
+        with model.disable_adapter():
+            return encode(self, model)
 
     with monkeypatch.context() as patch, torch.no_grad():
-        patch.setattr(MuDPTClassifier, "_encode", disabled_meanwhile)
+        patch.setattr(ClassFeatures, "encode", disabled_meanwhile)
         classifier.class_features()
     assert_fresh(classifier, tokenizer, pixel_values)
 
@@ -255,7 +256,7 @@ class TestTransforms:
 
     @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
     def test_vmap_over_parameters(self, classifier, pixel_values):
-        if classifier.class_batch_size is not None and not vmap_takes_checkpoints():
+        if classifier._class_features.class_batch_size is not None and not vmap_takes_checkpoints():
             pytest.skip("this torch cannot map over checkpoints, with which several groups of classes are encoded")
         learned = {name: p.detach() for name, p in classifier.named_parameters() if p.requires_grad}
         stacked = {name: torch.stack([p, 2 * p]) for name, p in learned.items()}
@@ -282,14 +283,15 @@ class TestTransforms:
 
 @pytest.mark.parametrize(
     ("kept", "fields"),
-    [("class_features", dict(text_prompt_depth=0, fusion_direction="none")), ("_lower_states", dict(first_layer=2))],
+    [("of_classes", dict(text_prompt_depth=0, fusion_direction="none")), ("_lower_states", dict(first_layer=2))],
 )
 def test_what_training_uses_again_and_again_is_computed_without_dropout(tokenizer, kept, fields):
     model = adapted(**fields)
     for layer in model.text_model.encoder.layers:
         layer.self_attn.dropout = 0.9
     expected, found = (
-        getattr(MuDPTClassifier(model.train(mode), NAMES, "{}.", tokenizer), kept)() for mode in (False, True)
+        getattr(MuDPTClassifier(model.train(mode), NAMES, "{}.", tokenizer)._class_features, kept)(model)
+        for mode in (False, True)
     )
     torch.testing.assert_close(found, expected)
     assert model.text_model.training
