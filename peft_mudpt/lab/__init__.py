@@ -15,9 +15,9 @@ from .detection.options import DetectionTrainingOptions
 from .experiment import execute, prepare
 from .plan import Outcome, Plan
 from .protocols import FewShotOptions, ProtocolOptions
-from .recipe import TrainingOptions
 from .recording import record
 from .saving import save_folded
+from .training_options import TrainingOptions
 
 
 __all__ = [

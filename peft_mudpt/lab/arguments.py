@@ -18,9 +18,9 @@ from .method import CLASSIFICATION
 from .methods import MethodOptions, find_method
 from .plan import BaseExperiment
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names
-from .recipe import TrainingOptions
 from .robustness import RobustnessOptions
 from .training.checkpoints import LATEST
+from .training_options import TrainingOptions
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from .data.loading import check_pictures
 from .data.memory import MEMORY
 from .environment import peak_memory_bytes, reset_peak_memory, set_random_state
 from .plan import BaseExperiment, Outcome, Plan, Selection
-from .recipe import LoopOptions
 from .training.checkpoints import Checkpoints
 from .training.loop import Progress
+from .training_options import LoopOptions
 
 
 def select(experiment: BaseExperiment) -> Selection:

@@ -20,9 +20,10 @@ from .flags import Options
 from .method import CLASSIFICATION, DETECTION, TASKS
 from .methods import BaseMethodOptions, MethodOptions, find_method
 from .protocols import FewShotOptions, ProtocolOptions, Task
-from .recipe import TrainingOptions, warmup_steps
+from .recipe import warmup_steps
 from .robustness import RobustnessOptions
 from .schema import FIELDS, in_current_words
+from .training_options import TrainingOptions
 
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from .learner import Learner
 from .method import Method
 from .methods import find_method
 from .protocols import FewShotOptions, Task
-from .recipe import LoopOptions, Recipe
+from .recipe import Recipe
+from .training_options import LoopOptions
 
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data.sources import load_folders
 from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.protocols import ProtocolOptions
-from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.recording import record
+from peft_mudpt.lab.training_options import TrainingOptions
 from tests.lab.test_experiment import CLASSES, save_pictures
 
 

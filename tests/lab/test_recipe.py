@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from peft_mudpt.lab.methods import find_method
-from peft_mudpt.lab.recipe import TrainingOptions, choose_recipe
+from peft_mudpt.lab.recipe import choose_recipe
 from peft_mudpt.lab.training.anchors import Anchors
 from peft_mudpt.lab.training.averaging import Averaging
 from peft_mudpt.lab.training.loop import build_schedule
+from peft_mudpt.lab.training_options import TrainingOptions
 
 
 def chosen(method, may_be_cropped=False, processes=1, **fields):

@@ -16,11 +16,11 @@ from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.identity import what_was_asked
 from peft_mudpt.lab.methods import METHODS
 from peft_mudpt.lab.protocols import ProtocolOptions
-from peft_mudpt.lab.recipe import TrainingOptions
 from peft_mudpt.lab.recording import record
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.run_folder import hold
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors
+from peft_mudpt.lab.training_options import TrainingOptions
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import CLASSES, files, save_pictures
 

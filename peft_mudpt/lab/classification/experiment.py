@@ -30,11 +30,12 @@ from ..method import CLASSIFICATION
 from ..methods import MethodOptions
 from ..plan import BaseExperiment, Selection
 from ..protocols import ProtocolOptions, lay_out, metrics_behind, number_of_pictures
-from ..recipe import TrainingOptions, choose_recipe
+from ..recipe import choose_recipe
 from ..robustness import RobustnessOptions
 from ..training.features import has_fixed_image_features
 from ..training.initialization import check_prompt_initialization
 from ..training.objectives import check_anchors
+from ..training_options import TrainingOptions
 from .plan import ClassificationPlan
 
 

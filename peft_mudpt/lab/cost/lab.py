@@ -24,7 +24,7 @@ from ..feature_cache import OFF, CacheOptions
 from ..predicting import classify
 from ..protocols import ProtocolOptions
 from ..question import Question
-from ..recipe import TrainingOptions
+from ..training_options import TrainingOptions
 from .limits import Limits, Stopped, in_child
 
 

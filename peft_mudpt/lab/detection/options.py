@@ -11,7 +11,7 @@ from ..data.boxes.options import BoxDataOptions
 from ..flags import Count, flag
 from ..method import DETECTION
 from ..methods import BaseMethodOptions, all_methods
-from ..recipe import LoopOptions
+from ..training_options import LoopOptions
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
 from ..data.memory import MEMORY
 from ..evaluation import metrics_of, predict_logits
 from ..learner import Ground, Learner
-from ..recipe import Recipe, TrainingOptions, recipe_of_loop
+from ..recipe import Recipe, recipe_of_loop
 from ..training.features import encode, has_fixed_image_features
 from ..training.pictures import train
+from ..training_options import TrainingOptions
 from .options import FederatedArguments
 from .partition import ClientData
 
