@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..calibration.calibration import Calibration
+from ..classifier.bank import eval_mode
 from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
 from .backbone import Backbone
@@ -96,7 +97,7 @@ def evaluate_task(
     return metrics
 
 
-def calibrate_task(
+def validation_logits(
     accelerator: Accelerator,
     backbone: Backbone,
     classifier: PictureClassifier,
@@ -106,9 +107,9 @@ def calibrate_task(
     features: Optional[dict[str, torch.Tensor]] = None,
     cache: Optional[FeatureCache] = None,
     is_plain: bool = False,
-) -> Optional[Calibration]:
+) -> torch.Tensor:
     """
-    Calibrate a classifier on the validation pictures of a task.
+    Compute the logits of the validation pictures of a task. A classifier in training mode is in it again afterwards.
 
     Args:
         accelerator: the accelerator of the run; each process reads a part of the pictures.
@@ -122,22 +123,48 @@ def calibrate_task(
         is_plain: as in `evaluate_task`.
 
     Returns:
-        The calibration; None if there are no validation pictures, or if the task tests on them.
+        The logits (N, C) of N pictures.
 
     Raises:
         ValueError: if pictures cannot be read. The message lists all of them.
     """
-    pictures, loading = task.calibration_pictures, {"batch_size": batch_size, "num_workers": num_workers}
-    if pictures is None:
+    pictures, loading = task.validation, {"batch_size": batch_size, "num_workers": num_workers}
+    with eval_mode(classifier):
+        try:
+            return _logits(accelerator, classifier, pictures, backbone, loading, VALIDATION, features, cache, is_plain)
+        except ValueError:
+            check_pictures(pictures)  # names every picture that cannot be read
+            raise
+
+
+def calibrate_task(task: Task, logits: Callable[[], torch.Tensor]) -> Optional[Calibration]:
+    """
+    Calibrate a classifier on the validation pictures of a task.
+
+    Args:
+        task: the task that holds the validation pictures.
+        logits: computes their logits (see `validation_logits`).
+
+    Returns:
+        The calibration; None if there are no validation pictures, or if the task tests on them.
+    """
+    if task.calibration_pictures is None:
         return None
-    try:
-        logits = _logits(
-            accelerator, classifier.eval(), pictures, backbone, loading, VALIDATION, features, cache, is_plain
-        )
-    except ValueError:
-        check_pictures(pictures)  # names every picture that cannot be read
-        raise
-    return Calibration.fit(logits, pictures["label"][:])
+    return Calibration.fit(logits(), task.validation["label"][:])
+
+
+def validation_accuracy(task: Task, logits: Callable[[], torch.Tensor]) -> float:
+    """
+    Test a classifier on the validation pictures of a task.
+
+    Args:
+        task: the task that holds the validation pictures.
+        logits: computes their logits (see `validation_logits`).
+
+    Returns:
+        The accuracy in percent.
+    """
+    return 100 * (logits().argmax(dim=-1) == torch.tensor(task.validation["label"][:])).double().mean().item()
 
 
 def _logits(

@@ -113,6 +113,8 @@ def choose_recipe(
             "out, or give --augmentation crop, without --adversarial."
         )
     if not method.has_steps:
+        if options.eval_steps:
+            raise ValueError(f"--eval_steps {options.eval_steps}: method {method.name} takes no steps; leave it out.")
         if options.cached_views is not None:
             raise ValueError(
                 f"--cached_views {options.cached_views}: method {method.name} takes no steps; leave it out."
@@ -130,12 +132,18 @@ def choose_recipe(
         return None
     recipe = recipe_of_loop(options, method, pictures, processes, crop, seed)
     epochs = epochs_of(recipe.steps, recipe.pictures_per_step(processes), pictures)
+    averaging = choose_averaging(options, method, epochs)
+    if averaging is not None and options.early_stopping_patience is not None:
+        raise ValueError(
+            f"--early_stopping_patience {options.early_stopping_patience}: method {method.name} averages what it "
+            "learns over all epochs, and so needs all of them. Leave it out, or give --averaging_mean 0."
+        )
     initialization = options.prompt_initialization or method.prompt_initialization
     return replace(
         recipe,
         prompt_initialization=cast(Optional[PromptInitialization], initialization),
         anchors=anchors,
-        averaging=choose_averaging(options, method, epochs),
+        averaging=averaging,
         adversarial=attacked,
         cached_views=options.cached_views,
     )

@@ -53,6 +53,7 @@ def record(
         "learning_rate": recipe and recipe.learning_rate,
         "steps": outcome.progress.step,
         "loss": outcome.progress.loss,
+        "validation": outcome.progress.as_validation(),
         "trainable_parameters": plan.trainable_parameters,
         "versions": versions(),
         "hardware": hardware(plan.accelerator),

@@ -18,6 +18,7 @@ from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_check
 from .storage import write_text
 from .terminal import printable
 from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
+from .training.loop import Progress
 
 
 def run(arguments: RunArguments) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def _run_in(
             settings = {name: value for name, value in plan.experiment.asked.items() if value is not None}
             accelerator.init_trackers(TRACKING, config=settings)
         outcome = execute(plan, checkpoints)
+        _say_validation(accelerator, outcome.progress)
         _say_outcome(accelerator, experiment, outcome.summary, outcome.metrics, outcome.robustness)
         known = {name: value for name, value in outcome.summary.items() if value is not None}
         accelerator.log(known, step=outcome.progress.step)
@@ -166,6 +168,13 @@ def _say_plan(plan: Plan) -> None:
         say(plan.accelerator, "note", note)
     for name, value in plan.experiment.summary_lines(plan.summary(plan.zero_shot), plan.zero_shot).items():
         say(plan.accelerator, f"zero-shot {name}", value)
+
+
+def _say_validation(accelerator: Accelerator, progress: Progress) -> None:
+    if progress.validation:
+        best = max(progress.validation, key=progress.validation.__getitem__)
+        words = f"best {progress.validation[best]:.1f} % after {best} steps; kept: step {progress.kept_step}"
+        say(accelerator, "validation accuracy", f"{words} of {progress.step}")
 
 
 def _say_outcome(

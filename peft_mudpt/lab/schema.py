@@ -194,6 +194,11 @@ FIELDS = {
     ),
     "steps": Field("optimizer steps", _is_whole),
     "loss": Field("mean training loss of the last steps; null if nothing is trained", _optional(_is_number)),
+    "validation": Field(
+        "{tests: [{step, accuracy: percent}], kept_step}: tests on validation pictures during training, and the "
+        "number of steps after which the saved weights were learned; null if there were none, and in earlier versions",
+        _optional(_record(tests=_list(_record(step=_is_whole, accuracy=_is_number)), kept_step=_is_whole)),
+    ),
     "trainable_parameters": Field("int", _is_whole),
     "adapter_bytes": Field("size of the saved weights", _is_whole),
     "seconds": Field("{training, total}", _record(training=_is_number, total=_is_number)),
@@ -214,7 +219,7 @@ FIELDS = {
 FOLDER = "folder"  # where `read_results` found a result; not in the file
 # fields of classification alone, and fields that the first version of the schema may lack
 ONLY_CLASSIFICATION = ("template", "template_after_prompts", "nearest_words", "calibration")
-NEW = ("calibration",)  # fields that all earlier versions lack
+NEW = ("calibration", "validation")  # fields that all earlier versions lack
 LATER = (
     "training_pictures",
     "prompt_initialization",
@@ -224,6 +229,7 @@ LATER = (
     "robustness",
     "class_texts",
     "zero_shot_texts",
+    "validation",
 )
 # What earlier versions did, whose files do not say it: flags whose default is another one now, ...
 EARLIER = {"task": "image-classification", "objective": "cross_entropy", "warmup": "constant"}

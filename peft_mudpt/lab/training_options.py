@@ -99,11 +99,28 @@ class TrainingOptions(LoopOptions):
         "part of a shape does not show its class, and with --adversarial, where it would cost an attack in each step.",
         choices=("auto", "crop", "none"),
     )
+    eval_steps: Annotated[int, at_least(0)] = flag(
+        0, "Optimizer steps between two tests on validation pictures while training. 0: no such tests."
+    )
+    load_best_model_at_end: bool = flag(
+        False, "Keep what was learned at the best of these tests, in place of the last step. Of equal ones, the first."
+    )
+    early_stopping_patience: OptionalCount = flag(
+        None, "Stop after this number of such tests in a row that are not better than the best one. None: never."
+    )
     cached_views: OptionalCount = flag(
         None,
         "Draw this number of random crops of each training picture, and encode each once; the epochs take them in "
         "turn. It makes methods that leave the image tower as it is much faster. None: other crops in each epoch.",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.eval_steps and (self.load_best_model_at_end or self.early_stopping_patience is not None):
+            raise ValueError(
+                "--load_best_model_at_end and --early_stopping_patience need tests on validation pictures; give "
+                "--eval_steps, such as 50."
+            )
 
     @property
     def loading(self) -> dict[str, Any]:

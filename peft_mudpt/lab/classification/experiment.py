@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union
 
@@ -22,7 +23,7 @@ from ..data.few_shot_data import FewShotData
 from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..environment import random_state
-from ..evaluation import calibrate_task, evaluate_task
+from ..evaluation import calibrate_task, evaluate_task, validation_logits
 from ..feature_cache import CacheOptions
 from ..identity import what_was_asked
 from ..learner import Ground
@@ -157,6 +158,11 @@ class Experiment(BaseExperiment):
 
     def check_selection(self, selection: Selection) -> None:
         check_texts(self, selection)
+        if self.training.eval_steps and not len(selection.task.validation):
+            raise ValueError(
+                f"--eval_steps {self.training.eval_steps} tests on validation pictures, but no picture is left for "
+                "them. --validation_shots 2 keeps two of each class from training."
+            )
 
     def plan(self, selection: Selection, accelerator: Accelerator, started: float) -> ClassificationPlan:
         data, task, training = selection.data, selection.task, self.training
@@ -195,7 +201,8 @@ class Experiment(BaseExperiment):
         reused = {**training.loading, "features": features, "cache": cache}
         clip = backbone.load_clip()
         plain = backbone.classifier(clip, task.class_names, plain_texts)
-        calibration = calibrate_task(accelerator, backbone, plain, task, **reused, is_plain=True)
+        logits = partial(validation_logits, accelerator, backbone, plain, task, **reused, is_plain=True)
+        calibration = calibrate_task(task, logits)
         zero_shot = evaluate_task(
             accelerator, backbone, clip, task, texts, **reused, is_plain=True, calibration=calibration
         )

@@ -17,7 +17,7 @@ from ...layer import layer_of
 from ..backbone import EMBEDDED
 from ..class_texts import several
 from ..data.loading import TestPictures
-from ..evaluation import calibrate_task, distinct, evaluate_task
+from ..evaluation import calibrate_task, distinct, evaluate_task, validation_accuracy, validation_logits
 from ..feature_cache import FeatureCache, cached
 from ..feature_keys import text_bank_key
 from ..plan import Plan
@@ -26,12 +26,13 @@ from ..recipe import Recipe
 from ..report.words import nearest_words
 from ..robustness import measure_robustness
 from ..saving import check_it_reloads, reload, save_learned
-from ..training.checkpoints import Checkpoints
+from ..training.checkpoints import Checkpoints, trainable_tensors
 from ..training.features import encode
 from ..training.frozen_clip import FrozenClip, frozen_text_bank
 from ..training.initialization import initialize, note_resumed
 from ..training.loop import Progress
 from ..training.pictures import train
+from ..training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,11 @@ class ClassificationPlan(Plan):
                 "probabilities are not calibrated, because no picture is left to validate on; --validation_shots 2 "
                 "keeps two of each class from training"
             )
+        options = self.experiment.training
+        if options.load_best_model_at_end or options.early_stopping_patience is not None:
+            notes.append(
+                "the validation pictures choose the step, so that the calibration on them is somewhat too optimistic"
+            )
         return [*notes, *self.selection.drawn.remarks]
 
     def train(self, checkpoints: Optional[Checkpoints]) -> Progress:
@@ -146,7 +152,20 @@ class ClassificationPlan(Plan):
             note_resumed(self.classifier.model, pictures, recipe)
         frozen_clip = self._frozen_clip(recipe) if recipe.anchors else None
         arguments = (self.accelerator, self.classifier, pictures, image_processor, recipe, checkpoints, frozen_clip)
-        return train(*arguments, cache=self.cache)
+        return train(*arguments, cache=self.cache, validation=self._validation())
+
+    def _validation(self) -> Optional[Validation]:
+        """The tests on validation pictures that the options ask for."""
+        options = self.experiment.training
+        if not options.eval_steps:
+            return None
+        return Validation(
+            partial(validation_accuracy, self.task, self._validation_logits),
+            trainable_tensors(self.classifier),
+            options.eval_steps,
+            options.load_best_model_at_end,
+            options.early_stopping_patience,
+        )
 
     def _frozen_clip(self, recipe: Recipe) -> FrozenClip:
         """The frozen CLIP that the anchors of the run refer to."""
@@ -165,9 +184,10 @@ class ClassificationPlan(Plan):
         return {**self.experiment.training.loading, "features": self.test_features, "cache": self.cache}
 
     def calibrate(self) -> None:
-        self.classifier.calibration = calibrate_task(
-            self.accelerator, self.backbone, self.classifier, self.task, **self._loading
-        )
+        self.classifier.calibration = calibrate_task(self.task, self._validation_logits)
+
+    def _validation_logits(self) -> torch.Tensor:
+        return validation_logits(self.accelerator, self.backbone, self.classifier, self.task, **self._loading)
 
     def evaluate(self) -> dict[str, Any]:
         return evaluate_task(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
 import torch
@@ -18,6 +18,7 @@ from ..recipe import Recipe
 from .averaging import RunningAverage
 from .checkpoints import Checkpoints, only_what_is_learned, trainable_tensors
 from .objectives import Objective
+from .validation import Validation
 
 
 WARMUP_LEARNING_RATE = 1e-5  # at the first step; as in the configurations of CoOp and of the methods that follow it
@@ -34,11 +35,20 @@ class Progress:
         step: optimizer steps done.
         loss: mean loss over the steps since the previous report; None before the first report.
         seconds: training time, including the time before interruptions.
+        validation: accuracy on validation pictures in percent, by the number of steps done; empty if none was tested.
+        kept_step: number of steps after which the final parameters were learned; None: those of the last step.
     """
 
     step: int = 0
     loss: Optional[float] = None
     seconds: float = 0.0
+    validation: dict[int, float] = field(default_factory=dict)
+    kept_step: Optional[int] = None
+
+    def as_validation(self) -> Optional[dict[str, Any]]:
+        """The tests on validation pictures as `result.json` stores them; None if there were none."""
+        tests = [{"step": step, "accuracy": accuracy} for step, accuracy in self.validation.items()]
+        return {"tests": tests, "kept_step": self.kept_step} if tests else None
 
     def state_dict(self) -> dict:
         """The fields by name; `accelerate` saves them."""
@@ -61,6 +71,7 @@ def minimize(
     average: Optional[RunningAverage] = None,
     started: Optional[float] = None,
     brief: bool = False,
+    validation: Optional[Validation] = None,
 ) -> Progress:
     """
     Train the parameters of a module that require a gradient, in place.
@@ -77,6 +88,7 @@ def minimize(
         started: time at which training began, in seconds of `time.perf_counter`; None: now.
         brief: True for one of many short trainings, such as a round of a federation: it shows no progress bar, and
             leaves the accelerator, which is used no more, as it is.
+        validation: tests on validation pictures, which may end training early; None: there are none.
 
     Returns:
         The progress at the end.
@@ -92,7 +104,7 @@ def minimize(
     progress = Progress()
     with only_what_is_learned(accelerator):
         prepared, optimizer, loader = accelerator.prepare(module, optimizer, loader)
-        stateful = (*kept, *([] if average is None else [average]))
+        stateful = [*kept, *(each for each in (average, validation) if each is not None)]
         accelerator.register_for_checkpointing(schedule, progress, *stateful)
         if checkpoints is not None and checkpoints.resume_from is not None:
             checkpoints.restore(accelerator)
@@ -103,7 +115,7 @@ def minimize(
         quiet = brief or not accelerator.is_local_main_process
         with tqdm(total=recipe.steps, initial=progress.step, desc="training", disable=quiet) as bar:
             # a run may resume at its last step, where accelerate 1.3 yields None instead of no batch
-            for batch in loader if progress.step < recipe.steps else ():
+            for batch in () if _is_over(progress, recipe, validation) else loader:
                 with accelerator.accumulate(prepared):
                     loss = objective.loss(prepared, batch)
                     accelerator.backward(loss)
@@ -118,8 +130,11 @@ def minimize(
                 if average is not None:
                     average.after_step(progress.step)
                 bar.update()
+                if validation is not None and validation.is_due(progress.step, progress.step == recipe.steps):
+                    accelerator.log({"validation_accuracy": validation.test(progress.step)}, step=progress.step)
+                is_over = _is_over(progress, recipe, validation)
                 due = checkpoints is not None and checkpoints.is_due(progress.step)
-                if due or progress.step % LOGGING_STEPS == 0 or progress.step == recipe.steps:
+                if due or progress.step % LOGGING_STEPS == 0 or is_over:
                     total, number = accelerator.reduce(losses, "sum").tolist()
                     progress.loss = total / number
                     losses.zero_()
@@ -131,14 +146,24 @@ def minimize(
                     accelerator.log({"loss": progress.loss, "learning_rate": rate}, step=progress.step)
                 if due:
                     checkpoints.save(accelerator, progress.step)
+                if validation is not None and validation.stops:
+                    break
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # evaluation runs without autocast
     if not brief:  # it collects garbage, which takes longer than a few steps
         accelerator.free_memory()  # otherwise the accelerator would keep references to the model
-    if progress.step != recipe.steps:
+    if not _is_over(progress, recipe, validation):
         raise RuntimeError(
             f"Training ended after {progress.step} of {recipe.steps} steps. Check the settings of `accelerate config`."
         )
+    if validation is not None:
+        validation.finish()
+        progress.validation, progress.kept_step = validation.accuracies, validation.kept_step
     return progress
+
+
+def _is_over(progress: Progress, recipe: Recipe, validation: Optional[Validation]) -> bool:
+    """Whether all steps are done, or the tests on validation pictures say that further ones are of no use."""
+    return progress.step >= recipe.steps or (validation is not None and validation.stops)
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -23,6 +23,7 @@ from .features import known_features
 from .frozen_clip import FrozenClip
 from .loop import Progress, minimize
 from .objectives import OBJECTIVES, Anchored
+from .validation import Validation
 
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def train(
     known: Optional[Sequence[Known]] = None,
     brief: bool = False,
     cache: Optional[FeatureCache] = None,
+    validation: Optional[Validation] = None,
 ) -> Progress:
     """
     Train the parameters that require a gradient, in place.
@@ -58,6 +60,7 @@ def train(
             them.
         brief: see `loop.minimize`.
         cache: features that earlier runs computed; None: compute them.
+        validation: see `loop.minimize`.
 
     Returns:
         The progress at the end.
@@ -82,7 +85,9 @@ def train(
             accelerator, classifier, pictures, image_processor, recipe, objective.needs_frozen_image_features, cache
         )
     loader = training_loader(accelerator, classifier, pictures, image_processor, recipe, known)
-    return minimize(accelerator, classifier, loader, objective, recipe, checkpoints, kept, average, started, brief)
+    return minimize(
+        accelerator, classifier, loader, objective, recipe, checkpoints, kept, average, started, brief, validation
+    )
 
 
 def training_loader(
