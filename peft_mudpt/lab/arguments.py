@@ -13,12 +13,13 @@ from .classification.experiment import Experiment
 from .data.catalogue import refuse_test_only
 from .data.options import DataOptions
 from .feature_cache import CacheOptions
-from .flags import Options, at_least, flag
+from .flags import Count, Options, at_least, flag
 from .method import CLASSIFICATION
 from .methods import MethodOptions, find_method
 from .plan import BaseExperiment
 from .protocols import TRANSFER_PROTOCOLS, ProtocolOptions, target_names
 from .robustness import RobustnessOptions
+from .run_folder import TRACKING
 from .training.checkpoints import LATEST
 from .training_options import TrainingOptions
 
@@ -32,6 +33,7 @@ class OutputOptions(Options):
     checkpointing_steps: Annotated[int, at_least(0)] = flag(
         100, "Optimizer steps between two checkpoints. 0: no checkpoints."
     )
+    save_total_limit: Count = flag(1, "Number of checkpoints that are kept while training; the oldest are deleted.")
     resume_from_checkpoint: Optional[str] = flag(
         None,
         f"A checkpoint folder, or '{LATEST}' for the last checkpoint in --output_dir. None: the last if there is one, "
@@ -39,6 +41,8 @@ class OutputOptions(Options):
     )
     with_tracking: bool = flag(False, "Log losses and results to the trackers of --report_to.")
     report_to: str = flag("all", "A tracker, such as tensorboard or wandb, or 'all' for all that are installed.")
+    tracker_project: str = flag(TRACKING, "Project of the trackers; of trackers that write files, their folder.")
+    run_name: Optional[str] = flag(None, "Name of the run on the trackers. None: they choose one.")
     push_to_hub: bool = flag(
         False, "Upload the adapter with its model card to --hub_model_id; of a detector also some test pictures."
     )
@@ -53,6 +57,11 @@ class OutputOptions(Options):
             )
         if Path(self.output_dir).is_file():
             raise ValueError(f"--output_dir {self.output_dir} is a file; give a folder.")
+        if not self.tracker_project or Path(self.tracker_project).name != self.tracker_project:
+            raise ValueError(
+                f"--tracker_project {self.tracker_project!r} must be a name without slashes, because some trackers "
+                "make a folder of it."
+            )
         if self.push_to_hub and self.hub_model_id is None:
             raise ValueError("--push_to_hub needs --hub_model_id, such as user/name.")
 

@@ -36,7 +36,8 @@ class Recipe:
         seed: seed of the order and the augmentation of the pictures.
         num_workers: processes that load pictures; None: see `choose_workers`.
         warmup: the learning rate of the warmup steps, one of `WARMUPS`.
-        decays: False if the learning rate stays at its peak after the warmup; by default a cosine decays it to zero.
+        decay: how the learning rate decays after the warmup, one of `DECAYS`.
+        logging_steps: optimizer steps between two reports of the loss.
         prompt_initialization: how the vision prompts start from the training pictures (see `initialize_prompts`);
             None: from random numbers.
         anchors: the anchors that are added to the loss.
@@ -57,7 +58,8 @@ class Recipe:
     seed: int
     num_workers: Optional[int] = None
     warmup: str = "constant"
-    decays: bool = True
+    decay: str = "cosine"
+    logging_steps: int = 10
     prompt_initialization: Optional[PromptInitialization] = None
     anchors: Anchors = Anchors()
     averaging: Optional[Averaging] = None
@@ -186,6 +188,8 @@ def recipe_of_loop(
         seed,
         options.dataloader_num_workers,
         options.warmup,
+        options.lr_scheduler_type,
+        options.logging_steps,
     )
 
 

@@ -14,11 +14,21 @@ from .hub import create_hub_repo, push_to_hub
 from .plan import BaseExperiment, Plan
 from .recording import record
 from .report.card import model_card
-from .run_folder import CARD, TRACKING, claim, drop_checkpoints, lock, own_checkpoints, start
+from .run_folder import CARD, claim, drop_checkpoints, lock, own_checkpoints, start
 from .storage import write_text
 from .terminal import printable
 from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
 from .training.loop import Progress
+
+
+# what trackers call the name of a run when they start
+RUN_NAMES = {
+    "wandb": "name",
+    "trackio": "name",
+    "mlflow": "run_name",
+    "clearml": "task_name",
+    "swanlab": "experiment_name",
+}
 
 
 def run(arguments: RunArguments) -> dict[str, Any]:
@@ -76,7 +86,9 @@ def _run_in(
         return finished
     from_checkpoint = arguments.resume_from_checkpoint or (None if arguments.overwrite_output_dir else LATEST)
     resume_from = find_checkpoint(folder, from_checkpoint, identity)
-    checkpoints = Checkpoints(folder, identity, arguments.checkpointing_steps or None, resume_from)
+    checkpoints = Checkpoints(
+        folder, identity, arguments.checkpointing_steps or None, resume_from, arguments.save_total_limit
+    )
     plan = prepare(experiment, accelerator, selection)
     _say_plan(plan)
     if plan.recipe is not None:
@@ -85,10 +97,14 @@ def _run_in(
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before training if the Hub refuses
         hub_model_id = create_hub_repo(arguments.hub_model_id, arguments.hub_private_repo)
     overwrite = arguments.overwrite_output_dir
-    with start(folder, identity, overwrite) if accelerator.is_main_process else nullcontext():
+    with (
+        start(folder, identity, overwrite, arguments.tracker_project) if accelerator.is_main_process else nullcontext()
+    ):
         if arguments.with_tracking:
             settings = {name: value for name, value in plan.experiment.asked.items() if value is not None}
-            accelerator.init_trackers(TRACKING, config=settings)
+            name = arguments.run_name
+            named = {} if name is None else {tracker: {option: name} for tracker, option in RUN_NAMES.items()}
+            accelerator.init_trackers(arguments.tracker_project, config=settings, init_kwargs=named)
         outcome = execute(plan, checkpoints)
         _say_validation(accelerator, outcome.progress)
         _say_outcome(accelerator, experiment, outcome.summary, outcome.metrics, outcome.robustness)

@@ -27,7 +27,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
 EXAMPLES = "detections.png"  # test pictures with the boxes that were found
 CHECKPOINTS = "checkpoints"
-TRACKING = "peft_mudpt"  # the folder of the trackers that write files
+TRACKING = "peft_mudpt"  # the project of the trackers, and the subfolder of those that write files
 LOCK = ".lock"
 HOLDER = "process "  # what a lock file begins with
 RUN = "run.json"  # the identity of the run; written when training starts
@@ -207,7 +207,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 @contextmanager
-def start(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Iterator[None]:
+def start(folder: Path, identity: dict[str, Any], overwrite: bool = False, tracking: str = TRACKING) -> Iterator[None]:
     """
     Write the identity of a run to `run.json`, and delete what a killed run has left incomplete.
 
@@ -217,12 +217,13 @@ def start(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> It
         folder: the folder of the run, which the caller has locked.
         identity: identifies the run (see `identity.as_identity`).
         overwrite: True to delete the files of a previous run first. Other files are kept.
+        tracking: the subfolder of the trackers that write files.
     """
     written = _files_of(read_identity(folder))
     previous = [name for name in written if name not in (CARD, EXAMPLES) and os.path.lexists(folder / name)]
     if overwrite and previous:
         drop_checkpoints(folder)
-        _drop_tracking(folder / TRACKING)
+        _drop_tracking(folder / tracking)
         for name in written:
             (folder / name).unlink(missing_ok=True)
     sweep_leftovers(folder)

@@ -12,6 +12,7 @@ from .training.anchors import TEXT_ANCHORS
 
 
 WARMUPS = ("constant", "linear")
+DECAYS = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,10 @@ class LoopOptions(Options):
 
     optimizer: Optional[str] = flag(None, "Optimizer. None: the method's default.", choices=("sgd", "adamw"))
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(
-        None, "Peak learning rate; a cosine decays it to zero. None: the method's default."
+        None, "Peak learning rate. None: the method's default."
+    )
+    lr_scheduler_type: str = flag(
+        "cosine", "How the learning rate decays from its peak to zero; constant: it does not.", choices=DECAYS
     )
     weight_decay: Annotated[Optional[float], at_least(0)] = flag(None, "None: 5e-4 for sgd, 0.01 for adamw.")
     warmup: str = flag(
@@ -41,6 +45,7 @@ class LoopOptions(Options):
     max_train_steps: OptionalCount = flag(
         None, "Exact number of optimizer steps. None: --num_train_epochs and --min_train_steps decide."
     )
+    logging_steps: Count = flag(10, "Optimizer steps between two reports of the mean loss since the previous one.")
     mixed_precision: Optional[str] = flag(
         None, "Training precision, as in accelerate.", choices=("no", "fp16", "bf16")
     )

@@ -9,6 +9,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from peft import PeftConfig
 from PIL import Image as images
@@ -340,23 +341,38 @@ def test_mistakes_stop_the_run_before_it_writes(tmp_path, pictures, fields, mess
     assert not (tmp_path / "run").exists()
 
 
+class Notebook(GeneralTracker):
+    """An instance of it is a tracker that accelerate does not know by name, and so does not ask to be installed."""
+
+    name = "notebook"
+    requires_logging_directory = False
+    tracker = None
+
+    def __init__(self, logged):
+        super().__init__()
+        self.logged = logged
+
+    def store_init_configuration(self, values):
+        self.logged.append(values["method"])
+
+    def log(self, values, step, **options):
+        self.logged.append((step, set(values)))
+
+
 def test_losses_and_results_are_tracked(tmp_path, pictures):
     logged = []
 
-    class Notebook(GeneralTracker):
-        name = "notebook"
-        requires_logging_directory = False
-        tracker = None
-
-        def store_init_configuration(self, values):
-            logged.append(values["method"])
-
-        def log(self, values, step, **options):
-            logged.append((step, set(values)))
-
-    # an instance, because trackers that accelerate knows by name would have to be installed
-    run(ask(tmp_path, pictures, with_tracking=True, report_to=Notebook()))
+    run(ask(tmp_path, pictures, with_tracking=True, report_to=Notebook(logged)))
     assert logged == ["mudpt", (2, {"loss", "learning_rate"}), (2, {"accuracy"})]
+
+
+def test_trackers_are_told_the_project_and_the_name_of_the_run(tmp_path, pictures, monkeypatch):
+    told = []
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda self, *given, **options: told.append((given, options)))
+    given = {"report_to": Notebook([]), "tracker_project": "stars", "run_name": "first"}
+    run(ask(tmp_path, pictures, with_tracking=True, **given))
+    ((project,), options) = told[0]
+    assert project == "stars" and options["init_kwargs"]["wandb"] == {"name": "first"}
 
 
 def test_a_run_is_pushed_with_our_card(tmp_path, pictures, monkeypatch):

@@ -147,7 +147,7 @@ class Workbench:
         seed = int(np.random.SeedSequence([arguments.seed, data.number, server_round]).generate_state(1)[0])
         recipe = recipe_of_loop(own, method, len(data.train), 1, data.may_be_cropped, seed)
         decay = (1 + math.cos(math.pi * (server_round - 1) / arguments.num_rounds)) / 2
-        return replace(recipe, learning_rate=recipe.learning_rate * decay, decays=False)
+        return replace(recipe, learning_rate=recipe.learning_rate * decay, decay="constant")
 
 
 class FewShotClient:

@@ -77,12 +77,14 @@ class Checkpoints:
         identity: identifies the run (see `identity.what_was_asked`).
         every: optimizer steps between two checkpoints; None: no checkpoint is written.
         resume_from: the checkpoint from which the run resumes; None: the run starts at the beginning.
+        limit: number of checkpoints that are kept; the oldest are deleted.
     """
 
     folder: Path
     identity: dict[str, Any]
     every: Optional[int] = None
     resume_from: Optional[Path] = None
+    limit: int = 1
 
     def is_due(self, step: int) -> bool:
         """True if the state after `step` optimizer steps must be saved."""
@@ -90,7 +92,7 @@ class Checkpoints:
 
     def save(self, accelerator: Accelerator, step: int) -> None:
         """
-        Save the state after `step` optimizer steps, then delete the previous checkpoint.
+        Save the state after `step` optimizer steps, then delete the checkpoints beyond the limit.
 
         The new checkpoint is written under a temporary name and renamed when it is complete. If the process is killed
         while it writes, a previous checkpoint is still there. A complete checkpoint of this step is kept, because
@@ -113,9 +115,9 @@ class Checkpoints:
         if accelerator.is_main_process:
             if not final.exists():
                 os.replace(partial, final)
-            for other in own_checkpoints(self.folder):
-                if other != final:
-                    discard(other)
+            others = [other for other in own_checkpoints(self.folder) if other != final]
+            for other in others[: len(others) + 1 - self.limit]:
+                discard(other)
             sweep_leftovers(self.folder)
 
     def restore(self, accelerator: Accelerator) -> None:

@@ -22,7 +22,6 @@ from .validation import Validation
 
 
 WARMUP_LEARNING_RATE = 1e-5  # at the first step; as in the configurations of CoOp and of the methods that follow it
-LOGGING_STEPS = 10
 LARGEST_WEIGHT = 10_000  # larger ones come from a diverged training, and may overflow half precision (65,504)
 
 
@@ -134,7 +133,7 @@ def minimize(
                     accelerator.log({"validation_accuracy": validation.test(progress.step)}, step=progress.step)
                 is_over = _is_over(progress, recipe, validation)
                 due = checkpoints is not None and checkpoints.is_due(progress.step)
-                if due or progress.step % LOGGING_STEPS == 0 or is_over:
+                if due or progress.step % recipe.logging_steps == 0 or is_over:
                     total, number = accelerator.reduce(losses, "sum").tolist()
                     progress.loss = total / number
                     losses.zero_()
@@ -188,11 +187,12 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR:
     """
     Make the schedule of the learning rate: for `recipe.warmup_steps` the constant `WARMUP_LEARNING_RATE`, or a line
-    from it to the peak; then a cosine from the peak to zero, or the peak if the recipe does not decay it.
+    from it to the peak; then a cosine or a line from the peak to zero, or the peak.
 
     Args:
         optimizer: an optimizer of `build_optimizer`.
-        recipe: gives the peak learning rate, the kind and number of warmup steps, and the total number of steps.
+        recipe: gives the peak learning rate, the kind and number of warmup steps, the kind of decay, and the total
+            number of steps.
 
     Returns:
         The schedule, to be advanced after each optimizer step.
@@ -203,10 +203,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LambdaLR
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return first + (1 - first) * step / recipe.warmup_steps if recipe.warmup == "linear" else first
-        if not recipe.decays:
+        if recipe.decay == "constant":
             return 1.0
-        angle = math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-        return (1 + math.cos(angle)) / 2
+        done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+        return 1 - done if recipe.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
 
     return LambdaLR(optimizer, factor)
 

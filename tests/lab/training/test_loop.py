@@ -20,6 +20,7 @@ from peft_mudpt.lab.data.sources import load_embedded
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import METHODS, find_method
 from peft_mudpt.lab.recipe import Recipe
+from peft_mudpt.lab.run_folder import own_checkpoints
 from peft_mudpt.lab.training import pictures as training_pictures
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.loop import build_schedule
@@ -130,6 +131,12 @@ def test_the_warmup_never_exceeds_a_peak_below_it(warmup):
     assert learning_rates(recipe)[:5] == pytest.approx([1e-6] * 5)
 
 
+def test_after_the_warmup_the_rate_falls_in_equal_steps_or_stays():
+    peak = {"learning_rate": 0.01, "steps": 6, "warmup_steps": 2}
+    assert learning_rates(recipe_of(**peak, decay="linear"))[2:] == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0])
+    assert learning_rates(recipe_of(**peak, decay="constant"))[2:] == [0.01] * 5
+
+
 def test_accumulated_forward_passes_equal_one_large_batch(pictures, tmp_path):
     large, _ = trained(pictures, tmp_path, recipe_of(steps=3))
     pieces, _ = trained(pictures, tmp_path, recipe_of(steps=3, batch_size=2, gradient_accumulation_steps=2))
@@ -199,6 +206,13 @@ def test_a_checkpoint_holds_the_learned_parameters_and_no_weights_of_clip(pictur
     folder = tmp_path / "checkpoints" / "step_00000002"
     assert load_file(folder / "trainable.safetensors").keys() == weights.keys()
     assert sum(file.stat().st_size for file in folder.iterdir()) < 60_000  # CLIP has 2.7 MB
+
+
+def test_as_many_checkpoints_are_kept_as_asked_the_last_ones(pictures, tmp_path):
+    torch.manual_seed(0)
+    classifier = MuDPTClassifier(learner("coop"), NAMES, "{}.", TOKENIZER)
+    train(Accelerator(), classifier, pictures, PROCESSOR, recipe_of(), Checkpoints(tmp_path, {}, 1, limit=3))
+    assert [path.name for path in own_checkpoints(tmp_path)] == ["step_00000004", "step_00000005", "step_00000006"]
 
 
 def test_an_incomplete_checkpoint_is_skipped(stopped, tmp_path):
