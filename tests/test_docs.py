@@ -66,6 +66,7 @@ ONLY_READ = {
 OTHER_ELSEWHERE = "library_surprises.py"
 WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
+    "evaluate.py": "peft_mudpt.lab.evaluation_job.evaluate_saved",
     "export.py": "peft_mudpt.lab.predicting.load_classifier",
     "federated.py": "peft_mudpt.lab.federated.running.run",
     "federated_flower.py": "peft_mudpt.lab.federated.network.run_with_flower",

@@ -12,6 +12,7 @@ from .data.sampling import base_new_split, sample_few_shot
 from .data.sources import load_data, load_folders
 from .detection.experiment import DetectionExperiment
 from .detection.options import DetectionTrainingOptions
+from .evaluation_job import SavedEvaluation, evaluate_saved
 from .experiment import execute, prepare
 from .plan import Outcome, Plan
 from .protocols import FewShotOptions, ProtocolOptions
@@ -32,8 +33,10 @@ __all__ = [
     "Outcome",
     "Plan",
     "ProtocolOptions",
+    "SavedEvaluation",
     "TrainingOptions",
     "base_new_split",
+    "evaluate_saved",
     "execute",
     "load_data",
     "load_folders",

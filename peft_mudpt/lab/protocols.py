@@ -237,9 +237,22 @@ def number_of_pictures(metrics: Mapping[str, Any]) -> int:
     Count the pictures of a test set.
 
     Args:
-        metrics: the metrics of the test set (see `evaluation.evaluate`).
+        metrics: the metrics of the test set (see `evaluation.metrics_of`).
 
     Returns:
         The number of pictures that were tested.
     """
     return sum(seen for _, seen in metrics["classes"].values())
+
+
+def number_of_right(metrics: Mapping[str, Any]) -> int:
+    """
+    Count the pictures of a test set whose class was predicted.
+
+    Args:
+        metrics: the metrics of the test set (see `evaluation.metrics_of`).
+
+    Returns:
+        The number of pictures that were classified correctly.
+    """
+    return sum(right for right, _ in metrics["classes"].values())

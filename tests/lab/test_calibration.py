@@ -14,7 +14,7 @@ from peft_mudpt.lab.calibration import calibration_lines, measured
 from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.schema import read_result
-from tests.conftest import reset_accelerator
+from tests.lab.finished_runs import runs_in
 from tests.lab.test_experiment import save_pictures
 
 
@@ -33,19 +33,8 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(folders, tmp_path_factory):
-    """The folder of a finished run of each method, made once."""
-    known = {}
-
-    def of(method):
-        if method not in known:
-            known[method] = tmp_path_factory.mktemp("runs") / method
-            reset_accelerator()
-            options = {"shots": 2, "max_train_steps": 2, "validation_shots": 6, "output_dir": str(known[method])}
-            run(Arguments(**folders, method=method, **options))
-            reset_accelerator()
-        return known[method]
-
-    return of
+    """The folder of a finished run of each method."""
+    return runs_in(tmp_path_factory.mktemp("runs"), **folders, validation_shots=6)
 
 
 def logits_of(classifier, result, part, folder):

@@ -53,9 +53,9 @@ def load_folders(
     given = {"train_dir": train_dir, "test_dir": test_dir, "class_names": class_names, "split": split}
     origin = DataOptions(**{name: None if value is None else os.fspath(value) for name, value in given.items()})
     tree = read_tree(Path(train_dir), "--train_dir")
-    trees = [tree] if test_dir is None else [tree, read_tree(Path(test_dir), "--test_dir", tree.classes)]
-    names, remarks_on_names = _names(tree.classes, class_names)
-    remarks = _remarks(trees, {os.path.realpath(file) for file in (class_names, split) if file is not None})
+    trees = [tree] if test_dir is None else [tree, read_tree(Path(test_dir), "--test_dir", tree.classes, least=1)]
+    names, remarks_on_names = name_classes(tree.classes, class_names)
+    remarks = remarks_on_files(trees, [class_names, split])
     parts, groups, remarks_on_equals = keep_apart(_parts(trees, split))
     _refuse_untrained(names, parts["train"])
     splits = {
@@ -110,7 +110,7 @@ class Tree:
     beside: list[Path]
 
 
-def read_tree(root: Path, flag: str, known: Optional[Sequence[str]] = None) -> Tree:
+def read_tree(root: Path, flag: str, known: Optional[Sequence[str]] = None, least: int = 2) -> Tree:
     """
     List the pictures of class folders.
 
@@ -118,20 +118,20 @@ def read_tree(root: Path, flag: str, known: Optional[Sequence[str]] = None) -> T
         root: the folder that holds the class folders.
         flag: the flag that names it, for errors.
         known: the classes, in NFC and in the order of the labels; None: each class folder is a class.
+        least: how many class folders there must be.
 
     Returns:
         The class folders and their files.
 
     Raises:
-        ValueError: if the folder is missing or has a class that is not `known`, if there is no class folder (without
-            `known`: fewer than two), or if one holds no picture.
+        ValueError: if the folder is missing or has a class that is not `known`, if there are fewer class folders than
+            `least`, or if one holds no picture.
     """
     if not root.is_dir():
         raise ValueError(f"{flag} {root} is not a folder.")
     entries = visible_entries(root)
     folders = sorted((path for path in entries if path.is_dir()), key=_class_of)
     found = list(dict.fromkeys(map(_class_of, folders)))
-    least = 2 if known is None else 1
     if len(found) < least:
         raise ValueError(
             f"{flag} must hold one folder of pictures per class, at least {least}; {root} holds {found or 'none'}."
@@ -148,7 +148,7 @@ def read_tree(root: Path, flag: str, known: Optional[Sequence[str]] = None) -> T
             but = f", but {describe_left_aside(others)}" if others else ""
             raise ValueError(f"The class folder {folder} holds no picture{but}. Fill it or remove it.")
         pictures += [Picture(path, labels[_class_of(folder)], path.relative_to(root).as_posix()) for path in paths]
-    _refuse_splits(root, found, pictures)
+    _refuse_splits(root, flag, found, pictures)
     return Tree(classes, folders, pictures, left_aside, [path for path in entries if not path.is_dir()])
 
 
@@ -156,11 +156,12 @@ def _class_of(folder: Path) -> str:
     return normalized(folder.name)
 
 
-def _refuse_splits(root: Path, classes: Sequence[str], pictures: Sequence[Picture]) -> None:
+def _refuse_splits(root: Path, flag: str, classes: Sequence[str], pictures: Sequence[Picture]) -> None:
     if set(map(str.lower, classes)) <= NAMES_OF_SPLITS and all(picture.item.count("/") > 1 for picture in pictures):
+        another = " and another as --test_dir" if flag == "--train_dir" else ""
         raise ValueError(
             f"The folders of {root} are named {listed(classes)}, and hold folders of pictures: they look like splits, "
-            "not like classes. Give one as --train_dir and another as --test_dir."
+            f"not like classes. Give one as {flag}{another}."
         )
 
 
@@ -183,13 +184,26 @@ def _refuse_untrained(names: Sequence[str], pictures: Sequence[Picture]) -> None
         )
 
 
-def _names(classes: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[list[str], list[str]]:
-    """The names of the classes, and remarks about them."""
-    given = {} if file is None else read_class_names(Path(file), classes)
-    own = [folder for folder in classes if folder not in given]
+def name_classes(folders: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[list[str], list[str]]:
+    """
+    Name the classes of class folders.
+
+    Args:
+        folders: names of the class folders, in NFC.
+        file: a file with names (see `read_class_names`); None: all keep the names of their folders.
+
+    Returns:
+        The name of each class, and remarks about them. A folder that the file does not name keeps its own name, with
+        "_" for a space.
+
+    Raises:
+        ValueError: if the file cannot be used, or if a name holds no word.
+    """
+    given = {} if file is None else read_class_names(Path(file), folders)
+    own = [folder for folder in folders if folder not in given]
     remark = f"classes that --class_names does not name, and that keep the names of their folders: {listed(own)}"
-    names = [given.get(folder, folder.replace("_", " ")) for folder in classes]
-    if unnamed := [folder for folder, name in zip(classes, names) if not name.strip()]:
+    names = [given.get(folder, folder.replace("_", " ")) for folder in folders]
+    if unnamed := [folder for folder, name in zip(folders, names) if not name.strip()]:
         raise ValueError(
             f"The names of these class folders hold no word: {listed(list(map(repr, unnamed)))}. Rename them, or name "
             "their classes in a file (--class_names)."
@@ -197,10 +211,21 @@ def _names(classes: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[l
     return names, [remark] if given and own else []
 
 
-def _remarks(trees: Sequence[Tree], used: set[str]) -> list[str]:
+def remarks_on_files(trees: Sequence[Tree], used: Sequence[Optional[str | os.PathLike]]) -> list[str]:
+    """
+    Say which files of class folders are no pictures, and are left aside.
+
+    Args:
+        trees: what `read_tree` returned.
+        used: files beside the class folders that are not left aside; None is skipped.
+
+    Returns:
+        A remark for each kind of file; also one on folders that were taken as one class.
+    """
+    known = {os.path.realpath(file) for file in used if file is not None}
     left_aside = sum((tree.left_aside for tree in trees), Counter())
     beside = Counter(
-        kind_of_file(path) for tree in trees for path in tree.beside if os.path.realpath(path) not in used
+        kind_of_file(path) for tree in trees for path in tree.beside if os.path.realpath(path) not in known
     )
     merged = [name for tree in trees for name, n in Counter(map(_class_of, tree.folders)).items() if n > 1]
     remarks = {

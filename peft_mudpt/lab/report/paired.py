@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
+from ..intervals import CONFIDENCE
 from .rows import Rows, Runs, is_untrained, mean_and_deviation, row_name
 from .sections import Result
-
-
-CONFIDENCE = 0.95
 
 
 def check_reference(results: Iterable[Result], reference: str) -> None:

@@ -1,0 +1,154 @@
+"""Shows what a test found, class by class and mistake by mistake: as lines for a terminal, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..calibration import calibration_lines
+from ..intervals import accuracy_in_words, wilson_interval
+from ..terminal import printable
+
+
+if TYPE_CHECKING:
+    from ..evaluation_job import Mistake, SavedEvaluation
+
+SHOWN = 20  # lines of a list in a terminal
+COLUMNS = 12  # of a confusion matrix in a terminal
+
+
+def evaluation_lines(found: SavedEvaluation) -> list[str]:
+    """
+    Show the test of a saved adapter.
+
+    Args:
+        found: what was found.
+
+    Returns:
+        The lines: notes, the accuracy and the calibration error, then the classes, the confusion matrix and the
+        mistakes.
+    """
+    named = [
+        *(("note", note) for note in found.notes),
+        ("accuracy", accuracy_in_words(found.metrics)),
+        *calibration_lines({"test": found.metrics}),
+    ]
+    kind = "calibrated probability" if found.calibrated else "probability"
+    sections = {
+        "accuracy of each class (95 % interval)": class_lines(found.metrics),
+        "confusion matrix (rows: true classes, columns: predicted ones)": confusion_lines(
+            found.class_names, found.metrics
+        ),
+        f"mistakes ({kind}, predicted class, picture)": mistake_lines(found.mistakes),
+    }
+    lines = [f"{name:<26}{printable(value)}" for name, value in named]
+    for title, of_section in sections.items():
+        lines += ["", title, *of_section] if of_section else []
+    return lines
+
+
+def confusions(metrics: Mapping[str, Any]) -> dict[str, Counter[str]]:
+    """
+    Count the predictions of a test.
+
+    Args:
+        metrics: the metrics of the test set (see `evaluation.metrics_of`).
+
+    Returns:
+        For each class that has pictures, the number of its pictures by predicted class.
+    """
+    return {true: Counter(predicted.values()) for true, predicted in metrics["predictions"].items()}
+
+
+def confusion_csv(class_names: Sequence[str], metrics: Mapping[str, Any]) -> str:
+    """
+    Write a confusion matrix as CSV.
+
+    Args:
+        class_names: the classes, in the order of the labels.
+        metrics: the metrics of the test set (see `evaluation.metrics_of`).
+
+    Returns:
+        A row for each class with the number of its pictures by predicted class, below a header.
+    """
+    found, text = confusions(metrics), io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["true \\ predicted", *class_names])
+    for true in class_names:
+        counted = found.get(true, {})
+        rows.writerow([true, *(counted.get(predicted, 0) for predicted in class_names)])
+    return text.getvalue()
+
+
+def class_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """
+    List the accuracy of each class that has pictures with its 95 % interval, the lowest first.
+
+    Args:
+        metrics: the metrics of the test set (see `evaluation.metrics_of`).
+
+    Returns:
+        The lines, at most `SHOWN` of classes.
+    """
+    seen = {name: counts for name, counts in metrics["classes"].items() if counts[1]}
+    ranked = sorted(seen, key=lambda name: seen[name][0] / seen[name][1])
+    width = max(len(printable(name)) for name in ranked[:SHOWN])
+    lines = []
+    for name in ranked[:SHOWN]:
+        right, number = seen[name]
+        low, high = wilson_interval(right, number)
+        accuracy = f"{100 * right / number:5.1f} % ({low:.1f} to {high:.1f} %)"
+        lines.append(f"  {printable(name):<{width}}  {right:,} of {number:,}  {accuracy}")
+    return [*lines, *_rest(len(ranked), "classes")]
+
+
+def confusion_lines(class_names: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
+    """
+    Show a confusion matrix. If it is large, list the classes that are confused most often.
+
+    Args:
+        class_names: the classes, in the order of the labels.
+        metrics: the metrics of the test set (see `evaluation.metrics_of`).
+
+    Returns:
+        The lines; none if all predictions are right.
+    """
+    found = confusions(metrics)
+    wrong = Counter({(t, p): n for t, counted in found.items() for p, n in counted.items() if t != p})
+    if not wrong:
+        return []
+    shown = [name for name in class_names if name in found or any(name in counted for counted in found.values())]
+    if len(shown) > COLUMNS:  # too wide for a terminal
+        lines = [f"  {n:5,}  {printable(t)} taken for {printable(p)}" for (t, p), n in wrong.most_common(SHOWN)]
+        return [*lines, *_rest(len(wrong), "pairs of classes")]
+    width = 2 + max(2, *(len(str(n)) for counted in found.values() for n in counted.values()))
+    label = max(len(printable(name)) for name in shown) + 4
+    lines = [" " * label + "".join(f"{column:>{width}}" for column in range(1, len(shown) + 1))]
+    for row, true in enumerate(shown, start=1):
+        counts = "".join(f"{found.get(true, {}).get(predicted, 0) or '.':>{width}}" for predicted in shown)
+        lines.append(f"{row:>2}  {printable(true)}".ljust(label) + counts)
+    return lines
+
+
+def mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
+    """
+    List mistakes.
+
+    Args:
+        mistakes: the mistakes, in the order of the list.
+
+    Returns:
+        The lines, at most `SHOWN` of mistakes.
+    """
+    lines = [
+        f"  {100 * mistake.probability:5.1f} %  {printable(mistake.predicted)}  {printable(mistake.picture)}"
+        for mistake in mistakes[:SHOWN]
+    ]
+    return [*lines, *_rest(len(mistakes), "mistakes")]
+
+
+def _rest(number: int, what: str) -> list[str]:
+    return [f"  ... and {number - SHOWN:,} more {what}"] if number > SHOWN else []
