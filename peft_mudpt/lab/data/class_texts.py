@@ -11,7 +11,7 @@ from typing import Any, Optional
 from ...classifier.templates import TEMPLATES
 from ...rules import check_descriptions, check_template, normalized
 from .catalogue import CATALOGUE
-from .class_names import read_text
+from .text_files import read_json_object, read_text
 
 
 # CoOp has one template for each data set; that of ImageNet is the usual one, so the name stands for CLIP's set.
@@ -65,22 +65,7 @@ def read_descriptions(path: Path, flag: str = "--descriptions") -> dict[str, lis
         ValueError: if the file cannot be read or is not JSON, if it names a class twice, or if a class has no list of
             non-empty sentences. The message names the class.
     """
-
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, sentences in pairs:
-            if normalized(name) in found:
-                raise ValueError(f"{flag} {path} names the class {name!r} twice; remove one of them.")
-            found[normalized(name)] = sentences
-        return found
-
-    text = read_text(path, flag)
-    try:
-        descriptions = json.loads(text, object_pairs_hook=distinct)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f'{flag} {path} is not JSON: {error}. It must look like {{"cat": ["a cat has whiskers."], ...}}.'
-        ) from error
+    descriptions = read_json_object(path, flag, '{"cat": ["a cat has whiskers."], ...}')
     check_descriptions(descriptions, f"{flag} {path}")
     return descriptions
 

@@ -184,13 +184,16 @@ def _refuse_untrained(names: Sequence[str], pictures: Sequence[Picture]) -> None
         )
 
 
-def name_classes(folders: Sequence[str], file: Optional[str | os.PathLike]) -> tuple[list[str], list[str]]:
+def name_classes(
+    folders: Sequence[str], file: Optional[str | os.PathLike], may_name_others: bool = False
+) -> tuple[list[str], list[str]]:
     """
     Name the classes of class folders.
 
     Args:
         folders: names of the class folders, in NFC.
         file: a file with names (see `read_class_names`); None: all keep the names of their folders.
+        may_name_others: whether the file may also name folders that are not there.
 
     Returns:
         The name of each class, and remarks about them. A folder that the file does not name keeps its own name, with
@@ -199,7 +202,7 @@ def name_classes(folders: Sequence[str], file: Optional[str | os.PathLike]) -> t
     Raises:
         ValueError: if the file cannot be used, or if a name holds no word.
     """
-    given = {} if file is None else read_class_names(Path(file), folders)
+    given = {} if file is None else read_class_names(Path(file), folders, may_name_others)
     own = [folder for folder in folders if folder not in given]
     remark = f"classes that --class_names does not name, and that keep the names of their folders: {listed(own)}"
     names = [given.get(folder, folder.replace("_", " ")) for folder in folders]

@@ -29,7 +29,8 @@ def load_labeled(
     Args:
         folder: the folder that holds the class folders. It may lack some of the classes.
         class_names: names of the classes that the classifier knows; the position of a name is its label.
-        names_file: a file that names the class folders (see `read_class_names`); None: their own names are used.
+        names_file: a file that names the class folders (see `read_class_names`), such as that of training, which may
+            also name others; None: their own names are used.
 
     Returns:
         The pictures, with the columns `image`, `label` and `item`, and remarks for the user about them.
@@ -39,7 +40,7 @@ def load_labeled(
             several that share a name.
     """
     tree = read_tree(Path(folder), FOLDER, least=1)
-    names, remarks = name_classes(tree.classes, names_file)
+    names, remarks = name_classes(tree.classes, names_file, may_name_others=True)
     known = list(map(normalized, class_names))
     times = Counter(known)
     unknown = [name for name in names if name not in times]

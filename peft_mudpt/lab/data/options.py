@@ -31,8 +31,8 @@ class DataOptions(Options):
     )
     class_names: Optional[str] = flag(
         None,
-        "A text file with lines 'folder = name', which name the classes of --train_dir. A folder without a line keeps "
-        "its own name.",
+        "A text file with lines 'folder = name', or a JSON file, which names classes of --train_dir. Other classes "
+        "keep the names of their folders.",
     )
     split: Optional[str] = flag(
         None,

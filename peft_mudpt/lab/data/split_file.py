@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...rules import normalized
-from .class_names import read_text
 from .files import listed
 from .separation import PARTS, Picture
+from .text_files import read_text
 
 
 def read_split(path: Path, pictures: Sequence[Picture]) -> dict[str, list[Picture]]:

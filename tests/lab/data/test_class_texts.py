@@ -56,15 +56,15 @@ def test_a_file_of_descriptions_holds_sentences_by_class(tmp_path):
     [
         ('{"cat": ["furry"]', "is not JSON: .*It must look like"),
         ("[" * 100_000, "is not JSON"),
-        ('["furry"]', r"=\['furry'\] is not a dict"),
+        ('["furry"]', "must look like .* no object"),
         ("{}", "={} is not a dict"),
         ('{"cat": ["furry"], "dog": []}', r"\['dog'\]=\[\] is not a non-empty list"),
         ('{"cat": ["furry"], "dog": "barks"}', r"\['dog'\]='barks' is not"),
         ('{"cat": ["furry", 3]}', r"\['cat'\]=\['furry', 3\] is not"),
         ('{"cat": ["\\ud800"]}', r"\['cat'\]=.* is not"),
         ('{"": ["furry"]}', "={'': "),
-        ('{"cat": ["furry"], "cat": ["soft"]}', "names the class 'cat' twice"),
-        ('{"caf\u00e9": ["a bar"], "cafe\u0301": ["a place"]}', "names the class .* twice"),
+        ('{"cat": ["furry"], "cat": ["soft"]}', "names 'cat' twice"),
+        ('{"caf\u00e9": ["a bar"], "cafe\u0301": ["a place"]}', "names .* twice"),
     ],
     ids=lambda value: value[:20],
 )

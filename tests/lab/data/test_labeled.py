@@ -24,8 +24,8 @@ def test_the_label_of_a_picture_is_the_position_of_its_class_in_the_classifier(t
     assert len(notes) == 1 and "without pictures" in notes[0] and notes[0].endswith(": dog")
 
 
-def test_a_file_names_the_folders_and_several_may_be_one_class(tmp_path):
-    pictures, notes = load(tmp_path, {"n1": 1, "n2": 1}, ["cat", "dog"], "n1 = dog\nn2 = dog\n")
+def test_the_file_of_training_names_the_folders_and_several_may_be_one_class(tmp_path):
+    pictures, notes = load(tmp_path, {"n1": 1, "n2": 1}, ["cat", "dog"], "n1 = dog\nn2 = dog\nn3 = cat\n")
     assert pictures["label"][:] == [1, 1]
     assert any("several folders: dog" in note for note in notes)
 

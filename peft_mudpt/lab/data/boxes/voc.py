@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Optional
 from xml.etree import ElementTree
 
-from ..class_names import read_text
 from ..files import listed
+from ..text_files import read_text
 from .records import BadBoxes, Box, BoxData, Record, box_data
 
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..class_names import read_text
 from ..files import list_pictures, listed
+from ..text_files import read_text
 from .formats import from_centers
 from .records import BadBoxes, Box, BoxData, Record, box_data
 
