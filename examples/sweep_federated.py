@@ -10,18 +10,17 @@ Flags that it does not know are passed to federated.py. If it is interrupted, gi
 
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
+from peft_mudpt.lab.flags import parse_some_flags
 from peft_mudpt.lab.terminal import one_line_errors
 
 
 def main() -> None:
     from peft_mudpt.lab.federated.comparison import Comparison, ComparisonOptions
+    from peft_mudpt.lab.federated.options import FederatedArguments
     from peft_mudpt.lab.federated.report import markdown, write_report
 
     description = __doc__.partition("\n")[0]
-    parser = HfArgumentParser(ComparisonOptions, description=description, allow_abbrev=False)
-    options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    options, flags = parse_some_flags(ComparisonOptions, FederatedArguments, description=description)
     comparison = Comparison(options, flags)
     if not comparison.execute(Path(__file__).with_name("federated.py")):
         return

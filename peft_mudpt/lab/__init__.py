@@ -4,6 +4,7 @@ See docs/reproduce_a_table.md.
 """
 
 from .classification.experiment import Experiment
+from .config_file import config_of_run, write_config
 from .data.boxes.few_shot_boxes import FewShotBoxes
 from .data.boxes.options import BoxDataOptions
 from .data.few_shot_data import FewShotData
@@ -36,6 +37,7 @@ __all__ = [
     "SavedEvaluation",
     "TrainingOptions",
     "base_new_split",
+    "config_of_run",
     "evaluate_saved",
     "execute",
     "load_data",
@@ -44,4 +46,5 @@ __all__ = [
     "record",
     "sample_few_shot",
     "save_folded",
+    "write_config",
 ]

@@ -127,7 +127,8 @@ Parsed = TypeVar("Parsed")
 
 def parse_flags(kind: type[Parsed], arguments: Optional[Sequence[str]] = None, description: str = "") -> Parsed:
     """
-    Parse command-line arguments that must all be flags of one dataclass.
+    Parse command-line arguments that must all be flags of one dataclass. `--config` names a file with further flags
+    (see `config_file.flags_in`); those of the command line win.
 
     Args:
         kind: the dataclass, whose fields are made by `flag`.
@@ -140,14 +141,51 @@ def parse_flags(kind: type[Parsed], arguments: Optional[Sequence[str]] = None, d
     Raises:
         ValueError: if a flag is unknown, or a value is refused. Where argparse finds the mistake, it ends the process.
     """
-    parser = _parser(kind, description, Path(sys.argv[0]).name)
-    options, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    options, unknown = parse_some_flags(kind, None, arguments, description)
     if unknown:
         raise ValueError(f"Unknown arguments: {' '.join(unknown)}. --help lists the flags.")
     return options
 
 
+def parse_some_flags(
+    kind: type[Parsed], others: Optional[type], arguments: Optional[Sequence[str]] = None, description: str = ""
+) -> tuple[Parsed, list[str]]:
+    """
+    Parse the command-line arguments of a script that passes some of them to another one. `--config` names a file with
+    flags of both.
+
+    Args:
+        kind: the dataclass of the script, whose fields are made by `flag`.
+        others: that of the other script; None: there is none.
+        arguments: the arguments; None: those of this process.
+        description: what `--help` prints first.
+
+    Returns:
+        An instance of `kind`, and the arguments that are no flags of it.
+
+    Raises:
+        ValueError: if a value, or a flag of the file, is refused. Where argparse finds the mistake, it ends the
+            process.
+    """
+    parser = _parser(kind, description, Path(sys.argv[0]).name)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    config = parser.parse_known_args(typed)[0].config
+    if config is not None:
+        from .config_file import flags_in  # it imports the options of runs, which import this module
+
+        known = {option.name: option.default for each in (others, kind) if each is not None for option in fields(each)}
+        typed = [*flags_in(config, known), *typed]
+    options, _, unknown = parser.parse_args_into_dataclasses(
+        typed, return_remaining_strings=True, look_for_args_file=False
+    )
+    return options, unknown
+
+
 @cache
 def _parser(kind: type, description: str, program: str) -> HfArgumentParser:
     """Built once, because a sweep parses the flags of each of its runs, several times."""
-    return HfArgumentParser(kind, prog=program, description=description, allow_abbrev=False)
+    parser = HfArgumentParser(kind, prog=program, description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="FILE", help="A YAML or JSON file with flags. Those of the command line win over it."
+    )
+    return parser

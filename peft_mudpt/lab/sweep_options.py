@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import HfArgumentParser
-
 from .arguments import Arguments, RunArguments
-from .flags import flag
+from .flags import flag, parse_some_flags
 from .jobs import JobOptions
 from .sweep import Sweep
 
@@ -87,6 +85,5 @@ def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, JobO
     Raises:
         ValueError: if an option cannot be used; the message names it.
     """
-    parser = HfArgumentParser(kind, description=description, allow_abbrev=False)
-    options, flags = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    options, flags = parse_some_flags(kind, kind.kind, description=description)
     return options.sweep(flags), options.part(JobOptions)

@@ -1,5 +1,6 @@
 """The help texts of the scripts."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCRIPTS = [path for path in sorted(EXAMPLES.glob("*.py")) if "ArgumentParser" in path.read_text(encoding="utf-8")]
+SCRIPTS = [path for path in sorted(EXAMPLES.glob("*.py")) if re.search("ArgumentParser|parse_\\w+", path.read_text())]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
