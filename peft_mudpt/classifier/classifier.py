@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional, Union
 
 import torch
@@ -26,6 +27,7 @@ from .class_features import ClassFeatures
 from .class_texts import active_adapter, active_config, class_texts_of, remembered_texts
 from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from .prediction import PictureClassifier
+from .saving import KnownClasses, read_classes, save_with_classes
 
 
 FIXED = (
@@ -168,7 +170,8 @@ class MuDPTClassifier(PictureClassifier):
         **kwargs,
     ) -> MuDPTClassifier:
         """
-        Load an adapter, and the CLIP and the classes that its config names.
+        Load an adapter, the CLIP that its config names, and the classes: those in its config or, of an adapter of
+        another method, those that `save_pretrained` has stored beside it.
 
         Args:
             adapter: folder or Hub id.
@@ -191,11 +194,49 @@ class MuDPTClassifier(PictureClassifier):
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
         model = PeftModel.from_pretrained(source.clip(**kwargs), folder).eval()
         tokenizer = source.tokenizer()
-        classifier = cls(
-            model, class_names, template, tokenizer, class_batch_size=class_batch_size, descriptions=descriptions
-        )
+        given: dict[str, Any] = {"class_names": class_names, "template": template, "descriptions": descriptions}
+        known = None if isinstance(config, MuDPTConfig) else read_classes(folder)
+        if known is not None:
+            given = known.completed(**given)
+        classifier = cls(model, tokenizer=tokenizer, class_batch_size=class_batch_size, **given)
         classifier._source = source
+        if known is not None and classifier._knows(known):
+            classifier.calibration = known.calibration
         return classifier
+
+    def save_pretrained(self, save_directory: str | os.PathLike, overwrite: bool = False, **kwargs) -> None:
+        """
+        Save the active adapter with the classes, their texts and their calibration, so that `from_pretrained` gives an
+        equal classifier. The config of a MuDPT adapter stores them; beside an adapter of another method, such as LoRA,
+        they are in adapter_classes.json. PEFT loads the adapter as usual.
+
+        `model.save_pretrained`, of PEFT and transformers, replaces files without asking, saves all adapters, those
+        that are not named "default" in subfolders, and writes a model card. This method saves the active one, in
+        `save_directory` itself, without a card. It changes neither the model nor its configs. The CLIP, its tokenizer
+        and its image processor are not saved: the adapter's config names the CLIP.
+
+        Args:
+            save_directory: the folder to write to; it is created if needed.
+            overwrite: whether an adapter in the folder is replaced.
+            **kwargs: other arguments of `PeftModel.save_pretrained`, such as `save_embedding_layers`.
+
+        Raises:
+            ValueError: if the model is not a `PeftModel`, or not exactly one adapter is active; or if the folder holds
+                an adapter, and `overwrite` is False.
+        """
+        if not isinstance(self.model, PeftModel):
+            raise ValueError(
+                f"The model is a {type(self.model).__name__}, but save_pretrained saves an adapter of a PeftModel. "
+                "Make one with get_peft_model. A plain CLIP has nothing to save but the classes."
+            )
+        active = list(self.model.active_adapters)
+        if len(active) != 1 or active_adapter(self.model) is None:
+            raise ValueError(
+                f"save_pretrained saves the active adapter, but {len(active)} are active, or they are disabled. "
+                "Activate one with set_adapter."
+            )
+        known = KnownClasses(self._class_names, self._texts, self.calibration)
+        save_with_classes(self.model, active[0], known, Path(save_directory), overwrite, **kwargs)
 
     @property
     def class_names(self) -> list[str]:
@@ -251,6 +292,10 @@ class MuDPTClassifier(PictureClassifier):
         self._calibrations[active_adapter(self.model)] = calibration
         if (config := self._own_config()) is not None:
             config.calibration = None if calibration is None else calibration.as_dict()
+
+    def _knows(self, known: KnownClasses) -> bool:
+        """Whether these are the classes and the texts of this classifier."""
+        return known.class_names == self._class_names and known.texts.of(self._class_names) == self.class_texts
 
     def _own_config(self) -> Optional[MuDPTConfig]:
         """The config of the active adapter, if it remembers the classes and the texts of this classifier."""

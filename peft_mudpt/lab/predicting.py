@@ -19,6 +19,7 @@ from ..classifier.class_texts import ClassTexts, active_config, remembered_texts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import check_base_folder, find_adapter
 from ..classifier.prediction import PictureClassifier
+from ..classifier.saving import read_classes
 from ..config import MuDPTConfig
 from ..rules import normalized
 from .backbone import Backbone, BackboneOptions
@@ -84,10 +85,10 @@ def _load(
                 "Leave out --classes and --template."
             )
         return _load_head(kind, folder, model_name_or_path)
-    config = None if _is_zero_shot(folder) else find_adapter(adapter)[1]
+    found, config = (folder, None) if _is_zero_shot(folder) else find_adapter(adapter)
     texts = None if template is None else ClassTexts.given(template)
     if class_names is None or texts is None:
-        stored_names, stored_texts = _stored_classes(config, adapter)
+        stored_names, stored_texts = _stored_classes(config, adapter, found)
         class_names = stored_names if class_names is None else class_names
         texts = texts or stored_texts
     if class_names is None:
@@ -248,13 +249,18 @@ def _is_zero_shot(folder: Path) -> bool:
 
 
 def _stored_classes(
-    config: Optional[PeftConfig], adapter: str | os.PathLike
+    config: Optional[PeftConfig], adapter: str | os.PathLike, folder: Path
 ) -> tuple[Optional[list[str]], Optional[ClassTexts]]:
-    """Find the training classes and their texts after the prompts, in the config or the result; None if not stored."""
+    """
+    Find the training classes and their texts after the prompts, in the config, beside it, or in the result; None if
+    not stored.
+    """
     if isinstance(config, MuDPTConfig):
         texts = remembered_texts(config)
         if config.class_names is not None or texts is not None:
             return config.class_names, texts
-    file = find_file(adapter, RESULT)  # the config of LoRA cannot store them, but the result can
+    if (known := read_classes(folder)) is not None:  # the config of LoRA cannot store them
+        return known.class_names, known.texts
+    file = find_file(adapter, RESULT)
     result = {} if file is None else read_result(file.parent) or {}
     return result.get("class_names"), _texts_of(result)

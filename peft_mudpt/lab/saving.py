@@ -18,7 +18,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..calibration.calibration import Calibration
 from ..classifier.class_texts import ClassTexts
-from ..config import MuDPTConfig
+from ..classifier.saving import KnownClasses
 from ..serving.folding import fold_adapter
 from .heads import Head
 from .learner import HEADS, Learner
@@ -65,7 +65,7 @@ def save_learned(
         else:
             config = model.peft_config[model.active_adapter]
             if hasattr(config, "class_names"):
-                _remember(config, class_names, texts, calibration)
+                KnownClasses(class_names, texts, calibration).note_in(config)
             save_adapter(model, partial)
 
     return save_files(folder, write)
@@ -127,19 +127,6 @@ def load_head(
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{file} does not fit its classes or its CLIP: {error}") from error
     return head.to(clip.device).eval()
-
-
-def _remember(
-    config: MuDPTConfig, class_names: list[str], texts: ClassTexts, calibration: Optional[Calibration]
-) -> None:
-    """Note the classes, their texts and their calibration in the config of an adapter."""
-    config.class_names = list(class_names)
-    own = texts.only(class_names).as_arguments()
-    several = isinstance(own["template"], list)
-    config.class_template = None if several else own["template"]
-    config.class_templates = own["template"] if several else None
-    config.class_descriptions = own["descriptions"]
-    config.calibration = None if calibration is None else calibration.as_dict()
 
 
 def save_folded(model: PeftModel, source: str | os.PathLike, folder: str | os.PathLike) -> int:
