@@ -10,7 +10,7 @@ Flags that it does not know are passed to federated.py. If it is interrupted, gi
 
 from pathlib import Path
 
-from peft_mudpt.lab.flags import parse_some_flags
+from peft_mudpt.lab.flags import make_parser, parse_some
 from peft_mudpt.lab.terminal import one_line_errors
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     from peft_mudpt.lab.federated.report import markdown, write_report
 
     description = __doc__.partition("\n")[0]
-    options, flags = parse_some_flags(ComparisonOptions, FederatedArguments, description=description)
+    options, flags = parse_some(make_parser(ComparisonOptions, description), others=FederatedArguments)
     comparison = Comparison(options, flags)
     if not comparison.execute(Path(__file__).with_name("federated.py")):
         return

@@ -21,6 +21,7 @@ from .flags import Options, flag
 
 
 EMBEDDED = "embedded"
+FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"  # the one that is proposed to users who have named none
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -141,51 +142,103 @@ def parse_flags(kind: type[Parsed], arguments: Optional[Sequence[str]] = None, d
     Raises:
         ValueError: if a flag is unknown, or a value is refused. Where argparse finds the mistake, it ends the process.
     """
-    options, unknown = parse_some_flags(kind, None, arguments, description)
+    return parse(_parser(kind, description, Path(sys.argv[0]).name), arguments)
+
+
+def parse(
+    parser: HfArgumentParser, arguments: Optional[Sequence[str]] = None, weaker: Sequence[str] = ()
+) -> Any:
+    """
+    Parse command-line arguments that a parser must know.
+
+    Args:
+        parser: the parser (see `make_parser`).
+        arguments: the arguments; None: those of this process.
+        weaker: further arguments. Those of the command line and of `--config` win over them.
+
+    Returns:
+        An instance of the parser's dataclass.
+
+    Raises:
+        ValueError: as in `parse_flags`.
+    """
+    options, unknown = parse_some(parser, arguments, weaker=weaker)
     if unknown:
         raise ValueError(f"Unknown arguments: {' '.join(unknown)}. --help lists the flags.")
     return options
 
 
-def parse_some_flags(
-    kind: type[Parsed], others: Optional[type], arguments: Optional[Sequence[str]] = None, description: str = ""
-) -> tuple[Parsed, list[str]]:
+def parse_some(
+    parser: HfArgumentParser,
+    arguments: Optional[Sequence[str]] = None,
+    others: Optional[type] = None,
+    weaker: Sequence[str] = (),
+) -> tuple[Any, list[str]]:
     """
     Parse the command-line arguments of a script that passes some of them to another one. `--config` names a file with
     flags of both.
 
     Args:
-        kind: the dataclass of the script, whose fields are made by `flag`.
-        others: that of the other script; None: there is none.
+        parser: the parser of the script (see `make_parser`).
         arguments: the arguments; None: those of this process.
-        description: what `--help` prints first.
+        others: the dataclass of the other script; None: there is none.
+        weaker: see `parse`.
 
     Returns:
-        An instance of `kind`, and the arguments that are no flags of it.
+        An instance of the parser's dataclass, and the arguments that are no flags of it.
 
     Raises:
         ValueError: if a value, or a flag of the file, is refused. Where argparse finds the mistake, it ends the
             process.
     """
-    parser = _parser(kind, description, Path(sys.argv[0]).name)
     typed = list(sys.argv[1:] if arguments is None else arguments)
     config = parser.parse_known_args(typed)[0].config
     if config is not None:
         from .config_file import flags_in  # it imports the options of runs, which import this module
 
-        known = {option.name: option.default for each in (others, kind) if each is not None for option in fields(each)}
+        kinds = [*([] if others is None else [others]), *parser.dataclass_types]
+        known = {option.name: option.default for kind in kinds for option in fields(kind)}
         typed = [*flags_in(config, known), *typed]
-    options, _, unknown = parser.parse_args_into_dataclasses(
-        typed, return_remaining_strings=True, look_for_args_file=False
+    options, *_, unknown = parser.parse_args_into_dataclasses(
+        [*weaker, *typed], return_remaining_strings=True, look_for_args_file=False
     )
     return options, unknown
+
+
+class _Formatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Prints the default of each flag, and keeps the lines of examples."""
+
+
+def make_parser(
+    kind: type, description: str = "", examples: str = "", program: Optional[str] = None
+) -> HfArgumentParser:
+    """
+    Make a parser of command-line arguments.
+
+    Args:
+        kind: the dataclass, whose fields are made by `flag`.
+        description: what `--help` prints first.
+        examples: what `--help` prints last; `%(prog)s` stands for the program.
+        program: the name of the program; None: that of this process.
+
+    Returns:
+        The parser. It knows no abbreviations of flags.
+    """
+    parser = HfArgumentParser(
+        kind,
+        prog=program,
+        description=description,
+        epilog=examples,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="A YAML or JSON file with flags. Those of the command line win over it."
+    )
+    return parser
 
 
 @cache
 def _parser(kind: type, description: str, program: str) -> HfArgumentParser:
     """Built once, because a sweep parses the flags of each of its runs, several times."""
-    parser = HfArgumentParser(kind, prog=program, description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--config", metavar="FILE", help="A YAML or JSON file with flags. Those of the command line win over it."
-    )
-    return parser
+    return make_parser(kind, description, program=program)

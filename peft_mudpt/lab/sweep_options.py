@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .arguments import Arguments, RunArguments
-from .flags import flag, parse_some_flags
+from .flags import flag, make_parser, parse_some
 from .jobs import JobOptions
 from .sweep import Sweep
 
@@ -71,13 +71,14 @@ class SweepOptions(JobOptions):
             raise ValueError(f"--{name} {getattr(self, name)!r} must be comma-separated numbers.") from error
 
 
-def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, JobOptions]:
+def parse_sweep(kind: type[SweepOptions], description: str, examples: str = "") -> tuple[Sweep, JobOptions]:
     """
     Parse the command line of a script that runs a comparison.
 
     Args:
         kind: the flags of the script. Others are passed to the script that each run calls.
         description: what `--help` prints first.
+        examples: what it prints last.
 
     Returns:
         The sweep, and how its runs are divided.
@@ -85,5 +86,5 @@ def parse_sweep(kind: type[SweepOptions], description: str) -> tuple[Sweep, JobO
     Raises:
         ValueError: if an option cannot be used; the message names it.
     """
-    options, flags = parse_some_flags(kind, kind.kind, description=description)
+    options, flags = parse_some(make_parser(kind, description, examples), others=kind.kind)
     return options.sweep(flags), options.part(JobOptions)

@@ -14,7 +14,7 @@ import torch
 from ...classifier.class_texts import ClassTexts
 from ...classifier.prediction import PictureClassifier
 from ...layer import layer_of
-from ..backbone import EMBEDDED
+from ..backbone import EMBEDDED, FOR_PHOTOGRAPHS
 from ..class_texts import several
 from ..data.loading import TestPictures
 from ..evaluation import calibrate_task, distinct, evaluate_task, validation_accuracy, validation_logits
@@ -116,7 +116,7 @@ class ClassificationPlan(Plan):
         if self.experiment.model_name_or_path == EMBEDDED and self.data.origin.train_dir is not None:
             notes.append(
                 "the embedded CLIP knows drawn shapes only: for photographs, name another one "
-                "(--model_name_or_path openai/clip-vit-base-patch16)"
+                f"(--model_name_or_path {FOR_PHOTOGRAPHS})"
             )
         if self.experiment.protocol.evaluate_on == "test" and self.task.calibration_pictures is None:
             notes.append(
