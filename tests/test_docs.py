@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from peft_mudpt_cli.command import main as command
 from tests.conftest import reset_accelerator
 from tests.test_versions import PROJECT
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in FILES}
 CODE, NO_CODE = ("bash", "python"), ("bibtex", "text")
+COMMAND = ("peft-mudpt", "peft_mudpt")  # as a program, and as a module
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTED_BY = re.compile(r"<!-- printed by: (.+?) -->")
 COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
@@ -28,6 +30,8 @@ COMMENT = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 SHORTER = {
     "fewshot.py --method advpt": "--max_train_steps 2 --attack_steps 1 --shots 1",
     "fewshot.py": "--max_train_steps 2",
+    "peft-mudpt train": "--max_train_steps 2",
+    "peft_mudpt train": "--max_train_steps 2",
     "fewshot_detection.py": "--max_train_steps 2",
     "sweep.py --max_train_steps 800": "--protocol few-shot --methods zero_shot --seeds 1",  # all of it takes hours
     "sweep.py --train_dir": "--max_train_steps 2 --seeds 1 --shots 1 --learning_rate_factors 1",
@@ -36,8 +40,12 @@ SHORTER = {
     "benchmark.py": "--models tiny --classes 2,4 --batch_sizes 2 --memory_classes none --seconds 0",
 }
 # Parts of commands that cannot run here, and the reasons. If the script is in WORK_BEGINS, it parses and checks the
-# flags, and stops at the function where its work begins.
+# flags, and stops at the function where its work begins. A command ends in a line break.
 ONLY_READ = {
+    "peft-mudpt train\n": "the README's first command trains the same",
+    "report outputs/fewshot": "the run before it is only read",
+    "train my_pictures\n": "needs the Hub",
+    "train my_pictures --push_to_hub": "needs the Hub",
     "--model_name_or_path openai/": "needs the Hub",
     "--model_name_or_path IDEA-Research/": "needs the Hub",
     "--engine ray": "tests/lab/test_ray_engine.py starts a cluster",
@@ -58,13 +66,17 @@ ONLY_READ = {
     "examples/federated.py": "twenty rounds take a minute or more; tests/lab/federated/test_running.py runs some",
     "federated_flower.py": "starts five processes; tests/lab/federated/test_network.py does so",
     "sweep_federated.py": "48 runs take long; tests/lab/federated/test_comparison.py plans some",
+    "-m peft_mudpt train --output_dir outputs/several": "the same command as the one before it",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
-    "predict.py outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
+    "predict outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
     "export.py outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
 }
 # Prints installed versions, and so something else with the next releases. It has a test of its own.
 OTHER_ELSEWHERE = "library_surprises.py"
 WORK_BEGINS = {
+    "train": "peft_mudpt.lab.run.run",
+    "predict": "peft_mudpt.lab.data.unlabeled.find_pictures",
+    "report": "peft_mudpt.lab.schema.read_results",
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "evaluate.py": "peft_mudpt.lab.evaluation_job.evaluate_saved",
     "export.py": "peft_mudpt.lab.predicting.load_classifier",
@@ -115,7 +127,8 @@ def called_by(block: str, workplace: Path) -> list[list[str]]:
     """The calls that bash makes for a block. Each program is replaced by one that only prints its arguments."""
     programs = workplace / "programs"
     programs.mkdir(exist_ok=True)
-    for name in ("accelerate", "pip", "python", "ray"):  # prints its name and arguments with ASCII separators
+    # each prints its name and arguments with ASCII separators
+    for name in ("accelerate", "peft-mudpt", "pip", "python", "ray"):
         (programs / name).write_text(f"#!/bin/sh\nprintf '%s\\037' {name} \"$@\"\nprintf '\\036'\n")
         (programs / name).chmod(0o755)
     bash = ["/bin/bash", "-euo", "pipefail", "-c", block]
@@ -142,18 +155,22 @@ def run_each_here(jobs, script, flags, logs, ended) -> None:
 
 
 def run_call(call: list[str], monkeypatch, cannot_run: bool) -> None:
-    """Run a script in this process, which has already imported the modules; or only up to where its work begins."""
-    arguments = call[next(i for i, word in enumerate(call) if word.startswith("examples/")) :]
-    script = Path(arguments[0]).name
-    only_read = cannot_run and script in WORK_BEGINS
+    """
+    Run a script or a command in this process, which has already imported the modules; or only up to where its work
+    begins.
+    """
+    arguments = call[next(i for i, word in enumerate(call) if word.startswith("examples/") or word in COMMAND) :]
+    is_command = arguments[0] in COMMAND
+    name = arguments[1] if is_command else Path(arguments[0]).name
+    only_read = cannot_run and name in WORK_BEGINS
     with monkeypatch.context() as patch:
         patch.setattr("peft_mudpt.lab.jobs.JobOptions.run_each", run_each_here)
         patch.setattr("peft_mudpt.lab.cost.rows.in_child", lambda function, given, *_: function(**given))
         if only_read:
-            patch.setattr(WORK_BEGINS[script], begin)
+            patch.setattr(WORK_BEGINS[name], begin)
         patch.setattr(sys, "argv", arguments if only_read else shortened(arguments))
         with pytest.raises(WorkBegins) if only_read else contextlib.nullcontext():
-            runpy.run_path(arguments[0], run_name="__main__")
+            command() if is_command else runpy.run_path(arguments[0], run_name="__main__")
 
 
 def begin(*_, **__):
@@ -176,7 +193,8 @@ def test_the_blocks_of_a_page_run_and_print_what_their_comments_say(page, workpl
                 elif call[0] == "ray":
                     continue  # tests/lab/test_ray_engine.py starts a cluster
                 else:
-                    run_call(call, monkeypatch, cannot_run=any(words in shlex.join(call) for words in ONLY_READ))
+                    line = f"{shlex.join(call)}\n"
+                    run_call(call, monkeypatch, cannot_run=any(words in line for words in ONLY_READ))
         else:
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):

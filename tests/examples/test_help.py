@@ -9,7 +9,8 @@ import pytest
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCRIPTS = [path for path in sorted(EXAMPLES.glob("*.py")) if re.search("ArgumentParser|parse_\\w+", path.read_text())]
+WITH_FLAGS = re.compile(r"ArgumentParser|parse_\w+|peft_mudpt_cli")
+SCRIPTS = [path for path in sorted(EXAMPLES.glob("*.py")) if WITH_FLAGS.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

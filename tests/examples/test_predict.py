@@ -1,9 +1,7 @@
 """Classifying pictures with a saved adapter."""
 
 import csv
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +16,19 @@ from transformers import AutoProcessor, CLIPModel
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab.experiment import execute, prepare
 from peft_mudpt.lab.recording import record
+from peft_mudpt_cli import predict as command
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import save_pictures
 from tests.lab.test_stages import experiment
 
 
 CLASS_NAMES = ["filled red star", "filled orange star", "filled red heart"]
-SCRIPT = Path(__file__).parents[2] / "examples" / "predict.py"
 EARLIER = Path(__file__).parents[1] / "earlier"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("predict", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run(*words) -> int:
+    """Do what the words ask for, as the script does, but without turning errors into one line."""
+    return command.run(command.make_parser().parse_args([*map(str, words)]))
 
 
 def save_adapter(folder: Path, config) -> Path:
@@ -73,12 +69,11 @@ def pictures(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture
-def predict(monkeypatch, capsys):
+def predict(capsys):
     """Run the script, and read from its output the probabilities in percent: by picture, then by class as printed."""
 
-    def run(*arguments) -> dict[str, dict[str, float]]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        load_script().main()
+    def probabilities(*words) -> dict[str, dict[str, float]]:
+        run(*words)
         printed: dict[str, dict[str, float]] = {}
         file = None
         for line in capsys.readouterr().out.splitlines():
@@ -90,7 +85,7 @@ def predict(monkeypatch, capsys):
                 printed[file] = {}
         return printed
 
-    return run
+    return probabilities
 
 
 @torch.no_grad()
@@ -121,10 +116,8 @@ def calibrated(tmp_path_factory) -> Path:
     return folder
 
 
-def test_confidence_and_sets_are_printed(calibrated, pictures, monkeypatch, capsys):
-    flags = ["--top", "1", "--min_confidence", "0.9", "--coverage", "0.9"]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(calibrated), *map(str, pictures), *flags])
-    load_script().main()
+def test_confidence_and_sets_are_printed(calibrated, pictures, capsys):
+    run(calibrated, *pictures, "--top", 1, "--min_confidence", 0.9, "--coverage", 0.9)
     printed = capsys.readouterr().out
     classifier = MuDPTClassifier.from_pretrained(calibrated)
     best = classifier.top_k(pictures, k=1, calibrated=True)
@@ -153,11 +146,10 @@ def test_an_adapter_that_is_not_calibrated_is_refused_before_anything_is_written
     assert done.code == 2 and "--coverage cannot be answered" in done.stderr and list(tmp_path.iterdir()) == []
 
 
-def test_several_texts_of_each_class_are_used_and_counted(monkeypatch, capsys, pictures, tmp_path):
+def test_several_texts_of_each_class_are_used_and_counted(capsys, pictures, tmp_path):
     config = mudpt_config(class_template=None, class_templates=["{}.", "one {}", "a photo of {} here"])
     save_adapter(tmp_path, config)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path), str(pictures[0]), "--top", "1"])
-    load_script().main()
+    run(tmp_path, pictures[0], "--top", 1)
     texts, file, best = capsys.readouterr().out.splitlines()
     assert texts == f"{3 * len(CLASS_NAMES)} texts of {len(CLASS_NAMES)} classes, such as '{CLASS_NAMES[0]}.'"
     ((name, probability),) = MuDPTClassifier.from_pretrained(tmp_path).top_k([file], k=1)[0]
@@ -205,10 +197,8 @@ class TestProbabilities:
         assert len(printed[str(pictures[0])]) == 5
 
     def test_many_pictures_are_split_into_batches(self, adapter, pictures, monkeypatch, capsys):
-        script = load_script()
-        monkeypatch.setattr(script, "BATCH_SIZE", 2)
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), *map(str, pictures), "--top", "1"])
-        script.main()
+        monkeypatch.setattr(command, "BATCH_SIZE", 2)
+        run(adapter, *pictures, "--top", 1)
         assert capsys.readouterr().out.splitlines()[::2] == [str(file) for file in pictures]
 
     def test_a_picture_is_rotated_as_its_metadata_says(self, predict, adapter, pictures, tmp_path):
@@ -325,15 +315,12 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(adapter, pictures, 
     (tmp_path / "text.png").write_text("no picture")
     bad = [tmp_path / "half.jpg", tmp_path / "text.png", tmp_path / "gone.png"]
     files = [bad[0], pictures[0], bad[1], bad[2], pictures[1]]
-    script = load_script()
-    monkeypatch.setattr(script, "BATCH_SIZE", 2)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), *map(str, files), "--top", "1"])
-    with pytest.raises(SystemExit) as ended:
-        script.main()
+    monkeypatch.setattr(command, "BATCH_SIZE", 2)
+    assert run(adapter, *files, "--top", 1) == 3
     printed = capsys.readouterr()
     assert printed.out.splitlines()[::2] == [str(pictures[0]), str(pictures[1])]
     count, *listed = printed.err.splitlines()[-4:]  # a progress bar stands before them
-    assert count.startswith("3 of 5 ") and ended.value.code == 1
+    assert count.startswith("3 of 5 ")
     assert [line.split(" cannot be read: ")[0] for line in listed] == [str(file) for file in bad]
 
 
@@ -393,17 +380,14 @@ class TestOutput:
             found = {row[f"class{rank}"]: 100 * float(row[f"probability{rank}"]) for rank in ("", "_2")}
             assert_same(found, dict(list(wanted.items())[:2]))
 
-    def test_an_error_is_in_its_row_and_counted(self, adapter, pictures, tmp_path, monkeypatch, capsys):
+    def test_an_error_is_in_its_row_and_counted(self, adapter, pictures, tmp_path, run_script):
         contents = [pictures[0].read_bytes(), b"no picture", pictures[1].read_bytes()]
         pq.write_table(pa.table({"image": contents, "n": range(3)}), tmp_path / "in.parquet")
-        command = [str(SCRIPT), str(adapter), str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
-        monkeypatch.setattr(sys, "argv", command)
+        words = (adapter, tmp_path / "in.parquet", "--output", tmp_path / "out.parquet")
         for said in ("predictions of all 3 pictures\n", "predictions of all 3 pictures already\n"):
-            with pytest.raises(SystemExit) as ended:
-                load_script().main()
-            printed = capsys.readouterr()
-            assert ended.value.code == 1 and printed.out.endswith(said)
-            assert printed.err.splitlines()[-1].startswith("1 of them ")
+            done = run_script("predict.py", *words)
+            assert done.code == 1 and done.stdout.endswith(said)
+            assert done.stderr.splitlines()[-1].startswith("1 of them ")
         rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
         assert [row["picture"] for row in rows] == ["row 0", "row 1", "row 2"]
         assert [row["error"] and row["error"].split(":")[0] for row in rows] == [None, "row 1 cannot be read", None]
@@ -420,11 +404,10 @@ class TestOutput:
         pq.write_table(pa.table({"photo": list(map(str, pictures))}), tmp_path / "in.parquet")
         assert predict(adapter, tmp_path / "in.parquet") == predict(adapter, *pictures)
 
-    def test_files_that_are_left_aside_are_counted(self, adapter, pictures, tmp_path, monkeypatch, capsys):
+    def test_files_that_are_left_aside_are_counted(self, adapter, pictures, tmp_path, capsys):
         (tmp_path / "a.png").write_bytes(pictures[0].read_bytes())
         (tmp_path / "note.txt").touch()
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(adapter), str(tmp_path)])
-        load_script().main()
+        run(adapter, tmp_path)
         assert "left aside: 1 .txt" in capsys.readouterr().err
 
     def test_a_path_that_does_not_exist_is_named_before_anything_is_written(

@@ -67,7 +67,7 @@ def pixels_given_to(classifier, work):
 
 
 def classified(classifier, files):
-    """The predictions for all files, made by the code of `examples/predict.py`."""
+    """The predictions for all files, made by the code of `peft-mudpt predict`."""
     batches = [range(len(files))]
     return [
         prediction for found in classify(classifier, PictureFiles(files), Question(1), batches) for prediction in found

@@ -1,0 +1,103 @@
+"""The command itself: which subcommands there are, and how one is started."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from types import MappingProxyType, ModuleType
+from typing import NamedTuple
+
+
+PACKAGE = "peft_mudpt"
+PROGRAM = "peft-mudpt"
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} train                                    adapt a tiny CLIP to drawn shapes; needs no pictures, no network
+  {PROGRAM} train my_pictures                        adapt CLIP to my_pictures, which holds a folder for each class
+  {PROGRAM} predict outputs/my_pictures new.jpg      classify a new picture
+  {PROGRAM} COMMAND --help                           all flags of a command, with examples
+
+exit codes:
+  0    done
+  1    predict: some pictures have no answer; doctor: the package cannot run; otherwise a bug, which has a traceback
+  2    something to correct: a flag, a file, a missing package, the network; the last line names it
+  3    the training diverged: the loss became NaN or infinite
+  4    another process uses the output folder
+  130  interrupted by Ctrl-C; the same command goes on from the last checkpoint
+"""
+
+
+class Command(NamedTuple):
+    """
+    A subcommand.
+
+    Args:
+        module: its module in this package, with `make_parser()` and `main()`, which read the flags of this process.
+        help: what it does.
+    """
+
+    module: str
+    help: str
+
+    def load(self) -> ModuleType:
+        """Import the module."""
+        return import_module(f"{__package__}.{self.module}")
+
+
+# A new subcommand is a module and an entry here.
+COMMANDS = {
+    "train": Command("train", "Adapt CLIP to a folder of pictures, and measure its accuracy before and after."),
+    "predict": Command("predict", "Classify pictures with a trained adapter."),
+    "compare": Command("compare", "Train and test several methods, with several seeds and numbers of shots."),
+    "report": Command("report", "Print tables of results, and write a report with plots."),
+    "export": Command("export", "Write a trained adapter as an ONNX or torch.export file, or folded."),
+    "doctor": Command("doctor", "Print versions, the device, and what works together, for a bug report."),
+    "completion": Command("completion", "Print a file that makes the shell complete commands and flags."),
+}
+
+
+def make_parser(parsers: Mapping[str, ArgumentParser] = MappingProxyType({})) -> ArgumentParser:
+    """
+    Make the parser of the first word.
+
+    Args:
+        parsers: parsers of subcommands whose flags this parser is to have, too, by name.
+
+    Returns:
+        The parser.
+    """
+    parser = ArgumentParser(
+        PROGRAM,
+        description="Few-shot adaptation of CLIP by multi-modal prompts.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PACKAGE} {version(PACKAGE)}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    for name, command in COMMANDS.items():
+        with_flags = [parsers[name]] if name in parsers else []
+        subparsers.add_parser(name, help=command.help, parents=with_flags, add_help=False)
+    return parser
+
+
+def main() -> None:
+    """
+    Run the subcommand that the command line names.
+
+    Raises:
+        SystemExit: with one of the codes that `--help` lists.
+    """
+    name = make_parser().parse_args(sys.argv[1:2]).command
+    sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]  # a subcommand reads its flags as a program of its own would
+    try:
+        COMMANDS[name].load().main()
+    except ImportError as error:
+        print(
+            f'{sys.argv[0]}: error: {error}. `pip install "{PACKAGE}[cli]"` installs what the command needs, and '
+            f"`{PROGRAM} doctor` tells what does not fit together.",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -1,0 +1,56 @@
+"""What subcommands share that parse their flags before torch is imported."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+
+
+def plain_parser(description: str, examples: str) -> ArgumentParser:
+    """
+    Make a parser without flags.
+
+    Args:
+        description: what `--help` prints first.
+        examples: what `--help` prints last; `%(prog)s` stands for the program.
+
+    Returns:
+        The parser.
+    """
+    return ArgumentParser(
+        description=description, epilog=examples, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def add_adapter(parser: ArgumentParser) -> None:
+    """
+    Add the flags that name an adapter and its classes (see `peft_mudpt.lab.predicting.load_classifier`).
+
+    Args:
+        parser: the parser.
+    """
+    parser.add_argument("adapter", metavar="ADAPTER", help="A folder that `train` wrote, or a Hub id.")
+    parser.add_argument(
+        "--classes",
+        help="Names, separated by commas; a name with a comma in double quotes: 'dog,\"cat, wild\"'. Default: those "
+        "the adapter was trained on.",
+    )
+    parser.add_argument(
+        "--template",
+        help="Text of a class that follows the text prompts, with {} for the name. Default: those of the adapter.",
+    )
+    parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
+
+
+def parse_and_run(parser: ArgumentParser, run: Callable[[Namespace], None]) -> None:
+    """
+    Parse the flags of this process, and run what they ask for. Errors that the user can correct are one line.
+
+    Args:
+        parser: the parser.
+        run: what to do with the parsed flags.
+    """
+    arguments = parser.parse_args()  # first, so that --help and mistakes in flags do not wait for torch
+
+    from peft_mudpt.lab.terminal import one_line_errors
+
+    with one_line_errors():
+        run(arguments)

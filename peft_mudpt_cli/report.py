@@ -1,0 +1,76 @@
+"""`peft-mudpt report`: prints tables of results, and writes a report."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from .parser import parse_and_run, plain_parser
+
+
+DESCRIPTION = "Report the results in a folder of experiments: print tables, and write a Markdown report with plots."
+EXAMPLES = """\
+examples:
+  %(prog)s outputs/lab                                       writes outputs/lab/report/report.md and its plots
+  %(prog)s outputs/lab --picture docs/overview.png --published
+  %(prog)s outputs/lab --paired ivlp --paired mudpt
+"""
+
+
+def make_parser() -> ArgumentParser:
+    """
+    Make the parser of the flags.
+
+    Returns:
+        The parser.
+    """
+    parser = plain_parser(DESCRIPTION, EXAMPLES)
+    parser.add_argument(
+        "results_dir", type=Path, metavar="RESULTS_DIR", help="A folder that holds result.json files at any depth."
+    )
+    parser.add_argument("--output_dir", type=Path, help="Folder for report.md. Default: RESULTS_DIR/report.")
+    parser.add_argument("--picture", type=Path, help="PNG file for a copy of the overview plot. One data set only.")
+    parser.add_argument(
+        "--paired",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help="Add tables of the differences between this row and the others, with confidence intervals over seeds. "
+        "Name the row as the tables do. May be given several times.",
+    )
+    parser.add_argument("--published", action="store_true", help="Add the results that others published for ViT-B/16.")
+    parser.add_argument("--brief", action="store_true", help="Print accuracies only; report.md holds everything.")
+    return parser
+
+
+def main() -> None:
+    """Report as the flags of this process say (see `peft_mudpt.lab.report`)."""
+    parse_and_run(make_parser(), run)
+
+
+def run(arguments: Namespace) -> None:
+    """Report as parsed flags say. Raises a ValueError if a flag, or what it names, cannot be used."""
+    from peft_mudpt.lab.report.drawing import save
+    from peft_mudpt.lab.report.plots import OVERVIEW, plot_all
+    from peft_mudpt.lab.report.published import published_report
+    from peft_mudpt.lab.report.sections import sections
+    from peft_mudpt.lab.report.tables import markdown_report
+    from peft_mudpt.lab.report.writing import write_report
+    from peft_mudpt.lab.schema import read_results
+
+    published = f"\n{published_report()}" if arguments.published else ""
+    results = read_results(arguments.results_dir)
+    parts = sections(results)
+    report = markdown_report(results, {}, arguments.brief, arguments.paired)
+    print(report + published, end="")
+    figures = {part.title: plot_all(part.results) for part in parts}
+    if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):
+        found = ", ".join(part.title for part in parts)
+        raise ValueError(
+            f"--picture shows few-shot or base-to-new results of one data set and one model; found: {found}."
+        )
+    write_report(
+        results, figures, arguments.output_dir or arguments.results_dir / "report", published, arguments.paired
+    )
+    if arguments.picture:
+        save(figures[parts[0].title][OVERVIEW], arguments.picture)

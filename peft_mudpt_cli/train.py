@@ -1,0 +1,84 @@
+"""`peft-mudpt train`: adapts a CLIP to pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
+
+DESCRIPTION = "Adapt a CLIP to a few pictures of each class, and compare its accuracy before and after."
+EXAMPLES = """\
+examples:
+  %(prog)s                                       the embedded world of drawn shapes; no pictures, no network needed
+  %(prog)s my_pictures                           one folder of pictures per class, named after the class
+  %(prog)s my_pictures --model_name_or_path google/siglip-base-patch16-224 --method lora --output_dir outputs/lora
+  %(prog)s --dataset_name user/pictures          a data set of the Hub
+
+several processes or GPUs:
+  accelerate launch -m peft_mudpt train my_pictures
+"""
+
+
+def make_parser() -> HfArgumentParser:
+    """
+    Make the parser of the flags, which are those of `examples/fewshot.py`, and of the folder.
+
+    Returns:
+        The parser.
+    """
+    from peft_mudpt.lab import flags
+    from peft_mudpt.lab.arguments import Arguments
+    from peft_mudpt.lab.backbone import FOR_PHOTOGRAPHS
+
+    parser = flags.make_parser(Arguments, DESCRIPTION, EXAMPLES)
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        metavar="FOLDER",
+        help=f"Pictures: short for --train_dir FOLDER --model_name_or_path {FOR_PHOTOGRAPHS} --output_dir "
+        "outputs/FOLDER. Flags replace what it stands for.",
+    )
+    return parser
+
+
+def main() -> None:
+    """Train as the flags of this process say (see `peft_mudpt.lab.run.run`)."""
+    from peft_mudpt.lab.flags import parse
+    from peft_mudpt.lab.terminal import one_line_errors
+
+    with one_line_errors():
+        parser = make_parser()
+        given = sys.argv[1:]
+        folder = parser.parse_known_args(given)[0].folder
+        arguments = parse(parser, given, weaker=() if folder is None else flags_of(folder))
+        if folder is not None and arguments.train_dir != folder:
+            raise ValueError(f"FOLDER {folder} and --train_dir {arguments.train_dir} name two folders; give only one.")
+
+        from peft_mudpt.lab.run import run
+
+        run(arguments)
+
+
+def flags_of(folder: str) -> list[str]:
+    """
+    Write out what the folder alone stands for.
+
+    Args:
+        folder: the folder of pictures.
+
+    Returns:
+        Command-line arguments. Equal flags that follow them replace them.
+    """
+    from peft_mudpt.lab.backbone import FOR_PHOTOGRAPHS
+    from peft_mudpt.lab.data.folders import folder_name
+
+    output_dir = Path("outputs", folder_name(Path(folder)))
+    return ["--train_dir", folder, "--model_name_or_path", FOR_PHOTOGRAPHS, "--output_dir", str(output_dir)]
+
+
+if __name__ == "__main__":  # a worker of `peft-mudpt compare` runs this file
+    main()

@@ -1,0 +1,81 @@
+"""The command `peft-mudpt`, its help and its errors."""
+
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from peft_mudpt.lab import terminal
+from peft_mudpt_cli.command import COMMANDS, Command
+from tests.test_docs import PAGES
+
+
+# What it prints, and then the modules that it has imported.
+IMPORTED = """
+import atexit, sys
+from peft_mudpt_cli.command import main
+atexit.register(lambda: print(*sys.modules))
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["predict", "--help"], ["report", "--no-such-flag"], ["export"]], ids=" ".join
+)
+def test_help_and_mistakes_need_neither_torch_nor_the_package(words):
+    done = subprocess.run([sys.executable, "-c", IMPORTED, *words], capture_output=True, text=True)
+    *_, imported = done.stdout.splitlines()
+    assert "usage: " in done.stdout + done.stderr
+    assert "peft_mudpt_cli.command" in imported.split()
+    assert {"torch", "transformers", "peft", "peft_mudpt"}.isdisjoint(imported.split())
+
+
+def test_help_lists_every_command(run_command):
+    done = run_command("--help")
+    assert done.code == 0
+    assert re.findall(r"^    (\w+)(?: |$)", done.stdout, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_has_examples_that_name_it(run_command, name):
+    done = run_command(name, "--help")
+    assert done.code == 0
+    assert f"usage: peft-mudpt {name} " in done.stdout and f"examples:\n  peft-mudpt {name}" in done.stdout
+
+
+def test_help_and_the_page_explain_the_exit_codes(run_command):
+    in_help = re.findall(r"^  (\d+) ", run_command("--help").stdout, re.MULTILINE)
+    on_page = re.findall(r"^\| (\d+) \|", PAGES["docs/command.md"], re.MULTILINE)
+    codes = [0, 1, terminal.USER_ERROR, terminal.DIVERGED, terminal.IN_USE, terminal.INTERRUPTED]
+    assert in_help == on_page == list(map(str, codes))
+
+
+def test_the_page_lists_every_command():
+    table = PAGES["docs/command.md"].partition("## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("words", [[], ["no_such_command"]])
+def test_a_missing_or_unknown_command_is_refused(run_command, words):
+    done = run_command(*words)
+    assert done.code == terminal.USER_ERROR and "COMMAND" in done.stderr.splitlines()[-1]
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_installs_it(run_command, monkeypatch):
+    def load(self):
+        raise ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
+
+    monkeypatch.setattr(Command, "load", load)
+    done = run_command("train")
+    assert done.code == terminal.USER_ERROR
+    assert done.stderr.startswith("peft-mudpt train: error: No module named 'accelerate'")
+    assert 'pip install "peft_mudpt[cli]"' in done.stderr
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["some/where/__main__.py", "report", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("peft_mudpt", run_name="__main__")
+    assert end.value.code == 0 and "usage: peft-mudpt report" in capsys.readouterr().out
