@@ -40,6 +40,13 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--published", action="store_true", help="Add the results that others published for ViT-B/16.")
     parser.add_argument("--brief", action="store_true", help="Print accuracies only; report.md holds everything.")
+    parser.add_argument(
+        "--method_comparison",
+        type=Path,
+        metavar="FOLDER",
+        help="Also write a JSON file for each adapter that was tested on base and new classes, in the layout of the "
+        "results in PEFT's method_comparison.",
+    )
     return parser
 
 
@@ -51,6 +58,7 @@ def main() -> None:
 def run(arguments: Namespace) -> None:
     """Report as parsed flags say. Raises a ValueError if a flag, or what it names, cannot be used."""
     from peft_mudpt.lab.report.drawing import save
+    from peft_mudpt.lab.report.method_comparison import write_method_comparison
     from peft_mudpt.lab.report.plots import OVERVIEW, plot_all
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.sections import sections
@@ -60,6 +68,8 @@ def run(arguments: Namespace) -> None:
 
     published = f"\n{published_report()}" if arguments.published else ""
     results = read_results(arguments.results_dir)
+    if arguments.method_comparison is not None:
+        write_method_comparison(results, arguments.method_comparison)
     parts = sections(results)
     report = markdown_report(results, {}, arguments.brief, arguments.paired)
     print(report + published, end="")

@@ -50,6 +50,7 @@ ONLY_READ = {
     "--model_name_or_path IDEA-Research/": "needs the Hub",
     "--engine ray": "tests/lab/test_ray_engine.py starts a cluster",
     "sweep_detection.py": "18 runs take minutes; tests/lab/detection/test_sweep.py runs some",
+    "--method_comparison": "the shortened sweep trains no adapter; test_method_comparison.py writes files",
     "report.py outputs/scenes": "the sweep before it is only read",
     "--dataset_name": "needs the Hub",
     "--coop_root": "needs CoOp's data sets",
