@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -48,3 +49,15 @@ def test_pages_that_name_a_lowest_version_name_that_one():
         text = page.read_text(encoding="utf-8")
         for name, version in re.findall(rf"\b({names})`?\s*(?:>=|≥|\|)\s*`?(\d+(?:\.\d+)+)", text, re.IGNORECASE):
             assert Version(version) == lowest[name.lower()], f"{page.name}: {name} {version}"
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == re.search(r'= "(.+)"', (ROOT / "peft_mudpt/_version.py").read_text())[1]
+
+
+def test_a_bug_report_asks_for_what_doctor_prints():
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug_report.yml").read_text(encoding="utf-8"))
+    fields = {part["id"]: part for part in form["body"]}
+    assert "`peft-mudpt doctor`" in fields["doctor"]["attributes"]["description"]
+    assert all(field["validations"]["required"] for field in fields.values())
