@@ -51,6 +51,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("train", "Adapt CLIP to a folder of pictures, and measure its accuracy before and after."),
     "predict": Command("predict", "Classify pictures with a trained adapter."),
+    "evaluate": Command("evaluate", "Test a trained adapter on another folder of labeled pictures."),
     "compare": Command("compare", "Train and test several methods, with several seeds and numbers of shots."),
     "report": Command("report", "Print tables of results, and write a report with plots."),
     "export": Command("export", "Write a trained adapter as an ONNX or torch.export file, or folded."),

@@ -18,7 +18,15 @@ examples:
   %(prog)s zsh > ~/.zfunc/_peft-mudpt        if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`
   %(prog)s fish > ~/.config/fish/completions/peft-mudpt.fish
 """
-FILES = ("images", "adapter", "output", "picture")  # what takes a file or a folder; `..._dir` takes a folder
+FILES = (
+    "images",
+    "adapter",
+    "output",
+    "picture",
+    "class_names",
+    "confusion_matrix",
+    "config",
+)  # what takes a file or a folder; `..._dir` takes a folder
 
 
 def make_parser() -> ArgumentParser:

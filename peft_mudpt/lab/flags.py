@@ -145,9 +145,7 @@ def parse_flags(kind: type[Parsed], arguments: Optional[Sequence[str]] = None, d
     return parse(_parser(kind, description, Path(sys.argv[0]).name), arguments)
 
 
-def parse(
-    parser: HfArgumentParser, arguments: Optional[Sequence[str]] = None, weaker: Sequence[str] = ()
-) -> Any:
+def parse(parser: HfArgumentParser, arguments: Optional[Sequence[str]] = None, weaker: Sequence[str] = ()) -> Any:
     """
     Parse command-line arguments that a parser must know.
 
