@@ -21,6 +21,7 @@ from .data.loaders import make_loader
 from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
 from .feature_cache import FeatureCache, cached
 from .feature_keys import image_features_key, logits_key
+from .mistakes import mistakes_of
 from .protocols import Task
 from .training.features import encode
 
@@ -67,8 +68,8 @@ def evaluate_task(
         calibration: what `calibrate_task` found for the model; None: nothing.
 
     Returns:
-        The metrics of each test set (see `metrics_of`) with those of `calibration.measured`; None for a test set whose
-        classes the model cannot name.
+        The metrics of each test set (see `metrics_of`) with those of `mistakes_of` and of `calibration.measured`; None
+        for a test set whose classes the model cannot name.
 
     Raises:
         ValueError: if pictures cannot be read. The message lists those of all test sets.
@@ -92,6 +93,7 @@ def evaluate_task(
         labels, items = test.pictures["label"][:], test.pictures["item"][:]
         metrics[name] = {
             **metrics_of(logits.argmax(dim=-1), labels, test.class_names, items),
+            "mistakes": mistakes_of(logits, labels, distinct(test.class_names), items),
             "calibration": measured(logits, labels, calibration, same_classes),
         }
     return metrics

@@ -89,8 +89,16 @@ _counted = _record(
 )
 
 
+# what earlier versions did not write
+_may_have = {
+    "predictions": _by_name(_by_name(is_text)),
+    "mistakes": _by_name(_by_name(_by_name(_is_number))),
+    "calibration": _is_calibrated,
+}
+
+
 def _classified(value: Any) -> bool:
-    return _counted(value) and ("calibration" not in value or _is_calibrated(value["calibration"]))
+    return _counted(value) and all(name not in value or _may_have[name](value[name]) for name in _may_have)
 
 
 _detected = _record(
@@ -146,9 +154,11 @@ FIELDS = {
     "metrics": Field(
         "{test set: metrics}; null for a test set whose classes the method cannot name. In classification {accuracy, "
         "mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: {item: predicted name}}, "
-        "calibration: {temperature, before, after: {error, error_by_chance: percent, pictures, confidence, accuracy: "
-        "[one per bin]} or null, sets: [{coverage, held: percent, classes: mean, empty: percent}]}}; earlier versions "
-        "wrote neither predictions nor calibration. In detection {map, ap50, ap75: percent, pictures: int, classes: "
+        "mistakes: {name: {item: {name: percent}}} (of each picture that is classified wrongly, the most probable "
+        "classes and the true one), calibration: {temperature, before, after: {error, error_by_chance: percent, "
+        "pictures, confidence, accuracy: [one per bin]} or null, sets: [{coverage, held: percent, classes: mean, "
+        "empty: percent}]}}; earlier versions wrote no predictions, mistakes and calibration. In detection {map, "
+        "ap50, ap75: percent, pictures: int, classes: "
         "{name: average precision or null}, precision: {name: [percent at overlap 0.5 and recalls 0, 0.01, ..., 1] or "
         "null}}",
         _are_metrics,

@@ -74,6 +74,18 @@ def test_a_run_measures_what_its_classifier_measures(method, finished, folders):
     assert tested["classes"] == pytest.approx(inside.sum(dim=-1).double().mean().item(), abs=0.05)
 
 
+def test_a_run_keeps_the_probabilities_of_the_pictures_that_it_got_wrong(finished, folders):
+    result, classifier = read_result(finished("zero_shot")), load_classifier(finished("zero_shot"))
+    logits, labels = logits_of(classifier, result, "test", folders["test_dir"])
+    metrics, percent, names = result["metrics"]["test"], 100 * logits.softmax(dim=-1), result["class_names"]
+    items = [(name, item) for name, found in metrics["predictions"].items() for item in found]
+    kept = {(name, item): thought for name, found in metrics["mistakes"].items() for item, thought in found.items()}
+    assert {*kept} == {place for i, place in enumerate(items) if logits[i].argmax() != labels[i]} != set()
+    for place, thought in kept.items():
+        expected = dict(zip(names, percent[items.index(place)].tolist()))
+        assert thought == {name: pytest.approx(expected[name], abs=0.1) for name in thought}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_classifier_of_a_run_is_calibrated(method, finished):
     stored = read_result(finished(method))["calibration"]

@@ -10,7 +10,7 @@ from peft_mudpt.lab.run_folder import claim, drop_checkpoints, hold, lock
 from peft_mudpt.lab.schema import FIELDS, LATER, NEW, read_result, read_results, write_result
 from peft_mudpt.lab.storage import write_json
 from peft_mudpt.lab.training.checkpoints import find_checkpoint
-from tests.lab.report.made_results import result
+from tests.lab.report.made_results import counts, result
 
 
 IDENTITY = {"method": "mudpt", "seed": 1, "protocol": "few-shot"}
@@ -91,6 +91,8 @@ def test_a_file_that_holds_no_object_is_named(tmp_path, content):
         {"shots": True},
         {"metrics": {"test": {"accuracy": 1, "mean_class_accuracy": 1, "classes": {"cat": [1]}}}},
         {"metrics": {"test": {"accuracy": None, "mean_class_accuracy": 1, "classes": {}}}},
+        {"metrics": {"test": {**counts(cat=1), "predictions": {"cat": ["a.png"]}}}},
+        {"metrics": {"test": {**counts(cat=1), "mistakes": {"cat": {"a.png": {"dog": "likely"}}}}}},
         {"nearest_words": [[]]},
         {"summary": {"accuracy": float("inf")}},
     ],
