@@ -12,6 +12,7 @@ DESCRIPTION = "Report the results in a folder of experiments: print tables, and 
 EXAMPLES = """\
 examples:
   %(prog)s outputs/lab                                       writes outputs/lab/report/report.md and its plots
+  %(prog)s outputs/my_pictures --html                        also writes outputs/my_pictures/report/report.html
   %(prog)s outputs/lab --picture docs/overview.png --published
   %(prog)s outputs/lab --paired ivlp --paired mudpt
 """
@@ -38,6 +39,16 @@ def make_parser() -> ArgumentParser:
         help="Add tables of the differences between this row and the others, with confidence intervals over seeds. "
         "Name the row as the tables do. May be given several times.",
     )
+    parser.add_argument(
+        "--html",
+        action="store_true",
+        help="Also write report.html, one file to open in a browser, without a network. Of a single run it shows the "
+        "accuracy of each class, the classes that are confused, the pictures that it got wrong, how far probabilities "
+        "can be trusted, and the training pictures; of several runs the tables and plots.",
+    )
+    parser.add_argument(
+        "--no_pictures", action="store_true", help="Name the pictures on the page, and show none of them (--html)."
+    )
     parser.add_argument("--published", action="store_true", help="Add the results that others published for ViT-B/16.")
     parser.add_argument("--brief", action="store_true", help="Print accuracies only; report.md holds everything.")
     parser.add_argument(
@@ -59,6 +70,7 @@ def run(arguments: Namespace) -> None:
     """Report as parsed flags say. Raises a ValueError if a flag, or what it names, cannot be used."""
     from peft_mudpt.lab.report.drawing import save
     from peft_mudpt.lab.report.method_comparison import write_method_comparison
+    from peft_mudpt.lab.report.page.rendering import PAGE, html_page
     from peft_mudpt.lab.report.plots import OVERVIEW, plot_all
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.sections import sections
@@ -66,6 +78,8 @@ def run(arguments: Namespace) -> None:
     from peft_mudpt.lab.report.writing import write_report
     from peft_mudpt.lab.schema import read_results
 
+    if arguments.no_pictures and not arguments.html:
+        raise ValueError("--no_pictures needs --html; give both.")
     published = f"\n{published_report()}" if arguments.published else ""
     results = read_results(arguments.results_dir)
     if arguments.method_comparison is not None:
@@ -79,8 +93,12 @@ def run(arguments: Namespace) -> None:
         raise ValueError(
             f"--picture shows few-shot or base-to-new results of one data set and one model; found: {found}."
         )
-    write_report(
-        results, figures, arguments.output_dir or arguments.results_dir / "report", published, arguments.paired
-    )
+    page, with_pictures = None, not arguments.no_pictures
+    if arguments.html:
+        page = html_page(results, figures, arguments.paired, published, with_pictures)
+    folder = arguments.output_dir or arguments.results_dir / "report"
+    write_report(results, figures, folder, published, arguments.paired, page)
+    if arguments.html:
+        print(f"\nOpen {folder / PAGE} in a browser.")
     if arguments.picture:
         save(figures[parts[0].title][OVERVIEW], arguments.picture)

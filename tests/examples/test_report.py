@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from peft_mudpt.lab.report.page.rendering import html_page
 from peft_mudpt.lab.report.tables import markdown_report
-from peft_mudpt.lab.report.writing import picture_folders
-from peft_mudpt.lab.schema import write_result
+from peft_mudpt.lab.report.writing import picture_folders, write_report
+from peft_mudpt.lab.schema import read_results, write_result
 from tests.lab.report.made_results import cells, result
+from tests.lab.report.made_run import made_run
 
 
 @pytest.fixture
@@ -36,6 +38,26 @@ def test_the_script_writes_the_report_with_its_plots(run, tmp_path):
     for path in [*(tmp_path / "report" / name for name in linked), tmp_path / "docs" / "look.png"]:
         with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width >= 600 and len(picture.getcolors(2**20)) > 50
+
+
+def test_the_script_also_writes_a_page_to_open_in_a_browser(run, tmp_path):
+    folder = made_run(tmp_path / "run", tmp_path / "pictures")
+    done = run(folder, "--html", "--no_pictures")
+    page = folder / "report" / "report.html"
+    assert done.code == 0 and done.stdout.splitlines()[-1] == f"Open {page} in a browser."
+    assert page.read_text(encoding="utf-8") == html_page(read_results(folder), {}, with_pictures=False)
+
+
+def test_a_page_that_the_script_did_not_write_is_kept(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match="report.html"):
+        write_report([result()], {}, tmp_path, page="new")
+    assert (tmp_path / "report.html").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_pictures_cannot_be_left_out_where_none_are_shown(run, tmp_path):
+    done = run(write(tmp_path, result()), "--no_pictures")
+    assert done.code == 2 and "--no_pictures needs --html" in done.stderr and not (tmp_path / "report").exists()
 
 
 def test_plots_stay_in_the_output_folder_whatever_the_name_of_a_data_set_is(run, tmp_path):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OVERVIEW = "overview.png"
+OVERVIEW, ACCURACY_BY_SHOTS, BASE_TO_NEW = "overview.png", "accuracy_by_shots.png", "base_to_new.png"
 AXES = {CLASSIFICATION: ACCURACY, DETECTION: "mAP, %"}  # names of vertical axes
 CLASSES_SHOWN = 12  # number of classes that gained most, and of classes that lost most
 
@@ -226,8 +226,8 @@ def _mean_gains(results: Iterable[Result]) -> dict[str, float]:
 FIGURES: dict[str, dict[str, Callable[[Sequence[Result]], Optional[Figure]]]] = {
     CLASSIFICATION: {
         OVERVIEW: plot_overview,
-        "accuracy_by_shots.png": plot_accuracy_by_shots,
-        "base_to_new.png": plot_base_to_new,
+        ACCURACY_BY_SHOTS: plot_accuracy_by_shots,
+        BASE_TO_NEW: plot_base_to_new,
         "accuracy_by_parameters.png": plot_accuracy_by_parameters,
         "class_gains.png": plot_class_gains,
         "reliability.png": plot_reliability,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from ..storage import write_text
 from .drawing import save
+from .page.rendering import PAGE
 from .sections import Result
 from .tables import markdown_report
 
@@ -26,6 +27,7 @@ def write_report(
     folder: Path,
     published: str = "",
     paired: Sequence[str] = (),
+    page: Optional[str] = None,
 ) -> None:
     """
     Write `report.md` and the plots that it shows. An earlier report in the folder is replaced.
@@ -36,6 +38,7 @@ def write_report(
         folder: the folder to write to; it is created if needed.
         published: Markdown to append.
         paired: names of rows to which the others are compared (see `tables.markdown_report`).
+        page: the content of `report.html` (see `page.rendering.html_page`); None: it is not written.
 
     Raises:
         ValueError: if a file of the same name exists, but the folder holds no earlier report. No file is written then.
@@ -43,11 +46,13 @@ def write_report(
     folders = picture_folders(figures)
     pictures = {title: [folders[title] + name for name in plots] for title, plots in figures.items()}
     text = f"{MARK}\n\n{markdown_report(results, pictures, paired=paired)}{published}"
-    _check_that_files_are_ours(folder, [REPORT, *(name for names in pictures.values() for name in names)])
+    texts = {REPORT: text} if page is None else {REPORT: text, PAGE: page}
+    _check_that_files_are_ours(folder, [*texts, *(name for names in pictures.values() for name in names)])
     for title, plots in figures.items():
         for name, figure in plots.items():
             save(figure, folder / (folders[title] + name))
-    write_text(folder / REPORT, text)
+    for name, content in texts.items():
+        write_text(folder / name, content)
 
 
 def picture_folders(titles: Iterable[str]) -> dict[str, str]:
