@@ -58,7 +58,7 @@ def run(arguments: Namespace) -> None:
 
     from peft_mudpt.lab.evaluation_job import evaluate_saved, refuse_existing, write_evaluation
     from peft_mudpt.lab.predicting import split_names
-    from peft_mudpt.lab.report.mistakes import evaluation_lines
+    from peft_mudpt.lab.report.evaluation import evaluation_lines
 
     output, confusion_matrix = arguments.output, arguments.confusion_matrix
     if not arguments.overwrite:

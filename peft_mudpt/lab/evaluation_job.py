@@ -24,7 +24,7 @@ from .identity import PICTURES
 from .intervals import wilson_interval
 from .predicting import load_classifier
 from .protocols import number_of_pictures, number_of_right
-from .report.mistakes import confusion_csv
+from .report.evaluation import confusion_csv
 from .run_folder import read_identity
 from .storage import write_json, write_text
 

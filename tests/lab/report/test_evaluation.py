@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix
 
 from peft_mudpt.lab.evaluation import metrics_of
 from peft_mudpt.lab.evaluation_job import Mistake
-from peft_mudpt.lab.report.mistakes import class_lines, confusion_csv, confusion_lines, mistake_lines
+from peft_mudpt.lab.report.evaluation import class_lines, confusion_csv, confusion_lines, mistake_lines
 
 
 def found_for(labels, predicted, class_names):
