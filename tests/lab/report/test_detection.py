@@ -4,8 +4,11 @@ import pytest
 from PIL import Image
 
 from peft_mudpt.lab.report.card import model_card
+from peft_mudpt.lab.report.detection import plot_precision_recall
+from peft_mudpt.lab.report.page.rendering import html_page
 from peft_mudpt.lab.report.plots import plot_all
 from peft_mudpt.lab.report.tables import markdown_report
+from peft_mudpt.lab.schema import FOLDER
 from tests.lab.report.made_results import cells, result
 
 
@@ -62,6 +65,13 @@ def test_curves_of_precision_are_means_over_seeds_and_known_classes():
     lines = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
     assert lines["sdpt"][[0, 50, 51, 100]].tolist() == [[0, 100], [0.5, 100], [0.51, 45], [1, 45]]
     assert figures["overview.png"].axes[0].get_ylabel() == "mAP, %"
+
+
+def test_a_run_has_a_page_of_its_tables_and_plots():
+    run = {FOLDER: "outputs/cells", **detection()}
+    page = html_page([run], {"cells": {"precision_recall.png": plot_precision_recall([run])}})
+    assert "Results of 1 run" in page and "Plot: precision recall." in page and "Single runs" not in page
+    assert "<h3>Overlaps, 4 shots</h3>" in page and "<td><strong>40.0</strong></td>" in page
 
 
 def test_the_pictures_of_the_emphasized_method_are_shown(tmp_path):
