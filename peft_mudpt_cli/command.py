@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple
 
 
 PACKAGE = "peft_mudpt"
@@ -23,40 +22,24 @@ examples:
 exit codes:
   0    done
   1    predict: some pictures have no answer; doctor: the package cannot run; otherwise a bug, which has a traceback
-  2    something to correct: a flag, a file, a missing package, the network; the last line names it
+  2    something to correct: a flag, a file, a missing package, the network, a run of compare; the last line names it
   3    the training diverged: the loss became NaN or infinite
   4    another process uses the output folder
   130  interrupted by Ctrl-C; the same command goes on from the last checkpoint
 """
 
 
-class Command(NamedTuple):
-    """
-    A subcommand.
-
-    Args:
-        module: its module in this package, with `make_parser()` and `main()`, which read the flags of this process.
-        help: what it does.
-    """
-
-    module: str
-    help: str
-
-    def load(self) -> ModuleType:
-        """Import the module."""
-        return import_module(f"{__package__}.{self.module}")
-
-
-# A new subcommand is a module and an entry here.
+# What each subcommand does. A new one is an entry here, and a module of its name with `make_parser()` and `main()`,
+# which read the flags of this process.
 COMMANDS = {
-    "train": Command("train", "Adapt CLIP to a folder of pictures, and measure its accuracy before and after."),
-    "predict": Command("predict", "Classify pictures with a trained adapter."),
-    "evaluate": Command("evaluate", "Test a trained adapter on another folder of labeled pictures."),
-    "compare": Command("compare", "Train and test several methods, with several seeds and numbers of shots."),
-    "report": Command("report", "Print tables of results, and write a report with plots."),
-    "export": Command("export", "Write a trained adapter as an ONNX or torch.export file, or folded."),
-    "doctor": Command("doctor", "Print versions, the device, and what works together, for a bug report."),
-    "completion": Command("completion", "Print a file that makes the shell complete commands and flags."),
+    "train": "Adapt CLIP to a folder of pictures, and measure its accuracy before and after.",
+    "predict": "Classify pictures with a trained adapter.",
+    "evaluate": "Test a trained adapter on another folder of labeled pictures.",
+    "compare": "Train and test several methods, with several seeds and numbers of shots.",
+    "report": "Print tables of results, and write a report with plots.",
+    "export": "Write a trained adapter as an ONNX or torch.export file, or folded.",
+    "doctor": "Print versions, the device, and what works together, for a bug report.",
+    "completion": "Print a file that makes the shell complete commands and flags.",
 }
 
 
@@ -78,10 +61,23 @@ def make_parser(parsers: Mapping[str, ArgumentParser] = MappingProxyType({})) ->
     )
     parser.add_argument("--version", action="version", version=f"{PACKAGE} {version(PACKAGE)}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for name, command in COMMANDS.items():
+    for name, what_it_does in COMMANDS.items():
         with_flags = [parsers[name]] if name in parsers else []
-        subparsers.add_parser(name, help=command.help, parents=with_flags, add_help=False)
+        subparsers.add_parser(name, help=what_it_does, parents=with_flags, add_help=False)
     return parser
+
+
+def load(name: str) -> ModuleType:
+    """
+    Import the module of a subcommand.
+
+    Args:
+        name: one of `COMMANDS`.
+
+    Returns:
+        The module.
+    """
+    return import_module(f"{__package__}.{name}")
 
 
 def main() -> None:
@@ -94,7 +90,7 @@ def main() -> None:
     name = make_parser().parse_args(sys.argv[1:2]).command
     sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]  # a subcommand reads its flags as a program of its own would
     try:
-        COMMANDS[name].load().main()
+        load(name).main()
     except ImportError as error:
         print(
             f'{sys.argv[0]}: error: {error}. `pip install "{PACKAGE}[cli]"` installs what the command needs, and '

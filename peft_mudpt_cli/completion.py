@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 
 import shtab
 
-from .command import COMMANDS
+from .command import COMMANDS, load
 from .command import make_parser as make_parser_of_commands
 from .parser import plain_parser
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _all_flags() -> ArgumentParser:
     """The parser of the command with those of all subcommands. It imports what these need, such as torch."""
-    parsers = {name: command.load().make_parser() for name, command in COMMANDS.items()}
+    parsers = {name: load(name).make_parser() for name in COMMANDS}
     for parser in parsers.values():
         for action in parser._actions:  # argparse has no public list of them
             if action.dest == "folder" or action.dest.endswith("_dir"):

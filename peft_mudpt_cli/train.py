@@ -80,5 +80,5 @@ def flags_of(folder: str) -> list[str]:
     return ["--train_dir", folder, "--model_name_or_path", FOR_PHOTOGRAPHS, "--output_dir", str(output_dir)]
 
 
-if __name__ == "__main__":  # a worker of `peft-mudpt compare` runs this file
+if __name__ == "__main__":  # a worker of `peft-mudpt compare` runs this file, or on a Ray cluster a copy of it
     main()

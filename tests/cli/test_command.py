@@ -4,12 +4,15 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from peft_mudpt.lab import terminal
-from peft_mudpt_cli.command import COMMANDS, Command
+from peft_mudpt_cli import command
+from peft_mudpt_cli.command import COMMANDS, PROGRAM, main
 from tests.test_docs import PAGES
+from tests.test_versions import PROJECT
 
 
 # What it prints, and then the modules that it has imported.
@@ -64,14 +67,19 @@ def test_a_missing_or_unknown_command_is_refused(run_command, words):
 
 
 def test_a_package_that_is_not_installed_is_named_with_what_installs_it(run_command, monkeypatch):
-    def load(self):
+    def load(name):
         raise ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
 
-    monkeypatch.setattr(Command, "load", load)
+    monkeypatch.setattr(command, "load", load)
     done = run_command("train")
     assert done.code == terminal.USER_ERROR
     assert done.stderr.startswith("peft-mudpt train: error: No module named 'accelerate'")
     assert 'pip install "peft_mudpt[cli]"' in done.stderr
+
+
+def test_the_program_that_pip_installs_is_the_command():
+    program = PROJECT["scripts"][PROGRAM]
+    assert EntryPoint(PROGRAM, program, "console_scripts").load() is main
 
 
 def test_the_package_runs_as_a_module(monkeypatch, capsys):

@@ -60,6 +60,17 @@ def test_a_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path):
     assert not doctor._attempt(doctor._cache).is_good
 
 
+def test_a_torchao_that_peft_refuses_is_reported_and_the_package_can_run(diagnosis, monkeypatch):
+    def refuse():
+        raise ImportError("Found an incompatible version of torchao.")
+
+    monkeypatch.setattr("peft.tuners.lora.torchao.is_torchao_available", refuse)
+    done = diagnosis()
+    assert done.code == 0
+    assert re.search("^LoRA on a CLIP +no: ImportError: .*torchao", done.stdout, re.MULTILINE)
+    assert re.search("^MuDPT on a CLIP +yes$", done.stdout, re.MULTILINE)
+
+
 def test_it_prints_no_home_folder_and_no_user_name(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/alice"))
     monkeypatch.setattr(getpass, "getuser", lambda: "alice")

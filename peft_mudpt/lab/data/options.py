@@ -31,8 +31,8 @@ class DataOptions(Options):
     )
     class_names: Optional[str] = flag(
         None,
-        "A text file with lines 'folder = name', or a JSON file, which names classes of --train_dir. Other classes "
-        "keep the names of their folders.",
+        "A text file with lines 'folder = name', or a JSON file, with names for the classes of --train_dir. A folder "
+        "that it does not name keeps its own name.",
     )
     split: Optional[str] = flag(
         None,

@@ -42,7 +42,7 @@ def evaluation_lines(found: SavedEvaluation) -> list[str]:
         "confusion matrix (rows: true classes, columns: predicted ones)": confusion_lines(
             found.class_names, found.metrics
         ),
-        f"mistakes ({kind}, predicted class, picture)": mistake_lines(found.mistakes),
+        f"mistakes, with the {kind} of the predicted class": mistake_lines(found.mistakes),
     }
     lines = [f"{name:<26}{printable(value)}" for name, value in named]
     for title, of_section in sections.items():
@@ -144,8 +144,8 @@ def mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
         The lines, at most `SHOWN` of mistakes.
     """
     lines = [
-        f"  {100 * mistake.probability:5.1f} %  {printable(mistake.predicted)}  {printable(mistake.picture)}"
-        for mistake in mistakes[:SHOWN]
+        f"  {100 * wrong.probability:5.1f} %  " + printable(f"{wrong.picture}: {wrong.predicted}, not {wrong.true}")
+        for wrong in mistakes[:SHOWN]
     ]
     return [*lines, *_rest(len(mistakes), "mistakes")]
 
