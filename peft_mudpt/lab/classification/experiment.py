@@ -26,11 +26,12 @@ from ..environment import random_state
 from ..evaluation import calibrate_task, evaluate_task, validation_logits
 from ..feature_cache import CacheOptions
 from ..identity import what_was_asked
+from ..intervals import accuracy_in_words
 from ..learner import Ground
 from ..method import CLASSIFICATION
 from ..methods import MethodOptions
 from ..plan import BaseExperiment, Selection
-from ..protocols import ProtocolOptions, lay_out, metrics_behind, number_of_pictures
+from ..protocols import ProtocolOptions, lay_out, metrics_behind
 from ..recipe import choose_recipe
 from ..robustness import RobustnessOptions
 from ..training.features import has_fixed_image_features
@@ -227,11 +228,9 @@ class Experiment(BaseExperiment):
     ) -> dict[str, str]:
         lines = {}
         for name, value in summary.items():
-            words = "n/a" if value is None else f"{value:.1f} %"
-            if measured := metrics_behind(name, metrics):
-                balanced = measured["mean_class_accuracy"]
-                words += f" of {number_of_pictures(measured):,} pictures, balanced {balanced:.1f} %"
-            lines[name.replace("_", " ")] = words
+            measured = metrics_behind(name, metrics)
+            mean = "n/a" if value is None else f"{value:.1f} %"
+            lines[name.replace("_", " ")] = mean if measured is None else accuracy_in_words(measured)
         return lines
 
     def calibration_lines(self, metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> list[tuple[str, str]]:
