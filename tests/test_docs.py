@@ -70,7 +70,7 @@ ONLY_READ = {
     "-m peft_mudpt train --output_dir outputs/several": "the same command as the one before it",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
     "predict outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
-    "export.py outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
+    "export outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
 }
 # Prints installed versions, and so something else with the next releases. It has a test of its own.
 OTHER_ELSEWHERE = "library_surprises.py"
@@ -79,14 +79,13 @@ WORK_BEGINS = {
     "predict": "peft_mudpt.lab.data.unlabeled.find_pictures",
     "report": "peft_mudpt.lab.schema.read_results",
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
-    "evaluate.py": "peft_mudpt.lab.evaluation_job.evaluate_saved",
-    "export.py": "peft_mudpt.lab.predicting.load_classifier",
+    "evaluate": "peft_mudpt.lab.evaluation_job.evaluate_saved",
+    "export": "peft_mudpt.lab.predicting.load_classifier",
     "federated.py": "peft_mudpt.lab.federated.running.run",
     "federated_flower.py": "peft_mudpt.lab.federated.network.run_with_flower",
     "fewshot.py": "peft_mudpt.lab.run.run",
     "fewshot_detection.py": "peft_mudpt.lab.run.run",
     "ladder.py": "peft_mudpt.lab.ladder.run_ladder",
-    "predict.py": "peft_mudpt.lab.data.unlabeled.find_pictures",
     "report.py": "peft_mudpt.lab.schema.read_results",
     "robustness.py": "peft_mudpt.lab.sweep_runs.run_sweep",
     "sweep.py": "peft_mudpt.lab.sweep_runs.run_sweep",
