@@ -17,8 +17,7 @@ from ..calibration.labels import Labels
 
 
 if TYPE_CHECKING:
-    from .prediction import Images
-    from .reading import Errors
+    from .reading import Errors, Images
 
 NO_TEMPERATURE = (
     "The {} pictures of the calibration determine no temperature: either all of them are classified correctly, or no "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from torch.nn.functional import normalize
@@ -24,9 +24,7 @@ from .reading import Errors, check_iterable, opened, read_each, warn_of_skipped
 
 
 if TYPE_CHECKING:
-    from .pictures import Picture
-
-    Images = Union[torch.Tensor, Iterable[Picture]]
+    from .reading import Images
 
 
 class PictureClassifier(Calibrated, torch.nn.Module):

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -15,7 +15,12 @@ from .pictures import open_picture, path_of
 
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
+
+    from .pictures import Picture
+
+    Images = Union[torch.Tensor, Iterable[Picture]]
 
 Errors = Literal["raise", "skip"]
 Read = TypeVar("Read")

@@ -24,9 +24,7 @@ from .identity import PICTURES
 from .intervals import wilson_interval
 from .predicting import load_classifier
 from .protocols import number_of_pictures, number_of_right
-from .report.evaluation import confusion_csv
 from .run_folder import read_identity
-from .storage import write_json, write_text
 
 
 if TYPE_CHECKING:
@@ -147,28 +145,6 @@ def evaluate_saved(
         calibrated,
         [*notes, *_seen_by_the_run(Path(adapter), pictures)],
     )
-
-
-def write_evaluation(
-    found: SavedEvaluation,
-    output: Optional[str | os.PathLike] = None,
-    confusion_matrix: Optional[str | os.PathLike] = None,
-) -> None:
-    """
-    Write what a test found. It replaces files (see `refuse_existing`).
-
-    Args:
-        found: what was found.
-        output: a JSON file for `found.as_dict()`; None: not written.
-        confusion_matrix: a CSV file for the confusion matrix (see `confusion_csv`); None: not written.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
-    if output is not None:
-        write_json(Path(output), found.as_dict())
-    if confusion_matrix is not None:
-        write_text(Path(confusion_matrix), confusion_csv(found.class_names, found.metrics))
 
 
 def refuse_existing(files: Mapping[str, Optional[str | os.PathLike]]) -> None:

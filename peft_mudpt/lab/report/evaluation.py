@@ -1,15 +1,18 @@
-"""Shows what a test found, class by class and mistake by mistake: as lines for a terminal, and as CSV."""
+"""Shows and writes what a test found, class by class and mistake by mistake."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..calibration import calibration_lines
 from ..intervals import accuracy_in_words, wilson_interval
+from ..storage import write_json, write_text
 from ..terminal import printable
 
 
@@ -48,6 +51,28 @@ def evaluation_lines(found: SavedEvaluation) -> list[str]:
     for title, of_section in sections.items():
         lines += ["", title, *of_section] if of_section else []
     return lines
+
+
+def write_evaluation(
+    found: SavedEvaluation,
+    output: Optional[str | os.PathLike] = None,
+    confusion_matrix: Optional[str | os.PathLike] = None,
+) -> None:
+    """
+    Write what a test found. It replaces files (see `refuse_existing`).
+
+    Args:
+        found: what was found.
+        output: a JSON file for `found.as_dict()`; None: not written.
+        confusion_matrix: a CSV file for the confusion matrix (see `confusion_csv`); None: not written.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    if output is not None:
+        write_json(Path(output), found.as_dict())
+    if confusion_matrix is not None:
+        write_text(Path(confusion_matrix), confusion_csv(found.class_names, found.metrics))
 
 
 def confusions(metrics: Mapping[str, Any]) -> dict[str, Counter[str]]:
