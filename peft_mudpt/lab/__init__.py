@@ -4,7 +4,6 @@ See docs/reproduce_a_table.md.
 """
 
 from .classification.experiment import Experiment
-from .config_file import config_of_run, write_config
 from .data.boxes.few_shot_boxes import FewShotBoxes
 from .data.boxes.options import BoxDataOptions
 from .data.few_shot_data import FewShotData
@@ -18,6 +17,7 @@ from .experiment import execute, prepare
 from .plan import Outcome, Plan
 from .protocols import FewShotOptions, ProtocolOptions
 from .recording import record
+from .run_config import config_of_run, write_config
 from .saving import save_folded
 from .training_options import TrainingOptions
 

@@ -1,4 +1,4 @@
-"""Files that hold flags: read as if their flags were typed, and written from the folder of a run."""
+"""Reads flags from a file as if they were typed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .data.text_files import read_json_object, read_text
-from .identity import OBJECTIVE, PICTURES, PROCESSES, TASK, as_identity
-from .run_folder import RUN, read_identity
-from .schema import RESULT, read_result
-from .storage import write_text
 
 
 FLAG = "--config"
 JSON, YAML = (".json",), (".yaml", ".yml")
-NO_FLAGS = (TASK, OBJECTIVE, PROCESSES, PICTURES)  # in the options of a run, but no flags
-FROM_FILES = ("templates", "descriptions")  # of which a run keeps a fingerprint only
 
 
 def flags_in(file: str | os.PathLike, known: Mapping[str, Any]) -> list[str]:
@@ -90,54 +84,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{FLAG} {path} is not YAML: {error}.") from error
     return found
-
-
-def config_of_run(folder: str | os.PathLike) -> dict[str, Any]:
-    """
-    Find the flags that determine the result of a run of examples/fewshot.py or fewshot_detection.py.
-
-    Args:
-        folder: the folder of the run. `run.json` has whole paths. Without it, those of `result.json` are names only.
-
-    Returns:
-        The values by name of flag, without those that are None.
-
-    Raises:
-        ValueError: if the folder holds neither file, or if the run used texts of classes from files, of which it
-            keeps no copy.
-    """
-    asked = read_identity(Path(folder)) or (read_result(Path(folder)) or {}).get("arguments")
-    if asked is None:
-        raise ValueError(f"{folder} holds neither {RUN} nor {RESULT}. Give the folder of a run.")
-    config = {name: value for name, value in as_identity(asked).items() if name not in NO_FLAGS}
-    lost = [name for name in FROM_FILES if "SHA-256" in (config.get(name) or "")]
-    if lost:
-        raise ValueError(
-            f"The run in {folder} read {' and '.join(lost)} from a file, of which it keeps a fingerprint only. Write "
-            "its flags by hand."
-        )
-    return {name: value for name, value in config.items() if value is not None}
-
-
-def write_config(config: Mapping[str, Any], file: str | os.PathLike) -> None:
-    """
-    Write flags to a file that `--config` reads.
-
-    Args:
-        config: values by name of flag, such as those of `config_of_run`.
-        file: a new file that ends in .yaml, .yml or .json.
-
-    Raises:
-        ValueError: if the file exists, or has another suffix.
-    """
-    import yaml
-
-    path = Path(file)
-    if path.suffix not in JSON + YAML:
-        raise ValueError(f"{path} must end in {', '.join(JSON + YAML)}.")
-    if path.exists():
-        raise ValueError(f"{path} exists. Give a new file.")
-    if path.suffix in JSON:
-        write_text(path, json.dumps(dict(config), indent=1, ensure_ascii=False) + "\n")
-    else:
-        write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_
 from transformers import HfArgumentParser
 
 from ..rules import Rule, one_of
+from .config_file import flags_in
 
 
 def flag(default: Any, help: str, **metadata) -> Any:
@@ -192,8 +193,6 @@ def parse_some(
     typed = list(sys.argv[1:] if arguments is None else arguments)
     config = parser.parse_known_args(typed)[0].config
     if config is not None:
-        from .config_file import flags_in  # it imports the options of runs, which import this module
-
         kinds = [*([] if others is None else [others]), *parser.dataclass_types]
         known = {option.name: option.default for kind in kinds for option in fields(kind)}
         typed = [*flags_in(config, known), *typed]
