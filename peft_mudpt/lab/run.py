@@ -19,6 +19,7 @@ from .storage import write_text
 from .terminal import printable
 from .training.checkpoints import LATEST, Checkpoints, find_checkpoint
 from .training.loop import Progress
+from .training.validation import best_step
 
 
 # what trackers call the name of a run when they start
@@ -188,7 +189,7 @@ def _say_plan(plan: Plan) -> None:
 
 def _say_validation(accelerator: Accelerator, progress: Progress) -> None:
     if progress.validation:
-        best = max(progress.validation, key=progress.validation.__getitem__)
+        best = best_step(progress.validation)
         words = f"best {progress.validation[best]:.1f} % after {best} steps; kept: step {progress.kept_step}"
         say(accelerator, "validation accuracy", f"{words} of {progress.step}")
 

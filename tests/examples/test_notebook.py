@@ -1,6 +1,7 @@
 """The notebook runs from the first cell to the last, and its stored outputs are those of its cells."""
 
 import json
+import re
 
 from tests.conftest import reset_accelerator
 from tests.test_docs import ROOT
@@ -22,7 +23,7 @@ def test_the_notebook_runs_and_prints_what_is_stored_in_it(tmp_path, monkeypatch
     reset_accelerator()
     stored = ["".join(text for out in cell["outputs"] for text in out.get("text", ())) for cell in cells[1:]]
     assert [bool(text) for text in printed] == [bool(text) for text in stored]
-    zero_shot, _, parameters = stored[4].splitlines()
-    assert printed[4].splitlines()[::2] == [zero_shot, parameters]
-    assert printed[-1] == stored[-1]
+    words = [re.sub(r"[\d.,]+ %", "", text[4]).splitlines() for text in (printed, stored)]
+    assert words[0] == words[1] and words[0][-1] == "trained parameters: 176,832"
+    assert all("176,832" in text[-1] for text in (printed, stored))  # PEFT chooses the other words
     assert names["model"].peft_config["default"].peft_type == "MUDPT"

@@ -8,6 +8,19 @@ from typing import Any, Optional
 import torch
 
 
+def best_step(accuracies: Mapping[int, float]) -> int:
+    """
+    Find the best test.
+
+    Args:
+        accuracies: accuracy by the number of steps done, in the order of the steps.
+
+    Returns:
+        The number of steps after which it was made; of equal tests, that of the first.
+    """
+    return max(accuracies, key=accuracies.__getitem__)
+
+
 class Validation:
     """
     Tests on validation pictures during training. Its state belongs to a checkpoint.
@@ -69,7 +82,7 @@ class Validation:
     @property
     def best_step(self) -> int:
         """The number of steps after which the best test was made."""
-        return max(self.accuracies, key=self.accuracies.__getitem__)  # the first of equal ones: they are in order
+        return best_step(self.accuracies)
 
     @property
     def kept_step(self) -> int:

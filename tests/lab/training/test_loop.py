@@ -16,7 +16,6 @@ from peft_mudpt import demo
 from peft_mudpt.classifier.classifier import MuDPTClassifier
 from peft_mudpt.classifier.texts import tokenize_classes
 from peft_mudpt.lab.data.loading import TrainingPictures
-from peft_mudpt.lab.data.sources import load_embedded
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import METHODS, find_method
 from peft_mudpt.lab.recipe import Recipe
@@ -34,12 +33,6 @@ NAMES = list(demo.CLASS_NAMES[:3])
 TOKENIZER = AutoTokenizer.from_pretrained(demo.MODEL_PATH)
 PROCESSOR = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil").image_processor
 TOKENS = tokenize_classes(TOKENIZER, NAMES, "{}.")
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """Four pictures of each of the first three classes; the training split has 32 of each class."""
-    return load_embedded("faded").train.select([32 * (i // 4) + i % 4 for i in range(12)])
 
 
 def recipe_of(**fields):

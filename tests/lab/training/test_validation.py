@@ -16,7 +16,7 @@ from peft_mudpt.lab.training.pictures import train
 from peft_mudpt.lab.training.validation import Validation
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import save_pictures
-from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, assert_equal, learner, pictures, recipe_of  # noqa: F401
+from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, assert_equal, learner, recipe_of
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -57,7 +57,7 @@ def test_the_accuracy_is_that_of_the_saved_classifier_and_is_logged_and_stored(t
 class Scripted:
     """A training of six steps, in which the tests find the given accuracies."""
 
-    def __init__(self, pictures, accuracies, folder=None, every=1, **options):  # noqa: F811
+    def __init__(self, pictures, accuracies, folder=None, every=1, **options):
         torch.manual_seed(0)
         self.model, left = learner("coop"), iter(accuracies)
         classifier = MuDPTClassifier(self.model, NAMES, "{}.", TOKENIZER)
@@ -78,28 +78,28 @@ class Scripted:
         return {name: tensor.detach() for name, tensor in trainable_tensors(self.model).items()}
 
 
-def test_the_best_parameters_are_kept_of_equal_ones_the_first(pictures):  # noqa: F811
+def test_the_best_parameters_are_kept_of_equal_ones_the_first(pictures):
     made = Scripted(pictures, [50, 70, 70, 60, 60, 65], keeps_best=True)
     progress = made.run()
     assert (progress.step, progress.kept_step) == (6, 2)
     assert_equal(made.learned, made.seen[1])
 
 
-def test_without_being_asked_to_keep_the_best_the_last_step_counts(pictures):  # noqa: F811
+def test_without_being_asked_to_keep_the_best_the_last_step_counts(pictures):
     made = Scripted(pictures, [70, 50], every=4)
     progress = made.run()
     assert progress.validation == {4: 70, 6: 50} and progress.kept_step == 6
     assert_equal(made.learned, made.seen[1])
 
 
-def test_training_stops_after_tests_in_a_row_that_are_not_better(pictures):  # noqa: F811
+def test_training_stops_after_tests_in_a_row_that_are_not_better(pictures):
     made = Scripted(pictures, [50, 40, 60, 60, 55], patience=2, keeps_best=True)
     progress = made.run()
     assert (progress.step, progress.kept_step) == (5, 3) and progress.loss is not None
     assert_equal(made.learned, made.seen[2])
 
 
-def test_a_resumed_run_remembers_its_tests_and_its_best_parameters(pictures, tmp_path):  # noqa: F811
+def test_a_resumed_run_remembers_its_tests_and_its_best_parameters(pictures, tmp_path):
     options = {"folder": tmp_path, "keeps_best": True}
     with pytest.raises(StopIteration):  # there is no fourth accuracy: it ends after the checkpoint of step 2
         Scripted(pictures, [50, 70, 60], **options).run()
