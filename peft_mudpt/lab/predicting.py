@@ -212,14 +212,19 @@ def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]
 
 def _recall_calibration(classifier: PictureClassifier, adapter: str | os.PathLike) -> None:
     """Take the calibration from the result, if it is of the same classes and texts; no config of ours stores it."""
-    file = find_file(adapter, RESULT)
-    result = {} if file is None else read_result(file.parent) or {}
+    result = _result_of(adapter)
     stored = result.get("calibration")
     if stored is None or result["class_names"] != classifier.class_names:
         return
     texts = _texts_of(result)
     if classifier.class_texts is None or (texts and texts.of(classifier.class_names) == classifier.class_texts):
         classifier.calibration = Calibration(**stored)
+
+
+def _result_of(adapter: str | os.PathLike) -> dict[str, Any]:
+    """The result of the run that made an adapter; empty if there is none."""
+    file = find_file(adapter, RESULT)
+    return {} if file is None else read_result(file.parent) or {}
 
 
 def _texts_of(result: Mapping[str, Any]) -> Optional[ClassTexts]:
@@ -261,6 +266,5 @@ def _stored_classes(
             return config.class_names, texts
     if (known := read_classes(folder)) is not None:  # the config of LoRA cannot store them
         return known.class_names, known.texts
-    file = find_file(adapter, RESULT)
-    result = {} if file is None else read_result(file.parent) or {}
+    result = _result_of(adapter)
     return result.get("class_names"), _texts_of(result)

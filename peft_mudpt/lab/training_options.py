@@ -105,7 +105,7 @@ class TrainingOptions(LoopOptions):
         choices=("auto", "crop", "none"),
     )
     eval_steps: Annotated[int, at_least(0)] = flag(
-        0, "Optimizer steps between two tests on validation pictures while training. 0: no such tests."
+        0, "Optimizer steps between two tests on validation pictures, in the precision of training. 0: no such tests."
     )
     load_best_model_at_end: bool = flag(
         False, "Keep what was learned at the best of these tests, in place of the last step. Of equal ones, the first."

@@ -31,7 +31,7 @@ def test_it_describes_this_installation(diagnosis, tmp_path, monkeypatch):
     done = diagnosis()
     assert done.code == 0, done.stdout
     answers = dict(re.findall(r"^([\w' ]+?)  +(.+)$", done.stdout, re.MULTILINE))
-    assert answers["device"].startswith("cpu, threads ")
+    assert ", threads " in answers["device"]
     assert answers["cache"] == f"{tmp_path / 'cache'}, can be written" and list(tmp_path.iterdir()) == []
     assert answers["MuDPT on a CLIP"] == "yes"
     assert (answers["transformers' add_adapter"] == "yes") == (refusal_by_transformers() is None)

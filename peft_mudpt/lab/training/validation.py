@@ -94,7 +94,8 @@ class Validation:
         """Whether training stops, because the latest tests were not better."""
         if self._patience is None or not self.accuracies:
             return False
-        return sum(step > self.best_step for step in self.accuracies) >= self._patience
+        best = self.best_step
+        return sum(step > best for step in self.accuracies) >= self._patience
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -10,10 +10,9 @@ from peft_mudpt.lab.training.adversarial import Adversarial
 from peft_mudpt.lab.training.objectives import CrossEntropy
 from peft_mudpt.robust import PGD, AdversarialBank, Normalization
 from tests.lab.training.test_features import classifier_of, encode_in_each_step, learned
-from tests.lab.training.test_loop import PROCESSOR, pictures, recipe_of
+from tests.lab.training.test_loop import PROCESSOR, recipe_of
 
 
-__all__ = ["pictures"]  # a fixture
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 NORMALIZATION = Normalization.of(PROCESSOR)
 

@@ -8,11 +8,10 @@ import torch
 from peft_mudpt.lab.training.averaging import Averaging, RunningAverage, epochs_of
 from peft_mudpt.lab.training.checkpoints import trainable_tensors
 from peft_mudpt.lab.training.objectives import OBJECTIVES, CrossEntropy
-from tests.lab.training.test_loop import assert_equal, pictures, recipe_of, trained
+from tests.lab.training.test_loop import assert_equal, recipe_of, trained
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
-__all__ = ["pictures"]  # a fixture
 WIDE = Averaging(2, 1.5)
 
 

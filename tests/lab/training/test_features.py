@@ -21,10 +21,9 @@ from peft_mudpt.lab.training.features import has_fixed_image_features, known_fea
 from peft_mudpt.lab.training.objectives import OBJECTIVES, CrossEntropy
 from peft_mudpt.lab.training.pictures import train
 from tests.conftest import reset_accelerator
-from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, pictures, recipe_of
+from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, recipe_of
 
 
-__all__ = ["pictures"]  # a fixture
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 TEXT_ONLY = {"prompt_depth": 2, "vision_prompt_depth": 0, "fusion_direction": "none"}
 TRAINED_ON_FEATURES = [("coop", {}), ("cocoop", {}), ("linear_probe", {}), ("mudpt", TEXT_ONLY)]

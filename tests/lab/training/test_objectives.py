@@ -10,11 +10,10 @@ from peft_mudpt.lab.training.anchors import Anchors, image_anchor, logit_anchor,
 from peft_mudpt.lab.training.frozen_clip import FrozenClip, frozen_text_bank
 from peft_mudpt.lab.training.objectives import OBJECTIVES, Anchored, Cosine, CrossEntropy, Objective, check_anchors
 from peft_mudpt.lab.training.pictures import train
-from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, learner, pictures, recipe_of
+from tests.lab.training.test_loop import NAMES, PROCESSOR, TOKENIZER, learner, recipe_of
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
-__all__ = ["pictures"]  # a fixture
 
 
 def classifier_of(method="mudpt"):
