@@ -198,6 +198,17 @@ class MuDPTConfig(PromptConfig):
     domain_names: Optional[list[str]] = setting(
         None, "With num_domains: the domains, in order. A note: it changes no number.", either(NAMES, None)
     )
+    learn_logit_scale: bool = setting(
+        False,
+        "Learn a shift of the model's logit_scale, the logarithm of what multiplies the cosines, beside the prompts.",
+        TRUE_OR_FALSE,
+    )
+    learn_logit_bias: bool = setting(
+        False,
+        "Learn a shift of SigLIP's logit_bias, too. It matters to its sigmoid loss over pairs of images and texts, "
+        "and cancels in probabilities of classes.",
+        TRUE_OR_FALSE,
+    )
     text_hidden_size: Optional[int] = setting(
         None, "Width of the text tower (numbers per token). Filled in from the base model.", WIDTH_OR_NONE
     )

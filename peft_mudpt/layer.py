@@ -13,6 +13,7 @@ from .prompt_layer import LAYER_NAME, PromptLayer, named_adapter
 from .prompts.prompts import MultiModalPrompts
 from .towers.per_image import TextPerImage
 from .towers.registry import Tower, whole_family
+from .towers.shifted_logits import ShiftedLogits
 
 
 class MuDPTLayer(PromptLayer):
@@ -34,8 +35,9 @@ class MuDPTLayer(PromptLayer):
         self.towers = towers  # in a plain dict, which does not register them: they stay where they are in the model
 
     def attach(self, owner: nn.Module) -> list[RemovableHandle]:
-        family = whole_family(owner)  # first: the towers' own hooks then see one text per image
-        hooks = [] if family is None else TextPerImage(self, family).attach(owner)
+        family, hooks = whole_family(owner), list[RemovableHandle]()
+        if family is not None:  # first: the towers' own hooks then see one text per image
+            hooks = [*TextPerImage(self, family).attach(owner), *ShiftedLogits(self, family).attach(owner)]
         return hooks + [hook for tower in self.towers.values() for hook in tower.kind(self).attach(tower.module)]
 
     def like(self) -> torch.Tensor:
@@ -102,6 +104,10 @@ class MuDPTLayer(PromptLayer):
         adapter = self._active_prompts()
         assert adapter is not None, "asked only if there are domains"
         return adapter.domain_temperature
+
+    def logit_shift(self) -> Optional[torch.Tensor]:
+        adapter = self._active_prompts()
+        return None if adapter is None or adapter.logit_shift is None else adapter("logits")
 
     def _active_prompts(self) -> Optional[MultiModalPrompts]:
         return cast(Optional[MultiModalPrompts], self.active_prompts())

@@ -15,7 +15,7 @@ from .prompt_tuner import PromptTuner
 from .prompts.initialization import init_token_ids, start_from_words
 from .prompts.prompts import MultiModalPrompts
 from .settings import PromptConfig
-from .towers.registry import Tower, feature_size_of, find_towers, parts_elsewhere
+from .towers.registry import Tower, feature_size_of, find_towers, parts_elsewhere, whole_family
 from .towers.text import PromptedText
 from .towers.vision import PromptedVision
 
@@ -69,11 +69,27 @@ class MuDPTModel(PromptTuner):
                     f"tower ({type(vision.module).__name__}) has none. Use a CLIP, or leave num_domains out."
                 )
         config.resolve(shapes, feature_size_of(owner) if config.conditioning != "none" else None)
+        self._check_logits(config, owner, place)
         text = _text_tower(place)
         if text is not None:
             tower, kind = text
             config.text_prompt_init_ids = init_token_ids(
                 config, getattr(model, "name_or_path", None), kind.vocabulary_size(tower)
+            )
+
+    def _check_logits(self, config: MuDPTConfig, owner: nn.Module, place: dict[Modality, Tower]) -> None:
+        """Refuse a shift of the logits for a model that makes none, or has no bias."""
+        asked = [name for name in ("learn_logit_scale", "learn_logit_bias") if getattr(config, name)]
+        family = whole_family(owner)
+        if family is None and asked and not _made_elsewhere(config, place):
+            raise ValueError(
+                f"{asked[0]}=True learns how a whole model makes logits, but {type(owner).__name__} is a tower, which "
+                f"makes none. Leave {asked[0]} out, or adapt the whole model."
+            )
+        if family is not None and config.learn_logit_bias and family.logit_bias(owner) is None:
+            raise ValueError(
+                f"learn_logit_bias=True shifts the logit_bias of a SigLIP, but {type(owner).__name__} has none. Leave "
+                "learn_logit_bias out."
             )
 
     def new_prompts(self, config: PromptConfig) -> MultiModalPrompts:
@@ -85,10 +101,7 @@ class MuDPTModel(PromptTuner):
     ) -> None:
         """Refuse the hooked modules of the towers, and what `checks.check_modules_to_save` describes."""
         hooked = [module for tower in place.values() for module in tower.kind.hooked_modules(tower.module)]
-        # an adapter made on the whole CLIP may name modules that a single tower does not have
-        made_elsewhere = any(
-            getattr(config, f"{modality}_hidden_size") and modality not in place for modality in MODALITIES
-        )
+        made_elsewhere = _made_elsewhere(cast(MuDPTConfig, config), place)
         check_modules_to_save(config.modules_to_save, model, hooked, prompts, may_be_missing=made_elsewhere)
 
     def initialize(self, prompts: nn.Module, config: PromptConfig, place: dict[Modality, Tower]) -> None:
@@ -105,6 +118,11 @@ class MuDPTModel(PromptTuner):
     def elsewhere(cls, layer: PromptLayer) -> set[str]:
         """Paths of the tower that is missing, since an adapter made on the whole CLIP may bring modules of it."""
         return parts_elsewhere(cast(MuDPTLayer, layer).towers)
+
+
+def _made_elsewhere(config: MuDPTConfig, towers: dict[Modality, Tower]) -> bool:
+    """Whether the adapter was made on the whole CLIP, and may name what a single tower does not have."""
+    return any(getattr(config, f"{modality}_hidden_size") and modality not in towers for modality in MODALITIES)
 
 
 def _text_tower(towers: dict[Modality, Tower]) -> Optional[tuple[nn.Module, type[PromptedText]]]:

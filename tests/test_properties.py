@@ -40,6 +40,7 @@ MEANT = {
     "fusion_sharing": st.sampled_from(["all", "input_and_deep", "per_layer"]),
     "conditioning": st.sampled_from(["none", "image", "noise", "class"]),
     "meta_net_reduction": st.integers(0, 50),
+    "learn_logit_scale": st.booleans(),
     "class_token_layer": st.none() | st.integers(0, 4),
     "condition_template": st.sampled_from(["a {}", "{}", "", "{} {}"]),
     "modules_to_save": st.lists(

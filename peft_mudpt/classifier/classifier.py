@@ -339,7 +339,8 @@ class MuDPTClassifier(PictureClassifier):
         else:
             image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
             class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
-        logits = self.family.logits(self.model, _cosines(image_features, class_features))  # (B, C)
+        shift = None if layer is None else layer.logit_shift()
+        logits = self.family.logits(self.model, _cosines(image_features, class_features), shift)  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features, weights)
 
@@ -428,7 +429,9 @@ class MuDPTClassifier(PictureClassifier):
         Raises:
             ValueError: if the text features of the active adapter depend on the image.
         """
-        return self.class_features() * self.family.logit_scale(self.model), None
+        layer, scale = layer_of(self.model), self.family.logit_scale(self.model)
+        shift = None if layer is None else layer.logit_shift()
+        return self.class_features() * (scale if shift is None else scale * shift[0].exp()), None
 
 
 def _cosines(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Literal, Optional, Union
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from ..config import MODALITIES, Modality, MuDPTConfig
 from .conditioning import ClassTokens, ImageShift, check_condition
 from .contexts import ClassContexts, Contexts, DomainContexts
 from .fusion import InjectionModel
+from .logit_shift import LogitShift
 
 
 # The tower from which the injection model of each tower reads.
@@ -43,6 +44,7 @@ class MultiModalPrompts(nn.Module):
         class_contexts, domain_contexts: the text prompts of the input with `class_specific_context`, or with
             `num_domains`; otherwise None. `text_prompts` then has the layers above.
         domain_temperature: see `MuDPTConfig`.
+        logit_shift: the shifts of the logit scale and bias; None if none is learned.
     """
 
     text_prompts: Optional[torch.Tensor]
@@ -86,6 +88,8 @@ class MultiModalPrompts(nn.Module):
         self.class_contexts: Optional[ClassContexts] = None
         self.domain_contexts: Optional[DomainContexts] = None
         self.domain_temperature = config.domain_temperature
+        learns_logits = config.learn_logit_scale or config.learn_logit_bias
+        self.logit_shift = LogitShift(config) if learns_logits else None
         if config.class_specific_context:
             assert config.num_classes is not None, "MuDPTConfig refuses it"
             sizes = config.num_classes, config.num_tokens("text"), width("text")
@@ -128,13 +132,18 @@ class MultiModalPrompts(nn.Module):
         """The layer before which the tokens of each class replace the text prompts; None if there are none."""
         return None if self.class_tokens is None else self.class_tokens.layer
 
-    def forward(self, modality: Modality, layers: range, condition: Optional[torch.Tensor] = None) -> torch.Tensor:
+    def forward(
+        self,
+        modality: Union[Modality, Literal["logits"]],
+        layers: range = range(0),
+        condition: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
         """
-        What one tower gets at these layers. Everything that the towers ask for goes through this method, because FSDP
-        and ZeRO-3 have the weights of this module in memory only during its forward.
+        What one tower gets at these layers, or the logits. Everything that the model asks for goes through this
+        method, because FSDP and ZeRO-3 have the weights of this module in memory only during its forward.
 
         Args:
-            modality: the tower.
+            modality: the tower; "logits" for what is added to the logit scale and bias.
             layers: layers with prompts, of which 0 is the input; or, with a condition, `class_token_layer` alone.
             condition: what text prompts depend on, one row per sample: features (B, D), the classes (B,) with
                 `class_specific_context`, or the domains (B,) with `num_domains`; None: nothing. Other prompts ignore
@@ -142,11 +151,14 @@ class MultiModalPrompts(nn.Module):
 
         Returns:
             The effective prompts (b, len(layers), n, d), or the tokens of the classes. b is 1 if all samples share
-            them, otherwise B.
+            them, otherwise B. For the logits, the shifts (2,) of `logit_shift`.
 
         Raises:
             ValueError: if the text prompts depend on the condition, and it has another shape or type.
         """
+        if modality == "logits":
+            assert self.logit_shift is not None, "asked only if it is learned"
+            return self.logit_shift()
         if modality == "text" and self.contexts is not None and layers.start == self.layers["text"].start:
             own = self.contexts(condition)[:, None]  # (B, 1, n, d)
             if len(layers) == 1:

@@ -76,7 +76,9 @@ class _ClassifierOfDomains(torch.nn.Module):
         assert images.domain_weights is not None, "the adapter has domains"
         class_features = mixed_features(images.domain_weights, self.domain_features)  # (B, C, D)
         cosines = torch.einsum("bd,bcd->bc", image_features, class_features)
-        return self.family.logits(self.model, cosines).softmax(dim=-1)  # (B, C)
+        layer = layer_of(self.model)
+        shift = None if layer is None else layer.logit_shift()
+        return self.family.logits(self.model, cosines, shift).softmax(dim=-1)  # (B, C)
 
 
 class _ClassifierOfTexts(torch.nn.Module):

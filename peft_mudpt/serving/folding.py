@@ -99,9 +99,11 @@ def _folded_prompts(
             inputs = 1 if layers.start == 0 else 0
             parts = [trained(modality, part).squeeze(0) for part in (layers[:inputs], layers[inputs:]) if part]
             setattr(folded, f"{modality}_prompts", torch.cat(parts))  # (layers, n, d)
-    if trained.class_tokens is not None:  # new class names get their tokens from it
-        weights = trained.class_tokens.state_dict()
-        folded.class_tokens.load_state_dict({name: t.clone() for name, t in weights.items()}, assign=True)
+    for name in ("class_tokens", "logit_shift"):  # new class names get their tokens from the meta-net in the former
+        kept = getattr(trained, name)
+        if kept is not None:
+            weights = {weight: tensor.clone() for weight, tensor in kept.state_dict().items()}
+            getattr(folded, name).load_state_dict(weights, assign=True)
     return folded, config
 
 

@@ -74,6 +74,9 @@ class PromptSource(Protocol):
     def domain_temperature(self) -> float:
         """The temperature of the weights of domains, if there are domains."""
 
+    def logit_shift(self) -> Optional[torch.Tensor]:
+        """What is added to the model's logit scale and bias at present (2,); None: nothing."""
+
 
 def part(module: nn.Module, path: str) -> Any:
     """The attribute at a dotted path of a module, or of a wrapper that forwards attributes to it; "": the module."""

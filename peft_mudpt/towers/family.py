@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 from transformers import PretrainedConfig
 
 from ..config import Modality
@@ -65,9 +66,30 @@ class Family:
         """The factor (a 0-d tensor, already exponentiated) that multiplies the cosine."""
         return part(model, "logit_scale").exp()
 
-    def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
-        """The logits for the cosines of image and text features; same shape as `cosine`, which may be any."""
-        return cosine * self.logit_scale(model)
+    def logit_bias(self, model: nn.Module) -> Optional[torch.Tensor]:
+        """What is added to all logits (1,); None if the family has no such number."""
+        return None
+
+    def logits(self, model: nn.Module, cosine: torch.Tensor, shift: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """
+        The logits for the cosines of image and text features; same shape as `cosine`, which may be any. `shift` (2,)
+        is what an adapter adds to the model's logit scale and bias (see `prompts.logit_shift`); None: nothing.
+        """
+        logits, bias = cosine * self.logit_scale(model), self.logit_bias(model)
+        logits = logits if bias is None else logits + bias
+        return logits if shift is None else self.shifted(model, logits, shift)
+
+    def shifted(self, model: nn.Module, logits: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """The logits (of any shape) with another scale and bias, from those of the model; see `logits`."""
+        (scale, added), bias = shift.unbind(), self.logit_bias(model)
+        if bias is not None:
+            logits, added = logits - bias, bias + added
+        return logits * scale.exp() + added
+
+    def contrastive_loss(self, logits_per_text: torch.Tensor) -> torch.Tensor:
+        """The loss of the model's own forward from the logits (B, B) of B texts for their B images."""
+        own = torch.arange(len(logits_per_text), device=logits_per_text.device)
+        return (cross_entropy(logits_per_text, own) + cross_entropy(logits_per_text.t(), own)) / 2
 
     def feature_size(self, config: PretrainedConfig) -> int:
         """Number of channels (D) of the features, from the config of a whole model."""

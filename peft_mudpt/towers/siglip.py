@@ -7,6 +7,7 @@ from typing import ClassVar, Optional
 
 import torch
 from torch import nn
+from torch.nn.functional import logsigmoid
 from transformers import PretrainedConfig, SiglipModel, SiglipTextModel, SiglipVisionModel
 
 from .base import part
@@ -99,8 +100,12 @@ class SiglipFamily(Family):
     text: ClassVar[type[PromptedText]] = PromptedSiglipText
     vision: ClassVar[type[PromptedVision]] = PromptedSiglipVision
 
-    def logits(self, model: nn.Module, cosine: torch.Tensor) -> torch.Tensor:
-        return super().logits(model, cosine) + part(model, "logit_bias")
+    def logit_bias(self, model: nn.Module) -> Optional[torch.Tensor]:
+        return part(model, "logit_bias")
+
+    def contrastive_loss(self, logits_per_text: torch.Tensor) -> torch.Tensor:
+        signs = 2 * torch.eye(len(logits_per_text), device=logits_per_text.device) - 1  # 1 for a text's own image
+        return -logsigmoid(signs * logits_per_text).sum(dim=-1).mean()
 
     def feature_size(self, config: PretrainedConfig) -> int:
         return config.text_config.projection_size
