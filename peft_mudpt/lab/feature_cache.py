@@ -19,7 +19,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from huggingface_hub.constants import HF_HOME
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 
 from .flags import Options, at_least, flag
@@ -86,11 +87,11 @@ class FeatureCache:
         text = _as_text(key)
         path = self._path(text)
         try:
-            with safe_open(path, "pt") as file:
-                metadata, tensor = file.metadata() or {}, file.get_tensor(TENSOR)
+            content = path.read_bytes()  # at once: `safe_open` opens a path twice, and a writer may replace the file
+            tensor, metadata = load_bytes(content)[TENSOR], _metadata(content)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError) as error:
             log.warning("%s is damaged, and its content is computed again: %s", path, error)
             return None
         if metadata.get(KEY) != text or metadata.get(DIGEST) != digest_of(tensor):
@@ -195,6 +196,12 @@ def digest_of(*tensors: torch.Tensor) -> str:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The notes in the bytes of a safetensors file: 8 bytes for the size of the header, then the header in JSON."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size]).get("__metadata__", {})
 
 
 def _as_text(key: Mapping[str, Any]) -> str:
