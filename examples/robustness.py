@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peft_mudpt.lab.flags import flag
-from peft_mudpt.lab.report.plots import plot_all
+from peft_mudpt.lab.report.panels import plot_report
 from peft_mudpt.lab.report.sections import sections
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.report.writing import write_report
@@ -51,8 +51,7 @@ def main() -> None:
         return
     results = read_results(sweep.output_dir)
     print(markdown_report(results, {}, accuracy_only=True), end="")
-    figures = {part.title: plot_all(part.results) for part in sections(results)}
-    write_report(results, figures, sweep.output_dir / "report")
+    write_report(results, plot_report(sections(results)), sweep.output_dir / "report")
 
 
 if __name__ == "__main__":

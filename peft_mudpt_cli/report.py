@@ -8,13 +8,17 @@ from pathlib import Path
 from .parser import parse_and_run, plain_parser
 
 
-DESCRIPTION = "Report the results in a folder of experiments: print tables, and write a Markdown report with plots."
+DESCRIPTION = (
+    "Report the results in a folder of experiments: print tables, and write a Markdown report with plots, and its "
+    "accuracies as CSV and LaTeX."
+)
+FIGURE_FORMATS = ("pdf", "svg")
 EXAMPLES = """\
 examples:
   %(prog)s outputs/lab                                       writes outputs/lab/report/report.md and its plots
   %(prog)s outputs/my_pictures --html                        also writes outputs/my_pictures/report/report.html
   %(prog)s outputs/lab --picture docs/overview.png --published
-  %(prog)s outputs/lab --paired ivlp --paired mudpt
+  %(prog)s outputs/lab --paired ivlp --paired mudpt --figure_format pdf
 """
 
 
@@ -49,6 +53,11 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--no_pictures", action="store_true", help="Name the pictures on the page, and show none of them (--html)."
     )
+    parser.add_argument(
+        "--figure_format",
+        choices=FIGURE_FORMATS,
+        help="Also write each plot in a format that can be enlarged, for a paper. report.md shows the PNG files.",
+    )
     parser.add_argument("--published", action="store_true", help="Add the results that others published for ViT-B/16.")
     parser.add_argument("--brief", action="store_true", help="Print accuracies only; report.md holds everything.")
     parser.add_argument(
@@ -71,7 +80,8 @@ def run(arguments: Namespace) -> None:
     from peft_mudpt.lab.report.drawing import save
     from peft_mudpt.lab.report.method_comparison import write_method_comparison
     from peft_mudpt.lab.report.page.rendering import PAGE, html_page
-    from peft_mudpt.lab.report.plots import OVERVIEW, plot_all
+    from peft_mudpt.lab.report.panels import plot_report
+    from peft_mudpt.lab.report.plots import OVERVIEW
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.sections import sections
     from peft_mudpt.lab.report.tables import markdown_report
@@ -87,7 +97,7 @@ def run(arguments: Namespace) -> None:
     parts = sections(results)
     report = markdown_report(results, {}, arguments.brief, arguments.paired)
     print(report + published, end="")
-    figures = {part.title: plot_all(part.results) for part in parts}
+    figures = plot_report(parts)
     if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):
         found = ", ".join(part.title for part in parts)
         raise ValueError(
@@ -97,7 +107,7 @@ def run(arguments: Namespace) -> None:
     if arguments.html:
         page = html_page(results, figures, arguments.paired, published, with_pictures)
     folder = arguments.output_dir or arguments.results_dir / "report"
-    write_report(results, figures, folder, published, arguments.paired, page)
+    write_report(results, figures, folder, published, arguments.paired, page, arguments.figure_format)
     if arguments.html:
         print(f"\nOpen {folder / PAGE} in a browser.")
     if arguments.picture:

@@ -39,6 +39,22 @@ def wilson_interval(right: int, seen: int, confidence: float = CONFIDENCE) -> tu
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
+def interval_of(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """
+    Compute the interval of the accuracy on a test set.
+
+    Args:
+        metrics: the metrics of a test set (see `evaluation.metrics_of`).
+
+    Returns:
+        Its lower and upper end, in percent.
+
+    Raises:
+        ValueError: if the test set has no picture.
+    """
+    return wilson_interval(number_of_right(metrics), number_of_pictures(metrics))
+
+
 def accuracy_in_words(metrics: Mapping[str, Any]) -> str:
     """
     Say how high an accuracy is, and how precise.
@@ -51,7 +67,7 @@ def accuracy_in_words(metrics: Mapping[str, Any]) -> str:
         pictures (95 % interval: 83.3 to 99.4 %), balanced 96.7 %".
     """
     right, seen = number_of_right(metrics), number_of_pictures(metrics)
-    low, high = wilson_interval(right, seen)
+    low, high = interval_of(metrics)
     balanced = metrics["mean_class_accuracy"]
     interval = f"{100 * CONFIDENCE:.0f} % interval: {low:.1f} to {high:.1f} %"
     return f"{100 * right / seen:.1f} % of {seen:,} pictures ({interval}), balanced {balanced:.1f} %"

@@ -34,7 +34,8 @@ def test_the_script_writes_the_report_with_its_plots(run, tmp_path):
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     linked = re.findall(r"!\[.+?\]\((.+?)\)", text)
     assert "overview.png" in linked
-    assert {file.name for file in (tmp_path / "report").iterdir()} == {"report.md", *linked}
+    tables = {"accuracies.csv", "accuracies.tex"}
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {"report.md", *tables, *linked}
     for path in [*(tmp_path / "report" / name for name in linked), tmp_path / "docs" / "look.png"]:
         with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width >= 600 and len(picture.getcolors(2**20)) > 50
@@ -65,7 +66,15 @@ def test_plots_stay_in_the_output_folder_whatever_the_name_of_a_data_set_is(run,
     done = run(folder, "--output_dir", tmp_path / "out")
     assert done.code == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"results", "out"}
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {"", ".md"}  # folders, and the report
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {"", ".md", ".csv", ".tex"}  # "": folders
+
+
+def test_plots_are_also_written_in_a_format_for_papers(run, tmp_path):
+    folder = write(tmp_path, result(dataset="dtd"), result(dataset="ucf101"))
+    assert run(folder, "--output_dir", tmp_path / "out", "--figure_format", "pdf").code == 0
+    assert (tmp_path / "out" / "all-data-sets" / "accuracy_by_data_set.pdf").is_file()
+    assert "pdf" not in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert run(folder, "--figure_format", "bmp").code == 2
 
 
 def test_several_data_sets_have_separate_folders_of_plots(run, tmp_path):

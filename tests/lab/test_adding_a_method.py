@@ -10,6 +10,7 @@ from peft_mudpt import PRESETS, MuDPTConfig
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.method import Method
 from peft_mudpt.lab.methods import METHODS, all_methods, find_method
+from peft_mudpt.lab.report.drawing import label_of
 from peft_mudpt.lab.report.plots import plot_all
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.run import run
@@ -59,7 +60,7 @@ def test_a_new_method_is_trained_and_appears_in_cards_tables_and_plots(kind, req
     results = read_results(tmp_path / "lab")
     assert f"\n| {name} | " in markdown_report(results, pictures={})
     figure = plot_all(results)["accuracy_by_shots.png"]
-    assert name in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert label_of(name) in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
 def test_a_preset_without_a_record_is_a_method_with_the_same_name(preset):

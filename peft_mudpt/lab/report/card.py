@@ -11,6 +11,7 @@ from ... import demo
 from ...classifier.class_texts import ClassTexts
 from ...config import MuDPTConfig
 from ..adversarial import levels, title_of
+from ..intervals import interval_of
 from ..method import DETECTION, Method
 from ..methods import find_method
 from ..protocols import number_of_pictures
@@ -261,7 +262,8 @@ def _accuracies(result: dict[str, Any]) -> str:
     ]
     return (
         f"## Accuracy\n\nMeasured on the {result['arguments'].get('evaluate_on', 'test')} pictures. Zero-shot is the "
-        "same CLIP without the adapter. Balanced is the mean of the classes' accuracies.\n\n"
+        "same CLIP without the adapter. In parentheses: the 95 % interval of the accuracy on all pictures like these. "
+        "Balanced is the mean of the classes' accuracies.\n\n"
         f"{markdown_table(header, rows)}"
     )
 
@@ -281,12 +283,16 @@ def _robustness(result: dict[str, Any]) -> list[str]:
 
 def _accuracy_row(name: str, adapted: Optional[dict[str, Any]], zero_shot: Optional[dict[str, Any]]) -> list[str]:
     number = number_of_pictures(adapted or zero_shot or {"classes": {}})
-    values = [
-        _percent(metrics and metrics[kind])
-        for kind in ("accuracy", "mean_class_accuracy")
-        for metrics in (adapted, zero_shot)
-    ]
-    return [plain(name), f"{number:,}", *values]
+    both = (adapted, zero_shot)
+    accuracies = [_accuracy_with_interval(metrics) for metrics in both]
+    return [plain(name), f"{number:,}", *accuracies, *(_percent(m and m["mean_class_accuracy"]) for m in both)]
+
+
+def _accuracy_with_interval(metrics: Optional[dict[str, Any]]) -> str:
+    if metrics is None or not number_of_pictures(metrics):
+        return _percent(metrics and metrics["accuracy"])
+    low, high = interval_of(metrics)
+    return f"{metrics['accuracy']:.1f} % ({low:.1f} to {high:.1f} %)"
 
 
 def _mean_row(name: str, adapted: float, zero_shot: Optional[float]) -> list[str]:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 from ..method import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY
 from ..methods import methods_of_all_tasks
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACCURACY = "accuracy, %"
+LABEL_WIDTH = 28  # characters of a name in a legend
 NO_MATH = {"parse_math": False}  # names are no formulas, even if they contain "$"
 
 # For rows of unknown methods, and of methods whose record has no color.
@@ -41,6 +43,21 @@ def looks_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     others = [name for name in names if name not in own]
     cycled = {name: OTHER_LOOKS[i % len(OTHER_LOOKS)] for i, name in enumerate(others)}
     return {name: {"linewidth": 1.5, "markersize": 6, **own.get(name, cycled.get(name, {}))} for name in names}
+
+
+def label_of(name: str) -> str:
+    """
+    Name a row as in running text.
+
+    Args:
+        name: name of the row (see `rows.row_name`).
+
+    Returns:
+        The title of its method, followed by the options of the row, in lines of some `LABEL_WIDTH` characters.
+    """
+    method, _, options = name.partition(" ")
+    known = methods_of_all_tasks().get(method)
+    return "\n".join(wrap(printable(f"{method if known is None else known.title} {options}"), LABEL_WIDTH))
 
 
 def is_emphasized(name: str) -> bool:
@@ -108,7 +125,7 @@ def add_legend(figure: Figure, columns: int) -> None:
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
     layout = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
     legend = figure.legend(
-        [*entries.values()], [printable(name) for name in entries], handler_map=side_by_side, **layout
+        [*entries.values()], [label_of(name) for name in entries], handler_map=side_by_side, **layout
     )
     for text in legend.get_texts():
         text.set(**NO_MATH)
@@ -135,9 +152,25 @@ def points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int
     )
 
 
+def draw(figure: Figure, file: Union[Path, BinaryIO], format: str) -> None:
+    """
+    Write a figure. The bytes depend on the figure alone.
+
+    Args:
+        figure: the figure.
+        file: where to write.
+        format: "png", "pdf" or "svg".
+    """
+    from matplotlib import rc_context
+
+    undated = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}[format]
+    with rc_context({"svg.hashsalt": "peft_mudpt"}):  # otherwise names of parts are random
+        figure.savefig(file, format=format, metadata={undated: None})
+
+
 def save(figure: Figure, path: Path) -> None:
     """
-    Write a PNG file. It appears only when it is complete.
+    Write a PNG, PDF or SVG file, by the end of its name. It appears only when it is complete.
 
     Args:
         figure: the figure.
@@ -145,5 +178,5 @@ def save(figure: Figure, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", metadata={"Software": None})
+    draw(figure, partial, path.suffix[1:])
     os.replace(partial, path)

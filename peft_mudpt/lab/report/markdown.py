@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import inf
+from collections.abc import Iterable, Sequence
 from statistics import mean, median
 from typing import Optional
 
+from .compared import Compared, compared, compared_differences
 from .escaping import literal, plain
-from .paired import mean_and_interval
-from .rows import (
-    Column,
-    Rows,
-    best_learning_rate,
-    by_method,
-    columns_of,
-    is_untrained,
-    mean_and_deviation,
-)
+from .rows import Rows, best_learning_rate, by_method
 from .sections import Result
-
-
-Cell = tuple[str, Column]  # name of the row, and column
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -54,24 +42,8 @@ def accuracy_table(rows: Rows, measure: str = "Accuracy") -> str:
     Returns:
         The line and the table, as Markdown.
     """
-    seeds = {seed for row in rows.values() for runs in row.values() for seed in runs}
-    statistics = {(n, c): mean_and_deviation(runs) for n, row in rows.items() for c, runs in row.items()}
-    best: dict[Column, float] = {}
-    shown = {key: round(found[0], 1) for key, found in statistics.items() if found}  # as printed, for ties
-    for (_, column), value in shown.items():
-        best[column] = max(value, best.get(column, value))
-
-    def cell(name: str, column: Column) -> str:
-        if column not in rows[name]:
-            return ""
-        if statistics[name, column] is None:
-            return "–"
-        average, deviation = statistics[name, column]
-        text = f"{average:.1f}" if deviation is None else f"{average:.1f} ± {deviation:.1f}"
-        return f"**{text}**" if shown[name, column] == best[column] else text
-
-    over = "one seed" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
-    return f"{measure} in %, {over}.\n\n{_best_first(rows, shown, cell)}"
+    table = compared(rows)
+    return f"{measure} in %, {table.over}.\n\n{_markdown(table)}"
 
 
 def difference_table(rows: Rows, reference: str, measure: str = "Accuracy") -> str:
@@ -87,47 +59,18 @@ def difference_table(rows: Rows, reference: str, measure: str = "Accuracy") -> s
     Returns:
         The line and the table, as Markdown.
     """
-    statistics = {(n, c): mean_and_interval(runs) for n, row in rows.items() for c, runs in row.items()}
-
-    def cell(name: str, column: Column) -> str:
-        if column not in rows[name]:
-            return ""
-        if statistics[name, column] is None:
-            return "–"
-        average, half = statistics[name, column]
-        if half is None:
-            return f"{average:+.1f}"
-        text = f"{average:+.1f} [{average - half:+.1f}, {average + half:+.1f}]"
-        return f"**{text}**" if abs(average) > half else text
-
-    shown = {key: round(found[0], 1) for key, found in statistics.items() if found}
     return (
         f"{measure} minus that of {literal(reference)} with the same seed and pictures, in percentage points: mean "
         "over the seeds that both have [95 % confidence interval of Student's t]. Bold here: the interval excludes 0."
-        f"\n\n{_best_first(rows, shown, cell)}"
+        f"\n\n{_markdown(compared_differences(rows))}"
     )
 
 
-def _best_first(rows: Rows, means: Mapping[Cell, float], cell: Callable[[str, Column], str]) -> str:
-    """
-    Format rows with the highest mean of the last column first. Rows that are equal there, or have no value, are
-    ordered by the column before, and then stay in their order.
-    """
-    columns = columns_of(rows)
-    seeds = {seed for row in rows.values() for runs in row.values() for seed in runs}
-
-    def merit(name: str) -> list[float]:
-        return [means.get((name, column), -inf) for column in reversed(columns)]
-
-    def title(name: str) -> str:
-        counts = sorted({len(runs) for runs in rows[name].values()})
-        if is_untrained(name) or counts == [len(seeds)]:
-            return plain(name)
-        return f"{plain(name)} ({' to '.join(map(str, counts[:1] + counts[1:][-1:]))} of {len(seeds)} seeds)"
-
-    names = sorted(rows, key=merit, reverse=True)  # a reversed sort keeps equal elements in their order
-    lines = [[title(name), *(cell(name, column) for column in columns)] for name in names]
-    return markdown_table(["method", *(plain(str(column)) for column in columns)], lines)
+def _markdown(table: Compared) -> str:
+    lines = [
+        [plain(name), *(f"**{text}**" if is_bold else text for text, is_bold in cells)] for name, cells in table.lines
+    ]
+    return markdown_table(["method", *map(plain, table.columns)], lines)
 
 
 def cost_table(results: Iterable[Result]) -> str:

@@ -10,7 +10,7 @@ from ..method import BLACK, BLUE, CLASSIFICATION, DETECTION, VERMILLION
 from ..terminal import printable
 from .calibration_plots import plot_reliability
 from .detection import plot_examples, plot_precision_recall
-from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, looks_of, new_figure, points
+from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, label_of, looks_of, new_figure, points
 from .robust_plots import plot_robustness
 from .rows import (
     BASE_TO_NEW_COLUMNS,
@@ -25,7 +25,7 @@ from .rows import (
     runs_of,
     runs_of_most_shots,
 )
-from .sections import Result, task_of
+from .sections import Result, sections, task_of
 
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def plot_accuracy_by_shots(results: Sequence[Result]) -> Optional[Figure]:
     Returns:
         The figure; None if the results hold nothing to plot.
     """
-    return _single(few_shot_rows(results), _plot_shots, AXES[task_of(results)])
+    return _single(few_shot_rows(results), draw_shots, AXES[task_of(results)])
 
 
 def plot_base_to_new(results: Sequence[Result]) -> Optional[Figure]:
@@ -75,7 +75,7 @@ def plot_overview(results: Sequence[Result]) -> Optional[Figure]:
         The figure; None if the results hold nothing to plot.
     """
     shots, bars = few_shot_rows(results), _base_to_new(results)
-    panels = [(rows, plot) for rows, plot in ((shots, _plot_shots), (bars, _plot_bars)) if rows]
+    panels = [(rows, plot) for rows, plot in ((shots, draw_shots), (bars, _plot_bars)) if rows]
     if not panels:
         return None
     figure = new_figure(6 * len(panels), 5.2)
@@ -98,7 +98,16 @@ def _single(rows: Rows, plot: Callable[[Axes, Rows, str], None], axis: str) -> O
     return figure
 
 
-def _plot_shots(axes: Axes, rows: Rows, axis: str) -> None:
+def draw_shots(axes: Axes, rows: Rows, axis: str, title: str = "All classes") -> None:
+    """
+    Draw a panel with the means of rows by shots.
+
+    Args:
+        axes: the panel.
+        rows: as from `few_shot_rows`.
+        axis: name of the vertical axis.
+        title: title of the panel.
+    """
     columns = columns_of(rows)
     for name, look in looks_of(rows).items():
         where, averages, deviations = points(rows[name], columns)
@@ -109,7 +118,7 @@ def _plot_shots(axes: Axes, rows: Rows, axis: str) -> None:
     axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)  # log2, with 0 one step left of 1
     axes.set_xticks([0, *columns], [str(shots) for shots in (0, *columns)], minor=False)
     axes.set_xticks([], minor=True)
-    finish(axes, "All classes", "training pictures per class", axis)
+    finish(axes, title, "training pictures per class", axis)
 
 
 def _plot_bars(axes: Axes, rows: Rows, axis: str) -> None:
@@ -200,7 +209,7 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
     finish(
         axes,
-        f"{method}, {counted(shots, 'picture')} per class, {seeds}",
+        f"{label_of(method)}, {counted(shots, 'picture')} per class, {seeds}",
         "accuracy minus zero-shot CLIP's, points",
         "",
     )
@@ -261,4 +270,7 @@ def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
     except ImportError as error:
         raise ImportError("Plots need matplotlib: pip install 'peft_mudpt[report]'.") from error
     figures = {name: plot(results) for name, plot in FIGURES[task_of(results)].items()}
+    (part,) = sections(results)
+    for figure in filter(None, figures.values()):
+        figure.suptitle(printable(f"{part.dataset}, {part.model}"), **NO_MATH)
     return {name: figure for name, figure in figures.items() if figure is not None}

@@ -25,6 +25,25 @@ class Section(NamedTuple):
     task: str = CLASSIFICATION
 
 
+def parts_of_models(parts: Sequence[Section]) -> list[tuple[list[Section], str, str]]:
+    """
+    Group sections by model and task.
+
+    Args:
+        parts: as from `sections`.
+
+    Returns:
+        The sections of each model and task, what the title of a table over them adds to tell them apart, and the task.
+    """
+    models = list(dict.fromkeys((part.model, part.task) for part in parts))
+    groups = []
+    for model, task in models:
+        suffix = "" if len({model for model, _ in models}) == 1 else f", {model}"
+        suffix += "" if len({task for _, task in models}) == 1 else f", {task.replace('-', ' ')}"
+        groups.append(([part for part in parts if (part.model, part.task) == (model, task)], suffix, task))
+    return groups
+
+
 def task_of(results: Iterable[Result]) -> str:
     """
     Find the task of results.

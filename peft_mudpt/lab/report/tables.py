@@ -11,6 +11,7 @@ from .detection import MAIN_TITLES, detection_tables
 from .escaping import literal, plain
 from .markdown import accuracy_table, cost_table, difference_table, learning_rate_table, nearest_words_table
 from .paired import check_reference, differences, on_the_same_pictures
+from .precision import precision_tables
 from .robustness import robustness_tables
 from .rows import (
     Rows,
@@ -24,7 +25,7 @@ from .rows import (
     runs_of,
     transfer_rows,
 )
-from .sections import Result, Section, sections
+from .sections import Result, Section, parts_of_models, sections
 
 
 EMBEDDED_WORLD = (
@@ -55,12 +56,22 @@ def accuracy_tables(section: Section) -> dict[str, str]:
         The tables by title; an empty dict if there are no results.
     """
     measure = MAIN_TITLES[section.task]
-    found = _rows_of(section).items()
-    return {title: accuracy_table(rows, measure) + _unlike(compared) for title, (rows, compared) in found}
+    return {
+        title: accuracy_table(rows, measure) + _unlike(results)
+        for title, (rows, results) in rows_by_title(section).items()
+    }
 
 
-def _rows_of(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
-    """The rows of each table of accuracy, and the results in it, by title."""
+def rows_by_title(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
+    """
+    Collect the rows of the tables of accuracy.
+
+    Args:
+        section: the results of one model on one data set.
+
+    Returns:
+        The rows of each table, and the results in it, by title.
+    """
     few_shot = [result for members in runs_of(section.results, "few-shot").values() for result in members]
     tables = {FEW_SHOT: (few_shot_rows(few_shot), few_shot)} if few_shot else {}
     for protocol in PROTOCOLS[1:]:
@@ -91,7 +102,7 @@ def paired_tables(section: Section, reference: str) -> dict[str, str]:
     names = ", ".join(dict.fromkeys(f"{row_name(r)} (seed {r['arguments']['seed']})" for r in other))
     note = f"\n\nLeft out, because they used other pictures: {plain(names)}." if other else ""
     tables = {}
-    for title, (rows, _) in _rows_of(section._replace(results=same)).items():
+    for title, (rows, _) in rows_by_title(section._replace(results=same)).items():
         if found := differences(rows, reference):
             tables[_paired_title(title, reference)] = (
                 difference_table(found, reference, MAIN_TITLES[section.task]) + note
@@ -159,7 +170,7 @@ def nearest_words_tables(section: Section) -> dict[str, str]:
 
 # To add a table, write a function and add it here.
 ACCURACY_TABLES = (accuracy_tables, robustness_tables, detection_tables)
-OTHER_TABLES = (calibration_tables, cost_tables, nearest_words_tables, learning_rate_tables)
+OTHER_TABLES = (precision_tables, calibration_tables, cost_tables, nearest_words_tables, learning_rate_tables)
 
 
 def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[str, str]:
@@ -175,24 +186,28 @@ def mean_tables(parts: Sequence[Section], paired: Sequence[str] = ()) -> dict[st
         The tables by title.
     """
     tables = {}
-    models = list(dict.fromkeys((part.model, part.task) for part in parts))
-    for model, task in models:
-        of_model = [part.results for part in parts if (part.model, part.task) == (model, task)]
-        suffix = "" if len({model for model, _ in models}) == 1 else f", {model}"
-        suffix += "" if len({task for _, task in models}) == 1 else f", {task.replace('-', ' ')}"
-        for title, (rows, note) in _mean_rows(of_model).items():
+    for of_model, suffix, task in parts_of_models(parts):
+        for title, (rows, note) in mean_rows([part.results for part in of_model]).items():
             tables[title + suffix] = accuracy_table(rows, MAIN_TITLES[task]) + note
         for reference in paired:
-            same = [on_the_same_pictures(results, reference)[0] for results in of_model]
-            for title, (rows, note) in _mean_rows(same).items():
+            same = [on_the_same_pictures(part.results, reference)[0] for part in of_model]
+            for title, (rows, note) in mean_rows(same).items():
                 if found := differences(rows, reference):
                     table = difference_table(found, reference, MAIN_TITLES[task])
                     tables[_paired_title(title + suffix, reference)] = table + note
     return tables
 
 
-def _mean_rows(by_data_set: Sequence[list[Result]]) -> dict[str, tuple[Rows, str]]:
-    """The rows of each mean over data sets, and a note on the rows that are left out, by title."""
+def mean_rows(by_data_set: Sequence[list[Result]]) -> dict[str, tuple[Rows, str]]:
+    """
+    Average the rows of tables of accuracy over data sets.
+
+    Args:
+        by_data_set: the results of one model on each data set.
+
+    Returns:
+        The rows of each mean, and a note on the rows that are left out, by title.
+    """
     shots = sorted({shots for results in by_data_set for shots in runs_of(results, "base-to-new")})
     kinds = {"Few-shot": [few_shot_rows(results) for results in by_data_set]}
     for k in shots:
@@ -223,6 +238,10 @@ def data_lines(parts: Sequence[Section]) -> str:
     return "\n\n".join(dict.fromkeys(f"Data: {literal(name)}.{caveat}" for (name, _), caveat in data_sets.items()))
 
 
+def _image(picture: str) -> str:
+    return f"![{picture}]({picture})"
+
+
 def markdown_report(
     results: Sequence[Result],
     pictures: Mapping[str, Sequence[str]],
@@ -234,7 +253,8 @@ def markdown_report(
 
     Args:
         results: as from `read_results`.
-        pictures: paths of plots to show, relative to the report, by the title of their section.
+        pictures: paths of plots to show, relative to the report, by the title of their section. Those of no section
+            stand first.
         accuracy_only: True to leave out costs, nearest words and the learning rate search.
         paired: names of rows; for each, a table holds the differences between it and the other rows.
 
@@ -248,12 +268,14 @@ def markdown_report(
         check_reference(results, reference)
     parts = sections(results)
     blocks = [data_lines(parts), LEGEND]
+    titles = {part.title for part in parts}
+    blocks += [_image(picture) for title, of_all in pictures.items() if title not in titles for picture in of_all]
     for title, table in mean_tables(parts, paired).items():
         blocks += [f"## {plain(title)}", table]
     for part in parts:
         if len(parts) > 1 or not accuracy_only:
             blocks.append(f"## {plain(part.title)}")
-        blocks += [f"![{picture}]({picture})" for picture in pictures.get(part.title, ())]
+        blocks += map(_image, pictures.get(part.title, ()))
         tables = [kind(part) for kind in ACCURACY_TABLES]
         tables += [paired_tables(part, reference) for reference in paired]
         tables += [] if accuracy_only else [kind(part) for kind in OTHER_TABLES]

@@ -11,6 +11,7 @@ from ..storage import write_text
 from .drawing import save
 from .page.rendering import PAGE
 from .sections import Result
+from .table_files import CSV_TABLE, LATEX_TABLES, csv_table, latex_tables
 from .tables import markdown_report
 
 
@@ -28,29 +29,38 @@ def write_report(
     published: str = "",
     paired: Sequence[str] = (),
     page: Optional[str] = None,
+    figure_format: Optional[str] = None,
 ) -> None:
     """
-    Write `report.md` and the plots that it shows. An earlier report in the folder is replaced.
+    Write `report.md`, the plots that it shows, and its accuracies as CSV and LaTeX. An earlier report in the folder is
+    replaced.
 
     Args:
         results: as from `read_results`.
-        figures: figures by file name, by the title of their section (see `plots.plot_all`).
+        figures: figures by file name, by title (see `panels.plot_report`).
         folder: the folder to write to; it is created if needed.
         published: Markdown to append.
         paired: names of rows to which the others are compared (see `tables.markdown_report`).
         page: the content of `report.html` (see `page.rendering.html_page`); None: it is not written.
+        figure_format: "pdf" or "svg", in which the plots are written too; None: in none.
 
     Raises:
+        ImportError: if a package that writes LaTeX is missing.
         ValueError: if a file of the same name exists, but the folder holds no earlier report. No file is written then.
     """
     folders = picture_folders(figures)
     pictures = {title: [folders[title] + name for name in plots] for title, plots in figures.items()}
     text = f"{MARK}\n\n{markdown_report(results, pictures, paired=paired)}{published}"
-    texts = {REPORT: text} if page is None else {REPORT: text, PAGE: page}
-    _check_that_files_are_ours(folder, [*texts, *(name for names in pictures.values() for name in names)])
-    for title, plots in figures.items():
-        for name, figure in plots.items():
-            save(figure, folder / (folders[title] + name))
+    texts = {REPORT: text, CSV_TABLE: csv_table(results), LATEX_TABLES: latex_tables(results)}
+    texts |= {} if page is None else {PAGE: page}
+    plots = {
+        folders[title] + name: figure for title, of_section in figures.items() for name, figure in of_section.items()
+    }
+    if figure_format is not None:
+        plots |= {str(Path(name).with_suffix(f".{figure_format}")): figure for name, figure in plots.items()}
+    _check_that_files_are_ours(folder, [*texts, *plots])
+    for name, figure in plots.items():
+        save(figure, folder / name)
     for name, content in texts.items():
         write_text(folder / name, content)
 

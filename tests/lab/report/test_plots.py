@@ -6,7 +6,7 @@ import pytest
 
 from peft_mudpt.lab.method import CLASSIFICATION
 from peft_mudpt.lab.report import plots
-from peft_mudpt.lab.report.drawing import save
+from peft_mudpt.lab.report.drawing import label_of, save
 from tests.lab.report.made_results import base_to_new, counts, result, search
 
 
@@ -81,7 +81,28 @@ def test_at_most_twelve_gains_and_twelve_losses_are_plotted():
 
 def test_without_mudpt_the_class_gains_are_of_the_most_accurate_method():
     (axes,) = plots.plot_class_gains([result("coop", 60.0), result("maple", 70.0), result("zero_shot", 99.0)]).axes
-    assert axes.get_title().startswith("maple, 4 pictures per class")
+    assert axes.get_title().startswith("MaPLe, 4 pictures per class")
+
+
+def test_every_figure_names_the_data_set_and_the_model_and_methods_by_their_titles():
+    figure = plots.plot_all([result("coop", 60.0, shots=16), result("zero_shot", 45.0)])["accuracy_by_shots.png"]
+    assert figure.get_suptitle() == "dtd, some/clip"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Zero-shot CLIP", "CoOp"]
+
+
+def test_a_long_name_in_a_legend_has_several_lines():
+    label = label_of('mudpt {"prompt_depth": 3, "fusion_type": "linear"}')
+    assert label.split("\n") == ['MuDPT {"prompt_depth": 3,', '"fusion_type": "linear"}']
+
+
+@pytest.mark.parametrize(("format", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_a_file_has_the_format_of_its_name_and_is_the_same_each_time(format, start, tmp_path):
+    written = []
+    for name in ("one", "other"):
+        figure = plots.plot_all([result()])["overview.png"]
+        save(figure, tmp_path / f"{name}.{format}")
+        written.append((tmp_path / f"{name}.{format}").read_bytes())
+    assert written[0].startswith(start) and written[0] == written[1]
 
 
 def test_figures_without_results_are_left_out():

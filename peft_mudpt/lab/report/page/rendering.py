@@ -12,6 +12,7 @@ from ...._version import __version__
 from ...method import CLASSIFICATION
 from ...schema import FOLDER
 from ...terminal import printable
+from ..drawing import draw
 from ..plots import ACCURACY_BY_SHOTS, BASE_TO_NEW, OVERVIEW
 from ..rows import counted
 from ..sections import Result, task_of
@@ -136,5 +137,5 @@ def _as_html(report: str, figures: Sequence[Figure]) -> Markup:
 def _address(figure: Figure) -> str:
     """The address that holds a figure."""
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    draw(figure, file, "svg")
     return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
