@@ -61,11 +61,13 @@ class KnownClasses:
         config.class_descriptions = own["descriptions"]
         config.calibration = None if self.calibration is None else self.calibration.as_dict()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The content of the file `CLASSES`."""
+    def write(self, folder: Path) -> None:
+        """Write the classes, their texts and their calibration to the file `CLASSES` in a folder."""
         calibration = None if self.calibration is None else self.calibration.as_dict()
         texts = self.texts.only(self.class_names).as_arguments()
-        return {"class_names": list(self.class_names), **texts, "calibration": calibration}
+        content = {"class_names": list(self.class_names), **texts, "calibration": calibration}
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (folder / CLASSES).write_text(text + "\n", encoding="utf-8")
 
 
 def save_with_classes(
@@ -100,8 +102,7 @@ def save_with_classes(
             known.note_in(own)
             own.save_pretrained(os.fspath(written))
         else:
-            text = json.dumps(known.as_dict(), indent=1, ensure_ascii=False)
-            (written / CLASSES).write_text(text + "\n", encoding="utf-8")
+            known.write(written)
         # the config last: without it, there is no adapter
         for name in (*FILES[1:], CONFIG_NAME):
             if (written / name).exists():

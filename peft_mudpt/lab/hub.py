@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from ..classifier.saving import CLASSES
 from .run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, EXAMPLES
 from .schema import RESULT
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import RepoUrl
 
 UPLOADED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, RESULT)
-IF_PRESENT = (EXAMPLES,)
+IF_PRESENT = (CLASSES, EXAMPLES)
 
 
 def create_hub_repo(hub_model_id: str, private: bool) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from filelock import FileLock, Timeout
 
+from ..classifier.saving import CLASSES
 from .identity import TASK, as_identity, differences, is_identity
 from .learner import HEADS
 from .method import CLASSIFICATION, DETECTION
@@ -32,7 +33,7 @@ LOCK = ".lock"
 HOLDER = "process "  # what a lock file begins with
 RUN = "run.json"  # the identity of the run; written when training starts
 MODEL_FILES = ("config.json", "model.safetensors")  # of a model that was trained as a whole
-LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *MODEL_FILES, *(head.file for head in HEADS))
+LEARNED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, CLASSES, *MODEL_FILES, *(head.file for head in HEADS))
 # in the order of deletion: after a kill, what is left is neither a finished run nor files without their run
 RUN_FILES = (RESULT, *LEARNED, EXAMPLES, CARD, RUN)
 LEARNED_PARTIAL = f"learned{PARTIAL}"  # a folder; the learned weights are moved from it to the folder of the run

@@ -19,6 +19,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from ..calibration.calibration import Calibration
 from ..classifier.class_texts import ClassTexts
 from ..classifier.saving import KnownClasses
+from ..config import MuDPTConfig
 from ..serving.folding import fold_adapter
 from .heads import Head
 from .learner import HEADS, Learner
@@ -40,12 +41,13 @@ def save_learned(
     Args:
         learner: the trained learner. Of a PEFT model, the adapter is saved in PEFT's format; of a head, such as
             a linear probe, its tensors, and the adapter below it if there is one; of a plain CLIP, nothing.
-        class_names: names of the C classes; the position of a name is its label. A MuDPT adapter stores them in its
-            config, unless it is below a head: it would then classify by texts, which it was not trained for.
-        texts: the texts of the classes, which follow the text prompts. A MuDPT adapter stores them in its config.
+        class_names: names of the C classes; the position of a name is its label. The config of a MuDPT adapter stores
+            them, and a file beside one of LoRA, unless it is below a head: it would then classify by texts, which it
+            was not trained for.
+        texts: the texts of the classes, which follow the text prompts. They are stored with the classes.
         folder: the folder to write to; it is created if needed.
-        calibration: what validation pictures told about the probabilities; None: nothing. A MuDPT adapter stores it
-            beside its classes.
+        calibration: what validation pictures told about the probabilities; None: nothing. It is stored with the
+            classes.
 
     Returns:
         Size of the files of weights, in bytes; 0 if nothing is saved.
@@ -63,9 +65,11 @@ def save_learned(
             if isinstance(model.model, PeftModel):
                 save_adapter(model.model, partial)
         else:
-            config = model.peft_config[model.active_adapter]
-            if hasattr(config, "class_names"):
-                KnownClasses(class_names, texts, calibration).note_in(config)
+            known, config = KnownClasses(class_names, texts, calibration), model.peft_config[model.active_adapter]
+            if isinstance(config, MuDPTConfig):
+                known.note_in(config)
+            else:
+                known.write(partial)
             save_adapter(model, partial)
 
     return save_files(folder, write)

@@ -92,10 +92,13 @@ def test_the_classifier_of_a_run_is_calibrated(method, finished):
     assert load_classifier(finished(method)).calibration.as_dict() == stored
 
 
-def test_an_adapter_remembers_the_calibration_of_its_run(finished):
-    config = json.loads((finished("coop") / "adapter_config.json").read_text())
-    assert config["calibration"] == read_result(finished("coop"))["calibration"]
-    assert MuDPTClassifier.from_pretrained(finished("coop")).calibration.as_dict() == config["calibration"]
+@pytest.mark.parametrize(("method", "file"), [("coop", "adapter_config.json"), ("lora", "adapter_classes.json")])
+def test_an_adapter_remembers_the_classes_and_the_calibration_of_its_run(method, file, finished):
+    stored, result = json.loads((finished(method) / file).read_text()), read_result(finished(method))
+    assert stored["calibration"] == result["calibration"]
+    classifier = MuDPTClassifier.from_pretrained(finished(method))
+    assert classifier.calibration.as_dict() == result["calibration"]
+    assert classifier.class_names == result["class_names"]
 
 
 @pytest.mark.parametrize(

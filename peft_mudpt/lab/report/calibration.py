@@ -65,13 +65,12 @@ def calibration_tables(section: Section) -> dict[str, str]:
     return tables
 
 
-def calibration_section(result: Result, remembers: bool) -> Optional[str]:
+def calibration_section(result: Result) -> Optional[str]:
     """
     Write the section of a model card on calibration.
 
     Args:
         result: the result of a run.
-        remembers: whether the config of the adapter holds the calibration, so that its classifier knows it.
 
     Returns:
         The section, as Markdown; None if calibration was not measured.
@@ -96,7 +95,7 @@ def calibration_section(result: Result, remembers: bool) -> Optional[str]:
         rows = [[f"{100 * s['coverage']:.0f} %", f"{s['held']:.1f} %", f"{s['classes']:.2f}"] for s in sets]
         header = ["stated coverage", "sets that hold the right class", "classes in a set"]
         text += f"\n\n{SETS}\n\n{markdown_table(header, rows)}"
-    lines = [] if remembers else ['classifier.calibration = peft_mudpt.Calibration(**result["calibration"])']
+    lines = []
     if stored["temperature"] is not None:
         lines.append('classifier.top_k(["picture.jpg"], calibrated=True)')
     if sets:

@@ -80,9 +80,8 @@ def model_card(result: dict[str, Any], base_model: str, hub_model_id: Optional[s
         code = detection_card.code(method.remembers_classes, base_line, hub_model_id, revision)
         measured = detection_card.sections(result)
     else:
-        several_texts = result.get("class_texts") is not None
-        code = _code(method.remembers_classes, base_line, hub_model_id, revision, several_texts)
-        calibration = calibration_section(result, method.remembers_classes)
+        code = _code(base_line, hub_model_id, revision)
+        calibration = calibration_section(result)
         measured = [_classes(result), _accuracies(result), *filter(None, [calibration]), *_robustness(result)]
     sections = [
         _introduction(method, result, dataset, base_words),
@@ -182,36 +181,15 @@ def _shots(result: dict[str, Any]) -> str:
     )
 
 
-def _code(
-    remembers_classes: bool,
-    base_line: str,
-    hub_model_id: Optional[str],
-    revision: Optional[str],
-    several_texts: bool = False,
-) -> str:
-    """
-    Python code that loads the adapter and prints the most probable classes of a picture.
-
-    If `remembers_classes` is False, the code reads the class names and their texts from the file `RESULT`.
-    """
-    imports, stored, classes = "", "", ""
+def _code(base_line: str, hub_model_id: Optional[str], revision: Optional[str]) -> str:
+    """Python code that loads the adapter and prints the most probable classes of a picture."""
     tag = "" if revision is None else f", base_revision={json.dumps(revision)}"
-    if not remembers_classes:
-        imports = "import json\n" + "from huggingface_hub import hf_hub_download\n" * (hub_model_id is not None)
-        file = f'f"{{adapter}}/{RESULT}"' if hub_model_id is None else f'hf_hub_download(adapter, "{RESULT}")'
-        stored = f"""\
-with open({file}, encoding="utf-8") as file:
-    result = json.load(file)
-"""
-        texts = '**result["class_texts"]' if several_texts else 'result["template_after_prompts"]'
-        classes = f', result["class_names"], {texts}'
     return f"""\
 import peft_mudpt  # registers MuDPT with PEFT
-{imports}
+
 {base_line}
 adapter = {json.dumps(hub_model_id or "path/to/adapter")}
-{stored}\
-classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter{classes}, base_model_name_or_path=base{tag})
+classifier = peft_mudpt.MuDPTClassifier.from_pretrained(adapter, base_model_name_or_path=base{tag})
 for name, probability in classifier.top_k(["picture.jpg"])[0]:
     print(f"{{probability:.1%}} {{name}}")"""
 

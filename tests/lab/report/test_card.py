@@ -13,6 +13,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTConfig, demo
+from peft_mudpt.classifier.class_texts import ClassTexts
+from peft_mudpt.classifier.saving import KnownClasses
 from peft_mudpt.lab.report.card import CITATION, model_card
 from peft_mudpt.lab.schema import write_result
 from peft_mudpt.lab.terminal import printable
@@ -276,6 +278,8 @@ def save_adapter(folder: Path, method: str) -> list[float]:
     torch.manual_seed(0)
     model = get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).eval()
     model.save_pretrained(folder)
+    if method == "lora":
+        KnownClasses(CLASS_NAMES, ClassTexts.given("{}.")).write(folder)
     picture = demo.paint(CLASS_NAMES[0], "sunset", np.random.default_rng(0))
     picture.save("picture.jpg", format="PNG")  # the card says .jpg, but PNG is lossless
     processor = AutoProcessor.from_pretrained(demo.MODEL_PATH, backend="pil")
@@ -289,7 +293,6 @@ class TestCode:
     def test_it_runs_unchanged_and_prints_the_probabilities(self, method, hub_model_id, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         folder = tmp_path / (hub_model_id or "path/to/adapter")  # PEFT takes a folder before the Hub
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo_id, filename: f"{repo_id}/{filename}")
         probabilities = save_adapter(folder, method)
         content = result(method=method)
         write_result(folder, content)
