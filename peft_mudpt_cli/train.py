@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 
@@ -39,8 +38,8 @@ def make_parser() -> HfArgumentParser:
         "folder",
         nargs="?",
         metavar="FOLDER",
-        help=f"Pictures: short for --train_dir FOLDER --model_name_or_path {FOR_PHOTOGRAPHS} --output_dir "
-        "outputs/FOLDER. Flags replace what it stands for.",
+        help=f"Pictures: short for --train_dir FOLDER, which implies --model_name_or_path {FOR_PHOTOGRAPHS} and "
+        "--output_dir outputs/FOLDER. Flags replace what it stands for.",
     )
     return parser
 
@@ -54,30 +53,13 @@ def main() -> None:
         parser = make_parser()
         given = sys.argv[1:]
         folder = parser.parse_known_args(given)[0].folder
-        arguments = parse(parser, given, weaker=() if folder is None else flags_of(folder))
+        arguments = parse(parser, given, weaker=() if folder is None else ["--train_dir", folder])
         if folder is not None and arguments.train_dir != folder:
             raise ValueError(f"FOLDER {folder} and --train_dir {arguments.train_dir} name two folders; give only one.")
 
         from peft_mudpt.lab.run import run
 
         run(arguments)
-
-
-def flags_of(folder: str) -> list[str]:
-    """
-    Write out what the folder alone stands for.
-
-    Args:
-        folder: the folder of pictures.
-
-    Returns:
-        Command-line arguments. Equal flags that follow them replace them.
-    """
-    from peft_mudpt.lab.backbone import FOR_PHOTOGRAPHS
-    from peft_mudpt.lab.data.folders import folder_name
-
-    output_dir = Path("outputs", folder_name(Path(folder)))
-    return ["--train_dir", folder, "--model_name_or_path", FOR_PHOTOGRAPHS, "--output_dir", str(output_dir)]
 
 
 if __name__ == "__main__":  # a worker of `peft-mudpt compare` runs this file, or on a Ray cluster a copy of it

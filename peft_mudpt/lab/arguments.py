@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Optional
@@ -11,6 +12,7 @@ from .adversarial import AdversarialOptions
 from .backbone import BackboneOptions
 from .classification.experiment import Experiment
 from .data.catalogue import refuse_test_only
+from .data.folders import folder_name
 from .data.options import DataOptions
 from .feature_cache import CacheOptions
 from .flags import Count, Options, at_least, flag
@@ -28,7 +30,9 @@ from .training_options import TrainingOptions
 class OutputOptions(Options):
     """Where a run is stored, and how it is tracked and shared. These options do not change the result of the run."""
 
-    output_dir: str = flag("outputs/fewshot", "Folder for the adapter and result.json.")
+    output_dir: str = flag(
+        "outputs/fewshot", "Folder for the adapter and result.json. With --train_dir FOLDER it is outputs/FOLDER."
+    )
     overwrite_output_dir: bool = flag(False, "Delete the files of a previous run in --output_dir.")
     checkpointing_steps: Annotated[int, at_least(0)] = flag(
         100, "Optimizer steps between two checkpoints. 0: no checkpoints."
@@ -85,6 +89,14 @@ class RunArguments(OutputOptions):
                 "leave it out."
             )
         self._check_output_dir()
+
+    @classmethod
+    def implied(cls, given: Namespace) -> list[str]:
+        """A folder of pictures names the folder of the run, too (see `Options.implied`)."""
+        words = super().implied(given)
+        if given.train_dir is not None:
+            words += ["--output_dir", str(Path("outputs", folder_name(Path(given.train_dir))))]
+        return words
 
     def experiment(self) -> BaseExperiment:
         """Describe the run that the flags ask for. Raises a ValueError if a file that a flag names cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from .flags import Options, flag
 
 
 EMBEDDED = "embedded"
-FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"  # the one that is proposed to users who have named none
+FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"
+PICTURES_FROM = ("train_dir", "dataset_name", "coop_root", "domains_dir")  # flags that name other pictures than ours
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,12 @@ class BackboneOptions(Options):
     """The options that name the CLIP to adapt."""
 
     embedded: ClassVar[str] = demo.MODEL_PATH  # folder of the embedded model
+    for_photographs: ClassVar[str] = FOR_PHOTOGRAPHS  # the default for other pictures than ours
 
     model_name_or_path: str = flag(
-        EMBEDDED, f"The CLIP: a Hub id, a folder, or '{EMBEDDED}' for the tiny CLIP of drawn shapes."
+        EMBEDDED,
+        f"The CLIP: a Hub id, a folder, or '{EMBEDDED}' for the tiny CLIP of drawn shapes. If another flag names "
+        f"pictures, such as a folder, the default is {FOR_PHOTOGRAPHS}.",
     )
     model_revision: Optional[str] = flag(
         None, "Branch, tag or commit of the CLIP's repository on the Hub. None: the main branch."
@@ -45,6 +50,12 @@ class BackboneOptions(Options):
                 f"--model_revision {self.model_revision} needs a model of the Hub, but {self.model_name_or_path!r} is "
                 "on this machine. Give a Hub id with --model_name_or_path, or leave --model_revision out."
             )
+
+    @classmethod
+    def implied(cls, given: Namespace) -> list[str]:
+        """The embedded model is the default for the embedded pictures alone (see `Options.implied`)."""
+        are_embedded = all(getattr(given, name, None) is None for name in PICTURES_FROM)
+        return super().implied(given) if are_embedded else ["--model_name_or_path", cls.for_photographs]
 
     def source(self) -> ModelSource:
         """Where the model is loaded from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -112,6 +112,19 @@ class Options:
             for rule in (*rules, one_of(*choices)) if choices else rules:
                 rule.check(value, f"--{option.name}")
 
+    @classmethod
+    def implied(cls, given: Namespace) -> list[str]:
+        """
+        Tell what other flags imply, such as the CLIP that suits the pictures.
+
+        Args:
+            given: the flags as they were parsed, not yet checked.
+
+        Returns:
+            Command-line arguments, which replace defaults. Flags that the user gives replace them.
+        """
+        return []
+
     def part(self, kind: type[OptionsType]) -> OptionsType:
         """Copy the options that belong to `kind`, a base class of this class, into a new `kind`."""
         return kind(**{option.name: getattr(self, option.name) for option in fields(kind)})
@@ -196,8 +209,11 @@ def parse_some(
         kinds = [*([] if others is None else [others]), *parser.dataclass_types]
         known = {option.name: option.default for kind in kinds for option in fields(kind)}
         typed = [*flags_in(config, known), *typed]
+    given = parser.parse_known_args([*weaker, *typed])[0]
+    groups = [kind for kind in parser.dataclass_types if issubclass(kind, Options)]
+    implied = [word for kind in groups for word in kind.implied(given)]
     options, *_, unknown = parser.parse_args_into_dataclasses(
-        [*weaker, *typed], return_remaining_strings=True, look_for_args_file=False
+        [*implied, *weaker, *typed], return_remaining_strings=True, look_for_args_file=False
     )
     return options, unknown
 

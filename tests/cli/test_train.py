@@ -29,6 +29,11 @@ def test_a_folder_stands_for_a_clip_for_photographs_and_an_output_folder_of_its_
     )
 
 
+def test_it_does_not_matter_how_the_folder_is_given(asked, tmp_path):
+    (tmp_path / "flags.yaml").write_text("train_dir: some/pictures\n")
+    assert asked("--train_dir", "some/pictures") == asked("--config", "flags.yaml") == asked("some/pictures")
+
+
 def test_flags_before_and_after_the_folder_replace_what_it_stands_for(asked):
     found = asked("--output_dir", "mine", "pictures", "--model_name_or_path", "embedded", "--shots", 4)
     assert found == Arguments(train_dir="pictures", output_dir="mine", shots=4)

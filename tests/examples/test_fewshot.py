@@ -25,6 +25,11 @@ def run_here(run_script):
     return partial(run_script, SCRIPT.name)
 
 
+def of(pictures) -> tuple:
+    """The flags for pictures of the embedded world in a folder."""
+    return ("--train_dir", pictures, "--model_name_or_path", "embedded")
+
+
 def number(output: str, name: str) -> float:
     return float(re.search(rf"^{name} +([\d.,]+)", output, re.MULTILINE)[1].replace(",", ""))
 
@@ -39,7 +44,7 @@ def test_a_few_steps_on_the_embedded_world_improve_the_accuracy(run_here, tmp_pa
 
 def test_without_test_pictures_it_trains_and_prints_a_note(run_here, tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=1)
-    result = run_here("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
+    result = run_here(*of(pictures), "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
     assert result.code == 0, result.stderr
     notes = re.findall(r"^note +(.+)$", result.stdout, re.MULTILINE)
     assert any("--test_dir" in note for note in notes) and any("filled green cross (1), " in note for note in notes)
@@ -47,7 +52,7 @@ def test_without_test_pictures_it_trains_and_prints_a_note(run_here, tmp_path):
 
 def test_mixed_precision_ends_with_an_adapter_that_reloads(run_here, tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=2)
-    arguments = ("--train_dir", pictures, "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
+    arguments = (*of(pictures), "--output_dir", tmp_path / "adapter", "--max_train_steps", 2)
     result = run_here(*arguments, "--mixed_precision", "bf16")
     assert "reloaded                  equal logits" in result.stdout, result.stderr
 
@@ -61,7 +66,7 @@ def run_as(rank, folder, arguments):
 
 def test_two_processes_learn_the_same_weights_as_one_from_the_same_batches(run_here, tmp_path):
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
-    arguments = ("--train_dir", pictures, "--shots", 2, "--max_train_steps", 6, "--learning_rate", 0.01)
+    arguments = (*of(pictures), "--shots", 2, "--max_train_steps", 6, "--learning_rate", 0.01)
     arguments += ("--optimizer", "sgd")  # AdamW divides by the gradient, and so enlarges differences in the last bits
     # pictures per process and step
     sizes = {processes: ("--per_device_train_batch_size", 4 // processes) for processes in (1, 2)}

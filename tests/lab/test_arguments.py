@@ -6,6 +6,8 @@ import pytest
 from transformers import HfArgumentParser
 
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.detection.arguments import DetectionArguments
+from peft_mudpt.lab.flags import parse_flags
 from peft_mudpt.lab.protocols import ProtocolOptions
 
 
@@ -62,6 +64,23 @@ def test_a_link_to_the_training_folder_is_no_other_folder(tmp_path):
     (tmp_path / "test").symlink_to(tmp_path / "train")
     with pytest.raises(ValueError, match="--test_dir .* equals --train_dir"):
         Arguments(train_dir=str(tmp_path / "train"), test_dir=str(tmp_path / "test"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "model"),
+    [
+        (Arguments, [], "embedded"),
+        (Arguments, ["--dataset", "noisy"], "embedded"),
+        (Arguments, ["--train_dir", "a"], "openai/clip-vit-base-patch16"),
+        (Arguments, ["--dataset_name", "user/a"], "openai/clip-vit-base-patch16"),
+        (Arguments, ["--train_dir", "a", "--model_name_or_path", "b"], "b"),
+        (Arguments, ["--train_dir", "a", "--model_name_or_path", "embedded"], "embedded"),
+        (DetectionArguments, [], "embedded"),
+        (DetectionArguments, ["--train_dir", "a"], "IDEA-Research/grounding-dino-tiny"),
+    ],
+)
+def test_the_embedded_model_is_the_default_for_the_embedded_pictures_alone(kind, words, model):
+    assert parse_flags(kind, words).model_name_or_path == model
 
 
 def test_help_lists_the_flags_from_the_clip_to_the_output(capsys):

@@ -29,7 +29,10 @@ class DetectionArguments(
 
     task: ClassVar[str] = DETECTION
 
-    output_dir: str = flag("outputs/fewshot_detection", "Folder for the adapter and result.json.")
+    output_dir: str = flag(
+        "outputs/fewshot_detection",
+        "Folder for the adapter and result.json. With --train_dir FOLDER it is outputs/FOLDER.",
+    )
 
     def __post_init__(self):
         super().__post_init__()

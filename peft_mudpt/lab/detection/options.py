@@ -14,16 +14,21 @@ from ..methods import BaseMethodOptions, all_methods
 from ..training_options import LoopOptions
 
 
+FOR_PHOTOGRAPHS = "IDEA-Research/grounding-dino-tiny"
+
+
 @dataclass(frozen=True)
 class DetectorOptions(BackboneOptions):
     """The options that name the detector to adapt."""
 
     embedded: ClassVar[str] = demo.DETECTOR_PATH
+    for_photographs: ClassVar[str] = FOR_PHOTOGRAPHS
 
     model_name_or_path: str = flag(
         EMBEDDED,
         "The detector, a GroundingDINO or MM-GroundingDINO: a Hub id, a folder, or "
-        f"'{EMBEDDED}' for the tiny detector of drawn shapes.",
+        f"'{EMBEDDED}' for the tiny detector of drawn shapes. If another flag names pictures, such as a folder, the "
+        f"default is {FOR_PHOTOGRAPHS}.",
     )
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
@@ -116,7 +117,7 @@ def _anywhere(arguments: FederatedArguments) -> FederatedArguments:
 
 def flags_of(arguments: FederatedArguments) -> list[str]:
     """
-    List the flags that give these arguments; those with default values are left out.
+    List the flags that give these arguments; those with default values are left out, unless these depend on others.
 
     Args:
         arguments: the flags of a federation.
@@ -124,10 +125,10 @@ def flags_of(arguments: FederatedArguments) -> list[str]:
     Returns:
         The command-line arguments of examples/federated.py.
     """
-    flags = []
+    flags, implied = [], arguments.implied(Namespace(**vars(arguments)))
     for each in fields(arguments):
         value = getattr(arguments, each.name)
-        if value != each.default:
+        if value != each.default or f"--{each.name}" in implied:
             flags += [f"--{each.name}", str(value)]
     return flags
 

@@ -9,6 +9,7 @@ from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 
 from peft_mudpt.federated.server import CHECKPOINT
+from peft_mudpt.lab.backbone import FOR_PHOTOGRAPHS
 from peft_mudpt.lab.federated.apps import arguments_of, find_client
 from peft_mudpt.lab.federated.network import APP, HOST, flags_of, run_with_flower
 from peft_mudpt.lab.federated.options import FederatedArguments
@@ -61,6 +62,9 @@ def test_flags_give_the_same_arguments(arguments):
         method="coop", method_kwargs='{"num_virtual_tokens": 4}', clip_norm=0.5, template='a photo of a {}\'s "face".'
     )
     assert parse_flags(FederatedArguments, flags_of(given)) == given
+    own_pictures = FederatedArguments(domains_dir="hospitals", model_name_or_path="embedded")
+    assert parse_flags(FederatedArguments, flags_of(own_pictures)) == own_pictures
+    assert parse_flags(FederatedArguments, ["--domains_dir", "hospitals"]).model_name_or_path == FOR_PHOTOGRAPHS
 
 
 def context(node, flags=""):
