@@ -9,6 +9,7 @@ Rows of libraries that are not installed are left out.
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from transformers.image_utils import load_image
 LAYERS = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
 TEXT = dict(**LAYERS, vocab_size=100, max_position_embeddings=16, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 VISION = dict(**LAYERS, image_size=32, patch_size=8)
+DEPRECATED = "`is_gradient_checkpointing` is deprecated"
 IDS = torch.tensor([[1, 5, 6, 2]])
 
 
@@ -48,6 +50,14 @@ def raises(error: type[Exception], function: Callable, *args, **options) -> bool
 def adapter_methods_want_another_peft() -> bool:
     """`model.add_adapter` and `load_adapter` refuse the newest PEFT as too old. `get_peft_model` takes it."""
     return raises(ValueError, tiny().add_adapter, LoraConfig(target_modules=["q_proj"]))
+
+
+def peft_reads_a_deprecated_name() -> bool:
+    """`get_peft_model` warns that `is_gradient_checkpointing` is deprecated. Ignore it: PEFT itself reads it."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        get_peft_model(tiny(), lora())
+    return any(str(warning.message).startswith(DEPRECATED) for warning in seen)
 
 
 def image_processor_is_slow_without_torchvision() -> bool:
@@ -175,6 +185,7 @@ def flower_refuses_bfloat16() -> bool:
 
 SURPRISES = {  # what was tried: the library, and where in it
     adapter_methods_want_another_peft: ("transformers", "integrations/peft.py"),
+    peft_reads_a_deprecated_name: ("peft", "peft_model.py"),
     image_processor_is_slow_without_torchvision: ("transformers", "models/clip"),
     transparent_pictures_have_two_backgrounds: ("transformers", "image_utils.py, image_transforms.py"),
     siglip_reads_the_mask_of_its_padding: ("transformers", "models/siglip/modeling_siglip.py"),
@@ -195,6 +206,7 @@ SURPRISES = {  # what was tried: the library, and where in it
 
 @torch.no_grad()
 def main() -> None:
+    warnings.filterwarnings("ignore", DEPRECATED)  # one of the rows is about it
     print("| what surprises | library | where |\n|---|---|---|")
     for function, (library, place) in SURPRISES.items():
         if find_spec({"Pillow": "PIL"}.get(library, library)) is None:

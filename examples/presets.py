@@ -5,6 +5,7 @@ from peft import get_peft_model
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mudpt import PRESETS, MuDPTConfig
+from peft_mudpt.library_warnings import without_known_warnings
 
 
 def vit_b_16() -> CLIPModel:
@@ -17,7 +18,8 @@ def vit_b_16() -> CLIPModel:
 
 def row(preset: str, clip: CLIPModel) -> str:
     config = MuDPTConfig.from_preset(preset)
-    trainable, _ = get_peft_model(clip, config).get_nb_trainable_parameters()
+    with without_known_warnings():
+        trainable, _ = get_peft_model(clip, config).get_nb_trainable_parameters()
 
     def prompts(modality: str) -> str:
         tokens = config.num_tokens(modality)

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 from ..calibration.calibration import Calibration
 from ..config import MuDPTConfig
 from ..layer import layer_of
+from ..library_warnings import without_known_warnings
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.domains import mixed_features
@@ -192,7 +193,9 @@ class MuDPTClassifier(PictureClassifier):
         folder, config = find_adapter(adapter, revision, subfolder, **hub)
         check_method(adapter, config, "MuDPTClassifier")
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
-        model = PeftModel.from_pretrained(source.clip(**kwargs), folder).eval()
+        clip = source.clip(**kwargs)
+        with without_known_warnings():
+            model = PeftModel.from_pretrained(clip, folder).eval()
         tokenizer = source.tokenizer()
         given: dict[str, Any] = {"class_names": class_names, "template": template, "descriptions": descriptions}
         known = None if isinstance(config, MuDPTConfig) else read_classes(folder)

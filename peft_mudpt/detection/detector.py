@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from ..classifier.loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
 from ..classifier.reading import Errors, check_iterable, read_each, warn_of_skipped
+from ..library_warnings import without_known_warnings
 from ..rules import AT_LEAST_ONE, check_class_names, number, one_of
 from .batches import of_equal_size, preprocess
 from .captions import Caption, make_captions
@@ -151,7 +152,9 @@ class FusionDetector(torch.nn.Module):
         check_method(adapter, config, "FusionDetector")
         class_names = classes_of(class_names, config)
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
-        model = PeftModel.from_pretrained(load_detector(source, **kwargs), folder)
+        base = load_detector(source, **kwargs)
+        with without_known_warnings():
+            model = PeftModel.from_pretrained(base, folder)
         detector = cls(model, class_names, source.tokenizer(), None, split_captions, loss_reduction)
         detector._source = source
         return detector.eval()

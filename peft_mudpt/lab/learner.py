@@ -17,6 +17,7 @@ from ..classifier.class_texts import ClassTexts
 from ..classifier.texts import split_template
 from ..config import MuDPTConfig
 from ..layer import layer_of
+from ..library_warnings import without_known_warnings
 from ..rules import one_of
 from .data.few_shot_data import DEFAULT_TEMPLATE
 from .heads import Head
@@ -148,7 +149,9 @@ class Ground(BaseGround):
                 config.text_prompt_init_text = words
             if config.conditioning == "class" and "condition_template" not in self.fields:
                 config.condition_template = template
-        return Learner(get_peft_model(self.model, config, revision=self.revision), template, after_prompts)
+        with without_known_warnings():
+            adapted = get_peft_model(self.model, config, revision=self.revision)
+        return Learner(adapted, template, after_prompts)
 
     def class_features(self) -> torch.Tensor:
         """Compute the normalized text features (C, D) of the classes, as zero-shot CLIP uses them."""

@@ -20,6 +20,7 @@ from ..calibration.calibration import Calibration
 from ..classifier.class_texts import ClassTexts
 from ..classifier.saving import KnownClasses
 from ..config import MuDPTConfig
+from ..library_warnings import without_known_warnings
 from ..serving.folding import fold_adapter
 from .heads import Head
 from .learner import HEADS, Learner
@@ -124,7 +125,7 @@ def load_head(
         ValueError: if the weights do not fit the classes or the CLIP.
     """
     has_adapter, file = (folder / ADAPTER_CONFIG).is_file(), folder / kind.file
-    model = PeftModel.from_pretrained(clip, folder) if has_adapter else clip
+    model = _adapted(clip, folder) if has_adapter else clip
     head = kind(model, class_names, image_processor)
     try:
         head.load_learned(load_file(file))
@@ -211,7 +212,12 @@ def reload(model: torch.nn.Module, clip: PreTrainedModel, folder: Path) -> torch
     """
     if isinstance(model, Head):
         return load_head(type(model), folder, clip, model.class_names)
-    return PeftModel.from_pretrained(clip, folder).to(clip.device)
+    return _adapted(clip, folder).to(clip.device)
+
+
+def _adapted(clip: PreTrainedModel, folder: Path) -> PeftModel:
+    with without_known_warnings():
+        return PeftModel.from_pretrained(clip, folder)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from ...classifier.bank import text_bank
 from ...classifier.classifier import MuDPTClassifier
 from ...classifier.texts import tokenize_classes
 from ...config import MuDPTConfig
+from ...library_warnings import without_known_warnings
 from ...presets import PRESETS
 from ...robust.attacks import PGD
 from ...robust.pixels import Normalization
@@ -141,7 +142,8 @@ def build_model(name: str, way: str, device: str, adapter: str = DEFAULT_ADAPTER
     clip = CLIPModel(config)
     if way == PLAIN:
         return clip.requires_grad_(False).to(device)
-    return get_peft_model(clip, MuDPTConfig(**ADAPTERS[adapter])).to(device)
+    with without_known_warnings():
+        return get_peft_model(clip, MuDPTConfig(**ADAPTERS[adapter])).to(device)
 
 
 def class_names(classes: int) -> list[str]:

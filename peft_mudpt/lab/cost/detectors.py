@@ -14,6 +14,7 @@ from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 from ...detection.captions import BEGINNING, END, PERIOD
 from ...detection.loading import base_detector, prepare_detector_for_peft
 from ...detection.loss import per_picture_loss
+from ...library_warnings import without_known_warnings
 from ...sdpt.config import SDPTConfig
 from ...sdpt.families import find_fusion
 from ..detection.methods import FUSION_PROJECTIONS
@@ -159,13 +160,14 @@ def build_detector(name: str, way: str, device: str) -> torch.nn.Module:
     detector = GroundingDinoForObjectDetection(DETECTORS[name])
     detector.loss_function = per_picture_loss
     detector.requires_grad_(way == FULL)
-    if way == FROZEN:
-        find_fusion(detector)[1].attentions[0].register_forward_pre_hook(_require_gradients, with_kwargs=True)
-    elif way == SDPT:
-        detector = get_peft_model(detector, SDPTConfig(num_virtual_tokens=TOKENS))
-    elif way == LORA:
-        lora = LoraConfig(r=RANK, target_modules=FUSION_PROJECTIONS)
-        detector = get_peft_model(prepare_detector_for_peft(detector), lora)
+    with without_known_warnings():
+        if way == FROZEN:
+            find_fusion(detector)[1].attentions[0].register_forward_pre_hook(_require_gradients, with_kwargs=True)
+        elif way == SDPT:
+            detector = get_peft_model(detector, SDPTConfig(num_virtual_tokens=TOKENS))
+        elif way == LORA:
+            lora = LoraConfig(r=RANK, target_modules=FUSION_PROJECTIONS)
+            detector = get_peft_model(prepare_detector_for_peft(detector), lora)
     return detector.to(device)
 
 

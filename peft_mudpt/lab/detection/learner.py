@@ -11,6 +11,7 @@ from peft import PeftConfig, get_peft_model
 
 from ...classifier.pictures import pixel_values
 from ...detection import FusionDetector
+from ...library_warnings import without_known_warnings
 from ..learner import BaseGround, Learner
 
 
@@ -43,7 +44,8 @@ class DetectorGround(BaseGround):
     def add_adapter(self, config: PeftConfig, starts_from_words: bool = True) -> Learner:
         if hasattr(config, "class_names"):
             config.class_names = list(self.class_names)
-        return Learner(get_peft_model(self.model, config, revision=self.revision))
+        with without_known_warnings():
+            return Learner(get_peft_model(self.model, config, revision=self.revision))
 
 
 def train_all(ground: DetectorGround) -> Learner:
