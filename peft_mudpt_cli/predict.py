@@ -115,7 +115,7 @@ def run(arguments: Namespace) -> int:
 
     from peft_mudpt.lab.data.files import describe_left_aside
     from peft_mudpt.lab.data.unlabeled import find_pictures
-    from peft_mudpt.lab.predicting import load_classifier, split_names
+    from peft_mudpt.lab.predicting import check_calibration, load_classifier, split_names
     from peft_mudpt.lab.printing import print_predictions, write_predictions
     from peft_mudpt.lab.question import Question
     from peft_mudpt.lab.terminal import printable
@@ -126,6 +126,7 @@ def run(arguments: Namespace) -> int:
     class_names = split_names(arguments.classes)
     pictures, left_aside = find_pictures(arguments.images, arguments.image_column)
     classifier = load_classifier(arguments.adapter, class_names, arguments.template, arguments.model_name_or_path)
+    check_calibration(classifier, arguments.adapter, question.flags_of_calibration)
     question.check(classifier)
     if arguments.output is not None and (missing := [path for path in arguments.images if not os.path.exists(path)]):
         raise ValueError(f"{', '.join(missing[:5])} does not exist. Check the path; nothing was written.")

@@ -22,7 +22,7 @@ from .environment import versions
 from .evaluation import distinct, metrics_of, predict_logits
 from .identity import PICTURES
 from .intervals import wilson_interval
-from .predicting import load_classifier
+from .predicting import check_calibration, load_classifier
 from .protocols import number_of_pictures, number_of_right
 from .run_folder import read_identity
 
@@ -122,6 +122,7 @@ def evaluate_saved(
     """
     AT_LEAST_ONE.check(batch_size, "--batch_size")
     classifier = load_classifier(adapter, class_names, template, model_name_or_path).eval()
+    check_calibration(classifier, adapter, ["--calibrated"] if calibrated else [])
     temperature = classifier.temperature() if calibrated else None
     pictures, notes = load_labeled(folder, classifier.class_names, names_file)
     accelerator = Accelerator()

@@ -46,20 +46,18 @@ class Question:
         if self.per_class and self.coverage is None:
             raise ValueError("--per_class needs --coverage; give both.")
 
-    def check(self, classifier: PictureClassifier) -> None:
-        """Raise a ValueError if a classifier cannot answer, because it was not calibrated or on too few pictures."""
+    @property
+    def flags_of_calibration(self) -> list[str]:
+        """The flags of what is asked that only a calibrated classifier can answer."""
         asked = {
             "--calibrated": self.calibrated,
             "--min_confidence": self.min_confidence is not None,
             "--coverage": self.coverage is not None,
         }
-        needing = [flag for flag, is_asked in asked.items() if is_asked]
-        if needing and classifier.calibration is None:
-            raise ValueError(
-                f"{' and '.join(needing)} cannot be answered, because the probabilities of these classes and texts "
-                "are not calibrated. Ask for the classes of the run; if it had no validation pictures, train again "
-                "with --validation_shots."
-            )
+        return [flag for flag, is_asked in asked.items() if is_asked]
+
+    def check(self, classifier: PictureClassifier) -> None:
+        """Raise a ValueError if a classifier cannot answer, because it was not calibrated or on too few pictures."""
         self._temperature(classifier)
         self._sets(classifier)
 

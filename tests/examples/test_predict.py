@@ -144,6 +144,14 @@ def test_an_adapter_that_is_not_calibrated_is_refused_before_anything_is_written
 ):
     done = run_script("predict.py", adapter, *pictures, "--coverage", 0.9, "--output", tmp_path / "x.csv")
     assert done.code == 2 and "--coverage cannot be answered" in done.stderr and list(tmp_path.iterdir()) == []
+    assert "--validation_shots" in done.stderr and "--classes" not in done.stderr
+
+
+@pytest.mark.parametrize("other", [("--classes", "red star,blue heart"), ("--template", "a {}.")], ids=lambda x: x[0])
+def test_an_adapter_that_is_calibrated_for_other_classes_or_texts_says_so(calibrated, pictures, other):
+    with pytest.raises(ValueError, match="^--calibrated cannot be answered.* Leave out --classes and --template") as e:
+        run(calibrated, *pictures, "--calibrated", *other)
+    assert "--validation_shots" not in str(e.value)
 
 
 def test_several_texts_of_each_class_are_used_and_counted(capsys, pictures, tmp_path):
