@@ -77,7 +77,11 @@ def main() -> None:
     from peft_mudpt.lab.cost.plots import plot
     from peft_mudpt.lab.cost.running import run
     from peft_mudpt.lab.cost.tables import markdown
+    from peft_mudpt.lab.report.drawing import FOR_PLOTS
+    from peft_mudpt.optional import require
 
+    if arguments.picture:
+        require("--picture", "report", *FOR_PLOTS)
     result = run(
         models=names(arguments.models),
         tasks=names(arguments.tasks),

@@ -4,7 +4,8 @@ Try what the package offers on a tiny random model of each family, and print wha
     python examples/families.py                       # all families, some minutes
     python examples/families.py --families clip,siglip
 
-Each "yes" was computed: it gives what the family's own forward gives. It needs the extra `export`.
+Each "yes" was computed: it gives what the family's own forward gives. It needs the extra `export`
+(pip install -e ".[examples,export]").
 """
 
 import argparse
@@ -13,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import onnxruntime
 import torch
 from peft import PeftModel, get_peft_model
 from torch.nn.functional import normalize
@@ -23,6 +23,9 @@ from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier, fo
 from peft_mudpt.classifier.encoding import encode_layout
 from peft_mudpt.classifier.layout import lay_out_classes
 from peft_mudpt.classifier.texts import tokenize_texts
+from peft_mudpt.lab.terminal import one_line_errors
+from peft_mudpt.library_warnings import without_known_warnings
+from peft_mudpt.optional import require
 from peft_mudpt.towers.family import Family
 from peft_mudpt.towers.registry import FAMILIES
 
@@ -173,6 +176,8 @@ def load_program(file: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def load_onnx(file: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(file)
     return lambda pixels: torch.from_numpy(session.run(None, {"pixel_values": pixels.numpy()})[0])
 
@@ -206,6 +211,7 @@ def main() -> None:
     asked = parser.parse_args().families.split(",")
     if unknown := set(asked) - {*families}:
         parser.error(f"--families has {sorted(unknown)}; choose from {', '.join(families)}.")
+    require("examples/families.py", "export", "onnx", "onnxscript", "onnxruntime")
     refusals: list[str] = []
     print(f"| model | {' | '.join(ATTEMPTS)} |")
     print("|---" * (1 + len(ATTEMPTS)) + "|")
@@ -221,4 +227,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(), without_known_warnings():
+        main()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peft_mudpt.lab.flags import flag
+from peft_mudpt.lab.report.drawing import FOR_PLOTS
 from peft_mudpt.lab.report.panels import plot_report
 from peft_mudpt.lab.report.sections import sections
 from peft_mudpt.lab.report.tables import markdown_report
@@ -19,6 +20,7 @@ from peft_mudpt.lab.schema import read_results
 from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
 from peft_mudpt.lab.sweep_runs import run_sweep
 from peft_mudpt.lab.terminal import one_line_errors
+from peft_mudpt.optional import require
 
 
 # The last one of embedding_kl is the test of AdvPT's paper; those of cross_entropy are usual in the field. APGD judges
@@ -46,6 +48,7 @@ class RobustnessOptions(SweepOptions):
 
 def main() -> None:
     sweep, jobs = parse_sweep(RobustnessOptions, description=__doc__.partition("\n")[0])
+    require("A report", "report", *FOR_PLOTS)
     sweep = replace(sweep, flags=[*FLAGS, *sweep.flags])
     if not run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs):
         return

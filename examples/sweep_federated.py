@@ -12,16 +12,19 @@ from pathlib import Path
 
 from peft_mudpt.lab.flags import make_parser, parse_some
 from peft_mudpt.lab.terminal import one_line_errors
+from peft_mudpt.optional import require
 
 
 def main() -> None:
     from peft_mudpt.lab.federated.comparison import Comparison, ComparisonOptions
     from peft_mudpt.lab.federated.options import FederatedArguments
     from peft_mudpt.lab.federated.report import markdown, write_report
+    from peft_mudpt.lab.report.drawing import FOR_PLOTS
 
     description = __doc__.partition("\n")[0]
     options, flags = parse_some(make_parser(ComparisonOptions, description), others=FederatedArguments)
     comparison = Comparison(options, flags)
+    require("A report", "report", *FOR_PLOTS)
     if not comparison.execute(Path(__file__).with_name("federated.py")):
         return
     results = comparison.results()

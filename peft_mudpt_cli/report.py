@@ -76,10 +76,19 @@ def main() -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Report as parsed flags say. Raises a ValueError if a flag, or what it names, cannot be used."""
-    from peft_mudpt.lab.report.drawing import save
+    """
+    Report as flags say.
+
+    Args:
+        arguments: what `make_parser` has parsed.
+
+    Raises:
+        ImportError: if a package of the extra `report` is missing. Nothing is printed then.
+        ValueError: if a flag, or what it names, cannot be used.
+    """
+    from peft_mudpt.lab.report.drawing import FOR_PLOTS, save
     from peft_mudpt.lab.report.method_comparison import write_method_comparison
-    from peft_mudpt.lab.report.page.rendering import PAGE, html_page
+    from peft_mudpt.lab.report.page.rendering import FOR_PAGES, PAGE, html_page
     from peft_mudpt.lab.report.panels import plot_report
     from peft_mudpt.lab.report.plots import OVERVIEW
     from peft_mudpt.lab.report.published import published_report
@@ -87,7 +96,9 @@ def run(arguments: Namespace) -> None:
     from peft_mudpt.lab.report.tables import markdown_report
     from peft_mudpt.lab.report.writing import write_report
     from peft_mudpt.lab.schema import read_results
+    from peft_mudpt.optional import require
 
+    require("A report", "report", *FOR_PLOTS, *(FOR_PAGES if arguments.html else ()))
     if arguments.no_pictures and not arguments.html:
         raise ValueError("--no_pictures needs --html; give both.")
     published = f"\n{published_report()}" if arguments.published else ""

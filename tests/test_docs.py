@@ -81,6 +81,7 @@ WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "evaluate": "peft_mudpt.lab.evaluation_job.evaluate_saved",
     "export": "peft_mudpt.lab.predicting.load_classifier",
+    "families.py": "peft_mudpt.optional.require",
     "federated.py": "peft_mudpt.lab.federated.running.run",
     "federated_flower.py": "peft_mudpt.lab.federated.network.run_with_flower",
     "fewshot.py": "peft_mudpt.lab.run.run",

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor
 
+from ..optional import install
+
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -200,7 +202,7 @@ def _decoder(file: Any) -> Image:
         return Image.open(file)
     except UnidentifiedImageError as error:
         if _is_heif(file) and not register_formats():
-            raise _Unsuitable("it is a HEIC picture, which needs a package: pip install pillow-heif") from error
+            raise _Unsuitable(f"it is a HEIC picture, which needs pillow-heif: {install('heic')}") from error
         raise _Unsuitable("it is not a picture in a format that Pillow knows. Replace or remove it.") from error
 
 

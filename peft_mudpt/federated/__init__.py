@@ -1,12 +1,12 @@
-"""Federated learning of adapters on Flower (`pip install peft_mudpt[federated]`): pictures stay with the clients."""
+"""Federated learning of adapters on Flower (`pip install "peft_mudpt[federated]"`): pictures stay with the clients."""
 
 from importlib.util import find_spec
 
+from ..optional import install
+
 
 if find_spec("flwr") is None:
-    raise ImportError(
-        "Federated learning needs Flower (flwr) and Python 3.11 or newer: pip install 'peft_mudpt[federated]'."
-    )
+    raise ImportError(f"Federated learning needs flwr, which needs Python 3.11 or newer: {install('federated')}")
 
 from .arrays import adapter_arrays, load_adapter_arrays
 from .client import Client, client_app

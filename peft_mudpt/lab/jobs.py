@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+from ..optional import install
 from .devices import JOBS_ON_CPU, worker_environments
 from .flags import OptionalCount, Options, at_least, flag
 from .processes import run_each
@@ -27,7 +28,7 @@ class JobOptions(Options):
     )
     engine: str = flag(
         LOCAL,
-        f"{LOCAL}: processes of this machine. {RAY}: tasks of a Ray cluster (`pip install peft_mudpt[cluster]`), the "
+        f"{LOCAL}: processes of this machine. {RAY}: tasks of a Ray cluster (`{install('cluster')}`), the "
         "one that RAY_ADDRESS names or that runs here, or else one of this machine alone.",
         choices=(LOCAL, RAY),
     )

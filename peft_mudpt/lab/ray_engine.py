@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from ..optional import require
 from .processes import PROMPT
 from .worker import run
 
@@ -113,10 +114,10 @@ def _connected() -> Iterator[Any]:
     """Connect to a cluster, or start one. Yields the module of Ray."""
     for name in SETTINGS:
         os.environ.setdefault(name, "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("--engine ray needs Ray: pip install peft_mudpt[cluster]") from error
+    require("--engine ray", "cluster", "ray")
+
+    import ray
+
     if ray.is_initialized():
         yield ray
         return

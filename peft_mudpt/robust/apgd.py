@@ -11,6 +11,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
+from ..optional import install
 from ..rules import one_of
 from .pixels import Normalization
 from .target import LINF, FixedTarget, Target, check_budget, fixed
@@ -29,7 +30,7 @@ class APGD:
     An attack that chooses the length of its steps itself. It knows the labels and the prompts.
 
     Because its code is not ours and nothing in it is tuned, it is the judge of attacks such as `PGD`. It needs
-    `pip install 'peft_mudpt[robust]'`. It attacks one picture at a time, so that it is slower than `PGD`.
+    `pip install "peft_mudpt[robust]"`. It attacks one picture at a time, so that it is slower than `PGD`.
 
     Args:
         eps: largest distance to the picture, for pixels in [0, 1]: of each pixel if `norm` is "linf", and of the
@@ -59,7 +60,7 @@ class APGD:
         try:  # not by its module's name, art, which is also that of another package
             version(ART)
         except PackageNotFoundError as error:
-            raise ImportError(f"APGD needs {ART}: pip install 'peft_mudpt[robust]'.") from error
+            raise ImportError(f"APGD needs {ART}: {install('robust')}") from error
 
     def as_dict(self) -> dict[str, Any]:
         """The arguments by name, as plain values."""

@@ -17,6 +17,8 @@ from ..classifier.classifier import MuDPTClassifier
 from ..classifier.pictures import PICTURE_RULE
 from ..classifier.prediction import PictureClassifier
 from ..layer import layer_of
+from ..library_warnings import without_known_warnings
+from ..optional import require
 from ..towers.domains import mixed_features
 from ..towers.images import Images
 from .folding import fold_adapter
@@ -115,7 +117,7 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
         classifier: the classifier, a `MuDPTClassifier` or a linear probe of the lab; the file contains the adapter
             that is active now.
         file: path of the new file, such as `classifier.onnx` or `classifier.pt2`.
-        format: `onnx`, for onnxruntime and others (needs `pip install onnx onnxscript`), or `torch_export`, for
+        format: `onnx`, for onnxruntime and others (needs the extra `export`), or `torch_export`, for
             `torch.export.load` and AOTInductor.
 
     Returns:
@@ -128,8 +130,8 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
     """
     if format not in get_args(ExportFormat):
         raise ValueError(f"format={format!r} is unknown; it is one of {', '.join(get_args(ExportFormat))}.")
-    if format == "onnx" and find_spec("onnxscript") is None:
-        raise ImportError("format='onnx' needs onnx and onnxscript: pip install onnx onnxscript.")
+    if format == "onnx":
+        require("format='onnx'", "export", "onnx", "onnxscript")
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"{file} is a folder; give the name of a file.")
@@ -152,7 +154,8 @@ def export_classifier(classifier: PictureClassifier, file: str | os.PathLike, fo
             dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
         )
         written = Path(partial) / file.name
-        {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
+        with without_known_warnings():
+            {"onnx": _save_onnx, "torch_export": _save_torch_export}[format](program, written, notes)
         _replace(written, file)
     return file
 

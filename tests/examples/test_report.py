@@ -134,13 +134,13 @@ def test_an_overview_of_several_data_sets_is_refused_before_anything_is_written(
     assert not (folder / "report").exists() and not (tmp_path / "look.png").exists()
 
 
-def test_without_matplotlib_the_tables_are_printed_and_nothing_is_written(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("package", "flags"), [("matplotlib", []), ("jinja2", ["--html"])])
+def test_a_missing_package_is_named_before_anything_is_printed_or_written(run, tmp_path, monkeypatch, package, flags):
     folder = write(tmp_path, result())
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    done = run(folder)
-    assert done.code == 2 and "pip install 'peft_mudpt[report]'" in done.stderr
-    assert done.stdout == markdown_report([result()], pictures={})
-    assert not (folder / "report").exists()
+    monkeypatch.setitem(sys.modules, package, None)
+    done = run(folder, *flags)
+    assert done.code == 2 and f'needs {package}: pip install "peft_mudpt[report]"' in done.stderr
+    assert done.stdout == "" and not (folder / "report").exists()
 
 
 def test_the_script_compares_rows_with_a_reference(run, tmp_path):

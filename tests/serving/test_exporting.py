@@ -184,8 +184,8 @@ def test_an_unknown_format_is_refused(classifier, tmp_path):
 
 
 def test_without_onnxscript_it_says_what_to_install(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr("peft_mudpt.serving.exporting.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install onnx onnxscript"):
+    monkeypatch.setattr("peft_mudpt.optional.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"onnxscript: pip install .peft_mudpt\[export\]"):
         export_classifier(classifier, tmp_path / "folder" / "classifier.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...classifier.pictures import register_formats
+from ...optional import install
 from ...rules import is_text
 
 
@@ -15,7 +16,7 @@ from ...rules import is_text
 OF_THE_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
 WITHOUT_SUFFIX, LINK, SPECIAL = "without a suffix", "that are links to nothing", "that are no regular files"
 ADVICE = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "install pillow-heif"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), install("heic")),
     WITHOUT_SUFFIX: "add one, such as .jpg",
 }
 
@@ -96,7 +97,7 @@ def describe_left_aside(left_aside: Mapping[str, int]) -> str:
         left_aside: number of files by kind, as `list_pictures` counts them.
 
     Returns:
-        The most frequent kinds with their numbers and what to do, such as "20 .heic (install pillow-heif), 2 .txt".
+        The most frequent kinds with their numbers and what to do, such as "3 .md, 2 .txt".
     """
     kinds = Counter(left_aside).most_common()
     return listed([f"{n} {kind}" + (f" ({ADVICE[kind]})" if kind in ADVICE else "") for kind, n in kinds])

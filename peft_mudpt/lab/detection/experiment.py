@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union
 
 from accelerate import Accelerator
 
+from ...optional import require
 from ..data.boxes import BoxDataOptions, FewShotBoxes, draw_boxes, load_box_data
 from ..environment import random_state
 from ..identity import what_was_asked
@@ -90,13 +90,9 @@ class DetectionExperiment(BaseExperiment):
         super().check()
         origin = self.data if isinstance(self.data, BoxDataOptions) else self.data.origin
         augments = self.found_method.has_steps and self.training.augments(origin)
-        needed = [*NEEDED, FOR_AUGMENTATION] if augments else NEEDED
-        missing = [name for name in needed if find_spec(name) is None]
-        if missing:
-            raise ImportError(
-                f"This run needs {', '.join(missing)}: pip install 'peft_mudpt[detection]'. {FOR_AUGMENTATION} is for "
-                "augmented pictures, which --augmentation none does without."
-            )
+        require("This run", "detection", *NEEDED)
+        if augments:
+            require("The augmentation of pictures (--augmentation none goes without)", "detection", FOR_AUGMENTATION)
 
     def loaded(self) -> FewShotBoxes:
         return load_box_data(self.data) if isinstance(self.data, BoxDataOptions) else self.data

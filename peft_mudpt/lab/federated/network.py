@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
+from ...optional import install
 from .options import FederatedArguments
 from .running import claim
 
@@ -60,7 +61,7 @@ def run_with_flower(
     if finished is not None:
         return finished
     if simulation and find_spec("ray") is None:
-        raise ImportError("Flower's simulation needs Ray: pip install 'flwr[simulation]'.")
+        raise ImportError('Flower\'s simulation needs ray: pip install "flwr[simulation]"')
     number = 0 if simulation else arguments.num_clients
     ports = _ports(port, 1 + number)
     with ExitStack() as stack:
@@ -164,7 +165,7 @@ def _running(command: Sequence[str], log: Path, environment: dict[str, str]) -> 
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
         except FileNotFoundError as error:
-            raise ImportError(f"{command[0]} is not installed: pip install 'peft_mudpt[federated]'") from error
+            raise ImportError(f"{command[0]} is not installed: {install('federated')}") from error
     try:
         yield process
     finally:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FOR_PLOTS = ("matplotlib",)  # the packages that draw one
 ACCURACY = "accuracy, %"
 LABEL_WIDTH = 28  # characters of a name in a legend
 NO_MATH = {"parse_math": False}  # names are no formulas, even if they contain "$"

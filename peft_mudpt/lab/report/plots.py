@@ -6,11 +6,23 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Optional
 
+from ...optional import require
 from ..method import BLACK, BLUE, CLASSIFICATION, DETECTION, VERMILLION
 from ..terminal import printable
 from .calibration_plots import plot_reliability
 from .detection import plot_examples, plot_precision_recall
-from .drawing import ACCURACY, NO_MATH, add_legend, finish, is_emphasized, label_of, looks_of, new_figure, points
+from .drawing import (
+    ACCURACY,
+    FOR_PLOTS,
+    NO_MATH,
+    add_legend,
+    finish,
+    is_emphasized,
+    label_of,
+    looks_of,
+    new_figure,
+    points,
+)
 from .robust_plots import plot_robustness
 from .rows import (
     BASE_TO_NEW_COLUMNS,
@@ -265,10 +277,7 @@ def plot_all(results: Sequence[Result]) -> dict[str, Figure]:
         ImportError: if matplotlib is missing.
         ValueError: if two results have the same row, column and seed in a table.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("Plots need matplotlib: pip install 'peft_mudpt[report]'.") from error
+    require("A plot", "report", *FOR_PLOTS)
     figures = {name: plot(results) for name, plot in FIGURES[task_of(results)].items()}
     (part,) = sections(results)
     for figure in filter(None, figures.values()):

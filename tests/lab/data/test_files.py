@@ -65,4 +65,4 @@ def test_the_suffixes_are_those_of_formats_that_pillow_reads():
 
 
 def test_the_description_begins_with_the_most_frequent_kind_and_advises():
-    assert describe_left_aside({".txt": 2, ".heic": 20}) == "20 .heic (install pillow-heif), 2 .txt"
+    assert describe_left_aside({".txt": 2, ".heic": 20}) == '20 .heic (pip install "peft_mudpt[heic]"), 2 .txt'

@@ -177,19 +177,15 @@ def test_a_validated_run_reads_no_test_picture(data):
 
 @pytest.mark.parametrize("package", ["pycocotools", "scipy"])
 def test_a_missing_package_is_named_before_any_work(data, monkeypatch, package):
-    from peft_mudpt.lab.detection import experiment as module
-
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr("peft_mudpt.optional.find_spec", lambda name: None if name == package else name)
     with pytest.raises(ImportError, match=f"needs {package}: pip install .*detection"):
         prepare(experiment(data))
 
 
 def test_augmentation_of_pictures_needs_its_package_unless_it_is_turned_off(data, monkeypatch):
-    from peft_mudpt.lab.detection import experiment as module
-
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "monai" else name)
+    monkeypatch.setattr("peft_mudpt.optional.find_spec", lambda name: None if name == "monai" else name)
     own = dataclasses.replace(data, origin=dataclasses.replace(data.origin, train_dir="my_boxes"))
-    with pytest.raises(ImportError, match="needs monai.*--augmentation none"):
+    with pytest.raises(ImportError, match="--augmentation none.* needs monai: pip install"):
         experiment(own).check()
     experiment(own, augmentation="none").check()
     experiment(data).check()  # scenes of 64 pixels are not augmented

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...._version import __version__
+from ....optional import require
 from ...method import CLASSIFICATION
 from ...schema import FOLDER
 from ...terminal import printable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
+FOR_PAGES = ("jinja2", "markdown_it")  # the packages that write one
 # A browser shows the pictures and uses the style that are in the page, and nothing else, whatever names contain.
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 TABLE = '<div class="scroll" role="group" aria-label="Table" tabindex="0"><table>\n'  # which may be wide
@@ -84,12 +86,11 @@ def _not_repeated(plots: Mapping[str, Figure]) -> dict[str, Figure]:
 
 
 def _environment() -> Environment:
-    try:
-        import markdown_it  # noqa: F401
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise ImportError("A page needs Jinja and markdown-it: pip install 'peft_mudpt[report]'.") from error
+    require("A page", "report", *FOR_PAGES)
+
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
