@@ -23,6 +23,7 @@ from .escaping import literal, plain
 from .markdown import markdown_table
 from .robustness import KNOWLEDGE
 from .sections import task_of
+from .shots import drawn_in_words
 
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
         f"An adapter for {base}, trained with peft_mudpt on a few pictures of each class.\n\n"
         f"- Method: {method.title} (`{method.name}`{paper})\n"
         f"- Data set: {plain(dataset)}, {len(result['class_names'])} classes\n"
-        f"- Training pictures per class (shots): {_shots(result)}\n"
+        f"- Training pictures per class (shots): {drawn_in_words(result)}\n"
         f"- Seed: {arguments['seed']}\n"
         f"- Trainable parameters: {result['trainable_parameters']:,}"
     )
@@ -167,18 +168,6 @@ def _introduction(method: Method, result: dict[str, Any], dataset: str, base: st
             f"Its numbers say nothing about {'detectors' if detects else 'CLIP'} on photographs."
         )
     return text
-
-
-def _shots(result: dict[str, Any]) -> str:
-    """The number of training pictures per class, which is less than the shots if a class has fewer pictures."""
-    asked, used = result["arguments"]["shots"], (result.get("training_pictures") or {}).values()
-    if not used or {*used} == {asked}:
-        return str(asked)
-    return (
-        f"{min(used)} to {max(used)} ({asked} requested)"
-        if min(used) < max(used)
-        else f"{min(used)} ({asked} requested)"
-    )
 
 
 def _code(base_line: str, hub_model_id: Optional[str], revision: Optional[str]) -> str:

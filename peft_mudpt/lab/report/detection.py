@@ -13,8 +13,9 @@ from ..run_folder import EXAMPLES
 from ..schema import FOLDER
 from .drawing import add_legend, finish, is_emphasized, looks_of, new_figure
 from .markdown import accuracy_table
-from .rows import Column, by_method, counted, rows_of, runs_of
+from .rows import Column, by_method, rows_of, runs_of
 from .sections import Result, Section, main_measure
+from .shots import shots_in_words
 
 
 if TYPE_CHECKING:
@@ -37,15 +38,15 @@ def detection_tables(section: Section) -> dict[str, str]:
     results = _of_most_shots(section.results) if section.task == DETECTION else []
     if not results:
         return {}
-    shots = results[0]["arguments"]["shots"]
+    shots = shots_in_words(results)
 
     def measured(result: Result) -> dict[Column, Optional[float]]:
         return {MEASURES[name]: result["summary"].get(name) for name in ("ap50", "ap75", "map")}
 
     measures, classes = rows_of(results, measured), rows_of(results, lambda result: _tested(result)["classes"])
     return {
-        f"Overlaps, {counted(shots, 'shot')}": accuracy_table(measures, "Average precision"),
-        f"Classes, {counted(shots, 'shot')}": accuracy_table(classes, "Average precision of each class"),
+        f"Overlaps, {shots}": accuracy_table(measures, "Average precision"),
+        f"Classes, {shots}": accuracy_table(classes, "Average precision of each class"),
     }
 
 
@@ -75,7 +76,8 @@ def plot_precision_recall(results: Sequence[Result]) -> Optional[Figure]:
     Returns:
         The figure; None if the results hold nothing to plot.
     """
-    rows = by_method(_of_most_shots(results))
+    shown = _of_most_shots(results)
+    rows = by_method(shown)
     if not rows:
         return None
     figure = new_figure(7, 5.5)
@@ -84,8 +86,8 @@ def plot_precision_recall(results: Sequence[Result]) -> Optional[Figure]:
         curves = [curve for r in rows[name] for curve in _tested(r)["precision"].values() if curve is not None]
         style = {**look, "linestyle": look.get("linestyle", "-").replace("none", "-"), "markevery": 10}
         axes.plot(RECALLS, [mean(values) for values in zip(*curves)], label=name, **style)
-    shots = max(runs_of(results, "few-shot"))
-    finish(axes, f"Overlap 0.5, {counted(shots, 'picture')} per class, mean over classes", "recall", "precision, %")
+    pictures = shots_in_words(shown, "picture")
+    finish(axes, f"Overlap 0.5, {pictures} per class, mean over classes", "recall", "precision, %")
     add_legend(figure, columns=4)
     return figure
 
@@ -113,7 +115,7 @@ def plot_examples(results: Sequence[Result]) -> Optional[Figure]:
     axes = figure.subplots()
     axes.imshow(image)
     axes.set_axis_off()
-    pictures = counted(chosen["arguments"]["shots"], "picture")
+    pictures = shots_in_words([chosen], "picture")
     finish(axes, f"{chosen['method']}, {pictures} per class", "", "")
     return figure
 

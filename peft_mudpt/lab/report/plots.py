@@ -30,7 +30,6 @@ from .rows import (
     base_to_new_rows,
     by_method,
     columns_of,
-    counted,
     few_shot_rows,
     is_untrained,
     mean_and_deviation,
@@ -38,6 +37,7 @@ from .rows import (
     runs_of_most_shots,
 )
 from .sections import Result, sections, task_of
+from .shots import shots_in_words
 
 
 if TYPE_CHECKING:
@@ -164,10 +164,10 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
     rows = few_shot_rows(results)
     if not rows:
         return None
-    shots = columns_of(rows)[-1]
+    shots, compared = columns_of(rows)[-1], runs_of_most_shots(results, "few-shot")
     trainable = {
         name: mean(member["trainable_parameters"] for member in members)
-        for name, members in by_method(runs_of(results, "few-shot").get(shots, [])).items()
+        for name, members in by_method(compared).items()
     }
     figure = new_figure(7, 5.5)
     axes = figure.subplots()
@@ -180,7 +180,7 @@ def plot_accuracy_by_parameters(results: Sequence[Result]) -> Optional[Figure]:
                 [trainable[name]], averages, deviations, label=name, capsize=3, **{**look, "linestyle": "none"}
             )
     axes.set_xscale("log")
-    finish(axes, f"{counted(shots, 'picture')} per class", "trainable parameters", AXES[task_of(results)])
+    finish(axes, f"{shots_in_words(compared, 'picture')} per class", "trainable parameters", AXES[task_of(results)])
     add_legend(figure, columns=4)
     return figure
 
@@ -221,7 +221,7 @@ def plot_class_gains(results: Sequence[Result], method: Optional[str] = None) ->
     seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
     finish(
         axes,
-        f"{label_of(method)}, {counted(shots, 'picture')} per class, {seeds}",
+        f"{label_of(method)}, {shots_in_words(members, 'picture')} per class, {seeds}",
         "accuracy minus zero-shot CLIP's, points",
         "",
     )

@@ -15,6 +15,7 @@ from ..schema import FOLDER
 from ..training.anchors import Anchors
 from .escaping import plain
 from .sections import Result, main_measure
+from .shots import shots_in_words
 
 
 Column = Union[int, float, str]
@@ -79,20 +80,6 @@ def runs_of_most_shots(results: Iterable[Result], protocol: str) -> list[Result]
     return by_shots[max(by_shots)] if by_shots else []
 
 
-def counted(number: int, noun: str) -> str:
-    """
-    Say how many there are.
-
-    Args:
-        number: how many.
-        noun: what one of them is called.
-
-    Returns:
-        Words such as "1 shot" or "16 shots".
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def runs_by_test(
     results: Iterable[Result], tests_of: Callable[[Sequence[Result]], list[str]]
 ) -> Iterator[tuple[str, list[Result], str]]:
@@ -109,11 +96,11 @@ def runs_by_test(
     """
     results = list(results)
     for protocol in PROTOCOLS:
-        for shots, group in runs_of(results, protocol).items():
+        for group in runs_of(results, protocol).values():
             names = tests_of(group)
             for test in names:
                 suffix = "" if len(names) == 1 else f", {plain(test)}"
-                yield f"{protocol}, {counted(shots, 'shot')}{suffix}", group, test
+                yield f"{protocol}, {shots_in_words(group)}{suffix}", group, test
 
 
 def row_name(result: Result) -> str:

@@ -17,7 +17,6 @@ from .rows import (
     Rows,
     asked_otherwise,
     base_to_new_rows,
-    counted,
     few_shot_rows,
     learning_rate_rows,
     mean_over_data_sets,
@@ -26,6 +25,7 @@ from .rows import (
     transfer_rows,
 )
 from .sections import Result, Section, parts_of_models, sections
+from .shots import has_fewer, shots_in_words
 
 
 EMBEDDED_WORLD = (
@@ -56,10 +56,11 @@ def accuracy_tables(section: Section) -> dict[str, str]:
         The tables by title; an empty dict if there are no results.
     """
     measure = MAIN_TITLES[section.task]
-    return {
-        title: accuracy_table(rows, measure) + _unlike(results)
-        for title, (rows, results) in rows_by_title(section).items()
-    }
+    found = rows_by_title(section).items()
+    tables = {title: accuracy_table(rows, measure) + _unlike(results) for title, (rows, results) in found}
+    if FEW_SHOT in tables:
+        tables[FEW_SHOT] += _fewer(section.results)
+    return tables
 
 
 def rows_by_title(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
@@ -76,8 +77,8 @@ def rows_by_title(section: Section) -> dict[str, tuple[Rows, list[Result]]]:
     tables = {FEW_SHOT: (few_shot_rows(few_shot), few_shot)} if few_shot else {}
     for protocol in PROTOCOLS[1:]:
         rows_of = base_to_new_rows if protocol == "base-to-new" else transfer_rows
-        for shots, compared in runs_of(section.results, protocol).items():
-            tables[f"{protocol.capitalize()}, {counted(shots, 'shot')}"] = rows_of(compared), compared
+        for compared in runs_of(section.results, protocol).values():
+            tables[f"{protocol.capitalize()}, {shots_in_words(compared)}"] = rows_of(compared), compared
     return tables
 
 
@@ -85,6 +86,12 @@ def _unlike(results: Iterable[Result]) -> str:
     """A warning to append to a table if its runs differ in options that the table does not show; otherwise empty."""
     options = [f"{name} ({plain(', '.join(map(str, values)))})" for name, values in asked_otherwise(results).items()]
     return f"\n\nThe rows differ in other options: {'; '.join(options)}." if options else ""
+
+
+def _fewer(results: Iterable[Result]) -> str:
+    """A note to append to a table whose columns are shots, if some classes had fewer pictures; otherwise empty."""
+    shots = [str(shots) for shots, compared in runs_of(results, "few-shot").items() if has_fewer(compared)]
+    return f"\n\nSome classes had fewer pictures than {' and '.join(shots)} shots: all were used." if shots else ""
 
 
 def paired_tables(section: Section, reference: str) -> dict[str, str]:
@@ -128,8 +135,8 @@ def cost_tables(section: Section) -> dict[str, str]:
     for protocol in PROTOCOLS:
         by_shots = runs_of(section.results, protocol)
         if by_shots:
-            shots = max(by_shots)
-            return {f"Cost: {protocol}, {counted(shots, 'shot')}": cost_table(by_shots[shots])}
+            compared = by_shots[max(by_shots)]
+            return {f"Cost: {protocol}, {shots_in_words(compared)}": cost_table(compared)}
     return {}
 
 
@@ -145,11 +152,11 @@ def learning_rate_tables(section: Section) -> dict[str, str]:
     """
     tables = {}
     for protocol in PROTOCOLS:
-        for shots, results in runs_of(section.results, protocol, "validation").items():
+        for results in runs_of(section.results, protocol, "validation").values():
             rows = learning_rate_rows(results)
             if rows:
                 measure = {CLASSIFICATION: "accuracy"}.get(section.task, MAIN_TITLES[section.task])
-                title = f"Learning rates, on validation pictures: {protocol}, {counted(shots, 'shot')}"
+                title = f"Learning rates, on validation pictures: {protocol}, {shots_in_words(results)}"
                 tables[title] = learning_rate_table(rows, measure)
     return tables
 
@@ -212,7 +219,8 @@ def mean_rows(by_data_set: Sequence[list[Result]]) -> dict[str, tuple[Rows, str]
     kinds = {"Few-shot": [few_shot_rows(results) for results in by_data_set]}
     for k in shots:
         found = [runs_of(results, "base-to-new").get(k, []) for results in by_data_set]
-        kinds[f"Base-to-new, {counted(k, 'shot')}"] = [base_to_new_rows(results) for results in found]
+        shown = shots_in_words(result for results in found for result in results)
+        kinds[f"Base-to-new, {shown}"] = [base_to_new_rows(results) for results in found]
     means = {}
     for kind, tables in kinds.items():
         tables = [rows for rows in tables if rows]

@@ -246,7 +246,7 @@ class TestText:
         assert name not in body
 
     @pytest.mark.parametrize(
-        ("used", "said"), [((16, 16), "16"), ((10, 10), "10 (16 requested)"), ((3, 16), "3 to 16 (16 requested)")]
+        ("used", "said"), [((16, 16), "16"), ((10, 10), "10 (at most 16)"), ((3, 16), "3 to 16 (at most 16)")]
     )
     def test_it_tells_how_many_pictures_were_trained_on(self, used, said):
         assert f"(shots): {said}\n" in parsed(training_pictures=dict(zip("ab", used))).text

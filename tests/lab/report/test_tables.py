@@ -54,6 +54,17 @@ def test_one_seed_has_no_deviation():
     assert "Accuracy in %, one seed." in report(result())
 
 
+def test_titles_say_at_most_if_classes_had_fewer_pictures_than_shots():
+    fewer, enough = ({"training_pictures": {"cat": n, "dog": 4}} for n in (3, 4))
+    assert "Cost: few-shot, at most 4 shots" in report(result(**fewer), result("coop", **enough))
+    assert "Cost: few-shot, 4 shots" in report(result(**enough))
+    both = report(result(**fewer), result(shots=2, training_pictures={"cat": 2, "dog": 2}))
+    assert "had fewer pictures than 4 shots: all were used" in both
+    # detection: a picture counts for each of its classes, so that some have more than was asked for
+    assert "Cost: few-shot, 4 shots" in report(result(training_pictures={"cat": 3, "dog": 9}))
+    assert "Cost: few-shot, 4 shots" in report(result(training_pictures=None))
+
+
 def test_columns_are_shots_by_size_and_the_best_of_each_is_bold():
     runs = [result("coop", 60.0, shots=16), result("coop", 50.0, shots=2)]
     runs += [result("mudpt", 70.0, shots=16), result("mudpt", 40.0, shots=2)]

@@ -15,8 +15,8 @@ from ...schema import FOLDER
 from ...terminal import printable
 from ..drawing import draw
 from ..plots import ACCURACY_BY_SHOTS, BASE_TO_NEW, OVERVIEW
-from ..rows import counted
 from ..sections import Result, task_of
+from ..shots import counted
 from ..tables import markdown_report
 from .run import run_values
 

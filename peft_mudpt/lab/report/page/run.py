@@ -11,6 +11,7 @@ from ...methods import methods_of_all_tasks
 from ...run_pictures import RunPictures
 from ...schema import FOLDER
 from ..sections import Result, sections
+from ..shots import drawn_in_words
 from ..tables import WORLDS
 from .drawn import drawn_values
 from .tested import tested_values
@@ -60,7 +61,7 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
         "Text of a class": result["template"] or "several texts, which result.json holds",
         "Text after the prompts": result["template_after_prompts"],
         "Protocol": arguments["protocol"],
-        "Shots": f"{arguments['shots']} training pictures per class at most",
+        "Training pictures per class (shots)": drawn_in_words(result),
         "Seed": arguments["seed"],
         "Optimizer": result["optimizer"],
         "Learning rate, peak": result["learning_rate"],
