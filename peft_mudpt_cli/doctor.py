@@ -69,6 +69,9 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answers = {what: _attempt(ask) for what, ask in QUESTIONS.items()}
+    for what, reason in NOT_NEEDED.items():
+        if what in answers and not answers[what].is_good:
+            answers[what] = Answer(False, f"{answers[what].text} ({reason})")
     lines = [
         f"{PACKAGE} {about['Version']}, Python {platform.python_version()}, {platform.platform()}",
         f"required: {_found(required)}",
@@ -104,7 +107,7 @@ def _found(extra: Extra) -> str:
     """The installed packages of an extra with their versions; if some are missing, these, and what needs them."""
     if not extra.missing:
         return ", ".join(extra.installed)
-    return f"missing {', '.join(extra.missing)} ({extra.purpose or 'nothing works without it'})"
+    return f"not installed: {', '.join(extra.missing)} (for {extra.purpose or 'everything'})"
 
 
 def _attempt(ask: Callable[[], str]) -> Answer:
@@ -170,12 +173,13 @@ def _add_adapter() -> str:
 
 
 WORKS = "yes"
-NECESSARY = "MuDPT on a CLIP"
+NECESSARY, ADD_ADAPTER = "MuDPT on a CLIP", "transformers' add_adapter"
 # What is asked, by trying it. A new question is a function that returns what it found, or raises why not.
 QUESTIONS: dict[str, Callable[[], str]] = {
     "device": _device,
     "cache": _cache,
     NECESSARY: _mudpt,
     "LoRA on a CLIP": _lora,
-    "transformers' add_adapter": _add_adapter,
+    ADD_ADAPTER: _add_adapter,
 }
+NOT_NEEDED = {ADD_ADAPTER: "not needed: PEFT's get_peft_model does the same"}
