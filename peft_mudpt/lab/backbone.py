@@ -82,8 +82,9 @@ def load_processors(source: ModelSource, what: str) -> tuple[Tokenizer, BaseImag
     except OSError as error:
         cause = str(error).partition("\n")[0]
         raise OSError(
-            f"The {what} {source.name_or_path!r} cannot be loaded ({cause}). Give a folder or a Hub id "
-            "(--model_name_or_path), and connect to the network for the first download."
+            f"The {what} {source.name_or_path!r} cannot be loaded ({cause}). Connect to the network for the first "
+            "download, or give a folder or another Hub id by --model_name_or_path; to try it without a network, give "
+            f"{EMBEDDED!r}, the tiny {what} of the package, which knows drawn shapes only."
         ) from error
 
 
