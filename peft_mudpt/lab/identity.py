@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +193,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     if _has_no_warmup(there) or _has_no_warmup(asked):  # then another ratio or number of steps makes the difference
         skipped += ("warmup",)
     changed = [
-        f"{name}: {there.get(name)!r} there, {asked.get(name)!r} requested"
+        f"{name}: {in_words(there.get(name))} there, {in_words(asked.get(name))} here"
         for name in {**asked, **there}
         if name not in skipped and there.get(name) != asked.get(name)
     ]
@@ -203,6 +203,20 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
             if counts := _changes(theirs.get(name, {}), ours.get(name, {})):
                 changed.append(f"{name} pictures: {counts}")
     return "; ".join(changed)
+
+
+def in_words(value: Any, show: Callable[[Any], str] = repr) -> str:
+    """
+    Show an option of a run or a job in a message.
+
+    Args:
+        value: its value; None: it is not given.
+        show: how other values are shown.
+
+    Returns:
+        The words.
+    """
+    return "not given" if value is None else show(value)
 
 
 def _changes(there: Mapping[str, str], now: Mapping[str, str]) -> str:

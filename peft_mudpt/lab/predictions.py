@@ -20,6 +20,7 @@ from peft import PeftModel
 from ..classifier.batches import in_ranges
 from ..classifier.prediction import PictureClassifier
 from .data.unlabeled import ParquetPictures, PictureFiles
+from .identity import in_words
 from .predicting import Prediction, join_names
 from .question import Question
 from .storage import PARTIAL, naming, read_json, write_json
@@ -249,7 +250,7 @@ def _options(model: Any) -> dict[str, Any]:
 def _differences(there: Any, now: dict[str, Any]) -> str:
     there = there if isinstance(there, dict) else {}
     return "; ".join(
-        f"{name}: {short_repr(there.get(name))} there, {short_repr(value)} now"
+        f"{name}: {in_words(there.get(name), short_repr)} there, {in_words(value, short_repr)} here"
         for name, value in {**dict.fromkeys(there), **now}.items()
         if there.get(name) != value
     )

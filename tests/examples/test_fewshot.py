@@ -85,4 +85,4 @@ def test_two_processes_learn_the_same_weights_as_one_from_the_same_batches(run_h
     assert tests[0] == tests[1] and errors[0] == pytest.approx(errors[1], abs=1e-3)
     reset_accelerator()
     again = run_here(*arguments, *sizes[2], "--output_dir", tmp_path / "2")
-    assert "processes: 2 there, 1 requested" in again.stderr  # other batches: another run
+    assert "processes: 2 there, 1 here" in again.stderr  # other batches: another run

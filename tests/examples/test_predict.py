@@ -403,7 +403,7 @@ class TestOutput:
     def test_predictions_for_other_classes_are_not_mixed(self, predict, adapter, pictures, tmp_path):
         command = (adapter, *pictures, "--output", tmp_path / "out.csv")
         predict(*command)
-        with pytest.raises(ValueError, match="classes: .*filled red heart.* there, .*star.* now"):
+        with pytest.raises(ValueError, match="classes: .*filled red heart.* there, .*star.* here"):
             predict(*command, "--classes", "star,heart")
         predict(*command, "--classes", "star,heart", "--overwrite")
         assert (tmp_path / "out.csv").read_text(encoding="utf-8").count("heart") == len(pictures)

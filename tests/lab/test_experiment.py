@@ -225,7 +225,7 @@ def test_the_precision_of_the_launcher_belongs_to_the_run(tmp_path, pictures, mo
     run(ask(tmp_path, pictures, method="zero_shot"))
     reset_accelerator()
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(ValueError, match="mixed_precision: None there, 'bf16' requested"):
+    with pytest.raises(ValueError, match="mixed_precision: not given there, 'bf16' here"):
         run(ask(tmp_path, pictures, method="zero_shot"))
 
 

@@ -30,7 +30,7 @@ def test_a_flag_that_only_another_version_knows_makes_another_run():
 
 
 def test_another_number_of_processes_makes_another_run():
-    assert differences({**asked(), "processes": 2}, asked()) == "processes: 2 there, 1 requested"
+    assert differences({**asked(), "processes": 2}, asked()) == "processes: 2 there, 1 here"
     assert differences({**asked(), "processes": 1}, asked()) == ""
 
 
@@ -47,7 +47,7 @@ def test_a_run_of_an_earlier_version_minimized_cross_entropy():
 
 def test_a_run_of_an_earlier_version_had_a_constant_warmup():
     earlier = {name: value for name, value in asked().items() if name != "warmup"}
-    assert "warmup: 'constant' there, 'linear' requested" in differences(earlier, asked())
+    assert "warmup: 'constant' there, 'linear' here" in differences(earlier, asked())
     assert differences(earlier, asked(warmup="constant", optimizer="sgd")) == ""
 
 

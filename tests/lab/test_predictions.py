@@ -165,7 +165,7 @@ def test_parts_of_another_job_are_refused_unless_they_may_be_replaced(tmp_path):
     first = begun(tmp_path / "x.csv")
     first.write(first.parts[0], ROWS[:4])
     other = PredictionsFile(tmp_path / "x.csv", job(classes=["cat", "cow"]))
-    with pytest.raises(ValueError, match=r"classes: \['cat', 'dog'\] there, \['cat', 'cow'\] now.*--overwrite"):
+    with pytest.raises(ValueError, match=r"classes: \['cat', 'dog'\] there, \['cat', 'cow'\] here.*--overwrite"):
         other.claim()
     assert first.missing(first.parts) == first.parts[1:]
     assert other.claim(overwrite=True) is None and other.missing(other.parts) == other.parts
@@ -266,5 +266,5 @@ def test_a_calibration_changes_the_description_only_if_the_question_needs_it(tmp
 
 def test_a_job_that_asked_for_more_is_another_one(tmp_path):
     finish(begun(tmp_path / "x.csv", coverage=0.9, **{"number of pictures": 0}))
-    with pytest.raises(ValueError, match="coverage: 0.9 there, None now"):
+    with pytest.raises(ValueError, match="coverage: 0.9 there, not given here"):
         PredictionsFile(tmp_path / "x.csv", job(**{"number of pictures": 0})).claim()

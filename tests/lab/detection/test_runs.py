@@ -108,7 +108,7 @@ def test_the_same_command_again_returns_the_result_and_another_is_refused(tmp_pa
     assert run(DetectionArguments(**options))["metrics"] == json.loads(json.dumps(first["metrics"]))
     assert "already done" in capsys.readouterr().out
     reset_accelerator()
-    with pytest.raises(ValueError, match="another run .*shots: 1 there, 2 requested"):
+    with pytest.raises(ValueError, match="another run .*shots: 1 there, 2 here"):
         run(DetectionArguments(**{**options, "shots": 2}))
 
 
