@@ -22,7 +22,8 @@ examples:
 exit codes:
   0    done
   1    predict: some pictures have no answer; doctor: the package cannot run; otherwise a bug, which has a traceback
-  2    something to correct: a flag, a file, a missing package, the network, a run of compare; the last line names it
+  2    something to correct: a flag, a file, a missing package, the network, a run of compare; the last line names it.
+       Without a command, this help is printed
   3    the training diverged: the loss became NaN or infinite
   4    another process uses the output folder
   130  interrupted by Ctrl-C; the same command goes on from the last checkpoint
@@ -87,7 +88,11 @@ def main() -> None:
     Raises:
         SystemExit: with one of the codes that `--help` lists.
     """
-    name = make_parser().parse_args(sys.argv[1:2]).command
+    parser = make_parser()
+    if not sys.argv[1:]:
+        parser.print_help()
+        sys.exit(2)
+    name = parser.parse_args(sys.argv[1:2]).command
     sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]  # a subcommand reads its flags as a program of its own would
     try:
         load(name).main()

@@ -10,7 +10,7 @@ DESCRIPTION = "Compare methods: train each with every number of shots and seed. 
 EXAMPLES = """\
 examples:
   %(prog)s                                       the whole table of the embedded world, which takes hours
-  %(prog)s --dry_run                             list the runs that have no result yet
+  %(prog)s --dry_run                             tell how many runs have no result yet
   %(prog)s --train_dir my_pictures --model_name_or_path openai/clip-vit-base-patch16 --protocol few-shot
   %(prog)s --methods zero_shot,coop,mudpt --shots 4 --learning_rate_factors 1 --max_train_steps 100
 

@@ -56,9 +56,9 @@ def run(arguments: Namespace) -> None:
     """
     from accelerate import PartialState
 
-    from peft_mudpt.lab.evaluation_job import evaluate_saved, refuse_existing
+    from peft_mudpt.lab.evaluation_job import evaluate_saved
     from peft_mudpt.lab.predicting import split_names
-    from peft_mudpt.lab.report.evaluation import evaluation_lines, write_evaluation
+    from peft_mudpt.lab.report.evaluation import evaluation_lines, refuse_existing, write_evaluation
 
     output, confusion_matrix = arguments.output, arguments.confusion_matrix
     if not arguments.overwrite:

@@ -15,7 +15,7 @@ from ..classifier.answers import probabilities_of
 from ..rules import AT_LEAST_ONE
 from .calibration import measured
 from .data.fingerprints import fingerprints_of
-from .data.labeled import load_labeled
+from .data.labeled import LabeledFolder
 from .data.loaders import make_loader
 from .data.loading import TestPictures, check_pictures
 from .environment import versions
@@ -121,10 +121,11 @@ def evaluate_saved(
             if calibrated probabilities are asked for and the run determined no temperature.
     """
     AT_LEAST_ONE.check(batch_size, "--batch_size")
+    found = LabeledFolder.read(folder, names_file)  # before a model is loaded
     classifier = load_classifier(adapter, class_names, template, model_name_or_path).eval()
     check_calibration(classifier, adapter, ["--calibrated"] if calibrated else [])
     temperature = classifier.temperature() if calibrated else None
-    pictures, notes = load_labeled(folder, classifier.class_names, names_file)
+    pictures, notes = found.labeled(classifier.class_names)
     accelerator = Accelerator()
     try:
         samples = TestPictures(pictures, classifier.image_processor)
@@ -146,21 +147,6 @@ def evaluate_saved(
         calibrated,
         [*notes, *_seen_by_the_run(Path(adapter), pictures)],
     )
-
-
-def refuse_existing(files: Mapping[str, Optional[str | os.PathLike]]) -> None:
-    """
-    Refuse to replace files of the user, before the work begins.
-
-    Args:
-        files: the files that will be written, by the flags that name them; None is skipped.
-
-    Raises:
-        ValueError: if one of them exists.
-    """
-    for flag, file in files.items():
-        if file is not None and os.path.lexists(file):
-            raise ValueError(f"{flag} {file} exists. Give another file, or --overwrite to replace it.")
 
 
 def _mistakes(

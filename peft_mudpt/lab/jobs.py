@@ -39,7 +39,9 @@ class JobOptions(Options):
     only: Optional[str] = flag(
         None, "i/n: do only the i-th of n shares of the runs, such as 3/20 in the third task of a Slurm array."
     )
-    dry_run: bool = flag(False, "Print the runs, their number and how long they will take, and run nothing.")
+    dry_run: bool = flag(
+        False, "Print how many runs have no result yet, the first of them, and how long they will take; run nothing."
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -347,7 +347,6 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     results = [{**read_result(path.parent), FOLDER: str(path.parent)} for path in paths]
     if not results:
         raise ValueError(
-            f"{str(folder)!r} holds no {RESULT}. Run an experiment or a sweep of examples/ with it as --output_dir "
-            "first."
+            f"{str(folder)!r} holds no {RESULT}. Train, or compare methods, with it as --output_dir first."
         )
     return results

@@ -21,11 +21,11 @@ class SweepOptions(JobOptions):
     protocol: str = flag(
         "few-shot,base-to-new", "Comma-separated: few-shot, base-to-new, cross-dataset, domain-generalization."
     )
-    datasets: str = flag("", "Comma-separated names as for --dataset of fewshot.py. Empty: the default of fewshot.py.")
+    datasets: str = flag("", "Comma-separated names as for --dataset of a single run. Empty: its default.")
     methods: str = flag(
         "zero_shot,tip_adapter,linear_probe,lora,coop,cocoop,tcp,ivlp,promptsrc,maple,mudpt_linear,mudpt,mudpt_deep,"
         "mudpt_anchored",
-        "Comma-separated names as for --method of fewshot.py.",
+        "Comma-separated names as for --method of a single run.",
     )
     shots: str = flag(
         "1,4,16", "Comma-separated numbers for the few-shot protocol; the other protocols use the largest."

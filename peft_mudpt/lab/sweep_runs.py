@@ -23,6 +23,7 @@ from .terminal import DIVERGED, IN_USE, printable
 
 LOG = "log.txt"
 NO_RESULT = ".no_result"  # a file in the folder of a run that is done, but has no result
+LISTED = 5  # folders of runs that are printed; more would hide what a user wants to know, their number and the time
 LOOK = 1.0  # seconds between two looks at the runs of other processes
 
 
@@ -145,7 +146,7 @@ def run_all(
 
 def print_runs(runs: Sequence[Run], jobs: JobOptions) -> None:
     """
-    Print the folders of the runs that have no result yet, their number, and how long they will take, as far as
+    Print the first folders of the runs that have no result yet, their number, and how long they will take, as far as
     results of the same method tell.
 
     Args:
@@ -155,8 +156,10 @@ def print_runs(runs: Sequence[Run], jobs: JobOptions) -> None:
     pictures = known_pictures()
     share = jobs.share(runs)
     due = [run for run in share if not run.is_finished(pictures)]
-    for run in due:
+    for run in due[:LISTED]:
         print(printable(str(run.folder)))
+    if len(due) > LISTED:
+        print(f"... and {len(due) - LISTED} more")
     print(f"{len(due)} of {len(share)} runs have no result yet.")
     if not due:
         return

@@ -60,9 +60,13 @@ def test_the_page_lists_every_command():
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(COMMANDS)
 
 
-@pytest.mark.parametrize("words", [[], ["no_such_command"]])
-def test_a_missing_or_unknown_command_is_refused(run_command, words):
-    done = run_command(*words)
+def test_without_a_command_the_help_is_printed(run_command):
+    done = run_command()
+    assert done.code == terminal.USER_ERROR and done.stdout == run_command("--help").stdout
+
+
+def test_an_unknown_command_is_refused(run_command):
+    done = run_command("no_such_command")
     assert done.code == terminal.USER_ERROR and "COMMAND" in done.stderr.splitlines()[-1]
 
 

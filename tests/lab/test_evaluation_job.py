@@ -109,3 +109,8 @@ def test_the_script_prints_what_it_finds_and_writes_it_to_files_that_it_does_not
     refused = run_script(*call)
     assert refused.code == 2 and f"--output {output} exists" in refused.stderr and output.read_text() == "mine"
     assert run_script(*call, "--overwrite").code == 0 and "interval" in output.read_text()
+
+
+def test_the_folder_is_checked_before_an_adapter_is_loaded(tmp_path):
+    with pytest.raises(ValueError, match="FOLDER .*pictures is not a folder"):
+        evaluate_saved(tmp_path / "no_adapter", tmp_path / "pictures")

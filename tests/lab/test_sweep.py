@@ -389,6 +389,14 @@ def test_a_dry_run_prints_the_runs_and_how_long_they_will_take(tmp_path, constan
     assert not (tmp_path / "notes").exists()
 
 
+def test_a_dry_run_names_only_the_first_of_many_runs(tmp_path, constant_pictures, capsys):
+    asked = sweep(tmp_path / "lab", methods=["mudpt", "lora"], seeds=[1, 2, 3])
+    run_sweep(asked, stand_in(tmp_path), JobOptions(dry_run=True))
+    assert [str(run.folder) for run in asked.runs({})[:5]] + ["... and 7 more"] == capsys.readouterr().out.split("\n")[
+        :6
+    ]
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(9.6, "0 min 10 s"), (310, "5 min 10 s"), (3900, "1 h 05 min")])
 def test_a_duration_is_given_in_hours_and_minutes(seconds, words):
     assert duration(seconds) == words

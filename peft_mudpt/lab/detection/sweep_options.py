@@ -21,7 +21,7 @@ class DetectionSweepOptions(SweepOptions):
     datasets: str = flag("", "Comma-separated styles of the embedded world. Empty: the default, or --train_dir.")
     methods: str = flag(
         "zero_shot,lora,full,dual_prompts,sdpt_released,sdpt",
-        "Comma-separated names as for --method of fewshot_detection.py.",
+        "Comma-separated names as for --method of a single run.",
     )
     shots: str = flag("1,5,10", "Comma-separated numbers of pictures for each class.")
     learning_rate_factors: str = flag(

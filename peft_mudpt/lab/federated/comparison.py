@@ -27,8 +27,8 @@ DECIDED = ("method", "setting", "seed", "learning_rate", "output_dir", "evaluate
 class ComparisonOptions(JobOptions):
     """What is compared, and how. `--help` describes each."""
 
-    methods: str = flag("coop,fed_dpt,mudpt,lora", "Comma-separated names as for --method of federated.py.")
-    settings: str = flag(",".join(SETTINGS), "Comma-separated names as for --setting of federated.py.")
+    methods: str = flag("coop,fed_dpt,mudpt,lora", "Comma-separated names as for --method of a single run.")
+    settings: str = flag(",".join(SETTINGS), "Comma-separated names as for --setting of a single run.")
     seeds: str = flag("1,2,3", "Comma-separated seeds.")
     learning_rate_factors: str = flag(
         "1,3,10,30",

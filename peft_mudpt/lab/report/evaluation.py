@@ -53,6 +53,21 @@ def evaluation_lines(found: SavedEvaluation) -> list[str]:
     return lines
 
 
+def refuse_existing(files: Mapping[str, Optional[str | os.PathLike]]) -> None:
+    """
+    Refuse to replace files of the user, before the work begins.
+
+    Args:
+        files: the files that will be written, by the flags that name them; None is skipped.
+
+    Raises:
+        ValueError: if one of them exists.
+    """
+    for flag, file in files.items():
+        if file is not None and os.path.lexists(file):
+            raise ValueError(f"{flag} {file} exists. Give another file, or --overwrite to replace it.")
+
+
 def write_evaluation(
     found: SavedEvaluation,
     output: Optional[str | os.PathLike] = None,

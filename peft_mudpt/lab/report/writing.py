@@ -101,6 +101,6 @@ def _check_that_files_are_ours(folder: Path, names: Iterable[str]) -> None:
     foreign = [name for name in names if (folder / name).exists()]
     if foreign:
         raise ValueError(
-            f"{folder} already holds {', '.join(foreign[:5])}, which report.py did not write. Give another "
+            f"{folder} already holds {', '.join(foreign[:5])}, which no report wrote. Give another "
             "--output_dir, or delete them."
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from peft_mudpt.lab.data.labeled import load_labeled
+from peft_mudpt.lab.data.labeled import LabeledFolder
 from tests.lab.data.test_folders import save_pictures
 
 
@@ -11,7 +11,7 @@ def load(tmp_path, folders, class_names, names=None):
     if names is not None:
         file = tmp_path / "names.txt"
         file.write_text(names)
-    return load_labeled(save_pictures(tmp_path / "pictures", folders), class_names, file)
+    return LabeledFolder.read(save_pictures(tmp_path / "pictures", folders), file).labeled(class_names)
 
 
 def test_the_label_of_a_picture_is_the_position_of_its_class_in_the_classifier(tmp_path):
