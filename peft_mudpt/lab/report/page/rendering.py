@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
+BREAK = "\f"  # in no part of a page
 FOR_PAGES = ("jinja2", "markdown_it")  # the packages that write one
 # A browser shows the pictures and uses the style that are in the page, and nothing else, whatever names contain.
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
-TABLE = '<div class="scroll" role="group" aria-label="Table" tabindex="0"><table>\n'  # which may be wide
 
 
 def html_page(
@@ -65,7 +65,7 @@ def html_page(
     if len(results) == 1 and task_of(results) == CLASSIFICATION:
         run = run_values(results[0], with_pictures)
         report = markdown_report(results, {}, paired=paired) + published
-        values |= {"title": run["title"], "run": run, "report": _as_html(report, [])}
+        values |= {"title": run["title"], "run": run, "report": _as_html(environment, report, [])}
         return environment.get_template("run.html").render(values)
     shown = {title: _not_repeated(plots) for title, plots in figures.items()}
     names = {title: list(plots) for title, plots in shown.items()}
@@ -74,7 +74,7 @@ def html_page(
         "title": f"Results of {counted(len(results), 'run')}",
         "folders": [result[FOLDER] for result in results],
         "shows_single_runs": task_of(results) == CLASSIFICATION,
-        "report": _as_html(report, [figure for plots in shown.values() for figure in plots.values()]),
+        "report": _as_html(environment, report, [figure for plots in shown.values() for figure in plots.values()]),
     }
     return environment.get_template("tables.html").render(values)
 
@@ -118,14 +118,16 @@ def _style_values(environment: Environment) -> dict[str, Markup]:
     return {"style": Markup(style), "policy": Markup(POLICY.format(digest))}
 
 
-def _as_html(report: str, figures: Sequence[Figure]) -> Markup:
+def _as_html(environment: Environment, report: str, figures: Sequence[Figure]) -> Markup:
     """A Markdown report as HTML, with the figures in place of its images."""
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    markdown.add_render_rule("table_open", lambda *_: TABLE)
-    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    parts = environment.get_template("parts.html").module
+    opening, closing = parts.table("Table", caller=lambda: BREAK).split(BREAK)
+    markdown.add_render_rule("table_open", lambda *_: opening)
+    markdown.add_render_rule("table_close", lambda *_: closing)
     tokens = markdown.parse(report)
     images = [part for token in tokens for part in token.children or () if part.type == "image"]
     for image, figure in zip(images, figures, strict=True):
