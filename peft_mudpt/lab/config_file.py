@@ -34,9 +34,7 @@ def flags_in(file: str | os.PathLike, known: Mapping[str, Any]) -> list[str]:
             have.
     """
     path = Path(file)
-    if path.suffix not in JSON + YAML:
-        raise ValueError(f"{FLAG} {path} must end in {', '.join(JSON + YAML)}.")
-    given = read_json_object(path, FLAG, '{"shots": 4, ...}') if path.suffix in JSON else _read_yaml(path)
+    given = read_json_object(path, FLAG, '{"shots": 4, ...}') if is_json(path) else _read_yaml(path)
     for name in given:
         if name not in known:
             similar = difflib.get_close_matches(name, known, n=1)
@@ -47,6 +45,24 @@ def flags_in(file: str | os.PathLike, known: Mapping[str, Any]) -> list[str]:
         for name, value in given.items()
         if value is not None or known[name] is not None
     ]
+
+
+def is_json(path: Path) -> bool:
+    """
+    Tell the format of a file of flags.
+
+    Args:
+        path: the file.
+
+    Returns:
+        True for JSON, False for YAML.
+
+    Raises:
+        ValueError: if the file has the suffix of neither.
+    """
+    if path.suffix not in JSON + YAML:
+        raise ValueError(f"{path}, a file of flags, must end in {', '.join(JSON + YAML)}.")
+    return path.suffix in JSON
 
 
 def _typed(name: str, value: Any, default: Any, path: Path) -> str:

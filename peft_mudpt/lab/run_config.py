@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .config_file import JSON, YAML
+from .config_file import is_json
 from .identity import OBJECTIVE, PICTURES, PROCESSES, TASK, as_identity
 from .run_folder import RUN, read_identity
 from .schema import RESULT, read_result
@@ -60,11 +60,10 @@ def write_config(config: Mapping[str, Any], file: str | os.PathLike) -> None:
     import yaml
 
     path = Path(file)
-    if path.suffix not in JSON + YAML:
-        raise ValueError(f"{path} must end in {', '.join(JSON + YAML)}.")
+    as_json = is_json(path)
     if path.exists():
         raise ValueError(f"{path} exists. Give a new file.")
-    if path.suffix in JSON:
+    if as_json:
         write_text(path, json.dumps(dict(config), indent=1, ensure_ascii=False) + "\n")
     else:
         write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

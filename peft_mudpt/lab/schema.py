@@ -239,7 +239,6 @@ LATER = (
     "robustness",
     "class_texts",
     "zero_shot_texts",
-    "validation",
 )
 # What earlier versions did, whose files do not say it: flags whose default is another one now, ...
 EARLIER = {"task": "image-classification", "objective": "cross_entropy", "warmup": "constant"}
@@ -279,13 +278,13 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
     Args:
         folder: the folder of the run.
-        result: all fields of `FIELDS` except `schema_version`; those of `LATER` and `ONLY_CLASSIFICATION` may be
-            missing.
+        result: all fields of `FIELDS` except `schema_version`; those of `NEW`, `LATER` and `ONLY_CLASSIFICATION` may
+            be missing.
 
     Raises:
         ValueError: if a field is missing or unknown.
     """
-    result = {"schema_version": SCHEMA_VERSION, **dict.fromkeys((*LATER, *ONLY_CLASSIFICATION)), **result}
+    result = {"schema_version": SCHEMA_VERSION, **dict.fromkeys((*NEW, *LATER, *ONLY_CLASSIFICATION)), **result}
     if result.keys() != FIELDS.keys():
         raise ValueError(
             f"A result must have the fields {list(FIELDS)}. Missing or unknown: "

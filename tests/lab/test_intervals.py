@@ -7,10 +7,9 @@ from peft_mudpt.lab.intervals import accuracy_in_words, wilson_interval
 
 
 @pytest.mark.parametrize("right, seen", [(29, 30), (0, 1), (1, 1), (7, 7), (0, 500), (1_999_999, 2_000_000)])
-@pytest.mark.parametrize("confidence", [0.5, 0.95])
-def test_the_interval_is_that_of_scipy(right, seen, confidence):
-    wanted = binomtest(right, seen).proportion_ci(confidence, method="wilson")
-    assert wilson_interval(right, seen, confidence) == pytest.approx((100 * wanted.low, 100 * wanted.high), abs=1e-9)
+def test_the_interval_is_that_of_scipy(right, seen):
+    wanted = binomtest(right, seen).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right, seen) == pytest.approx((100 * wanted.low, 100 * wanted.high), abs=1e-9)
 
 
 @pytest.mark.parametrize("right, seen", [(0, 0), (2, 1), (-1, 3)])

@@ -108,7 +108,7 @@ def test_results_are_found_at_any_depth(tmp_path):
     for name in ("b/c", "a"):
         write_result(tmp_path / name, {**RESULT, "dataset": name})
     assert [result["dataset"] for result in read_results(tmp_path)] == ["a", "b/c"]
-    with pytest.raises(ValueError, match="nowhere.*result.json.*examples/"):
+    with pytest.raises(ValueError, match="nowhere.*result.json.*--output_dir"):
         read_results(tmp_path / "nowhere")
 
 

@@ -1,6 +1,6 @@
 """Made-up results of experiments, and a reader of the tables in a report."""
 
-from peft_mudpt.lab.schema import LATER
+from peft_mudpt.lab.schema import LATER, NEW
 
 
 def counts(**right) -> dict:
@@ -13,7 +13,7 @@ def counts(**right) -> dict:
 def result(method="mudpt", accuracy=80.0, shots=4, seed=1, dataset="dtd", **changes) -> dict:
     """A result of the few-shot protocol. `changes` replace fields of the result or of its arguments."""
     made = {
-        **dict.fromkeys(LATER),
+        **dict.fromkeys((*NEW, *LATER)),
         "arguments": {
             "model_name_or_path": "some/clip",
             "train_dir": None,
