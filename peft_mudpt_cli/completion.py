@@ -18,15 +18,8 @@ examples:
   %(prog)s zsh > ~/.zfunc/_peft-mudpt        if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`
   %(prog)s fish > ~/.config/fish/completions/peft-mudpt.fish
 """
-FILES = (
-    "images",
-    "adapter",
-    "output",
-    "picture",
-    "class_names",
-    "confusion_matrix",
-    "config",
-)  # what takes a file or a folder; `..._dir` takes a folder
+# What `--help` calls the value of a flag, if it is a folder or any file.
+FOLDERS, FILES = ("FOLDER", "RESULTS_DIR"), ("FILE", "IMAGE", "ADAPTER", "OUTPUT")
 
 
 def make_parser() -> ArgumentParser:
@@ -52,8 +45,8 @@ def _all_flags() -> ArgumentParser:
     parsers = {name: load(name).make_parser() for name in COMMANDS}
     for parser in parsers.values():
         for action in parser._actions:  # argparse has no public list of them
-            if action.dest == "folder" or action.dest.endswith("_dir"):
+            if action.metavar in FOLDERS:
                 action.complete = shtab.DIRECTORY
-            elif action.dest in FILES:
+            elif action.metavar in FILES:
                 action.complete = shtab.FILE
     return make_parser_of_commands(parsers)

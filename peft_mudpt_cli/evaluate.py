@@ -27,12 +27,16 @@ def make_parser() -> ArgumentParser:
     parser = plain_parser(DESCRIPTION, EXAMPLES)
     add_adapter(parser)
     parser.add_argument("folder", metavar="FOLDER", help="A folder with one folder of pictures per class.")
-    parser.add_argument("--class_names", help="A file that names the class folders, as for `train`.")
+    parser.add_argument("--class_names", metavar="FILE", help="A file that names the class folders, as for `train`.")
     parser.add_argument(
         "--calibrated", action="store_true", help="Give the probabilities of mistakes at the run's temperature."
     )
-    parser.add_argument("--output", type=Path, help="Write everything that was found to this JSON file.")
-    parser.add_argument("--confusion_matrix", type=Path, help="Write the confusion matrix to this CSV file.")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="Write everything that was found to this JSON file."
+    )
+    parser.add_argument(
+        "--confusion_matrix", type=Path, metavar="FILE", help="Write the confusion matrix to this CSV file."
+    )
     parser.add_argument("--overwrite", action="store_true", help="Replace these files if they exist.")
     parser.add_argument("--batch_size", type=int, default=64, help="Number of pictures at a time. Default: 64.")
     parser.add_argument("--num_workers", type=int, help="Processes that read pictures, as for `predict`.")

@@ -62,6 +62,7 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--output",
+        metavar="FILE",
         help="Write one row per picture to this file (.csv or .parquet), instead of printing. If the job is "
         "killed, the same command goes on.",
     )

@@ -33,8 +33,12 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "results_dir", type=Path, metavar="RESULTS_DIR", help="A folder that holds result.json files at any depth."
     )
-    parser.add_argument("--output_dir", type=Path, help="Folder for report.md. Default: RESULTS_DIR/report.")
-    parser.add_argument("--picture", type=Path, help="PNG file for a copy of the overview plot. One data set only.")
+    parser.add_argument(
+        "--output_dir", type=Path, metavar="FOLDER", help="Folder for report.md. Default: RESULTS_DIR/report."
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="PNG file for a copy of the overview plot. One data set only."
+    )
     parser.add_argument(
         "--paired",
         action="append",

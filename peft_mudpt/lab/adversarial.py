@@ -104,6 +104,7 @@ class AdversarialOptions(Options):
         None,
         "With --adversarial: a file for the embeddings of the attacked pictures. If it exists, it is used, and must "
         "belong to the CLIP, the pictures and the attack. None: they are computed for this run.",
+        metavar="FILE",
     )
 
 

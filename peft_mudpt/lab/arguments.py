@@ -31,7 +31,9 @@ class OutputOptions(Options):
     """Where a run is stored, and how it is tracked and shared. These options do not change the result of the run."""
 
     output_dir: str = flag(
-        "outputs/fewshot", "Folder for the adapter and result.json. With --train_dir FOLDER it is outputs/FOLDER."
+        "outputs/fewshot",
+        "Folder for the adapter and result.json. With --train_dir FOLDER it is outputs/FOLDER.",
+        metavar="FOLDER",
     )
     overwrite_output_dir: bool = flag(False, "Delete the files of a previous run in --output_dir.")
     checkpointing_steps: Annotated[int, at_least(0)] = flag(
@@ -42,6 +44,7 @@ class OutputOptions(Options):
         None,
         f"A checkpoint folder, or '{LATEST}' for the last checkpoint in --output_dir. None: the last if there is one, "
         "unless --overwrite_output_dir is given.",
+        metavar="FOLDER",
     )
     with_tracking: bool = flag(False, "Log losses and results to the trackers of --report_to.")
     report_to: str = flag("all", "A tracker, such as tensorboard or wandb, or 'all' for all that are installed.")

@@ -45,6 +45,7 @@ class CacheOptions(Options):
         "Folder in which later runs find the image features and the zero-shot predictions of frozen CLIPs. "
         f"'{OFF}': compute them in each run. None: the folder that the variable {FOLDER_VARIABLE} names, or "
         "peft_mudpt in the cache of Hugging Face.",
+        metavar="FOLDER",
     )
     feature_cache_size: Annotated[float, at_least(0)] = flag(
         5.0, "Largest size of this folder in GiB. What was not used for the longest time is deleted."

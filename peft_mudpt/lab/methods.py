@@ -361,10 +361,12 @@ class MethodOptions(BaseMethodOptions):
         "Several texts of a class, whose features are averaged: 'imagenet' for CLIP's 80 templates, the name of "
         "another data set of CoOp for its template, or a text file with a template per line. They are for zero-shot "
         "CLIP and for methods without text prompts, because text prompts replace words of one --template.",
+        metavar="FILE",
     )
     descriptions: Optional[str] = flag(
         None,
         'A JSON file {"class": ["sentence", ...], ...} with further texts of each class, used like --templates.',
+        metavar="FILE",
     )
 
     def __post_init__(self):

@@ -37,7 +37,7 @@ class SweepOptions(JobOptions):
         "most shots. The rate with the best validation accuracy is used for the whole protocol and data set. "
         "One factor: no search.",
     )
-    output_dir: str = flag("outputs/lab", "Folder for the runs; each has a subfolder.")
+    output_dir: str = flag("outputs/lab", "Folder for the runs; each has a subfolder.", metavar="FOLDER")
 
     def sweep(self, flags: list[str]) -> Sweep:
         """

@@ -2,10 +2,11 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from peft_mudpt_cli.command import COMMANDS
+from peft_mudpt_cli.command import COMMANDS, load
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,16 @@ def completions(tmp_path_factory):
         (["peft-mudpt", "compare", "--dry_r"], {"--dry_run"}),
         (["peft-mudpt", "predict", "--min_c"], {"--min_confidence"}),
         (["peft-mudpt", "train", "my_pic"], {"my_pictures"}),
+        (["peft-mudpt", "train", "--templates", "my_t"], {"my_texts.txt"}),
+        (["peft-mudpt", "train", "--coop_root", "my_"], {"my_pictures"}),
+        (["peft-mudpt", "evaluate", "outputs", "my_pictures", "--output", "my_t"], {"my_texts.txt"}),
         (["peft-mudpt", "completion", "ba"], {"bash"}),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
 def test_bash_completes(completions, tmp_path, words, expected):
     (tmp_path / "my_pictures").mkdir()
+    (tmp_path / "my_texts.txt").touch()
     asked = f"""
         source {completions}
         COMP_WORDS=({" ".join(repr(word) for word in words)}) COMP_CWORD={len(words) - 1}
@@ -48,3 +53,12 @@ def test_bash_completes(completions, tmp_path, words, expected):
 def test_the_command_prints_the_file(run_command, completions):
     done = run_command("completion", "bash")
     assert done.code == 0 and done.stdout == completions.read_text() + "\n"
+
+
+def test_every_flag_that_takes_a_path_is_completed():
+    from peft_mudpt_cli.completion import FILES, FOLDERS
+
+    for name in COMMANDS:
+        for action in load(name).make_parser()._actions:
+            if action.type is Path or (action.type is str and action.dest.endswith(("_dir", "_root"))):
+                assert action.metavar in (*FOLDERS, *FILES), f"{name} {action.dest}"

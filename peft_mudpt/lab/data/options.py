@@ -24,20 +24,24 @@ class DataOptions(Options):
     dataset: str = flag(
         demo.ADAPTATION_STYLE, "A style of the embedded world or, with --coop_root, one of CoOp's data sets."
     )
-    coop_root: Optional[str] = flag(None, "The folder that holds CoOp's data sets.")
-    train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.")
+    coop_root: Optional[str] = flag(None, "The folder that holds CoOp's data sets.", metavar="FOLDER")
+    train_dir: Optional[str] = flag(None, "A folder with one folder of pictures per class.", metavar="FOLDER")
     test_dir: Optional[str] = flag(
-        None, "A folder of test pictures like --train_dir. None: 30 percent of each class are held out for testing."
+        None,
+        "A folder of test pictures like --train_dir. None: 30 percent of each class are held out for testing.",
+        metavar="FOLDER",
     )
     class_names: Optional[str] = flag(
         None,
         "A text file with lines 'folder = name', or a JSON file, with names for the classes of --train_dir. A folder "
         "that it does not name keeps its own name.",
+        metavar="FILE",
     )
     split: Optional[str] = flag(
         None,
         "A CSV file with the columns 'file' (relative to --train_dir) and 'split' (train, validation or test) or "
         "'group' (pictures of one group are never separated) or both.",
+        metavar="FILE",
     )
     dataset_name: Optional[str] = flag(None, "A data set of the Hub.")
     dataset_config_name: Optional[str] = flag(None, "Configuration of the data set of the Hub.")

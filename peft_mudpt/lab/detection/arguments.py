@@ -32,6 +32,7 @@ class DetectionArguments(
     output_dir: str = flag(
         "outputs/fewshot_detection",
         "Folder for the adapter and result.json. With --train_dir FOLDER it is outputs/FOLDER.",
+        metavar="FOLDER",
     )
 
     def __post_init__(self):

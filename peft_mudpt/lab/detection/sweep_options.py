@@ -30,4 +30,4 @@ class DetectionSweepOptions(SweepOptions):
         "most shots. The rate with the best mAP on validation pictures is used for the whole data set. One factor: no "
         "search.",
     )
-    output_dir: str = flag("outputs/lab_detection", "Folder for the runs; each has a subfolder.")
+    output_dir: str = flag("outputs/lab_detection", "Folder for the runs; each has a subfolder.", metavar="FOLDER")

@@ -36,7 +36,7 @@ class ComparisonOptions(JobOptions):
         "first seed, and the rate with the best accuracy on validation pictures is used for all runs of the method. "
         "One factor: no search.",
     )
-    output_dir: str = flag("outputs/lab_federated", "Folder for the runs; each has a subfolder.")
+    output_dir: str = flag("outputs/lab_federated", "Folder for the runs; each has a subfolder.", metavar="FOLDER")
 
     def values(self, name: str, kind: type = str) -> list[Any]:
         """

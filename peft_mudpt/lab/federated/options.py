@@ -33,9 +33,11 @@ class ClientOptions(Options):
         "All must have the same classes.",
     )
     domains_dir: Optional[str] = flag(
-        None, "A folder with one folder per domain, each of which holds one folder of pictures per class."
+        None,
+        "A folder with one folder per domain, each of which holds one folder of pictures per class.",
+        metavar="FOLDER",
     )
-    coop_root: Optional[str] = flag(None, "The folder that holds CoOp's data sets.")
+    coop_root: Optional[str] = flag(None, "The folder that holds CoOp's data sets.", metavar="FOLDER")
     clients_per_domain: Count = flag(1, "Number of clients among which the pictures of a domain are divided.")
     partition: str = flag(
         "same",
@@ -153,7 +155,7 @@ class FederatedArguments(LocalOptions, RoundOptions, ClientOptions, BaseMethodOp
         DEFAULT_TEMPLATE,
         "Text of a class, with {} for its name, the same for all clients. Text prompts replace its first words.",
     )
-    output_dir: str = flag("outputs/federated", "Folder for the adapter and federation.json.")
+    output_dir: str = flag("outputs/federated", "Folder for the adapter and federation.json.", metavar="FOLDER")
     overwrite_output_dir: bool = flag(False, "Delete what an earlier run has left in --output_dir.")
 
     def __post_init__(self):
@@ -227,7 +229,7 @@ class FlowerArguments(FederatedArguments):
     port: Annotated[Optional[int], at_least(1), at_most(65535)] = flag(
         None, "First of the ports that the processes use. None: free ones."
     )
-    logs: Optional[str] = flag(None, "Folder for the logs of the processes. None: they are dropped.")
+    logs: Optional[str] = flag(None, "Folder for the logs of the processes. None: they are dropped.", metavar="FOLDER")
 
     def __post_init__(self):
         super().__post_init__()

@@ -20,12 +20,13 @@ class BoxDataOptions(Options):
 
     dataset: str = flag(demo.SCENE_ADAPTATION_STYLE, f"A style of the embedded world: {', '.join(demo.SCENE_STYLES)}.")
     train_dir: Optional[str] = flag(
-        None, "A folder with boxes in COCO's, Pascal VOC's or YOLO's format, with or without splits."
+        None, "A folder with boxes in COCO's, Pascal VOC's or YOLO's format, with or without splits.", metavar="FOLDER"
     )
     test_dir: Optional[str] = flag(
         None,
         "A folder of test pictures like --train_dir. None: the split for testing in --train_dir, or if there is none, "
         "30 percent of the pictures are held out.",
+        metavar="FOLDER",
     )
     train_split: Optional[str] = flag(
         None, "Split of --train_dir or --dataset_name for training. None: 'train', or all pictures if there are none."
