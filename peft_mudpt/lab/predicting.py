@@ -190,14 +190,15 @@ def classify(
         An iterator over the batches, which gives the predictions of each.
     """
     source = PictureBatches(pictures, classifier.image_processor, pictures.name)
+    answers = question.answers(classifier)
     for batch in read_batches(source, batches, num_workers, pin_memory=classifier.model.device.type == "cuda"):
         width = len(classifier.class_names)
         logits = classifier.logits_of_batch(batch.pixels) if len(batch.pixels) else torch.empty(0, width)
-        answers = question.answers(classifier, logits)
+        of_batch = answers(logits)
         yield [
             Prediction(name, batch.errors[place], None)
             if place in batch.errors
-            else Prediction(name, None, next(answers))
+            else Prediction(name, None, next(of_batch))
             for place, name in enumerate(batch.names)
         ]
 

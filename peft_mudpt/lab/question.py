@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
@@ -61,23 +61,26 @@ class Question:
         self._temperature(classifier)
         self._sets(classifier)
 
-    def answers(self, classifier: PictureClassifier, logits: torch.Tensor) -> Iterator[Answer]:
+    def answers(self, classifier: PictureClassifier) -> Callable[[torch.Tensor], Iterator[Answer]]:
         """
-        Answer for the pictures of a batch.
+        Make a function that answers for the pictures of a batch.
 
         Args:
-            classifier: the classifier.
-            logits: its logits (B, C) in float32.
+            classifier: the classifier. Its sets are fitted once for all batches.
 
-        Yields:
-            The answer for each picture.
+        Returns:
+            A function of the logits (B, C) in float32, which yields the answer for each picture.
         """
-        names, sets = classifier.class_names, self._sets(classifier)
-        best = best_classes(logits, names, self.k, self._temperature(classifier))
-        of_sets = [None] * len(best) if sets is None else classes_in_sets(logits, names, sets)
-        for ranked, classes in zip(best, of_sets):
-            least = self.min_confidence
-            yield Answer(ranked, None if least is None else ranked[0][1] >= least, classes)
+        names, least = classifier.class_names, self.min_confidence
+        sets, temperature = self._sets(classifier), self._temperature(classifier)
+
+        def of_batch(logits: torch.Tensor) -> Iterator[Answer]:
+            best = best_classes(logits, names, self.k, temperature)
+            of_sets = [None] * len(best) if sets is None else classes_in_sets(logits, names, sets)
+            for ranked, classes in zip(best, of_sets):
+                yield Answer(ranked, None if least is None else ranked[0][1] >= least, classes)
+
+        return of_batch
 
     def _temperature(self, classifier: PictureClassifier) -> Optional[float]:
         return classifier.temperature() if self.calibrated or self.min_confidence is not None else None

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from peft_mudpt import Calibration
+from peft_mudpt.calibration.conformal import ConformalSets
 from peft_mudpt.classifier.prediction import PictureClassifier
 from peft_mudpt.lab.question import Question
 
@@ -22,7 +23,7 @@ def classifier():
 
 def test_without_more_words_the_best_classes_are_answered(classifier):
     classifier.calibration = None
-    first, second = Question(2).answers(classifier, LOGITS)
+    first, second = Question(2).answers(classifier)(LOGITS)
     assert [name for name, _ in first.best] == ["cat", "dog"] and [name for name, _ in second.best] == ["dog", "cow"]
     assert first.best[0][1] == pytest.approx(LOGITS[0].softmax(dim=-1)[0].item())
     assert first.is_confident is first.classes is None
@@ -31,20 +32,20 @@ def test_without_more_words_the_best_classes_are_answered(classifier):
 def test_a_prediction_is_confident_if_its_calibrated_probability_is_high_enough(classifier):
     calibrated = (LOGITS / 2).softmax(dim=-1).max(dim=-1).values
     for limit, expected in ((0.3, [True, True]), (0.5, [True, False]), (0.9, [False, False])):
-        answers = list(Question(1, min_confidence=limit).answers(classifier, LOGITS))
+        answers = list(Question(1, min_confidence=limit).answers(classifier)(LOGITS))
         assert [answer.is_confident for answer in answers] == expected
         assert [answer.best[0][1] for answer in answers] == pytest.approx(calibrated.tolist())
 
 
 def test_calibrated_probabilities_can_be_asked_for_alone(classifier):
-    (answer, _) = Question(1, calibrated=True).answers(classifier, LOGITS)
+    (answer, _) = Question(1, calibrated=True).answers(classifier)(LOGITS)
     assert answer.best[0][1] == pytest.approx((LOGITS[0] / 2).softmax(dim=-1)[0].item()) and answer.classes is None
 
 
 @pytest.mark.parametrize("per_class", [False, True])
 def test_the_classes_of_a_set_are_those_above_their_thresholds(classifier, per_class):
     inside = classifier.calibration.sets(0.9, per_class)(LOGITS)
-    for answer, mask in zip(Question(coverage=0.9, per_class=per_class).answers(classifier, LOGITS), inside):
+    for answer, mask in zip(Question(coverage=0.9, per_class=per_class).answers(classifier)(LOGITS), inside):
         assert set(answer.classes) == {name for name, is_in in zip(classifier.class_names, mask) if is_in}
 
 
@@ -80,3 +81,11 @@ def test_a_classifier_that_is_not_calibrated_cannot_answer(classifier, options, 
 def test_a_coverage_that_needs_more_pictures_is_refused(classifier):
     with pytest.raises(ValueError, match="coverage=0.99 needs 99 held-out pictures"):
         Question(coverage=0.99).check(classifier)
+
+
+def test_sets_are_fitted_once_for_all_batches(classifier, monkeypatch):
+    fitted = []
+    fit = ConformalSets.fit
+    monkeypatch.setattr(ConformalSets, "fit", lambda *given: fitted.append(given) or fit(*given))
+    answers = Question(coverage=0.9).answers(classifier)
+    assert [len(list(answers(LOGITS))) for _ in range(3)] == [len(LOGITS)] * 3 and len(fitted) == 1
