@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
@@ -82,10 +84,10 @@ def evaluate_task(
             metrics[name] = None
             continue
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
+        given = (accelerator, classifier, test.pictures, backbone, loading)
         try:
-            logits = _logits(
-                accelerator, classifier, test.pictures, backbone, loading, name, features, cache, is_plain
-            )
+            load = partial(_loader, *given, name, features, cache)
+            logits = _logits(*given, cache if is_plain else None, load)
         except ValueError:
             # names every picture that cannot be read, instead of the first
             check_pictures(test.pictures, *(other.pictures for other in task.tests.values() if other is not test))
@@ -99,44 +101,58 @@ def evaluate_task(
     return metrics
 
 
-def validation_logits(
-    accelerator: Accelerator,
-    backbone: Backbone,
-    classifier: PictureClassifier,
-    task: Task,
-    batch_size: int = 100,
-    num_workers: Optional[int] = None,
-    features: Optional[dict[str, torch.Tensor]] = None,
-    cache: Optional[FeatureCache] = None,
-    is_plain: bool = False,
-) -> torch.Tensor:
+class ValidationPictures:
     """
-    Compute the logits of the validation pictures of a task. A classifier in training mode is in it again afterwards.
+    The validation pictures of a task, which are loaded in the same way for each test.
 
     Args:
         accelerator: the accelerator of the run; each process reads a part of the pictures.
         backbone: the CLIP that the classifier adapts.
         classifier: the classifier of the training classes.
-        task: the task that holds the validation pictures.
+        task: the task that holds the pictures.
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures; None: see `choose_workers`.
         features: as in `evaluate_task`, under the name `VALIDATION`.
         cache: as in `evaluate_task`.
         is_plain: as in `evaluate_task`.
-
-    Returns:
-        The logits (N, C) of N pictures.
-
-    Raises:
-        ValueError: if pictures cannot be read. The message lists all of them.
     """
-    pictures, loading = task.validation, {"batch_size": batch_size, "num_workers": num_workers}
-    with eval_mode(classifier):
-        try:
-            return _logits(accelerator, classifier, pictures, backbone, loading, VALIDATION, features, cache, is_plain)
-        except ValueError:
-            check_pictures(pictures)  # names every picture that cannot be read
-            raise
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        backbone: Backbone,
+        classifier: PictureClassifier,
+        task: Task,
+        batch_size: int = 100,
+        num_workers: Optional[int] = None,
+        features: Optional[dict[str, torch.Tensor]] = None,
+        cache: Optional[FeatureCache] = None,
+        is_plain: bool = False,
+    ):
+        self._classifier, self._pictures = classifier, task.validation
+        loading = {"batch_size": batch_size, "num_workers": num_workers}
+        given = (accelerator, classifier, self._pictures, backbone, loading)
+        # prepared once, because the accelerator keeps every loader that it prepares
+        load = functools.cache(partial(_loader, *given, VALIDATION, features, cache))
+        self._compute = partial(_logits, *given, cache if is_plain else None, load)
+
+    def logits(self) -> torch.Tensor:
+        """
+        Compute the logits (N, C) of the N pictures. A classifier in training mode is in it again afterwards.
+
+        Raises:
+            ValueError: if pictures cannot be read. The message lists all of them.
+        """
+        with eval_mode(self._classifier):
+            try:
+                return self._compute()
+            except ValueError:
+                check_pictures(self._pictures)  # names every picture that cannot be read
+                raise
+
+    def accuracy(self) -> float:
+        """The accuracy of the classifier, as it is now, in percent. Raises a ValueError as `logits`."""
+        return accuracy_of(self.logits(), self._pictures["label"][:])
 
 
 def calibrate_task(task: Task, logits: Callable[[], torch.Tensor]) -> Optional[Calibration]:
@@ -145,7 +161,7 @@ def calibrate_task(task: Task, logits: Callable[[], torch.Tensor]) -> Optional[C
 
     Args:
         task: the task that holds the validation pictures.
-        logits: computes their logits (see `validation_logits`).
+        logits: computes their logits (see `ValidationPictures`).
 
     Returns:
         The calibration; None if there are no validation pictures, or if the task tests on them.
@@ -155,21 +171,7 @@ def calibrate_task(task: Task, logits: Callable[[], torch.Tensor]) -> Optional[C
     return Calibration.fit(logits(), task.validation["label"][:])
 
 
-def validation_accuracy(task: Task, logits: Callable[[], torch.Tensor]) -> float:
-    """
-    Test a classifier on the validation pictures of a task.
-
-    Args:
-        task: the task that holds the validation pictures.
-        logits: computes their logits (see `validation_logits`).
-
-    Returns:
-        The accuracy in percent.
-    """
-    return 100 * (logits().argmax(dim=-1) == torch.tensor(task.validation["label"][:])).double().mean().item()
-
-
-def _logits(
+def _loader(
     accelerator: Accelerator,
     classifier: PictureClassifier,
     pictures: Dataset,
@@ -178,25 +180,35 @@ def _logits(
     name: str,
     features: Optional[dict[str, torch.Tensor]],
     cache: Optional[FeatureCache],
-    is_plain: bool,
+) -> DataLoader:
+    """A prepared loader of pictures, or of their `features`, to which those that are missing are added as `name`."""
+    known = None
+    if features is not None:
+        if name not in features:
+            features[name] = encode(
+                accelerator, classifier, pictures, backbone.image_processor, **loading, cache=cache
+            )
+        known = {IMAGE_FEATURES: features[name]}
+    samples = TestPictures(pictures, backbone.image_processor, known)
+    return accelerator.prepare(make_loader(accelerator, samples, **loading))
+
+
+def _logits(
+    accelerator: Accelerator,
+    classifier: PictureClassifier,
+    pictures: Dataset,
+    backbone: Backbone,
+    loading: dict[str, Any],
+    cache: Optional[FeatureCache],
+    load: Callable[[], DataLoader],
 ) -> torch.Tensor:
-    """The logits (N, C) of pictures, from `features`, to which those that are missing are added under `name`."""
-    image_processor = backbone.image_processor
+    """The logits (N, C) of pictures, from the cache if there is one."""
 
     def key() -> dict[str, Any]:
-        images = image_features_key(accelerator, classifier, image_processor, pictures, loading["batch_size"])
+        images = image_features_key(accelerator, classifier, backbone.image_processor, pictures, loading["batch_size"])
         return logits_key(images, classifier, backbone.tokenizer)
 
-    def compute() -> torch.Tensor:
-        known = None
-        if features is not None:
-            if name not in features:
-                features[name] = encode(accelerator, classifier, pictures, image_processor, **loading, cache=cache)
-            known = {IMAGE_FEATURES: features[name]}
-        samples = TestPictures(pictures, image_processor, known)
-        return predict_logits(accelerator, classifier, make_loader(accelerator, samples, **loading))
-
-    return cached(accelerator, cache if is_plain else None, key, compute)
+    return cached(accelerator, cache, key, lambda: predict_logits(accelerator, classifier, load()))
 
 
 def predict_logits(
@@ -231,6 +243,20 @@ def predict_logits(
             logits = classifier(**images(batch)).logits.float()  # (B, C)
             found.append(accelerator.gather_for_metrics(logits).cpu())
     return torch.cat(found)
+
+
+def accuracy_of(logits: torch.Tensor, labels: Sequence[int]) -> float:
+    """
+    Compute an accuracy.
+
+    Args:
+        logits: logits (N, C) of N pictures.
+        labels: positions of the classes of the N pictures.
+
+    Returns:
+        The percentage of pictures whose highest logit is that of their class.
+    """
+    return 100 * (logits.argmax(dim=-1) == torch.tensor(labels)).sum().item() / len(labels)
 
 
 def metrics_of(

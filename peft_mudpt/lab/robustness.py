@@ -19,7 +19,7 @@ from .adversarial import as_eps, title_of
 from .backbone import Backbone
 from .data.loaders import make_loader
 from .data.loading import PICTURE, PIXEL_VALUES, TestPictures
-from .evaluation import predict_logits
+from .evaluation import accuracy_of, predict_logits
 from .flags import Count, OptionalCount, Options, flag
 from .protocols import Task
 
@@ -154,13 +154,16 @@ def measure_robustness(
         chosen = test.pictures.select(first_of_each(test.pictures["label"][:], options.test_attack_pictures))
         samples = TestPictures(chosen, backbone.image_processor)
         logits = partial(
-            predict_logits, accelerator, classifier, make_loader(accelerator, samples, batch_size, num_workers)
+            predict_logits,
+            accelerator,
+            classifier,
+            accelerator.prepare(make_loader(accelerator, samples, batch_size, num_workers)),
         )
-        labels = torch.tensor(chosen["label"][:])
-        clean = _accuracy(logits(), labels)
+        labels = chosen["label"][:]
+        clean = accuracy_of(logits(), labels)
         for result, (_, attack) in zip(results, attacks):
             attacked = logits(partial(_attacked, attack, classifier, normalization), title_of(result))
-            accuracies = {"clean": clean, "attacked": _accuracy(attacked, labels)}
+            accuracies = {"clean": clean, "attacked": accuracy_of(attacked, labels)}
             result["metrics"][name] = {"pictures": len(chosen), **accuracies}
     return results
 
@@ -183,11 +186,6 @@ def first_of_each(labels: Sequence[int], number: Optional[int]) -> list[int]:
         if number is None or seen[label] <= number:
             chosen.append(position)
     return chosen
-
-
-def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The percentage of pictures whose highest logit (N, C) is that of their label (N,)."""
-    return 100 * (logits.argmax(dim=-1) == labels).sum().item() / len(labels)
 
 
 def _attacked(

@@ -1,12 +1,17 @@
 """Accuracy, in total and per class."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from peft_mudpt.lab.evaluation import metrics_of, predict_logits
+from peft_mudpt import demo
+from peft_mudpt.lab.backbone import Backbone, BackboneOptions
+from peft_mudpt.lab.data.embedded import load_embedded
+from peft_mudpt.lab.evaluation import ValidationPictures, metrics_of, predict_logits
 
 
 NAMES = ["filled red star", "hollow blue heart", "filled green cross"]
@@ -46,6 +51,19 @@ def test_the_prediction_of_each_picture_is_kept_by_its_true_class():
         "crane [0]": {"0.png": "crane [0]", "1.png": "cat"},
         "crane [1]": {"2.png": "crane [1]"},
     }
+
+
+def test_validation_pictures_are_prepared_once_for_all_tests(fresh_accelerator):
+    accelerator, pictures = Accelerator(), load_embedded("noisy").test.select(range(0, 60, 10))  # ten of each class
+    backbone = Backbone.load(BackboneOptions().source(), accelerator.device)
+    names = [name for name, _ in zip(demo.CLASS_NAMES, range(6))]
+    classifier = backbone.classifier(backbone.load_clip(), names, "{}.").train()
+    validation = ValidationPictures(accelerator, backbone, classifier, SimpleNamespace(validation=pictures))
+    found = [validation.accuracy() for _ in range(3)]
+    assert len(accelerator._dataloaders) == 1 and classifier.training
+    predicted = classifier.eval().predict(pictures["image"][:])
+    true = [names[label] for label in pictures["label"][:]]
+    assert found == [pytest.approx(100 * sum(p == t for p, t in zip(predicted, true)) / 6)] * 3
 
 
 def test_a_bar_shows_the_progress_of_testing(capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union
 
@@ -23,7 +22,7 @@ from ..data.few_shot_data import FewShotData
 from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..environment import random_state
-from ..evaluation import calibrate_task, evaluate_task, validation_logits
+from ..evaluation import ValidationPictures, calibrate_task, evaluate_task
 from ..feature_cache import CacheOptions
 from ..identity import what_was_asked
 from ..intervals import accuracy_in_words
@@ -202,7 +201,7 @@ class Experiment(BaseExperiment):
         reused = {**training.loading, "features": features, "cache": cache}
         clip = backbone.load_clip()
         plain = backbone.classifier(clip, task.class_names, plain_texts)
-        logits = partial(validation_logits, accelerator, backbone, plain, task, **reused, is_plain=True)
+        logits = ValidationPictures(accelerator, backbone, plain, task, **reused, is_plain=True).logits
         calibration = calibrate_task(task, logits)
         zero_shot = evaluate_task(
             accelerator, backbone, clip, task, texts, **reused, is_plain=True, calibration=calibration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,7 +17,7 @@ from ...layer import layer_of
 from ..backbone import EMBEDDED, FOR_PHOTOGRAPHS
 from ..class_texts import several
 from ..data.loading import TestPictures
-from ..evaluation import calibrate_task, distinct, evaluate_task, validation_accuracy, validation_logits
+from ..evaluation import ValidationPictures, calibrate_task, distinct, evaluate_task
 from ..feature_cache import FeatureCache, cached
 from ..feature_keys import text_bank_key
 from ..plan import Plan
@@ -160,7 +160,7 @@ class ClassificationPlan(Plan):
         if not options.eval_steps:
             return None
         return Validation(
-            partial(validation_accuracy, self.task, self._validation_logits),
+            self._validation_pictures.accuracy,
             trainable_tensors(self.classifier),
             options.eval_steps,
             options.load_best_model_at_end,
@@ -184,10 +184,11 @@ class ClassificationPlan(Plan):
         return {**self.experiment.training.loading, "features": self.test_features, "cache": self.cache}
 
     def calibrate(self) -> None:
-        self.classifier.calibration = calibrate_task(self.task, self._validation_logits)
+        self.classifier.calibration = calibrate_task(self.task, self._validation_pictures.logits)
 
-    def _validation_logits(self) -> torch.Tensor:
-        return validation_logits(self.accelerator, self.backbone, self.classifier, self.task, **self._loading)
+    @cached_property
+    def _validation_pictures(self) -> ValidationPictures:
+        return ValidationPictures(self.accelerator, self.backbone, self.classifier, self.task, **self._loading)
 
     def evaluate(self) -> dict[str, Any]:
         return evaluate_task(
