@@ -75,11 +75,14 @@ def load_processors(source: ModelSource, what: str) -> tuple[Tokenizer, BaseImag
         The tokenizer and the image processor.
 
     Raises:
-        OSError: if the model is no folder, and cannot be downloaded.
+        OSError: if the model is no folder of a model, and cannot be downloaded.
     """
     try:
         return source.tokenizer(), source.image_processor()
-    except OSError as error:
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # the latter of a folder without a tokenizer
         cause = str(error).partition("\n")[0]
         raise OSError(
             f"The {what} {source.name_or_path!r} cannot be loaded ({cause}). Connect to the network for the first "

@@ -23,6 +23,11 @@ def test_a_revision_of_a_folder_is_refused(folder):
         BackboneOptions(folder, "v2")
 
 
+def test_a_clip_that_cannot_be_loaded_is_named_with_the_flag_and_the_embedded_one(tmp_path):
+    with pytest.raises(OSError, match=f"The CLIP '{tmp_path}' cannot be loaded.* --model_name_or_path.* 'embedded'"):
+        Backbone.load(ModelSource(str(tmp_path)), torch.device("cpu"))
+
+
 @pytest.mark.parametrize("method", ["coop", "lora"])
 def test_a_run_uses_and_records_the_revision_of_its_clip(tmp_path, monkeypatch, method):
     cache = tmp_path / "cache"
