@@ -33,7 +33,7 @@ from .saving import KnownClasses, read_classes, save_with_classes
 
 FIXED = (
     "The {} of a classifier cannot be changed, because its texts are tokenized already. Make a new one; it shares the "
-    "model: MuDPTClassifier(classifier.model, class_names, template)."
+    "model: classifier.with_classes(class_names, template)."
 )
 
 
@@ -81,7 +81,7 @@ class MuDPTClassifier(PictureClassifier):
     exception: `disable_adapter()` on adapters of other methods cannot be detected if it starts and ends while the
     classes are encoded; call `forget` afterwards.
 
-    The classes cannot be changed. Make another classifier for other classes; it can share the model.
+    The classes cannot be changed. `with_classes` makes a classifier for other classes, which shares the model.
 
     A class with several texts, from templates and descriptions, has the mean of their normalized features, normalized
     again (CLIP, arXiv 2103.00020, section 3.1.4). Each text is encoded, and gets the text prompts: training text
@@ -150,6 +150,7 @@ class MuDPTClassifier(PictureClassifier):
         self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
             tokenizer = ModelSource.of(self.model, "tokenizer").tokenizer()
+        self._tokenizer = tokenizer
         self._class_features = ClassFeatures(
             model, tokenizer, self._class_names, self.class_texts, self._texts.template is None, class_batch_size
         )
@@ -240,6 +241,37 @@ class MuDPTClassifier(PictureClassifier):
             )
         known = KnownClasses(self._class_names, self._texts, self.calibration)
         save_with_classes(self.model, active[0], known, Path(save_directory), overwrite, **kwargs)
+
+    def with_classes(
+        self,
+        class_names: Sequence[str],
+        template: Union[str, Sequence[str], None] = None,
+        descriptions: Optional[Mapping[str, Sequence[str]]] = None,
+    ) -> MuDPTClassifier:
+        """
+        Make a classifier for other classes. It shares the model, the tokenizer and the image processor.
+
+        Args:
+            class_names: names of the classes.
+            template, descriptions: the texts of classes (see the class). None for both: those of this classifier.
+
+        Returns:
+            The other classifier. It has no calibration, unless the active adapter remembers one for these classes.
+
+        Raises:
+            ValueError: see the class; also if this classifier has descriptions, but not of these classes.
+        """
+        known = KnownClasses(self._class_names, self._texts)
+        given = known.completed(check_class_names(class_names), template, descriptions, "The classifier")
+        other = MuDPTClassifier(
+            self.model,
+            tokenizer=self._tokenizer,
+            image_processor=self._image_processor,
+            class_batch_size=self._class_features.class_batch_size,
+            **given,
+        )
+        other._source = self._source
+        return other
 
     @property
     def class_names(self) -> list[str]:

@@ -28,6 +28,21 @@ class TestClassifying:
         torch.testing.assert_close(classifier.predict_proba(pixel_values, batch_size=2), whole, atol=1e-6, rtol=0)
         torch.testing.assert_close(whole.sum(dim=-1), torch.ones(5))
 
+    def test_a_classifier_for_other_classes_shares_the_model_and_the_texts(self, classifier, tokenizer, pixel_values):
+        other = classifier.with_classes(["one", "two"])
+        fresh = MuDPTClassifier(classifier.model, ["one", "two"], classifier.template, tokenizer)
+        assert other.model is classifier.model and other.template == classifier.template
+        assert torch.equal(other.predict_proba(pixel_values), fresh.predict_proba(pixel_values))
+        assert classifier.with_classes(["one"], "a {}.").class_texts == [["a one."]]
+
+    def test_descriptions_of_the_classes_are_no_texts_of_other_classes(self, classifier, tokenizer):
+        described = MuDPTClassifier(
+            classifier.model, ["a", "b"], None, tokenizer, descriptions={"a": ["x"], "b": ["y"]}
+        )
+        assert described.with_classes(["b"]).class_texts == [["y"]]
+        with pytest.raises(ValueError, match="no texts of"):
+            described.with_classes(["b", "c"])
+
     def test_pictures_files_and_pixel_values_are_classified_alike(self, classifier, tmp_path):
         picture = demo.paint("filled red star", "plain", np.random.default_rng(0))
         picture.save(tmp_path / "picture.png")
@@ -104,7 +119,7 @@ class TestLoading:
     @pytest.mark.parametrize(("field", "value"), [("class_names", NAMES[::-1]), ("template", "a photo of a {}.")])
     def test_what_was_encoded_cannot_be_renamed(self, classifier, field, value):
         before = getattr(classifier, field)
-        with pytest.raises(ValueError, match=rf"{field} .*MuDPTClassifier\(classifier.model, class_names, template\)"):
+        with pytest.raises(ValueError, match=rf"{field} .*with_classes\(class_names, template\)"):
             setattr(classifier, field, value)
         assert getattr(classifier, field) == before
 
