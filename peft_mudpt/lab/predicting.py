@@ -112,6 +112,23 @@ def _load(
     return MuDPTClassifier.from_pretrained(adapter, class_names, base_model_name_or_path=base, **texts.as_arguments())
 
 
+def result_of(adapter: str | os.PathLike) -> dict[str, Any]:
+    """
+    Read the result of the run that made an adapter.
+
+    Args:
+        adapter: the folder or the Hub id of the adapter.
+
+    Returns:
+        The result, with the fields of `schema.FIELDS`; empty if there is none.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    file = find_file(adapter, RESULT)
+    return {} if file is None else read_result(file.parent) or {}
+
+
 def join_names(names: Sequence[str]) -> str:
     """
     Join class names by commas, as `split_names` takes them.
@@ -236,7 +253,7 @@ def _has_calibration(classifier: PictureClassifier, adapter: str | os.PathLike) 
     if isinstance(classifier, MuDPTClassifier) and (config := active_config(classifier.model)) is not None:
         return config.calibration is not None
     known = read_classes(Path(adapter))
-    return _result_of(adapter).get("calibration") is not None or (known is not None and known.calibration is not None)
+    return result_of(adapter).get("calibration") is not None or (known is not None and known.calibration is not None)
 
 
 def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]) -> Head:
@@ -249,19 +266,13 @@ def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]
 
 def _recall_calibration(classifier: PictureClassifier, adapter: str | os.PathLike) -> None:
     """Take the calibration from the result, if it is of the same classes and texts; no config of ours stores it."""
-    result = _result_of(adapter)
+    result = result_of(adapter)
     stored = result.get("calibration")
     if stored is None or result["class_names"] != classifier.class_names:
         return
     texts = _texts_of(result)
     if classifier.class_texts is None or (texts and texts.of(classifier.class_names) == classifier.class_texts):
         classifier.calibration = Calibration(**stored)
-
-
-def _result_of(adapter: str | os.PathLike) -> dict[str, Any]:
-    """The result of the run that made an adapter; empty if there is none."""
-    file = find_file(adapter, RESULT)
-    return {} if file is None else read_result(file.parent) or {}
 
 
 def _texts_of(result: Mapping[str, Any]) -> Optional[ClassTexts]:
@@ -303,5 +314,5 @@ def _stored_classes(
             return config.class_names, texts
     if (known := read_classes(folder)) is not None:  # the config of LoRA cannot store them
         return known.class_names, known.texts
-    result = _result_of(adapter)
+    result = result_of(adapter)
     return result.get("class_names"), _texts_of(result)
