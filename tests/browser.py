@@ -31,12 +31,13 @@ def started_browser() -> Iterator:
 
 
 @contextmanager
-def opened(browser, file: Path, scheme: str = "light", viewport: dict = WIDE, **options) -> Iterator:
+def opened(browser, location: Path | str, scheme: str = "light", viewport: dict = WIDE, **options) -> Iterator:
     """
-    Open a page from the disk.
+    Open a page, by its file or its address.
 
     Yields the page. What it wrote to its console, asked for or showed as a dialog is in `page.events`.
     """
+    address = location.as_uri() if isinstance(location, Path) else location
     context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
     page = context.new_page()
     page.events = []
@@ -44,7 +45,7 @@ def opened(browser, file: Path, scheme: str = "light", viewport: dict = WIDE, **
     page.on("pageerror", lambda error: page.events.append(f"error: {error}"))
     page.on("dialog", lambda dialog: (page.events.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: page.events.append(f"request: {request.url}"))
-    page.goto(file.as_uri())
-    page.events = [e for e in page.events if e != f"request: {file.as_uri()}" and not e.startswith("request: data:")]
+    page.goto(address)
+    page.events = [e for e in page.events if e != f"request: {address}" and not e.startswith("request: data:")]
     yield page
     context.close()

@@ -70,6 +70,7 @@ ONLY_READ = {
     "-m peft_mudpt train --output_dir outputs/several": "the same command as the one before it",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
     "predict outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
+    "demo outputs/adapter\n": "waits for a browser; tests/lab/web_demo/test_page.py opens the page",
     "export outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
 }
 # Prints installed versions, and so something else with the next releases. It has a test of its own.
@@ -79,6 +80,7 @@ WORK_BEGINS = {
     "predict": "peft_mudpt.lab.data.unlabeled.find_pictures",
     "report": "peft_mudpt.lab.schema.read_results",
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
+    "demo": "peft_mudpt.lab.web_demo.demo.Demo.load",
     "evaluate": "peft_mudpt.lab.evaluation_job.evaluate_saved",
     "export": "peft_mudpt.lab.predicting.load_classifier",
     "families.py": "peft_mudpt.optional.require",
@@ -102,6 +104,8 @@ LEFT_OUT = {
 }
 if find_spec("flwr") is None:
     LEFT_OUT["federated"] = "needs Flower, which needs Python 3.11"
+if find_spec("gradio") is None:
+    LEFT_OUT["peft-mudpt demo"] = "needs the extra [demo]; .ci/run has an environment with it"
 
 
 class WorkBegins(Exception):

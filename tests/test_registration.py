@@ -27,7 +27,7 @@ import importlib, sys
 import peft, transformers, transformers.models.clip.modeling_clip
 before = set(sys.modules)
 import peft_mudpt
-heavy = {"datasets", "PIL", "matplotlib", "scipy", "pycocotools", "monai"}
+heavy = {"datasets", "gradio", "PIL", "matplotlib", "scipy", "pycocotools", "monai"}
 print(sorted({name.split(".")[0] for name in set(sys.modules) - before} & heavy))
 importlib.reload(peft_mudpt)
 for name in [name for name in sys.modules if name.startswith("peft_mudpt")]:

@@ -1,0 +1,50 @@
+"""`peft-mudpt demo`: a page to try an adapter in a browser."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from .parser import add_adapter, parse_and_run, plain_parser
+
+
+DESCRIPTION = """\
+Try an adapter in a browser: drop a picture, edit the classes, see where CLIP looks, and compare with the plain CLIP.
+
+It needs the extra [demo]. Ctrl-C ends the page."""
+EXAMPLES = """\
+examples:
+  %(prog)s outputs/my_pictures                           prints an address to open in a browser of this machine
+  %(prog)s outputs/my_pictures --host 0.0.0.0            other machines of the network can open the page, too
+  %(prog)s user/adapter --classes "cat,dog,sea lion"
+"""
+
+
+def make_parser() -> ArgumentParser:
+    """
+    Make the parser of the flags.
+
+    Returns:
+        The parser.
+    """
+    parser = plain_parser(DESCRIPTION, EXAMPLES)
+    add_adapter(parser)
+    parser.add_argument("--host", help="Address to listen at: 0.0.0.0 for other machines. Default: this machine only.")
+    parser.add_argument("--port", type=int, help="Port. Default: the first free one from 7860 on.")
+    parser.add_argument("--share", action="store_true", help="Also make a public address, through Gradio's servers.")
+    return parser
+
+
+def main() -> None:
+    """Show the page as the flags of this process say (see `peft_mudpt.lab.web_demo`)."""
+    parse_and_run(make_parser(), run)
+
+
+def run(arguments: Namespace) -> None:
+    """Show the page as parsed flags say. Raises a ValueError if a flag, or what it names, cannot be used."""
+    from peft_mudpt.lab.predicting import split_names
+    from peft_mudpt.lab.web_demo.demo import Demo
+    from peft_mudpt.lab.web_demo.page import launch
+
+    class_names = split_names(arguments.classes)
+    loading = arguments.adapter, class_names, arguments.template, arguments.model_name_or_path
+    launch(Demo.load(*loading), arguments.host, arguments.port, arguments.share)
