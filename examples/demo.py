@@ -1,7 +1,7 @@
-"""Try an adapter in a browser. This is `peft-mudpt demo`.
+"""Try an adapter in a browser, or write a Hugging Face Space that shows the page. This is `peft-mudpt demo`.
 
 python examples/demo.py outputs/fewshot                       # open the address that it prints; Ctrl-C ends it
-python examples/demo.py user/adapter --classes "cat,dog"
+python examples/demo.py outputs/fewshot --space my_space      # write a folder to upload as a Space
 """
 
 from peft_mudpt_cli.demo import main

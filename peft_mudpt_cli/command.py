@@ -39,7 +39,7 @@ COMMANDS = {
     "compare": "Train and test several methods, with several seeds and numbers of shots.",
     "report": "Print tables of results, and write a report with plots.",
     "export": "Write a trained adapter as an ONNX or torch.export file, or folded.",
-    "demo": "Try a trained adapter in a browser.",
+    "demo": "Try a trained adapter in a browser, or write a Hugging Face Space that does.",
     "doctor": "Print versions, the device, and what works together, for a bug report.",
     "completion": "Print a file that makes the shell complete commands and flags.",
 }

@@ -69,7 +69,7 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     with TemporaryDirectory() as shared:
         for name in names:
             shutil.copy(folder / name, shared)
-        _leave_out_paths(Path(shared) / ADAPTER_CONFIG)
+        leave_out_paths(Path(shared) / ADAPTER_CONFIG)
         HfApi(token=True).upload_folder(
             repo_id=url.repo_id,
             folder_path=Path(shared),
@@ -79,10 +79,13 @@ def push_to_hub(folder: Path, hub_model_id: str, private: bool) -> str:
     return str(url)
 
 
-def _leave_out_paths(file: Path) -> None:
+def leave_out_paths(file: Path) -> None:
     """
     Set the names of models in an adapter's config to null if they are folders of this machine. The name of the folder
     alone would mean a stranger's repository on the Hub. The model card says how to load the adapter without it.
+
+    Args:
+        file: the config, which is replaced.
     """
     config = json.loads(file.read_text(encoding="utf-8"))
     for name in ("base_model_name_or_path", "tokenizer_name_or_path"):
