@@ -24,6 +24,7 @@ from ..towers.base import part
 from ..towers.domains import mixed_features
 from ..towers.images import Images
 from ..towers.registry import family_of
+from .checkpointing import Checkpointed
 from .class_features import ClassFeatures
 from .class_texts import active_adapter, active_config, class_texts_of, remembered_texts
 from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
@@ -59,7 +60,7 @@ class MuDPTClassifierOutput(ModelOutput):
     domain_weights: Optional[torch.Tensor] = None
 
 
-class MuDPTClassifier(PictureClassifier):
+class MuDPTClassifier(Checkpointed, PictureClassifier):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
@@ -378,36 +379,6 @@ class MuDPTClassifier(PictureClassifier):
         logits = self.family.logits(self.model, _cosines(image_features, class_features), shift)  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features, weights)
-
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
-    ) -> None:
-        """
-        Turn gradient checkpointing on in the model, as `Trainer` does with `gradient_checkpointing=True`. It saves
-        memory: the backward pass computes the activations of each layer again.
-
-        Args:
-            activation_checkpointing_kwargs: arguments for `torch.utils.checkpoint.checkpoint`.
-            **options: what the model's own method takes beside them.
-        """
-        # older releases of transformers have only the other name
-        enable = getattr(self.model, "activation_checkpointing_enable", None)
-        (enable or self.model.gradient_checkpointing_enable)(activation_checkpointing_kwargs, **options)
-
-    def activation_checkpointing_disable(self) -> None:
-        """Turn gradient checkpointing off in the model."""
-        disable = getattr(self.model, "activation_checkpointing_disable", None)
-        (disable or self.model.gradient_checkpointing_disable)()
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Optional[dict[str, Any]] = None, **options
-    ) -> None:
-        """The older name of `activation_checkpointing_enable`."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """The older name of `activation_checkpointing_disable`."""
-        self.activation_checkpointing_disable()
 
     def class_features(self, image_features: Optional[torch.Tensor] = None) -> torch.Tensor:
         """
