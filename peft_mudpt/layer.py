@@ -118,6 +118,12 @@ def layer_of(model: nn.Module) -> Optional[MuDPTLayer]:
     return getattr(model, LAYER_NAME, None)
 
 
+def logit_shift_of(model: nn.Module) -> Optional[torch.Tensor]:
+    """What the active adapter of a CLIP adds to its logit scale and bias (2,); None: nothing."""
+    layer = layer_of(model)
+    return None if layer is None else layer.logit_shift()
+
+
 def find_adapter(model: nn.Module, adapter_name: Optional[str] = None, way_out: str = "") -> tuple[MuDPTLayer, str]:
     """
     The MuDPT layer of a model, and the name of one of its adapters.

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from ..calibration.calibration import Calibration
 from ..config import MuDPTConfig
-from ..layer import layer_of
+from ..layer import layer_of, logit_shift_of
 from ..library_warnings import without_known_warnings
 from ..rules import check_class_names
 from ..towers.base import part
@@ -375,8 +375,8 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         else:
             image_features = self._features_of_either(pixel_values, image_features)  # (B, D)
             class_features = self.class_features(image_features)  # (C, D) or (B, C, D)
-        shift = None if layer is None else layer.logit_shift()
-        logits = self.family.logits(self.model, _cosines(image_features, class_features), shift)  # (B, C)
+        cosines = _cosines(image_features, class_features)
+        logits = self.family.logits(self.model, cosines, logit_shift_of(self.model))  # (B, C)
         loss = None if labels is None else cross_entropy(logits, labels)
         return MuDPTClassifierOutput(loss, logits, image_features, class_features, weights)
 
@@ -435,8 +435,7 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         Raises:
             ValueError: if the text features of the active adapter depend on the image.
         """
-        layer, scale = layer_of(self.model), self.family.logit_scale(self.model)
-        shift = None if layer is None else layer.logit_shift()
+        scale, shift = self.family.logit_scale(self.model), logit_shift_of(self.model)
         return self.class_features() * (scale if shift is None else scale * shift[0].exp()), None
 
 

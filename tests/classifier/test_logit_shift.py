@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from peft_mudpt import MuDPTClassifier
-from peft_mudpt.serving.exporting import _ClassifierOfDomains
+from peft_mudpt.serving.programs import classifier_program
 from tests.classifier.conftest import NAMES, adapted, expected_logits
 
 
@@ -35,4 +35,4 @@ def test_its_linear_head_has_the_learned_scale(tokenizer, pixel_values):
 def test_domains_are_exported_with_the_learned_scale(tokenizer, pixel_values):
     classifier = MuDPTClassifier(learned("fed_dpt", num_domains=2), NAMES, "{}.", tokenizer)
     probabilities = classifier(pixel_values).logits.softmax(dim=-1)
-    torch.testing.assert_close(_ClassifierOfDomains(classifier)(pixel_values), probabilities)
+    torch.testing.assert_close(classifier_program(classifier).module(pixel_values), probabilities)

@@ -16,7 +16,7 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier
 from peft_mudpt.lab.probe import LinearProbe
-from peft_mudpt.serving import exporting
+from peft_mudpt.serving import formats
 from tests.conftest import of_two_layers
 from tests.towers.test_families import FAMILIES, Tokenizer, adapted
 from tests.towers.test_families import NAMES as WORD_NAMES
@@ -218,8 +218,8 @@ def test_a_file_that_does_not_load_is_not_handed_over(classifier, tmp_path, monk
     program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=partial(saving_nothing_that_loads, None))
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: program)
     monkeypatch.setattr(torch.export, "save", saving_nothing_that_loads)
-    find = exporting.find_spec
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == missing else find(name))
+    find = formats.find_spec
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == missing else find(name))
     (tmp_path / "older").write_text("older")
     with pytest.raises(Exception):  # noqa: B017 - each library raises its own
         export_classifier(classifier, tmp_path / target, format)
@@ -242,7 +242,7 @@ class TestReplacing:
     @pytest.mark.parametrize("old", [[], ["older"], ["older", "older.data"]])
     def test_the_files_of_an_earlier_export_are_replaced_together(self, tmp_path, old, new):
         written, file = self.written(tmp_path / "new", *new), self.written(tmp_path / "old", *old, "b.data")
-        exporting._replace(written, file)
+        formats.move_into_place(written, file)
         assert self.contents(tmp_path / "old") == {
             "b.data": "old b.data",
             **{name: f"new {name}" for name in new},
@@ -252,7 +252,7 @@ class TestReplacing:
         written = self.written(tmp_path / "new", "older", "older.data")
         file = self.written(tmp_path / "old", "older.data")
         with pytest.raises(ValueError, match="older.data exists, but no older"):
-            exporting._replace(written, file)
+            formats.move_into_place(written, file)
         assert self.contents(tmp_path / "old") == {"older.data": "old older.data"}
 
     @pytest.mark.parametrize("old", [[], ["older"], ["older", "older.data"]])
@@ -271,7 +271,7 @@ class TestReplacing:
         monkeypatch.setattr(os, "replace", failing)
         if moves < len(old) + 2:
             with pytest.raises(OSError, match="disk full"):
-                exporting._replace(written, file)
+                formats.move_into_place(written, file)
             assert self.contents(tmp_path / "old") == {name: f"old {name}" for name in old}
 
 
