@@ -12,6 +12,7 @@ from .model import MuDPTModel
 from .prompts_from_data import initialize_prompts
 from .sdpt.config import SDPTConfig
 from .sdpt.model import SDPTModel
+from .serving.encoders import export_encoders
 from .serving.exporting import export_classifier
 from .serving.folding import fold_adapter
 
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "convert_checkpoint",
     "export_classifier",
+    "export_encoders",
     "fold_adapter",
     "initialize_prompts",
     "open_picture",

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from .config import Modality
 from .prompt_layer import LAYER_NAME, PromptLayer, named_adapter
 from .prompts.prompts import MultiModalPrompts
+from .towers.family import Family
 from .towers.per_image import TextPerImage
 from .towers.registry import Tower, whole_family
 from .towers.shifted_logits import ShiftedLogits
@@ -122,6 +123,12 @@ def logit_shift_of(model: nn.Module) -> Optional[torch.Tensor]:
     """What the active adapter of a CLIP adds to its logit scale and bias (2,); None: nothing."""
     layer = layer_of(model)
     return None if layer is None else layer.logit_shift()
+
+
+def logit_scale_of(model: nn.Module, family: Family) -> torch.Tensor:
+    """The factor (a 0-d tensor) that multiplies the cosine in a CLIP of this family, with that of its active adapter."""
+    scale, shift = family.logit_scale(model), logit_shift_of(model)
+    return scale if shift is None else scale * shift[0].exp()
 
 
 def find_adapter(model: nn.Module, adapter_name: Optional[str] = None, way_out: str = "") -> tuple[MuDPTLayer, str]:

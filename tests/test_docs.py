@@ -73,6 +73,7 @@ ONLY_READ = {
     "predict outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
     "demo outputs/adapter\n": "waits for a browser; tests/lab/web_demo/test_page.py opens the page",
     "export outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
+    "export outputs/adapter outputs/encoders-too": "tests/examples/test_export.py does the same",
 }
 # Prints installed versions, and so something else with the next releases. It has a test of its own.
 OTHER_ELSEWHERE = "library_surprises.py"

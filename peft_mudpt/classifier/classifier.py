@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from ..calibration.calibration import Calibration
 from ..config import MuDPTConfig
-from ..layer import layer_of, logit_shift_of
+from ..layer import layer_of, logit_scale_of, logit_shift_of
 from ..library_warnings import without_known_warnings
 from ..rules import check_class_names
 from ..towers.base import part
@@ -106,6 +106,9 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         descriptions: further texts of each class, by class name, such as `{"cat": ["a cat has whiskers."], ...}`. They
             follow the text prompts as they are. Names are compared in Unicode's form NFC.
 
+    Attributes:
+        tokenizer: the tokenizer of the class texts.
+
     Raises:
         ValueError: if the model is not supported, there are no classes, the template has no place for the name, the
             descriptions lack a class or hold an unknown one, or a text is too long for the text tower.
@@ -151,7 +154,7 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         self._image_processor = getattr(image_processor, "image_processor", image_processor)
         if tokenizer is None:
             tokenizer = ModelSource.of(self.model, "tokenizer").tokenizer()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._class_features = ClassFeatures(
             model, tokenizer, self._class_names, self.class_texts, self._texts.template is None, class_batch_size
         )
@@ -266,7 +269,7 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         given = known.completed(check_class_names(class_names), template, descriptions, "The classifier")
         other = MuDPTClassifier(
             self.model,
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
             image_processor=self._image_processor,
             class_batch_size=self._class_features.class_batch_size,
             **given,
@@ -435,8 +438,7 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         Raises:
             ValueError: if the text features of the active adapter depend on the image.
         """
-        scale, shift = self.family.logit_scale(self.model), logit_shift_of(self.model)
-        return self.class_features() * (scale if shift is None else scale * shift[0].exp()), None
+        return self.class_features() * logit_scale_of(self.model, self.family), None
 
 
 def _cosines(image_features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:

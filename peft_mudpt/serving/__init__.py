@@ -1,1 +1,1 @@
-"""Prepares a trained adapter for serving: folds its prompts, or exports the classifier as one file."""
+"""Prepares a trained adapter for serving: folds its prompts, or exports its classifier or its encoders."""

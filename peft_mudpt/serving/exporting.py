@@ -33,7 +33,7 @@ def export_classifier(
 
     The file holds the vision tower and one feature per class, or one per class and domain. If the text prompts of the
     active adapter depend on the image, it also holds the text tower, which the program runs on the texts of all
-    classes for each image.
+    classes for each image. For classes that may change after the export, use `export_encoders`.
 
     ONNX holds at most 2 GB in one file. torch writes larger weights (above 1.5 GiB) to a second file, which has the
     name of the first and `.data`. Keep both in one folder.

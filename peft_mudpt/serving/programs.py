@@ -21,6 +21,8 @@ from .folding import fold_adapter
 
 
 BATCH = Dim("batch")  # any number of images
+TEXTS = Dim("texts")  # any number of texts
+SHORTEST_TEXT = 3  # tokens; for shorter ones torch.export would write another program
 
 AnyClassifier = TypeVar("AnyClassifier", bound=PictureClassifier)
 
@@ -66,6 +68,50 @@ def classifier_program(classifier: PictureClassifier) -> Program:
     return Program(module, inputs, "probabilities", {"pixel_values": {0: BATCH}})
 
 
+@torch.autocast("cpu", enabled=False)
+def vision_program(classifier: PictureClassifier) -> Program:
+    """
+    The image encoder of a CLIP: `pixel_values` (B, 3, H, W) to `image_embeds` (B, D), each with L2 norm 1.
+
+    Args:
+        classifier: a classifier with the CLIP. It stays as it is.
+
+    Raises:
+        ValueError: if the CLIP takes images of any size (SigLIP 2 NaFlex).
+    """
+    inputs = _pixel_values(classifier)
+    module = _ImageEncoder(_ready(classifier, "vision"))
+    return Program(module, inputs, "image_embeds", {"pixel_values": {0: BATCH}})
+
+
+@torch.autocast("cpu", enabled=False)
+def text_program(classifier: MuDPTClassifier) -> Program:
+    """
+    The text encoder of a CLIP: `input_ids` (T, L) to `text_embeds` (T, D), each with L2 norm 1. If the text tower
+    needs a mask that hides the padding, it also takes `attention_mask` (T, L).
+
+    Args:
+        classifier: a classifier with the CLIP, whose text features depend on the texts alone. It stays as it is.
+    """
+    tower, kind = classifier.family.text_tower(classifier.model), classifier.family.text
+    length, axes = kind.pad_multiple(tower), {0: TEXTS}
+    if length is None:
+        length = room_for_text(classifier)
+        axes = {**axes, 1: Dim("length", min=SHORTEST_TEXT, max=length)}
+    names = ["input_ids", "attention_mask"] if kind.hides_padding else ["input_ids"]
+    inputs = {name: torch.ones(2, length, dtype=torch.long) for name in names}
+    module = _TextEncoder(_ready(classifier, "text"))
+    return Program(module, inputs, "text_embeds", dict.fromkeys(inputs, axes))
+
+
+def room_for_text(classifier: PictureClassifier) -> int:
+    """Number of tokens that a text may have, with those that the tokenizer adds: the positions without the prompts."""
+    layer, family = layer_of(classifier.model), classifier.family
+    # prompts that start above the input take no positions
+    prompts = 0 if layer is None or layer.start("text") else layer.num_tokens("text")
+    return family.text.num_positions(family.text_tower(classifier.model)) - prompts
+
+
 def _pixel_values(classifier: PictureClassifier) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.zeros(2, *classifier.family.image_shape(classifier.model.config))}
 
@@ -105,6 +151,14 @@ class _ImageEncoder(_Encoder):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.features(pixel_values=pixel_values)  # (B, D)
+
+
+class _TextEncoder(_Encoder):
+    def __init__(self, classifier: PictureClassifier):
+        super().__init__(classifier.model, classifier.family.text)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor] = None) -> torch.Tensor:
+        return self.features(input_ids=input_ids, attention_mask=attention_mask)  # (T, D)
 
 
 class _ImageClassifier(torch.nn.Module):
