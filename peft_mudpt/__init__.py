@@ -15,6 +15,7 @@ from .sdpt.model import SDPTModel
 from .serving.encoders import export_encoders
 from .serving.exporting import export_classifier
 from .serving.folding import fold_adapter
+from .towers.image_size import set_image_size
 
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "fold_adapter",
     "initialize_prompts",
     "open_picture",
+    "set_image_size",
 ]
 
 register()

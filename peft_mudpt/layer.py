@@ -126,7 +126,7 @@ def logit_shift_of(model: nn.Module) -> Optional[torch.Tensor]:
 
 
 def logit_scale_of(model: nn.Module, family: Family) -> torch.Tensor:
-    """The factor (a 0-d tensor) that multiplies the cosine in a CLIP of this family, with that of its active adapter."""
+    """The factor (a 0-d tensor) that multiplies the cosine in a CLIP of this family and its active adapter."""
     scale, shift = family.logit_scale(model), logit_shift_of(model)
     return scale if shift is None else scale * shift[0].exp()
 

@@ -22,6 +22,7 @@ from ..library_warnings import without_known_warnings
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.domains import mixed_features
+from ..towers.image_size import set_image_size
 from ..towers.images import Images
 from ..towers.registry import family_of
 from .checkpointing import Checkpointed
@@ -173,6 +174,7 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         subfolder: Optional[str] = None,
         base_revision: Optional[str] = None,
         descriptions: Optional[Mapping[str, Sequence[str]]] = None,
+        image_size: Optional[int] = None,
         **kwargs,
     ) -> MuDPTClassifier:
         """
@@ -186,19 +188,23 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
                 names another one.
             revision, subfolder: where the adapter is in its Hub repository or folder; None: the main branch, the root.
             base_revision: the revision of the CLIP on the Hub; None: the one that the adapter's config records.
+            image_size: pixels of both sides of the images, such as 336 for a CLIP that was trained on 224 (see
+                `set_image_size`); None: those on which the CLIP was trained. No adapter records it.
             **kwargs: `cache_dir`, `token`, `local_files_only` and `force_download` are for all downloads: the adapter,
                 the CLIP, its tokenizer and its image processor. The others are for `AutoModel.from_pretrained`:
                 `device_map`, `dtype` (default: float32), ...
 
         Raises:
-            ValueError: if there is no adapter, if it names no CLIP or does not fit the one given, or if neither the
-                caller nor the adapter gives classes.
+            ValueError: if there is no adapter, if it names no CLIP or does not fit the one given, if the CLIP cannot
+                take images of `image_size`, or if neither the caller nor the adapter gives classes.
         """
         hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         folder, config = find_adapter(adapter, revision, subfolder, **hub)
         check_method(adapter, config, "MuDPTClassifier")
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
         clip = source.clip(**kwargs)
+        if image_size is not None:
+            set_image_size(clip, image_size)
         with without_known_warnings():
             model = PeftModel.from_pretrained(clip, folder).eval()
         tokenizer = source.tokenizer()
@@ -208,6 +214,8 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
             given = known.completed(**given)
         classifier = cls(model, tokenizer=tokenizer, class_batch_size=class_batch_size, **given)
         classifier._source = source
+        if image_size is not None:
+            classifier._image_processor = source.image_processor(image_size)
         if known is not None and classifier._knows(known):
             classifier.calibration = known.calibration
         return classifier

@@ -97,9 +97,23 @@ class ModelSource:
         """Load the tokenizer."""
         return AutoTokenizer.from_pretrained(self.name_or_path, **self._options)
 
-    def image_processor(self) -> BaseImageProcessor:
-        """Load the image processor."""
-        return AutoProcessor.from_pretrained(self.name_or_path, backend="pil", **self._options).image_processor
+    def image_processor(self, image_size: Optional[int] = None) -> BaseImageProcessor:
+        """
+        Load the image processor. `image_size` is the number of pixels of both sides of the images that it makes; None:
+        those on which the model was trained.
+        """
+        processor = AutoProcessor.from_pretrained(self.name_or_path, backend="pil", **self._options).image_processor
+        return processor if image_size is None else _with_image_size(processor, image_size)
+
+
+def _with_image_size(processor: Any, image_size: int) -> BaseImageProcessor:
+    """An image processor like this one, whose images have another size. It crops the same part of a picture."""
+    size, crops = dict(processor.size), getattr(processor, "do_center_crop", False)
+    before = dict(processor.crop_size)["height"] if crops else size["height"]
+    changed: dict[str, Any] = {"size": {name: round(side * image_size / before) for name, side in size.items()}}
+    if crops:
+        changed["crop_size"] = {"height": image_size, "width": image_size}
+    return type(processor).from_dict({**processor.to_dict(), **changed})
 
 
 def find_adapter(

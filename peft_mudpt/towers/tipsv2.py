@@ -71,6 +71,10 @@ class PromptedTipsv2Vision(PromptedVision):
     num_heads = "num_attention_heads"
 
     @classmethod
+    def resize(cls, tower: nn.Module, image_size: int) -> None:
+        """Nothing to do: the tower interpolates its position embeddings in each forward."""
+
+    @classmethod
     def first_patch(cls, tower: nn.Module) -> int:
         return super().first_patch(tower) + part(tower, "config").num_register_tokens
 

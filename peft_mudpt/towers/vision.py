@@ -51,6 +51,25 @@ class PromptedVision(PromptedTower):
         return (config.num_channels, size, size) if isinstance(size, int) else (config.num_channels, *size)
 
     @classmethod
+    def resize(cls, tower: nn.Module, image_size: int) -> None:
+        """Interpolate the position embeddings of a tower for images of another size, a multiple of the patch size."""
+        embeddings = part(tower, cls.embeddings)
+        positions = part(embeddings, cls.position_embedding)
+        if not isinstance(positions, nn.Embedding):
+            raise ValueError(
+                f"The position embeddings are in a {type(positions).__name__}, which an adapter has put there. Set "
+                "the size of the images before the adapter is added."
+            )
+        num_patches = (image_size // part(embeddings, "patch_size")) ** 2
+        tokens = positions.weight.new_empty(1, cls.tokens_before_patches + num_patches, positions.embedding_dim)
+        # the family's own rule, which reads only the number of tokens
+        table = embeddings.interpolate_pos_encoding(tokens, image_size, image_size)[0]  # (L, d)
+        positions.weight = nn.Parameter(table.clone(), requires_grad=positions.weight.requires_grad)
+        positions.num_embeddings = embeddings.num_positions = len(table)
+        embeddings.position_ids = torch.arange(len(table), device=table.device)[None]  # (1, L)
+        embeddings.num_patches, embeddings.image_size = num_patches, image_size
+
+    @classmethod
     def first_patch(cls, tower: nn.Module) -> int:
         """The place of the first patch in the sequence of a tower."""
         return cls.tokens_before_patches

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import CLIPModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, SiglipImageProcessor
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
-from peft_mudpt.classifier.loading import ModelSource, find_adapter
+from peft_mudpt.classifier.loading import ModelSource, _with_image_size, find_adapter
 from tests.classifier.conftest import NAMES
 
 
@@ -191,3 +191,35 @@ def test_a_lora_adapter_records_and_finds_its_revision_too(cache, tmp_path):
     expected = MuDPTClassifier(clip.eval(), NAMES, "{}.", ModelSource(CLIP, "v2", {"cache_dir": cache[1]}).tokenizer())
     pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loaded.predict_proba(pixels), expected.predict_proba(pixels))
+
+
+class TestImageSize:
+    def test_a_classifier_of_larger_images_predicts_what_transformers_does_with_interpolation(self, tmp_path):
+        config = MuDPTConfig(class_names=NAMES, class_template="{}.", init_std=0.5)
+        get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), config).save_pretrained(tmp_path)
+        classifier = MuDPTClassifier.from_pretrained(tmp_path, image_size=48)
+        large = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}
+        processor = AutoImageProcessor.from_pretrained(demo.MODEL_PATH, backend="pil", **large)
+        pixels = processor(PICTURES, return_tensors="pt").pixel_values
+        texts = AutoTokenizer.from_pretrained(demo.MODEL_PATH)(
+            [f"{n}." for n in NAMES], padding=True, return_tensors="pt"
+        )
+        model = PeftModel.from_pretrained(CLIPModel.from_pretrained(demo.MODEL_PATH), tmp_path).eval()
+        with torch.no_grad():
+            expected = model(**texts, pixel_values=pixels, interpolate_pos_encoding=True).logits_per_image.softmax(
+                dim=-1
+            )
+        assert pixels.shape[-2:] == (48, 48)
+        torch.testing.assert_close(classifier.predict_proba(PICTURES), expected, atol=1e-5, rtol=0)
+
+    def test_an_image_processor_that_enlarges_before_it_crops_keeps_the_part_of_the_picture(self):
+        processor = AutoImageProcessor.from_pretrained(
+            demo.MODEL_PATH, backend="pil", size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}
+        )
+        larger = _with_image_size(processor, 64)
+        assert dict(larger.size) == {"shortest_edge": 80} and dict(larger.crop_size) == {"height": 64, "width": 64}
+        assert dict(processor.size) == {"shortest_edge": 40} and larger.image_mean == processor.image_mean
+
+    def test_an_image_processor_that_does_not_crop_resizes_both_sides(self):
+        larger = _with_image_size(SiglipImageProcessor(size={"height": 32, "width": 32}), 64)
+        assert dict(larger.size) == {"height": 64, "width": 64}

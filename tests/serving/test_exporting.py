@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier, set_image_size
 from peft_mudpt.lab.probe import LinearProbe
 from peft_mudpt.serving import formats
 from tests.conftest import of_two_layers
@@ -129,6 +129,16 @@ def test_a_file_of_each_family_gives_the_probabilities_of_its_classifier(family,
     classifier = MuDPTClassifier(model, WORD_NAMES, "{}.", Tokenizer(family), processor)
     file = export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
     pixels = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = torch.export.load(file).module()(pixels)
+    torch.testing.assert_close(found, classifier.predict_proba(pixels), atol=1e-5, rtol=0)
+
+
+def test_a_file_takes_images_of_the_size_that_the_classifier_takes(tmp_path):
+    model = of_two_layers(CLIPModel.from_pretrained(demo.MODEL_PATH))
+    set_image_size(model, 48)
+    classifier = MuDPTClassifier(model.eval(), NAMES, "{}.")
+    file = export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
+    pixels = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     found = torch.export.load(file).module()(pixels)
     torch.testing.assert_close(found, classifier.predict_proba(pixels), atol=1e-5, rtol=0)
 
