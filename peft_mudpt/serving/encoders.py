@@ -37,9 +37,9 @@ def export_encoders(
     The folder holds, with the suffix `.onnx` or `.pt2`:
 
     - `vision_model`: `pixel_values` (B, 3, H, W) to `image_embeds` (B, D), each with L2 norm 1, for any B.
-    - `text_model`: `input_ids` (T, L) to `text_embeds` (T, D), each with L2 norm 1, for any T. The text prompts are
-      inside: texts are tokenized without a place for them. AltCLIP, Chinese CLIP and TIPSv2 also take
-      `attention_mask` (T, L).
+    - `text_model`: `input_ids` (T, L) to `text_embeds` (T, D), each with L2 norm 1, for any T, and L from 3 on (of
+      SigLIP, for the full length). The text prompts are inside: texts are tokenized without a place for them. AltCLIP,
+      Chinese CLIP and TIPSv2 also take `attention_mask` (T, L).
     - `tokenizer.json` and its settings: it pads as the text encoder needs.
     - `preprocessor_config.json`: the settings of the image processor.
     - `encoders.json`: `logit_scale` and `logit_bias`, `max_length` (the tokens that a text may have, with those that
