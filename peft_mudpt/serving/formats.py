@@ -17,7 +17,7 @@ from .programs import Program
 
 ExportFormat = Literal["onnx", "torch_export"]
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
-# torch's exporter writes no older one: it would only log that it keeps this version
+# The oldest that torch's exporter writes by itself. It converts to older ones, but fails to do so for a CLIP.
 OLDEST_OPSET = 18
 
 
@@ -51,7 +51,7 @@ def check_format(format: ExportFormat, opset_version: Optional[int]) -> None:
     if not (isinstance(opset_version, int) and OLDEST_OPSET <= opset_version <= newest):
         raise ValueError(
             f"opset_version={opset_version!r} must be a whole number from {OLDEST_OPSET}, the oldest that torch "
-            f"exports, to {newest}, the newest that onnx {onnx.__version__} knows. Give one that the runtime on your "
+            f"writes, to {newest}, the newest that onnx {onnx.__version__} knows. Give one that the runtime on your "
             "server supports, or leave it out."
         )
 
@@ -102,10 +102,10 @@ def _save_onnx(
     assert onnx_program is not None, "torch returns None only when it writes the file itself"
     if opset_version is not None:
         written = onnx_program.model.opset_imports[""]
-        if written != opset_version:  # torch only logs it
+        if written != opset_version:  # torch only logs it, or says nothing
             raise ValueError(
-                f"opset_version={opset_version} was asked for, but torch {torch.__version__} can write this model "
-                f"only in version {written}. Give that one, or leave it out."
+                f"opset_version={opset_version} was asked for, but torch {torch.__version__} does not write this "
+                f"model in it: it fell back to version {written}. Give that one, or leave it out."
             )
     onnx_program.model.metadata_props.update(notes)
     onnx_program.save(file, external_data=False)  # torch does not obey if the model is too large for one file

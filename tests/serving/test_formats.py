@@ -13,7 +13,7 @@ from peft_mudpt.serving.programs import BATCH, Program
 PROGRAM = Program(torch.nn.Linear(3, 2), {"input": torch.zeros(2, 3)}, "output", {"input": {0: BATCH}})
 
 
-@pytest.mark.parametrize("version", [18, 22])
+@pytest.mark.parametrize("version", [18, 21])
 def test_an_onnx_file_has_the_operators_of_the_version_that_was_asked_for(version, tmp_path):
     write(PROGRAM, tmp_path / "linear.onnx", {}, "onnx", version)
     assert [(opset.domain, opset.version) for opset in onnx.load(tmp_path / "linear.onnx").opset_import] == [
@@ -36,6 +36,6 @@ def test_a_version_of_operators_is_refused_for_a_format_without_them():
 def test_a_version_that_torch_does_not_keep_is_an_error_and_not_another_file(tmp_path, monkeypatch):
     kept = SimpleNamespace(model=SimpleNamespace(opset_imports={"": 18}))
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: kept)
-    with pytest.raises(ValueError, match="opset_version=19 was asked for, but torch .* only in version 18"):
+    with pytest.raises(ValueError, match="opset_version=19 was asked for, but torch .* back to version 18"):
         write(PROGRAM, tmp_path / "linear.onnx", {}, "onnx", 19)
     assert list(tmp_path.iterdir()) == []
