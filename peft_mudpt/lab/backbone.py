@@ -55,7 +55,8 @@ class BackboneOptions(Options):
     def implied(cls, given: Namespace) -> list[str]:
         """The embedded model is the default for the embedded pictures alone (see `Options.implied`)."""
         are_embedded = all(getattr(given, name, None) is None for name in PICTURES_FROM)
-        return super().implied(given) if are_embedded else ["--model_name_or_path", cls.for_photographs]
+        words = super().implied(given)
+        return words if are_embedded else [*words, "--model_name_or_path", cls.for_photographs]
 
     def source(self) -> ModelSource:
         """Where the model is loaded from."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..calibration.calibration import Calibration
 from ..classifier.bank import eval_mode
@@ -19,17 +17,15 @@ from ..classifier.class_texts import ClassTexts
 from ..classifier.prediction import PictureClassifier
 from .backbone import Backbone
 from .calibration import measured
-from .data.loaders import make_loader
-from .data.loading import IMAGE_FEATURES, TestPictures, check_pictures, images_of
-from .feature_cache import FeatureCache, cached
-from .feature_keys import image_features_key, logits_key
+from .data.loading import check_pictures
+from .feature_cache import FeatureCache
+from .logits import logits_of, prepared_loader
 from .mistakes import mistakes_of
 from .protocols import Task
-from .training.features import encode
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 
 VALIDATION = "validation pictures"  # the name of their features beside those of test sets
@@ -86,8 +82,8 @@ def evaluate_task(
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
         given = (accelerator, classifier, test.pictures, backbone, loading)
         try:
-            load = partial(_loader, *given, name, features, cache)
-            logits = _logits(*given, cache if is_plain else None, load)
+            load = partial(prepared_loader, *given, name, features, cache)
+            logits = logits_of(*given, cache if is_plain else None, load)
         except ValueError:
             # names every picture that cannot be read, instead of the first
             check_pictures(test.pictures, *(other.pictures for other in task.tests.values() if other is not test))
@@ -133,8 +129,8 @@ class ValidationPictures:
         loading = {"batch_size": batch_size, "num_workers": num_workers}
         given = (accelerator, classifier, self._pictures, backbone, loading)
         # prepared once, because the accelerator keeps every loader that it prepares
-        load = functools.cache(partial(_loader, *given, VALIDATION, features, cache))
-        self._compute = partial(_logits, *given, cache if is_plain else None, load)
+        load = functools.cache(partial(prepared_loader, *given, VALIDATION, features, cache))
+        self._compute = partial(logits_of, *given, cache if is_plain else None, load)
 
     def logits(self) -> torch.Tensor:
         """
@@ -169,80 +165,6 @@ def calibrate_task(task: Task, logits: Callable[[], torch.Tensor]) -> Optional[C
     if task.calibration_pictures is None:
         return None
     return Calibration.fit(logits(), task.validation["label"][:])
-
-
-def _loader(
-    accelerator: Accelerator,
-    classifier: PictureClassifier,
-    pictures: Dataset,
-    backbone: Backbone,
-    loading: dict[str, Any],
-    name: str,
-    features: Optional[dict[str, torch.Tensor]],
-    cache: Optional[FeatureCache],
-) -> DataLoader:
-    """A prepared loader of pictures, or of their `features`, to which those that are missing are added as `name`."""
-    known = None
-    if features is not None:
-        if name not in features:
-            features[name] = encode(
-                accelerator, classifier, pictures, backbone.image_processor, **loading, cache=cache
-            )
-        known = {IMAGE_FEATURES: features[name]}
-    samples = TestPictures(pictures, backbone.image_processor, known)
-    return accelerator.prepare(make_loader(accelerator, samples, **loading))
-
-
-def _logits(
-    accelerator: Accelerator,
-    classifier: PictureClassifier,
-    pictures: Dataset,
-    backbone: Backbone,
-    loading: dict[str, Any],
-    cache: Optional[FeatureCache],
-    load: Callable[[], DataLoader],
-) -> torch.Tensor:
-    """The logits (N, C) of pictures, from the cache if there is one."""
-
-    def key() -> dict[str, Any]:
-        images = image_features_key(accelerator, classifier, backbone.image_processor, pictures, loading["batch_size"])
-        return logits_key(images, classifier, backbone.tokenizer)
-
-    return cached(accelerator, cache, key, lambda: predict_logits(accelerator, classifier, load()))
-
-
-def predict_logits(
-    accelerator: Accelerator,
-    classifier: torch.nn.Module,
-    loader: DataLoader,
-    images: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = images_of,
-    title: str = "testing",
-    progress_bar: bool = True,
-) -> torch.Tensor:
-    """
-    Compute the logits of pictures.
-
-    Args:
-        accelerator: each of its processes classifies a part of the pictures, and gets all logits.
-        classifier: maps images (B, 3, H, W), or their features (B, D), to `logits` (B, C).
-        loader: batches of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
-        images: what the classifier gets of a batch.
-        title: title of the progress bar.
-        progress_bar: whether to show one.
-
-    Returns:
-        The logits (N, C) in float32, in the order of the loader, on the CPU. The position of the highest one is the
-        predicted class.
-    """
-    classifier.eval()
-    found = []
-    quiet = not (progress_bar and accelerator.is_local_main_process)
-    bar = tqdm(accelerator.prepare(loader), desc=title, leave=False, disable=quiet)
-    with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
-        for batch in batches:
-            logits = classifier(**images(batch)).logits.float()  # (B, C)
-            found.append(accelerator.gather_for_metrics(logits).cpu())
-    return torch.cat(found)
 
 
 def accuracy_of(logits: torch.Tensor, labels: Sequence[int]) -> float:

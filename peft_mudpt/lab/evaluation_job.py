@@ -19,9 +19,10 @@ from .data.labeled import LabeledFolder
 from .data.loaders import make_loader
 from .data.loading import TestPictures, check_pictures
 from .environment import versions
-from .evaluation import distinct, metrics_of, predict_logits
+from .evaluation import distinct, metrics_of
 from .identity import PICTURES
 from .intervals import wilson_interval
+from .logits import predict_logits
 from .predicting import check_calibration, load_classifier
 from .protocols import number_of_pictures, number_of_right
 from .run_folder import read_identity

@@ -19,8 +19,9 @@ from .adversarial import as_eps, title_of
 from .backbone import Backbone
 from .data.loaders import make_loader
 from .data.loading import PICTURE, PIXEL_VALUES, TestPictures
-from .evaluation import accuracy_of, predict_logits
+from .evaluation import accuracy_of
 from .flags import Count, OptionalCount, Options, flag
+from .logits import predict_logits
 from .protocols import Task
 
 

@@ -11,7 +11,8 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from peft_mudpt import demo
 from peft_mudpt.lab.backbone import Backbone, BackboneOptions
 from peft_mudpt.lab.data.embedded import load_embedded
-from peft_mudpt.lab.evaluation import ValidationPictures, metrics_of, predict_logits
+from peft_mudpt.lab.evaluation import ValidationPictures, metrics_of
+from peft_mudpt.lab.logits import predict_logits
 
 
 NAMES = ["filled red star", "hollow blue heart", "filled green cross"]

@@ -21,8 +21,9 @@ from ..backbone import Backbone
 from ..data.loaders import make_loader
 from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
 from ..data.memory import MEMORY
-from ..evaluation import metrics_of, predict_logits
+from ..evaluation import metrics_of
 from ..learner import Ground, Learner
+from ..logits import predict_logits
 from ..recipe import Recipe, recipe_of_loop
 from ..training.features import encode, has_fixed_image_features
 from ..training.pictures import train
