@@ -162,6 +162,13 @@ def prompt_tuning_without_a_task_says_key_error() -> bool:
     return raises(KeyError, get_peft_model, tiny(), PromptTuningConfig(num_virtual_tokens=2))
 
 
+def trainer_finds_no_labels_of_an_adapted_clip() -> bool:
+    """Of a `PeftModel` of CLIP, `Trainer` finds no `label_names`, and evaluates without your `compute_loss`."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(folder, use_cpu=True, report_to="none")
+        return transformers.Trainer(get_peft_model(tiny(), lora()), arguments).label_names == []
+
+
 def tensors_are_loaded_in_another_order() -> bool:
     """`load_file` returns tensors by the width of their type, then by name, not in the order of saving."""
     saved = {"a": torch.zeros(1, dtype=torch.int8), "b": torch.zeros(1, dtype=torch.float64), "c": torch.zeros(1)}
@@ -198,6 +205,7 @@ SURPRISES = {  # what was tried: the library, and where in it
     hotswapping_leaves_the_old_config: ("peft", "utils/hotswap.py"),
     all_linear_moves_siglip: ("peft", "tuners/tuners_utils.py"),
     prompt_tuning_without_a_task_says_key_error: ("peft", "mapping_func.py"),
+    trainer_finds_no_labels_of_an_adapted_clip: ("transformers", "trainer.py"),
     tensors_are_loaded_in_another_order: ("safetensors", "torch.py"),
     a_query_without_keys_gets_zeros: ("torch", "nn/functional.py"),
     flower_refuses_bfloat16: ("flwr", "app/record/arrayrecord.py"),
