@@ -80,10 +80,7 @@ def load_processors(source: ModelSource, what: str) -> tuple[Tokenizer, BaseImag
     """
     try:
         return source.tokenizer(), source.image_processor()
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # the latter of a folder without a tokenizer
+    except (OSError, ValueError) as error:  # a ValueError of a folder without a tokenizer
         cause = str(error).partition("\n")[0]
         raise OSError(
             f"The {what} {source.name_or_path!r} cannot be loaded ({cause}). Connect to the network for the first "
