@@ -189,6 +189,7 @@ def check_extra(requirement: str) -> None:
     assert {*extras} <= {*PROJECT["optional-dependencies"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if code_blocks(page)])
 def test_the_blocks_of_a_page_run_and_print_what_their_comments_say(page, workplace, monkeypatch):
     names = {}
@@ -217,6 +218,7 @@ def test_every_block_names_its_language_and_every_reason_applies_to_a_block():
     assert [reason for reason in (*ONLY_READ, *LEFT_OUT) if reason not in commands] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     sorted(

@@ -21,6 +21,7 @@ from tests.conftest import BOS, EOS, build_clip, checkpoint_layers, hooks_on, lo
 from tests.towers.test_towers import adapted, assert_same
 
 
+pytestmark = pytest.mark.slow
 PREDICTIONS = int(os.environ.get("PREDICTIONS", 20))  # of each thread
 
 

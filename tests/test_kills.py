@@ -9,6 +9,7 @@ import pytest
 from tests import kills
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed runs are forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # Python 3.12
 @pytest.mark.usefixtures("fresh_accelerator")

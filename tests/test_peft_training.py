@@ -190,6 +190,7 @@ def test_a_copy_of_a_disabled_model_with_two_adapters_switches_as_the_original(c
     assert torch.equal(logits(model, inputs), base)  # the original is still disabled
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_adapter_added_after_compiling_is_followed(clip, inputs):
     model, tokens = get_peft_model(clip, config()).eval(), inputs["input_ids"]

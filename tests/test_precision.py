@@ -278,6 +278,7 @@ def test_no_prompts_and_large_prompts_on_a_blank_picture_have_finite_gradients(n
     assert logits.isfinite().all() and all(gradient.isfinite().all() for gradient in gradients.values())
 
 
+@pytest.mark.slow
 def test_500_steps_in_bfloat16_autocast_at_the_published_learning_rate_lose_no_number():
     classes, n = 6, 8
     classifier = demo_classifier("mudpt", classes, text_prompt_init_text="a photo of a").train()

@@ -41,6 +41,7 @@ print(get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), peft_mudpt.MuDP
     return run(code).splitlines()
 
 
+@pytest.mark.slow
 def test_importing_twice_or_reloading_is_harmless(imported):
     assert any("mudpt.MuDPTLayer" in line for line in imported)
 
@@ -58,6 +59,7 @@ def test_a_stranger_under_the_same_name_is_not_overwritten(monkeypatch):
         register()
 
 
+@pytest.mark.slow
 def test_importing_needs_no_package_of_the_examples(imported):
     assert imported[0] == "[]"
 
@@ -71,6 +73,7 @@ WAYS_TO_LOAD = [
 ]
 
 
+@pytest.mark.slow
 def test_without_the_import_every_way_to_load_ends_in_the_error_that_the_readme_quotes(tmp_path):
     get_peft_model(CLIPModel.from_pretrained(demo.MODEL_PATH), MuDPTConfig()).save_pretrained(tmp_path)
     # some versions of transformers refuse the installed PEFT before they look at the file

@@ -105,6 +105,7 @@ def test_a_picture_that_was_skipped_has_no_set(plain, pictures):
     assert found[0] is None and isinstance(found[1], list) and caught[0].filename == __file__
 
 
+@pytest.mark.slow
 def test_sets_hold_as_often_as_stated_on_two_thousand_new_pictures(plain):
     calibrated = another(plain)
     calibrated.calibrate(*painted(250, seed=2))

@@ -235,6 +235,7 @@ CHECKPOINTS_BREAK = pytest.mark.skipif(OLDER_TORCH, reason="torch 2.8 to 2.12 br
 
 
 # "eager" only captures the graph; "aot_eager" also derives its backward pass, which takes as long again
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("class_batch_size", "backend"), [(None, "eager"), pytest.param(2, "aot_eager", marks=CHECKPOINTS_BREAK)]
 )

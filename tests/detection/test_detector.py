@@ -193,6 +193,7 @@ def test_a_label_that_is_no_class_is_refused_with_its_picture(detector):
         detector(torch.zeros(1, 3, 32, 32), labels=wrong)
 
 
+@pytest.mark.slow
 def test_an_adapted_detector_exports_and_the_exported_program_finds_the_same(tokenizer):
     model = get_peft_model(build_detector(), SDPTConfig(num_virtual_tokens=4)).eval()
     detector = FusionDetector(model, NAMES, tokenizer)

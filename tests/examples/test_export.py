@@ -24,6 +24,7 @@ def export(run_script):
     return partial(run_script, "export.py")
 
 
+@pytest.mark.slow
 def test_it_writes_a_classifier_of_the_stored_classes(export, adapter, tmp_path):
     ran = export(adapter, tmp_path / "classifier.onnx", "--opset_version", "21")
     assert "classifier.onnx: 2." in ran.stdout and "2 classes" in ran.stdout, ran.stderr

@@ -34,6 +34,7 @@ def number(output: str, name: str) -> float:
     return float(re.search(rf"^{name} +([\d.,]+)", output, re.MULTILINE)[1].replace(",", ""))
 
 
+@pytest.mark.slow
 def test_a_few_steps_on_the_embedded_world_improve_the_accuracy(run_here, tmp_path):
     result = run_here("--max_train_steps", 60, "--output_dir", tmp_path / "adapter")
     assert result.code == 0, result.stderr

@@ -68,6 +68,7 @@ def test_a_finished_run_is_not_run_again(workplace):
     assert (workplace / "maple" / "result.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_protocol_in_its_earlier_spelling_is_the_same_protocol(workplace):
     options = {"method": "zero_shot", "protocol": "domain-generalization", "targets": "plain,dark"}
     result = run(Arguments(**ASKED, **options, output_dir="transfer"))

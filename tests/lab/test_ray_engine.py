@@ -73,6 +73,7 @@ def run_all(folder: Path) -> dict[int, int]:
     return statuses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared folder", "files sent back"])
 def test_the_runs_are_divided_among_the_machines_and_a_lost_one_is_repeated(cluster, tmp_path, monkeypatch, shared):
     monkeypatch.chdir(tmp_path)

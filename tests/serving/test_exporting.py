@@ -74,6 +74,7 @@ def test_the_text_tower_is_left_behind(classifier, onnx_file):
     assert onnx_file.stat().st_size < 4 * vision + 600_000  # the graph itself; the text tower has as much again
 
 
+@pytest.mark.slow
 def test_torch_export_needs_nothing_of_this_package(classifier, images, tmp_path):
     file = export_classifier(classifier, tmp_path / "classifier.pt2", "torch_export")
     torch.save((images, classifier.predict_proba(images)), tmp_path / "expected.pt")
@@ -93,6 +94,7 @@ assert "peft_mudpt" not in sys.modules and "transformers" not in sys.modules
     assert json.loads(ran.stdout) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [None, MuDPTConfig.from_preset("coop"), LoraConfig(target_modules=["q_proj"], init_lora_weights=False)],
@@ -105,6 +107,7 @@ def test_other_adapters_and_none_are_written_as_well(config, images, tmp_path):
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format, first_layer", [("onnx", 1), ("torch_export", 0)])
 def test_texts_that_depend_on_the_image_are_encoded_in_the_file(format, first_layer, images, tmp_path):
     torch.manual_seed(1)
@@ -209,6 +212,7 @@ def beyond_one_file(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_large_model_arrive_beside_its_onnx_file(classifier, images, tmp_path, beyond_one_file):
     file = export_classifier(classifier, tmp_path / "large.onnx")
     assert sorted(f.name for f in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]

@@ -88,6 +88,7 @@ def test_eager_attention_hides_the_padding_too(family, first_layer):
     torch.testing.assert_close(model.get_text_features(**inputs).pooler_output, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_it_is_one_graph(family):
     model, inputs = coop(family), text_inputs(family, [5, 6], [7])

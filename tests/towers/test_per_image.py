@@ -305,6 +305,7 @@ def test_a_saved_adapter_computes_the_same(tmp_path):
     assert torch.equal(loaded(**inputs()).logits_per_image, model(**inputs()).logits_per_image)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_it_is_one_graph():
     model = cocoop().get_base_model()

@@ -10,6 +10,9 @@ from tests.towers.test_families import FAMILIES, PAD, adapted, texts
 from tests.towers.test_per_image import cocoop
 
 
+pytestmark = pytest.mark.slow
+
+
 def some_inputs(family, count, masked=False, length=None):
     """Texts of different lengths, and one image more than texts; `length`: cut off or padded to this length."""
     ids = texts(family, *([5 + i, 30 + i, *range(60, 60 + i)] for i in range(count)))

@@ -229,6 +229,7 @@ class TestTheSameNumbersOnEveryPath:
         reference = logits_and_gradients(model)
         assert_same(logits_and_gradients(pickle.loads(pickle.dumps(model))), reference, atol=0)
 
+    @pytest.mark.slow
     def test_compiled_as_one_graph(self, clip):
         model = adapted(of_two_layers(clip))
         reference = logits_and_gradients(model)
@@ -237,6 +238,7 @@ class TestTheSameNumbersOnEveryPath:
             logits_and_gradients(torch.compile(model, fullgraph=True, backend="aot_eager")), _prefixed(reference)
         )
 
+    @pytest.mark.slow
     @torch.no_grad()
     def test_a_compiled_model_follows_switching_and_disabling(self, clip, inputs):
         base = of_two_layers(clip)(**inputs).logits_per_image

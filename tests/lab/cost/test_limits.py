@@ -69,6 +69,7 @@ def test_an_interrupt_ends_the_command_too(monkeypatch):
     assert processes() == before
 
 
+@pytest.mark.slow
 def test_a_function_is_called_in_a_process_of_its_own_and_its_answer_returned():
     assert 1e8 < in_child(peak_of, {"case": Case("tiny", TRAINING, 3, 2), "way": OURS, "device": "cpu"}, AMPLE) < 2e9
 

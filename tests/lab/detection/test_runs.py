@@ -112,6 +112,7 @@ def test_the_same_command_again_returns_the_result_and_another_is_refused(tmp_pa
         run(DetectionArguments(**{**options, "shots": 2}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sdpt", "full"])
 def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(data, tmp_path, method):
     whole = execute(prepare(experiment(data, method, steps=3))).plan
@@ -203,6 +204,7 @@ def test_an_unknown_method_names_those_of_detection():
         DetectionArguments(method="coop")
 
 
+@pytest.mark.slow
 def test_sdpt_learns_a_shifted_style_and_with_masked_text_prompts_it_hardly_does():
     shifted = scenes("faded", train=30, test=30)
     gained = {}

@@ -22,6 +22,7 @@ def work(rank: int, folder: Path, method: str, batch_size: int = 2) -> None:
     torch.save((learned, outcome.metrics["test"]["map"], plan.zero_shot), folder / f"{batch_size}_{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.parametrize("method", ["sdpt", "full"])
 def test_two_processes_learn_and_measure_as_one(tmp_path, method):

@@ -28,6 +28,7 @@ ENGINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("simulation", "method", "clients"), ENGINES.values(), ids=ENGINES)
 def test_clients_learn_the_same_numbers_as_in_one_process(
     arguments, tmp_path, monkeypatch, simulation, method, clients

@@ -126,6 +126,7 @@ class TestSPT:
         expected = plan.classifier.eval().predict_proba(pixels)
         assert torch.equal(load_classifier(run_folder).predict_proba(pixels), expected)
 
+    @pytest.mark.slow
     def test_it_is_exported_with_its_prompts(self, trained, tmp_path):
         pixels = torch.randn(2, 3, 32, 32)
         classifier = load_classifier(trained[-1])
