@@ -14,6 +14,7 @@ from peft_mudpt.lab.flags import flag
 from peft_mudpt.lab.report.drawing import FOR_PLOTS
 from peft_mudpt.lab.report.panels import plot_report
 from peft_mudpt.lab.report.sections import sections
+from peft_mudpt.lab.report.table_files import FOR_LATEX
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.report.writing import write_report
 from peft_mudpt.lab.schema import read_results
@@ -48,7 +49,7 @@ class RobustnessOptions(SweepOptions):
 
 def main() -> None:
     sweep, jobs = parse_sweep(RobustnessOptions, description=__doc__.partition("\n")[0])
-    require("A report", "report", *FOR_PLOTS)
+    require("A report", "report", *FOR_PLOTS, *FOR_LATEX)
     sweep = replace(sweep, flags=[*FLAGS, *sweep.flags])
     if not run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs):
         return

@@ -6,7 +6,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .parser import add_adapter, parse_and_run, plain_parser
+from .parser import parse_and_run, parser_of_adapter
 
 
 DESCRIPTION = """\
@@ -29,8 +29,7 @@ def make_parser() -> ArgumentParser:
     Returns:
         The parser.
     """
-    parser = plain_parser(DESCRIPTION, EXAMPLES)
-    add_adapter(parser)
+    parser = parser_of_adapter(DESCRIPTION, EXAMPLES)
     parser.add_argument("--host", help="Address to listen at: 0.0.0.0 for other machines. Default: this machine only.")
     parser.add_argument("--port", type=int, help="Port. Default: the first free one from 7860 on.")
     parser.add_argument("--share", action="store_true", help="Also make a public address, through Gradio's servers.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .parser import add_adapter, parse_and_run, plain_parser
+from .parser import parse_and_run, parser_of_adapter
 
 
 DESCRIPTION = "Test a saved adapter on another folder of labeled pictures, without training."
@@ -24,8 +24,7 @@ def make_parser() -> ArgumentParser:
     Returns:
         The parser.
     """
-    parser = plain_parser(DESCRIPTION, EXAMPLES)
-    add_adapter(parser)
+    parser = parser_of_adapter(DESCRIPTION, EXAMPLES)
     parser.add_argument("folder", metavar="FOLDER", help="A folder with one folder of pictures per class.")
     parser.add_argument("--class_names", metavar="FILE", help="A file that names the class folders, as for `train`.")
     parser.add_argument(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from .parser import add_adapter, parse_and_run, plain_parser
+from .parser import parse_and_run, parser_of_adapter
 
 
 # By the suffix of the file. Without a suffix, the output is a folder.
@@ -33,8 +33,7 @@ def make_parser() -> ArgumentParser:
     Returns:
         The parser.
     """
-    parser = plain_parser(DESCRIPTION, EXAMPLES)
-    add_adapter(parser)
+    parser = parser_of_adapter(DESCRIPTION, EXAMPLES)
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="A .onnx file, a .pt2 file or a new folder.")
     parser.add_argument(
         "--encoders",

@@ -20,13 +20,17 @@ def plain_parser(description: str, examples: str) -> ArgumentParser:
     )
 
 
-def add_adapter(parser: ArgumentParser) -> None:
+def parser_of_adapter(description: str, examples: str) -> ArgumentParser:
     """
-    Add the flags that name an adapter and its classes (see `peft_mudpt.lab.predicting.load_classifier`).
+    Make a parser of the flags that name an adapter and its classes (see `peft_mudpt.lab.predicting.load_classifier`).
 
     Args:
-        parser: the parser.
+        description, examples: see `plain_parser`.
+
+    Returns:
+        The parser.
     """
+    parser = plain_parser(description, examples)
     parser.add_argument("adapter", metavar="ADAPTER", help="A folder that `train` wrote, or a Hub id.")
     parser.add_argument(
         "--classes",
@@ -38,6 +42,7 @@ def add_adapter(parser: ArgumentParser) -> None:
         help="Text of a class that follows the text prompts, with {} for the name. Default: those of the adapter.",
     )
     parser.add_argument("--model_name_or_path", help="The base CLIP. Default: the one the adapter names.")
+    return parser
 
 
 def parse_and_run(parser: ArgumentParser, run: Callable[[Namespace], None]) -> None:

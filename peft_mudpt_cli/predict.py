@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 
-from .parser import add_adapter, plain_parser
+from .parser import parser_of_adapter
 
 
 BATCH_SIZE = 64
@@ -34,8 +34,7 @@ def make_parser() -> ArgumentParser:
     Returns:
         The parser.
     """
-    parser = plain_parser(DESCRIPTION, EXAMPLES)
-    add_adapter(parser)
+    parser = parser_of_adapter(DESCRIPTION, EXAMPLES)
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="Picture files, and folders of them; or parquet files."
     )

@@ -97,12 +97,13 @@ def run(arguments: Namespace) -> None:
     from peft_mudpt.lab.report.plots import OVERVIEW
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.sections import sections
+    from peft_mudpt.lab.report.table_files import FOR_LATEX
     from peft_mudpt.lab.report.tables import markdown_report
     from peft_mudpt.lab.report.writing import write_report
     from peft_mudpt.lab.schema import read_results
     from peft_mudpt.optional import require
 
-    require("A report", "report", *FOR_PLOTS, *(FOR_PAGES if arguments.html else ()))
+    require("A report", "report", *dict.fromkeys(FOR_PLOTS + FOR_LATEX + (FOR_PAGES if arguments.html else ())))
     if arguments.no_pictures and not arguments.html:
         raise ValueError("--no_pictures needs --html; give both.")
     published = f"\n{published_report()}" if arguments.published else ""

@@ -44,15 +44,15 @@ class KnownClasses:
         class_names: Optional[Sequence[str]],
         template: Union[str, Sequence[str], None],
         descriptions: Optional[Mapping[str, Sequence[str]]],
-        name: str = CLASSES,
+        owner: str = CLASSES,
     ) -> dict[str, Any]:
         """
         Arguments of a classifier, in which these classes and texts stand for what is None. Raise a ValueError if the
-        descriptions of these texts lack a class; `name` says whose they are.
+        descriptions of these texts lack a class, which says that they are those of `owner`.
         """
         names = self.class_names if class_names is None else class_names
         if template is None and descriptions is None:
-            return {"class_names": names, **self.texts.only(names, name).as_arguments()}
+            return {"class_names": names, **self.texts.only(names, owner).as_arguments()}
         return {"class_names": names, "template": template, "descriptions": descriptions}
 
     def note_in(self, config: MuDPTConfig) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache as once
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
@@ -22,10 +22,6 @@ from .feature_cache import FeatureCache
 from .logits import logits_of, prepared_loader
 from .mistakes import mistakes_of
 from .protocols import Task
-
-
-if TYPE_CHECKING:
-    pass
 
 
 VALIDATION = "validation pictures"  # the name of their features beside those of test sets
@@ -129,7 +125,7 @@ class ValidationPictures:
         loading = {"batch_size": batch_size, "num_workers": num_workers}
         given = (accelerator, classifier, self._pictures, backbone, loading)
         # prepared once, because the accelerator keeps every loader that it prepares
-        load = functools.cache(partial(prepared_loader, *given, VALIDATION, features, cache))
+        load = once(partial(prepared_loader, *given, VALIDATION, features, cache))
         self._compute = partial(logits_of, *given, cache if is_plain else None, load)
 
     def logits(self) -> torch.Tensor:

@@ -130,7 +130,7 @@ def evaluate_saved(
     accelerator = Accelerator()
     try:
         samples = TestPictures(pictures, classifier.image_processor)
-        loader = make_loader(accelerator, samples, batch_size, num_workers)
+        loader = accelerator.prepare(make_loader(accelerator, samples, batch_size, num_workers))
         logits = predict_logits(accelerator, classifier.to(accelerator.device), loader)
     except ValueError:
         check_pictures(pictures)  # names every picture that cannot be read, instead of the first

@@ -106,7 +106,7 @@ def predict_logits(
     Args:
         accelerator: each of its processes classifies a part of the pictures, and gets all logits.
         classifier: maps images (B, 3, H, W), or their features (B, D), to `logits` (B, C).
-        loader: batches of `pixel_values` (B, 3, H, W) or `image_features` (B, D).
+        loader: batches of `pixel_values` (B, 3, H, W) or `image_features` (B, D), prepared by the accelerator.
         images: what the classifier gets of a batch.
         title: title of the progress bar.
         progress_bar: whether to show one.
@@ -118,7 +118,7 @@ def predict_logits(
     classifier.eval()
     found = []
     quiet = not (progress_bar and accelerator.is_local_main_process)
-    bar = tqdm(accelerator.prepare(loader), desc=title, leave=False, disable=quiet)
+    bar = tqdm(loader, desc=title, leave=False, disable=quiet)
     with torch.no_grad(), bar as batches:  # without autocast, as the classifier will be used
         for batch in batches:
             logits = classifier(**images(batch)).logits.float()  # (B, C)

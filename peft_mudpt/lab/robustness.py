@@ -154,12 +154,8 @@ def measure_robustness(
         classifier = backbone.classifier(model, test.class_names, texts or test.template).eval()
         chosen = test.pictures.select(first_of_each(test.pictures["label"][:], options.test_attack_pictures))
         samples = TestPictures(chosen, backbone.image_processor)
-        logits = partial(
-            predict_logits,
-            accelerator,
-            classifier,
-            accelerator.prepare(make_loader(accelerator, samples, batch_size, num_workers)),
-        )
+        loader = accelerator.prepare(make_loader(accelerator, samples, batch_size, num_workers))
+        logits = partial(predict_logits, accelerator, classifier, loader)
         labels = chosen["label"][:]
         clean = accuracy_of(logits(), labels)
         for result, (_, attack) in zip(results, attacks):

@@ -215,6 +215,7 @@ class FewShotClient:
         samples = TestPictures(pictures, bench.backbone.image_processor, self._test_known)
         accelerator = Accelerator()
         loader = make_loader(accelerator, samples, bench.arguments.per_device_eval_batch_size, num_workers=0)
+        loader = accelerator.prepare(loader)
         with model.disable_adapter() if arrays is None else nullcontext():
             logits = predict_logits(accelerator, classifier, loader, progress_bar=False)
         metrics = metrics_of(logits.argmax(dim=-1), pictures["label"][:], bench.class_names, pictures["item"][:])

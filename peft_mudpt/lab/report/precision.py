@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 from ..intervals import interval_of
 from ..method import CLASSIFICATION
@@ -26,7 +27,8 @@ def precision_tables(section: Section) -> dict[str, str]:
         return {}
     lines = []
     for title, results, test in runs_by_test(section.results, _tests_of):
-        metrics = max((result["metrics"][test] for result in _tested(results, test)), key=lambda m: m["accuracy"])
+        tested = filter(_has_pictures, (result["metrics"].get(test) for result in results))
+        metrics = max(tested, key=lambda one: one["accuracy"])
         low, high = interval_of(metrics)
         pictures = f"{number_of_pictures(metrics):,}"
         lines.append([title, pictures, f"{metrics['accuracy']:.1f}", f"{low:.1f} to {high:.1f}"])
@@ -39,13 +41,9 @@ def precision_tables(section: Section) -> dict[str, str]:
 
 def _tests_of(results: Sequence[Result]) -> list[str]:
     """The test sets with pictures."""
-    return list(dict.fromkeys(name for result in results for name in result["metrics"] if _tested(results, name)))
+    found = (name for result in results for name, metrics in result["metrics"].items() if _has_pictures(metrics))
+    return list(dict.fromkeys(found))
 
 
-def _tested(results: Sequence[Result], test: str) -> list[Result]:
-    """The results that have an accuracy on a test set."""
-    return [
-        result
-        for result in results
-        if result["metrics"].get(test) is not None and number_of_pictures(result["metrics"][test])
-    ]
+def _has_pictures(metrics: Optional[Mapping[str, Any]]) -> bool:
+    return metrics is not None and number_of_pictures(metrics) > 0

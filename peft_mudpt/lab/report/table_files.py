@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from ...optional import require
 from ..terminal import printable
 from .compared import Compared, compared
 from .detection import MAIN_TITLES
@@ -13,6 +14,7 @@ from .sections import Result, parts_of_models, sections
 from .tables import mean_rows, rows_by_title
 
 
+FOR_LATEX = ("pandas", "jinja2")  # the packages that write a table; pandas styles it by Jinja
 CSV_TABLE, LATEX_TABLES = "accuracies.csv", "accuracies.tex"
 CSV_COLUMNS = ("dataset", "model", "task", "table", "method", "column", "seed", "percent")
 LATEX_HEAD = (
@@ -55,6 +57,7 @@ def latex_tables(results: Sequence[Result]) -> str:
     Raises:
         ImportError: if pandas or Jinja is missing.
     """
+    require("A table for LaTeX", "report", *FOR_LATEX)
     parts, tables = sections(results), []
     for of_model, suffix, task in parts_of_models(parts):
         for title, (rows, _) in mean_rows([part.results for part in of_model]).items():
@@ -68,14 +71,11 @@ def latex_tables(results: Sequence[Result]) -> str:
 
 
 def _latex(table: Compared) -> str:
-    try:
-        from pandas import DataFrame
+    from pandas import DataFrame
 
-        axes = dict(index=[name for name, _ in table.lines], columns=table.columns)
-        cells = DataFrame([[cell.text for cell in line] for _, line in table.lines], **axes)
-        bold = DataFrame([["textbf:--rwrap;" * cell.is_bold for cell in line] for _, line in table.lines], **axes)
-        styled = cells.style.apply(lambda _: bold, axis=None)
-    except ImportError as error:  # pandas asks for Jinja when a table is styled
-        raise ImportError("Tables for LaTeX need pandas and Jinja: pip install 'peft_mudpt[report]'.") from error
+    axes = dict(index=[name for name, _ in table.lines], columns=table.columns)
+    cells = DataFrame([[cell.text for cell in line] for _, line in table.lines], **axes)
+    bold = DataFrame([["textbf:--rwrap;" * cell.is_bold for cell in line] for _, line in table.lines], **axes)
+    styled = cells.style.apply(lambda _: bold, axis=None)
     styled = styled.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis="columns")
     return styled.to_latex(hrules=True, column_format="l" + "r" * len(table.columns))
