@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .reading import Errors, Images
 
 NO_TEMPERATURE = (
-    "The {} pictures of the calibration determine no temperature: either all of them are classified correctly, or no "
-    "more than by chance. Calibrate on more pictures. Sets of classes need no temperature."
+    "The {} pictures of the calibration determine no temperature, because the logits tell no more about their labels "
+    "than chance. Check that the labels are right, or train. Sets of classes need no temperature."
 )
 
 

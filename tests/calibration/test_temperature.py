@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax
 from sklearn import calibration
 from sklearn.frozen import FrozenEstimator
@@ -44,9 +44,22 @@ def test_neither_a_shift_nor_the_type_of_the_logits_changes_the_temperature(draw
     assert fit_temperature(logits.double() + 1000, labels.tolist()) == pytest.approx(found, rel=1e-5)
 
 
-def test_pictures_that_are_all_classified_correctly_have_no_temperature():
-    with pytest.raises(NoTemperature, match="All 2 pictures are classified correctly"):
-        fit_temperature(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), [0, 1])
+class TestPicturesThatAreAllClassifiedCorrectly:
+    def test_they_are_as_certain_as_one_more_right_answer_in_two_more_pictures(self):
+        logits, labels = torch.tensor([[2.0, 1.0, 0.5], [0.0, 3.0, 1.0]]).repeat(20, 1), [0, 1] * 20
+
+        def mean_probability(temperature):
+            return np.exp(log_softmax(logits.double().numpy() / temperature, axis=-1)).max(axis=-1).mean()
+
+        expected = brentq(lambda temperature: mean_probability(temperature) - 41 / 42, 0.01, 1)
+        assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-6)
+
+    def test_they_never_make_probabilities_less_certain(self):
+        assert fit_temperature(torch.tensor([[20.0, 0.0], [0.0, 30.0]]), [0, 1]) == 1
+
+    def test_they_have_no_temperature_where_several_classes_have_the_highest_logit(self):
+        with pytest.raises(NoTemperature, match="several classes for so many of these 2 pictures"):
+            fit_temperature(torch.tensor([[1.0, 1.0, 0.0], [5.0, 1.0, 0.0]]), [0, 0])
 
 
 @pytest.mark.parametrize("logits", [[[1.0, 2.0], [3.0, 2.0]], [[1.0, 1.0], [1.0, 2.0]]], ids=["worse", "equal"])
