@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
 
 from ..calibration import calibration_lines
 from ..intervals import accuracy_in_words, wilson_interval
 from ..storage import write_json, write_text
 from ..terminal import printable
+from .per_class import Metrics, confusion_matrix, confusions
 
 
 if TYPE_CHECKING:
@@ -42,9 +44,7 @@ def evaluation_lines(found: SavedEvaluation) -> list[str]:
     kind = "calibrated probability" if found.calibrated else "probability"
     sections = {
         "accuracy of each class (95 % interval)": class_lines(found.metrics),
-        "confusion matrix (rows: true classes, columns: predicted ones)": confusion_lines(
-            found.class_names, found.metrics
-        ),
+        "confusion matrix (rows: true classes, columns: predicted ones)": confusion_lines(found.metrics),
         f"mistakes, with the {kind} of the predicted class": mistake_lines(found.mistakes),
     }
     lines = [f"{name:<26}{printable(value)}" for name, value in named]
@@ -87,43 +87,27 @@ def write_evaluation(
     if output is not None:
         write_json(Path(output), found.as_dict())
     if confusion_matrix is not None:
-        write_text(Path(confusion_matrix), confusion_csv(found.class_names, found.metrics))
+        write_text(Path(confusion_matrix), confusion_csv(found.metrics))
 
 
-def confusions(metrics: Mapping[str, Any]) -> dict[str, Counter[str]]:
-    """
-    Count the predictions of a test.
-
-    Args:
-        metrics: the metrics of the test set (see `evaluation.metrics_of`).
-
-    Returns:
-        For each class that has pictures, the number of its pictures by predicted class.
-    """
-    return {true: Counter(predicted.values()) for true, predicted in metrics["predictions"].items()}
-
-
-def confusion_csv(class_names: Sequence[str], metrics: Mapping[str, Any]) -> str:
+def confusion_csv(metrics: Metrics) -> str:
     """
     Write a confusion matrix as CSV.
 
     Args:
-        class_names: the classes, in the order of the labels.
         metrics: the metrics of the test set (see `evaluation.metrics_of`).
 
     Returns:
         A row for each class with the number of its pictures by predicted class, below a header.
     """
-    found, text = confusions(metrics), io.StringIO()
+    matrix, text = confusion_matrix(metrics), io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["true \\ predicted", *class_names])
-    for true in class_names:
-        counted = found.get(true, {})
-        rows.writerow([true, *(counted.get(predicted, 0) for predicted in class_names)])
+    rows.writerow(["true \\ predicted", *matrix])
+    rows.writerows([true, *counts] for true, counts in matrix.items())
     return text.getvalue()
 
 
-def class_lines(metrics: Mapping[str, Any]) -> list[str]:
+def class_lines(metrics: Metrics) -> list[str]:
     """
     List the accuracy of each class that has pictures with its 95 % interval, the lowest first.
 
@@ -145,31 +129,30 @@ def class_lines(metrics: Mapping[str, Any]) -> list[str]:
     return [*lines, *_rest(len(ranked), "classes")]
 
 
-def confusion_lines(class_names: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
+def confusion_lines(metrics: Metrics) -> list[str]:
     """
     Show a confusion matrix. If it is large, list the classes that are confused most often.
 
     Args:
-        class_names: the classes, in the order of the labels.
         metrics: the metrics of the test set (see `evaluation.metrics_of`).
 
     Returns:
         The lines; none if all predictions are right.
     """
-    found = confusions(metrics)
-    wrong = Counter({(t, p): n for t, counted in found.items() for p, n in counted.items() if t != p})
+    wrong, found = confusions(metrics), confusion_matrix(metrics)
     if not wrong:
         return []
-    shown = [name for name in class_names if name in found or any(name in counted for counted in found.values())]
+    names, matrix = list(found), np.array(list(found.values()))  # (C, C)
+    shown = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))  # (S,), the classes that occur
     if len(shown) > COLUMNS:  # too wide for a terminal
-        lines = [f"  {n:5,}  {printable(t)} taken for {printable(p)}" for (t, p), n in wrong.most_common(SHOWN)]
+        lines = [f"  {w.number:5,}  {printable(w.name)} taken for {printable(w.taken_for)}" for w in wrong[:SHOWN]]
         return [*lines, *_rest(len(wrong), "pairs of classes")]
-    width = 2 + max(2, *(len(str(n)) for counted in found.values() for n in counted.values()))
-    label = max(len(printable(name)) for name in shown) + 4
+    width = 2 + max(2, len(str(matrix.max())))
+    label = max(len(printable(names[place])) for place in shown) + 4
     lines = [" " * label + "".join(f"{column:>{width}}" for column in range(1, len(shown) + 1))]
-    for row, true in enumerate(shown, start=1):
-        counts = "".join(f"{found.get(true, {}).get(predicted, 0) or '.':>{width}}" for predicted in shown)
-        lines.append(f"{row:>2}  {printable(true)}".ljust(label) + counts)
+    for row, place in enumerate(shown, start=1):
+        counts = "".join(f"{count or '.':>{width}}" for count in matrix[place, shown].tolist())
+        lines.append(f"{row:>2}  {printable(names[place])}".ljust(label) + counts)
     return lines
 
 

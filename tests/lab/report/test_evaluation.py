@@ -24,25 +24,32 @@ NAMES = ["cat", "dog, big", "lion", "owl"]
 def test_the_confusion_matrix_is_that_of_scikit_learn_in_a_file_and_in_the_terminal():
     metrics = found_for(LABELS, PREDICTED, NAMES)
     wanted = confusion_matrix(LABELS, PREDICTED, labels=range(4)).tolist()
-    header, *rows = csv.reader(io.StringIO(confusion_csv(NAMES, metrics)))
+    header, *rows = csv.reader(io.StringIO(confusion_csv(metrics)))
     assert header[1:] == NAMES and [row[0] for row in rows] == NAMES
     assert [list(map(int, row[1:])) for row in rows] == wanted
-    numbers = [line.replace(" . ", " 0 ").replace(" .", " 0").split()[-3:] for line in confusion_lines(NAMES, metrics)]
+    numbers = [line.replace(" . ", " 0 ").replace(" .", " 0").split()[-3:] for line in confusion_lines(metrics)]
     assert numbers == [["1", "2", "3"], *([str(n) for n in row[:3]] for row in wanted[:3])]  # no picture is an owl
 
 
 def test_of_many_classes_the_terminal_lists_the_pairs_that_are_confused_most_often():
     names = [f"class {i}" for i in range(30)]
     labels = [0, 0, 1, *range(30)]
-    lines = confusion_lines(names, found_for(labels, [2, 2, 0, *range(30)], names))
+    lines = confusion_lines(found_for(labels, [2, 2, 0, *range(30)], names))
     assert [line.split(maxsplit=1) for line in lines] == [
         ["2", "class 0 taken for class 2"],
         ["1", "class 1 taken for class 0"],
     ]
 
 
+def test_classes_that_share_a_name_are_told_apart():
+    names = ["crane", "crane", "owl"]
+    header, *rows = csv.reader(io.StringIO(confusion_csv(found_for([0, 1, 2], [0, 0, 2], names))))
+    assert header[1:] == [row[0] for row in rows] == ["crane [0]", "crane [1]", "owl"]
+    assert [row[1:] for row in rows] == [["1", "0", "0"], ["1", "0", "0"], ["0", "0", "1"]]
+
+
 def test_without_mistakes_there_is_no_confusion_matrix():
-    assert confusion_lines(NAMES, found_for(LABELS, LABELS, NAMES)) == []
+    assert confusion_lines(found_for(LABELS, LABELS, NAMES)) == []
 
 
 def test_the_classes_with_the_lowest_accuracy_come_first():

@@ -10,8 +10,8 @@ from ...protocols import number_of_pictures
 from ...run_pictures import RunPictures
 from ..calibration import MEANING, SETS, measured_on
 from ..calibration_plots import LEAST, TITLES
+from ..per_class import Metrics, class_accuracies, confusion_matrix, confusions, mistakes
 from ..sections import Result
-from .per_class import Metrics, class_accuracies, confusion_matrix, confusions, mistakes
 from .thumbnails import Thumbnails
 
 

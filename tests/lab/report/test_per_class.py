@@ -3,7 +3,7 @@
 import pytest
 from sklearn.metrics import confusion_matrix as matrix_of_sklearn
 
-from peft_mudpt.lab.report.page.per_class import class_accuracies, confusion_matrix, confusions, mistakes
+from peft_mudpt.lab.report.per_class import class_accuracies, confusion_matrix, confusions, mistakes
 from tests.lab.report.made_run import CLASSES, TAKEN_FOR, metrics
 
 
