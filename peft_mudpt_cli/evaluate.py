@@ -59,8 +59,8 @@ def run(arguments: Namespace) -> None:
     """
     from accelerate import PartialState
 
+    from peft_mudpt.lab.data.class_names import split_names
     from peft_mudpt.lab.evaluation_job import evaluate_saved
-    from peft_mudpt.lab.predicting import split_names
     from peft_mudpt.lab.report.evaluation import evaluation_lines, refuse_existing, write_evaluation
 
     output, confusion_matrix = arguments.output, arguments.confusion_matrix

@@ -64,7 +64,8 @@ def run(arguments: Namespace) -> None:
         raise ValueError("--opset_version is for ONNX. Give a .onnx file, or --encoders onnx.")
 
     from peft_mudpt import export_classifier, export_encoders
-    from peft_mudpt.lab.predicting import load_classifier, split_names
+    from peft_mudpt.lab.data.class_names import split_names
+    from peft_mudpt.lab.run_classifier import load_classifier
     from peft_mudpt.lab.saving import save_folded
 
     class_names = split_names(arguments.classes)

@@ -22,7 +22,7 @@ def plain_parser(description: str, examples: str) -> ArgumentParser:
 
 def parser_of_adapter(description: str, examples: str) -> ArgumentParser:
     """
-    Make a parser of the flags that name an adapter and its classes (see `peft_mudpt.lab.predicting.load_classifier`).
+    Make a parser of the flags that name an adapter and its classes (see `lab.run_classifier.load_classifier`).
 
     Args:
         description, examples: see `plain_parser`.

@@ -113,11 +113,12 @@ def run(arguments: Namespace) -> int:
     """
     from accelerate import Accelerator
 
+    from peft_mudpt.lab.data.class_names import split_names
     from peft_mudpt.lab.data.files import describe_left_aside
     from peft_mudpt.lab.data.unlabeled import find_pictures
-    from peft_mudpt.lab.predicting import check_calibration, load_classifier, split_names
     from peft_mudpt.lab.printing import print_predictions, write_predictions
     from peft_mudpt.lab.question import Question
+    from peft_mudpt.lab.run_classifier import check_calibration, load_classifier
     from peft_mudpt.lab.terminal import printable
 
     question = Question(

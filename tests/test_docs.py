@@ -84,7 +84,7 @@ WORK_BEGINS = {
     "benchmark.py": "peft_mudpt.lab.cost.running.run",
     "demo": "peft_mudpt.lab.web_demo.demo.Demo.load",
     "evaluate": "peft_mudpt.lab.evaluation_job.evaluate_saved",
-    "export": "peft_mudpt.lab.predicting.load_classifier",
+    "export": "peft_mudpt.lab.run_classifier.load_classifier",
     "families.py": "peft_mudpt.optional.require",
     "federated.py": "peft_mudpt.lab.federated.running.run",
     "federated_flower.py": "peft_mudpt.lab.federated.network.run_with_flower",

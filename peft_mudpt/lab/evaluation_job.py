@@ -23,8 +23,8 @@ from .evaluation import distinct, metrics_of
 from .identity import PICTURES
 from .intervals import wilson_interval
 from .logits import predict_logits
-from .predicting import check_calibration, load_classifier
 from .protocols import number_of_pictures, number_of_right
+from .run_classifier import check_calibration, load_classifier
 from .run_folder import read_identity
 
 
@@ -106,7 +106,7 @@ def evaluate_saved(
     Args:
         adapter: a folder of `examples/fewshot.py`, a folder with `adapter_config.json`, or a Hub id.
         folder: a folder that holds one folder of pictures per class; it may lack some of the classes.
-        class_names: the classes; None: those the adapter was trained on (see `predicting.load_classifier`).
+        class_names: the classes; None: those the adapter was trained on (see `run_classifier.load_classifier`).
         template: text of a class that follows the text prompts; None: the text used in training.
         model_name_or_path: the CLIP; None: the one that the adapter or the run names.
         names_file: a file that names the class folders (see `read_class_names`); None: their own names are used.

@@ -9,9 +9,10 @@ from accelerate import Accelerator
 
 from ..classifier.batches import in_ranges
 from ..classifier.prediction import PictureClassifier
+from .data.class_names import join_names
 from .data.unlabeled import ParquetPictures, PictureFiles
 from .data.workers import choose_workers
-from .predicting import Prediction, classify, join_names
+from .predicting import Prediction, classify
 from .prediction_job import predict_to_file
 from .question import Question
 from .terminal import printable

@@ -9,7 +9,7 @@ from transformers import CLIPModel
 
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.calibration.calibration import Calibration
-from peft_mudpt.lab.predicting import load_classifier
+from peft_mudpt.lab.run_classifier import load_classifier
 from tests.classifier.conftest import NAMES
 
 

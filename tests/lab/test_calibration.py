@@ -11,8 +11,8 @@ from peft_mudpt import MuDPTClassifier
 from peft_mudpt.calibration.calibration import Calibration
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.calibration import calibration_lines, measured
-from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.run import run
+from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.schema import read_result
 from tests.lab.finished_runs import runs_in
 from tests.lab.test_experiment import save_pictures

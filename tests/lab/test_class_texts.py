@@ -16,10 +16,10 @@ from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data.folders import load_folders
 from peft_mudpt.lab.experiment import execute, prepare
-from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recording import record
 from peft_mudpt.lab.run import run
+from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.training_options import TrainingOptions
 from tests.conftest import reset_accelerator
 from tests.lab.test_experiment import CLASSES, save_pictures

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, recall_score
 
 from peft_mudpt.lab.evaluation_job import evaluate_saved
-from peft_mudpt.lab.predicting import load_classifier
+from peft_mudpt.lab.run_classifier import load_classifier
 from tests.lab.finished_runs import runs_in
 from tests.lab.test_calibration import CLASSES
 from tests.lab.test_experiment import save_pictures

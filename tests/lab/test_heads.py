@@ -11,9 +11,9 @@ from peft_mudpt.classifier.class_texts import ClassTexts
 from peft_mudpt.lab.identity import as_identity, differences, what_was_asked
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import MethodOptions, find_method
-from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.report.rows import row_name
 from peft_mudpt.lab.run import run
+from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.schema import read_result
 from peft_mudpt.lab.storage import write_json
 from peft_mudpt.serving.exporting import export_classifier

@@ -13,8 +13,9 @@ from transformers import AutoProcessor, CLIPModel
 
 from peft_mudpt import Calibration, MuDPTClassifier, MuDPTConfig, demo
 from peft_mudpt.lab import predictions
+from peft_mudpt.lab.data.class_names import split_names
 from peft_mudpt.lab.data.unlabeled import PictureFiles
-from peft_mudpt.lab.predicting import Prediction, split_names
+from peft_mudpt.lab.predicting import Prediction
 from peft_mudpt.lab.predictions import PredictionsFile, describe_job
 from peft_mudpt.lab.question import Answer, Question
 

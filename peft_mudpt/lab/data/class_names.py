@@ -1,10 +1,14 @@
-"""Reads the file that gives names to class folders."""
+"""Names of classes that a user gives: in a file, for class folders, and separated by commas."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Optional
 
 from ...rules import is_text, normalized
 from .files import listed
@@ -76,3 +80,45 @@ def _without_sign(line: str, folders: Sequence[str], where: str) -> list[str]:
     if starts:
         return [starts[0], line[len(starts[0]) :].strip()]
     return [line] if "=" in first or not rest or rest[0].startswith("=") else [first, *rest]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """
+    Join class names by commas, as `split_names` takes them.
+
+    Args:
+        names: the names.
+
+    Returns:
+        The names; those with a comma or a quote are in quotes.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
+
+
+def split_names(text: Optional[str]) -> Optional[list[str]]:
+    """
+    Split comma-separated class names.
+
+    Args:
+        text: the names, such as 'cat,dog'. Quotes keep a name with a comma together: '"cat, wild",dog'. May be None.
+
+    Returns:
+        The names; None if `text` is None.
+
+    Raises:
+        ValueError: if there are fewer than two names, one occurs twice, or a quote is not closed.
+    """
+    if text is None:
+        return None
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
+    except csv.Error as error:
+        raise ValueError(f"--classes {text!r} is not a list of names separated by commas: {error}.") from error
+    if len(names) < 2 or not all(names):
+        raise ValueError(f"--classes needs at least two comma-separated names; found {names}.")
+    twice = sorted(name for name, times in Counter(map(normalized, names)).items() if times > 1)
+    if twice:
+        raise ValueError(f"--classes names {', '.join(map(repr, twice))} more than once. Give each class once.")
+    return names

@@ -20,7 +20,7 @@ from ...classifier.pictures import open_picture, pixel_values
 from ...classifier.prediction import PictureClassifier
 from ...rollout import AttentionRollout, attention_rollout
 from ...rules import normalized
-from ..predicting import load_classifier, result_of
+from ..run_classifier import load_classifier, result_of
 from .spotlight import enlarged, spotlight
 
 

@@ -10,9 +10,9 @@ from peft_mudpt.lab.classification.experiment import Experiment
 from peft_mudpt.lab.data.loading import TestPictures
 from peft_mudpt.lab.data.sources import load_folders
 from peft_mudpt.lab.experiment import execute, prepare
-from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.protocols import ProtocolOptions
 from peft_mudpt.lab.recording import record
+from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.training.checkpoints import Checkpoints, trainable_tensors
 from peft_mudpt.lab.training.initialization import initialize
 from peft_mudpt.lab.training_options import TrainingOptions

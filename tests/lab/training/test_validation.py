@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from peft_mudpt.classifier.classifier import MuDPTClassifier
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.predicting import load_classifier
 from peft_mudpt.lab.run import run
+from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.schema import read_result
 from peft_mudpt.lab.training.checkpoints import Checkpoints, find_checkpoint, trainable_tensors
 from peft_mudpt.lab.training.pictures import train
