@@ -49,6 +49,10 @@ def main() -> None:
 
 def run(arguments: Namespace) -> None:
     """Show or write as parsed flags say. Raises a ValueError if a flag, or what it names, cannot be used."""
+    from peft_mudpt.optional import require
+
+    require("The demo", "demo", "gradio")
+
     from peft_mudpt.lab.data.class_names import split_names
     from peft_mudpt.lab.web_demo.demo import Demo
     from peft_mudpt.lab.web_demo.page import launch

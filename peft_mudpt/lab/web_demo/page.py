@@ -6,12 +6,8 @@ import socket
 from html import escape
 from typing import Any, Optional
 
-
-try:
-    import gradio as gr
-    from gradio.data_classes import ImageData
-except ImportError as error:
-    raise ImportError(f"The page needs Gradio ({error}): pip install 'peft_mudpt[demo]'.") from error
+import gradio as gr
+from gradio.data_classes import ImageData
 
 from .demo import LONGEST_LIST, Demo, names_in
 
