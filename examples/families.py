@@ -11,7 +11,7 @@ Each "yes" was computed: it gives what the family's own forward gives. It needs 
 import argparse
 import copy
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,15 @@ from peft import PeftModel, get_peft_model
 from torch.nn.functional import normalize
 from transformers import AutoProcessor, PreTrainedModel
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier, fold_adapter
+from peft_mudpt import (
+    MuDPTClassifier,
+    MuDPTConfig,
+    demo,
+    export_classifier,
+    export_encoders,
+    fold_adapter,
+    set_image_size,
+)
 from peft_mudpt.classifier.encoding import encode_layout
 from peft_mudpt.classifier.layout import lay_out_classes
 from peft_mudpt.classifier.texts import tokenize_texts
@@ -141,6 +149,16 @@ def pictures(trial: Trial) -> None:
     same(probabilities, trial.logits(model).softmax(dim=1))
 
 
+def other_image_sizes(trial: Trial) -> None:
+    """Larger images give what the family gives for them when it interpolates its position embeddings."""
+    model, other = trial.adapted(), trial.adapted()
+    larger = torch.randn(2, 3, SIDE + PATCH, SIDE + PATCH)
+    set_image_size(other, SIDE + PATCH)
+    own = {} if trial.name == "tipsv2" else {"interpolate_pos_encoding": True}  # TIPSv2 always does
+    expected = model.get_image_features(larger, **own).pooler_output
+    same(other.get_image_features(larger).pooler_output, expected)
+
+
 def packed_texts(trial: Trial) -> bool:
     """Several classes share a row."""
     model = trial.adapted()
@@ -162,24 +180,37 @@ def texts_per_image(trial: Trial) -> None:
 
 def exported(trial: Trial, suffix: str) -> None:
     """A file with fixed texts, and one whose texts depend on the image."""
-    load = load_onnx if suffix == "onnx" else load_program
+    run = run_onnx if suffix == "onnx" else run_program
     for preset in ("mudpt", "cocoop"):
         model = trial.adapted(preset)
         with tempfile.TemporaryDirectory() as folder:
             kind = "onnx" if suffix == "onnx" else "torch_export"
             file = export_classifier(trial.classifier(model), Path(folder) / f"file.{suffix}", kind)
-            same(load(file)(trial.images["pixel_values"]), trial.logits(model).softmax(dim=1))
+            same(run(file, trial.images), trial.logits(model).softmax(dim=1))
 
 
-def load_program(file: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    return torch.export.load(file).module()
+def encoders(trial: Trial) -> None:
+    """An ONNX file of each encoder."""
+    model = trial.adapted()
+    texts, images = trial.texts(), trial.images
+    with tempfile.TemporaryDirectory() as folder:
+        written = export_encoders(trial.classifier(model), Path(folder) / "encoders")
+        found = run_onnx(written / "text_model.onnx", texts), run_onnx(written / "vision_model.onnx", images)
+    same(found[0], normalize(model.get_text_features(**texts).pooler_output, dim=-1))
+    same(found[1], normalize(model.get_image_features(**images).pooler_output, dim=-1))
 
 
-def load_onnx(file: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+def run_program(file: Path, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return torch.export.load(file).module()(inputs["pixel_values"])
+
+
+def run_onnx(file: Path, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The output for those of the inputs that the file takes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file)
-    return lambda pixels: torch.from_numpy(session.run(None, {"pixel_values": pixels.numpy()})[0])
+    taken = {each.name: inputs[each.name].numpy() for each in session.get_inputs()}
+    return torch.from_numpy(session.run(None, taken)[0])
 
 
 ATTEMPTS: dict[str, Callable[[Trial], None | bool]] = {
@@ -188,10 +219,12 @@ ATTEMPTS: dict[str, Callable[[Trial], None | bool]] = {
     "fold": fold,
     "classifier": classifier,
     "pictures": pictures,
+    "other image sizes": other_image_sizes,
     "packed texts": packed_texts,
     "texts per image": texts_per_image,
     "torch.export": lambda trial: exported(trial, "pt2"),
     "ONNX": lambda trial: exported(trial, "onnx"),
+    "two encoders": encoders,
 }
 
 

@@ -8,6 +8,7 @@ from .classifier.pictures import open_picture
 from .classifier.templates import TEMPLATES
 from .config import PRESETS, MuDPTConfig
 from .conversion import convert_checkpoint
+from .image_size import set_image_size
 from .model import MuDPTModel
 from .prompts_from_data import initialize_prompts
 from .sdpt.config import SDPTConfig
@@ -15,7 +16,6 @@ from .sdpt.model import SDPTModel
 from .serving.encoders import export_encoders
 from .serving.exporting import export_classifier
 from .serving.folding import fold_adapter
-from .towers.image_size import set_image_size
 
 
 __all__ = [

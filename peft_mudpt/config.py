@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, Optional, Union, cast, get_args
 
 from .combinations import check_combinations
-from .fitting import fit_condition, fit_tower
+from .fitting import fit_condition, fit_images, fit_tower
 from .presets import PRESETS
 from .rules import (
     AT_LEAST_ONE,
@@ -43,6 +43,7 @@ class TowerShape(NamedTuple):
     hidden_size: int
     num_layers: int
     num_positions: Optional[int] = None  # rows of the text tower's position table
+    image_size: Optional[int] = None  # pixels of both sides of the vision tower's images; None if of any size
 
 
 Modality = Literal["text", "vision"]
@@ -56,6 +57,7 @@ PromptInitialization = Literal["random", "mean_pool", "max_pool", "kmeans"]
 Conditioning = Literal["none", "image", "noise", "class"]
 
 TOKENS_OR_NONE, WIDTH_OR_NONE = either(whole_number(0), None), either(whole_number(1), None)
+IMAGE_SIZE = either(AT_LEAST_ONE, None)
 DEPTH = either(whole_number(0), "all", None)
 CALIBRATION = record(temperature=either(number(1e-6, 1e6), None), scores=NUMBERS_OF_CLASSES)
 INITIALIZATION = record(
@@ -75,8 +77,8 @@ class MuDPTConfig(PromptConfig):
     of each method.
 
     When the adapter is created, the fields that depend on the base model are filled in (`text_hidden_size`,
-    `vision_hidden_size`, the depths, `text_prompt_init_ids`), so that the saved config describes the adapter
-    completely. Use a new config for another base model.
+    `vision_hidden_size`, the depths, `image_size`, `text_prompt_init_ids`), so that the saved config describes the
+    adapter completely. Use a new config for another base model.
 
     Raises:
         ValueError: if a value breaks the rule of its field, or if fields contradict each other. The message names the
@@ -218,6 +220,12 @@ class MuDPTConfig(PromptConfig):
     feature_size: Optional[int] = setting(
         None, "Channels of the features, for the meta-net. Filled in from the base model.", WIDTH_OR_NONE
     )
+    image_size: Optional[int] = setting(
+        None,
+        "Pixels of both sides of the images that the adapter is for. Filled in from the base model, and by "
+        "set_image_size. A note: MuDPTClassifier.from_pretrained makes the model take such images.",
+        IMAGE_SIZE,
+    )
     text_prompt_init_ids: Optional[dict[str, list[int]]] = setting(
         None,
         "Token ids of text_prompt_init_text, by its words. Filled in, so that loading needs no tokenizer.",
@@ -319,7 +327,8 @@ class MuDPTConfig(PromptConfig):
 
     def resolve(self, towers: dict[Modality, TowerShape], feature_size: Optional[int] = None) -> None:
         """
-        Fill in the widths and depths, which depend on the base model. If this fails, the config stays unchanged.
+        Fill in what depends on the base model: widths, depths and the size of images. If this fails, the config stays
+        unchanged. It warns if the config is for images of another size than the base model takes.
 
         Args:
             towers: the sizes of each tower that the base model has. A tower may be missing if the config gives it no
@@ -346,6 +355,8 @@ class MuDPTConfig(PromptConfig):
                 )
         if self.conditioning != "none":
             fit_condition(resolved, feature_size, towers.get("text"))
+        if "vision" in towers:
+            fit_images(resolved, towers["vision"])
         check_combinations(resolved)
         vars(self).update(vars(resolved))
 

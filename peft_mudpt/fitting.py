@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Optional
 
 
@@ -91,3 +92,23 @@ def fit_condition(config: MuDPTConfig, feature_size: Optional[int], text: Option
                 f"class_token_layer is {config.class_token_layer}, but the base model's text tower has only "
                 f"{text.num_layers} layers, counted from 0. Choose at most {text.num_layers - 1}."
             )
+
+
+def fit_images(config: MuDPTConfig, vision: TowerShape) -> None:
+    """
+    Fill in the size of the images. It warns if the adapter is for images of another size than the base model takes.
+
+    Args:
+        config: the config, which is changed.
+        vision: the sizes of the vision tower.
+    """
+    own, found = config.image_size, vision.image_size
+    if own is None or found is None:
+        config.image_size = own or found
+    elif own != found:
+        warnings.warn(
+            f"This adapter is for images of {own} x {own} pixels, but the base model takes {found} x {found}, so that "
+            f"its predictions can be worse. Call peft_mudpt.set_image_size(model, {own}) before you load the adapter, "
+            "or load it with MuDPTClassifier.from_pretrained.",
+            stacklevel=2,
+        )

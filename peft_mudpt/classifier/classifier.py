@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional, Union
 
 import torch
-from peft import PeftModel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..calibration.calibration import Calibration
 from ..config import MuDPTConfig
+from ..image_size import image_size_of
 from ..layer import layer_of, logit_scale_of, logit_shift_of
-from ..library_warnings import without_known_warnings
 from ..rules import check_class_names
 from ..towers.base import part
 from ..towers.domains import mixed_features
-from ..towers.image_size import set_image_size
 from ..towers.images import Images
 from ..towers.registry import family_of
 from .checkpointing import Checkpointed
 from .class_features import ClassFeatures
 from .class_texts import active_adapter, active_config, class_texts_of, remembered_texts
-from .loading import HUB_OPTIONS, ModelSource, check_method, find_adapter, find_base
+from .loading import ModelSource
 from .prediction import PictureClassifier
-from .saving import KnownClasses, read_classes, save_with_classes
+from .pretrained import Pretrained
+from .saving import KnownClasses
 
 
 FIXED = (
@@ -61,7 +58,7 @@ class MuDPTClassifierOutput(ModelOutput):
     domain_weights: Optional[torch.Tensor] = None
 
 
-class MuDPTClassifier(Checkpointed, PictureClassifier):
+class MuDPTClassifier(Pretrained, Checkpointed, PictureClassifier):
     """
     Classifies images with a CLIP, plain or with an adapter.
 
@@ -161,99 +158,6 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         )
         self._calibrations: dict[Optional[str], Optional[Calibration]] = {}  # by active adapter; None: without one
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        adapter: str | os.PathLike,
-        class_names: Optional[Sequence[str]] = None,
-        template: Union[str, Sequence[str], None] = None,
-        base_model_name_or_path: Optional[str | os.PathLike] = None,
-        class_batch_size: Optional[int] = None,
-        *,
-        revision: Optional[str] = None,
-        subfolder: Optional[str] = None,
-        base_revision: Optional[str] = None,
-        descriptions: Optional[Mapping[str, Sequence[str]]] = None,
-        image_size: Optional[int] = None,
-        **kwargs,
-    ) -> MuDPTClassifier:
-        """
-        Load an adapter, the CLIP that its config names, and the classes: those in its config or, of an adapter of
-        another method, those that `save_pretrained` has stored beside it.
-
-        Args:
-            adapter: folder or Hub id.
-            class_names, template, class_batch_size, descriptions: see the class.
-            base_model_name_or_path: the CLIP, if it is not where the adapter's config says. It warns if the config
-                names another one.
-            revision, subfolder: where the adapter is in its Hub repository or folder; None: the main branch, the root.
-            base_revision: the revision of the CLIP on the Hub; None: the one that the adapter's config records.
-            image_size: pixels of both sides of the images, such as 336 for a CLIP that was trained on 224 (see
-                `set_image_size`); None: those on which the CLIP was trained. No adapter records it.
-            **kwargs: `cache_dir`, `token`, `local_files_only` and `force_download` are for all downloads: the adapter,
-                the CLIP, its tokenizer and its image processor. The others are for `AutoModel.from_pretrained`:
-                `device_map`, `dtype` (default: float32), ...
-
-        Raises:
-            ValueError: if there is no adapter, if it names no CLIP or does not fit the one given, if the CLIP cannot
-                take images of `image_size`, or if neither the caller nor the adapter gives classes.
-        """
-        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
-        folder, config = find_adapter(adapter, revision, subfolder, **hub)
-        check_method(adapter, config, "MuDPTClassifier")
-        source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
-        clip = source.clip(**kwargs)
-        if image_size is not None:
-            set_image_size(clip, image_size)
-        with without_known_warnings():
-            model = PeftModel.from_pretrained(clip, folder).eval()
-        tokenizer = source.tokenizer()
-        given: dict[str, Any] = {"class_names": class_names, "template": template, "descriptions": descriptions}
-        known = None if isinstance(config, MuDPTConfig) else read_classes(folder)
-        if known is not None:
-            given = known.completed(**given)
-        classifier = cls(model, tokenizer=tokenizer, class_batch_size=class_batch_size, **given)
-        classifier._source = source
-        if image_size is not None:
-            classifier._image_processor = source.image_processor(image_size)
-        if known is not None and classifier._knows(known):
-            classifier.calibration = known.calibration
-        return classifier
-
-    def save_pretrained(self, save_directory: str | os.PathLike, overwrite: bool = False, **kwargs) -> None:
-        """
-        Save the active adapter with the classes, their texts and their calibration, so that `from_pretrained` gives an
-        equal classifier. The config of a MuDPT adapter stores them; beside an adapter of another method, such as LoRA,
-        they are in adapter_classes.json. PEFT loads the adapter as usual.
-
-        `model.save_pretrained`, of PEFT and transformers, replaces files without asking, saves all adapters, those
-        that are not named "default" in subfolders, and writes a model card. This method saves the active one, in
-        `save_directory` itself, without a card. It changes neither the model nor its configs. The CLIP, its tokenizer
-        and its image processor are not saved: the adapter's config names the CLIP.
-
-        Args:
-            save_directory: the folder to write to; it is created if needed.
-            overwrite: whether an adapter in the folder is replaced.
-            **kwargs: other arguments of `PeftModel.save_pretrained`, such as `save_embedding_layers`.
-
-        Raises:
-            ValueError: if the model is not a `PeftModel`, or not exactly one adapter is active; or if the folder holds
-                an adapter, and `overwrite` is False.
-        """
-        if not isinstance(self.model, PeftModel):
-            raise ValueError(
-                f"The model is a {type(self.model).__name__}, but save_pretrained saves an adapter of a PeftModel. "
-                "Make one with get_peft_model. A plain CLIP has nothing to save but the classes."
-            )
-        active = list(self.model.active_adapters)
-        if len(active) != 1 or active_adapter(self.model) is None:
-            raise ValueError(
-                f"save_pretrained saves the active adapter, but {len(active)} are active, or they are disabled. "
-                "Activate one with set_adapter."
-            )
-        known = KnownClasses(self._class_names, self._texts, self.calibration)
-        save_with_classes(self.model, active[0], known, Path(save_directory), overwrite, **kwargs)
-
     def with_classes(
         self,
         class_names: Sequence[str],
@@ -273,8 +177,7 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         Raises:
             ValueError: see the class; also if this classifier has descriptions, but not of these classes.
         """
-        known = KnownClasses(self._class_names, self._texts)
-        given = known.completed(check_class_names(class_names), template, descriptions, "The classifier")
+        given = self._known().completed(check_class_names(class_names), template, descriptions, "The classifier")
         other = MuDPTClassifier(
             self.model,
             tokenizer=self.tokenizer,
@@ -340,8 +243,11 @@ class MuDPTClassifier(Checkpointed, PictureClassifier):
         if (config := self._own_config()) is not None:
             config.calibration = None if calibration is None else calibration.as_dict()
 
+    def _known(self) -> KnownClasses:
+        size = image_size_of(self.model)
+        return KnownClasses(self._class_names, self._texts, self.calibration, size)
+
     def _knows(self, known: KnownClasses) -> bool:
-        """Whether these are the classes and the texts of this classifier."""
         return known.class_names == self._class_names and known.texts.of(self._class_names) == self.class_texts
 
     def _own_config(self) -> Optional[MuDPTConfig]:

@@ -100,16 +100,18 @@ class ModelSource:
     def image_processor(self, image_size: Optional[int] = None) -> BaseImageProcessor:
         """
         Load the image processor. `image_size` is the number of pixels of both sides of the images that it makes; None:
-        those on which the model was trained.
+        as it is stored.
         """
         processor = AutoProcessor.from_pretrained(self.name_or_path, backend="pil", **self._options).image_processor
         return processor if image_size is None else _with_image_size(processor, image_size)
 
 
 def _with_image_size(processor: Any, image_size: int) -> BaseImageProcessor:
-    """An image processor like this one, whose images have another size. It crops the same part of a picture."""
+    """An image processor like this one, whose images have this size. It crops the same part of a picture."""
     size, crops = dict(processor.size), getattr(processor, "do_center_crop", False)
     before = dict(processor.crop_size)["height"] if crops else size["height"]
+    if before == image_size:
+        return processor
     changed: dict[str, Any] = {"size": {name: round(side * image_size / before) for name, side in size.items()}}
     if crops:
         changed["crop_size"] = {"height": image_size, "width": image_size}

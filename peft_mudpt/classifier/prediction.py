@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import BaseImageProcessor, PretrainedConfig
 
+from ..image_size import image_size_of
 from ..layer import layer_of
 from ..rules import AT_LEAST_ONE, NOT_NEGATIVE, PROBABILITY, one_of
 from ..towers.family import Family
@@ -96,14 +97,14 @@ class PictureClassifier(Calibrated, torch.nn.Module):
     def image_processor(self) -> BaseImageProcessor:
         """
         The image processor, which makes pixel values (N, 3, H, W) from pictures: the one given to the classifier, or
-        that of the CLIP that the model was loaded from.
+        that of the CLIP that the model was loaded from, for images of the size that the model takes.
 
         Raises:
             ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
         """
         if self._image_processor is None:
             source = self._source or ModelSource.of(self.model, "image_processor")
-            self._image_processor = source.image_processor()
+            self._image_processor = source.image_processor(image_size_of(self.model))
         return self._image_processor
 
     def predict_proba(

@@ -14,7 +14,7 @@ from peft import PeftModel
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
 from ..calibration.calibration import Calibration
-from ..config import CALIBRATION, MuDPTConfig
+from ..config import CALIBRATION, IMAGE_SIZE, MuDPTConfig
 from ..rules import check_class_names, either
 from .class_texts import ClassTexts
 
@@ -33,11 +33,13 @@ class KnownClasses:
         class_names: names of the classes, in the order of the labels.
         texts: what the texts of the classes are made from.
         calibration: what held-out pictures told about the probabilities; None: nothing.
+        image_size: pixels of both sides of the images that the adapter is for; None: those of the CLIP.
     """
 
     class_names: list[str]
     texts: ClassTexts
     calibration: Optional[Calibration] = None
+    image_size: Optional[int] = None
 
     def completed(
         self,
@@ -66,10 +68,11 @@ class KnownClasses:
         config.calibration = None if self.calibration is None else self.calibration.as_dict()
 
     def write(self, folder: Path) -> None:
-        """Write the classes, their texts and their calibration to the file `CLASSES` in a folder."""
+        """Write all of it to the file `CLASSES` in a folder."""
         calibration = None if self.calibration is None else self.calibration.as_dict()
         texts = self.texts.only(self.class_names).as_arguments()
-        content = {"class_names": list(self.class_names), **texts, "calibration": calibration}
+        notes = {"calibration": calibration, "image_size": self.image_size}
+        content = {"class_names": list(self.class_names), **texts, **notes}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / CLASSES).write_text(text + "\n", encoding="utf-8")
 
@@ -139,6 +142,7 @@ def read_classes(folder: Path) -> Optional[KnownClasses]:
         texts = ClassTexts.given(stored["template"], stored["descriptions"]).only(names)
         calibration = stored["calibration"]
         either(CALIBRATION, None).check(calibration, "calibration")
-        return KnownClasses(names, texts, None if calibration is None else Calibration(**calibration))
+        IMAGE_SIZE.check(image_size := stored.get("image_size"), "image_size")
+        return KnownClasses(names, texts, None if calibration is None else Calibration(**calibration), image_size)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}). Save the classifier again.") from error

@@ -17,6 +17,7 @@ from ..classifier.class_texts import ClassTexts
 from ..classifier.classifier import MuDPTClassifier
 from ..classifier.loading import ModelSource
 from ..classifier.prediction import PictureClassifier
+from ..image_size import set_image_size
 from ..towers.registry import family_of
 from .flags import Options, flag
 
@@ -64,13 +65,16 @@ class BackboneOptions(Options):
         return ModelSource(name, self.model_revision)
 
 
-def load_processors(source: ModelSource, what: str) -> tuple[Tokenizer, BaseImageProcessor]:
+def load_processors(
+    source: ModelSource, what: str, image_size: Optional[int] = None
+) -> tuple[Tokenizer, BaseImageProcessor]:
     """
     Load the tokenizer and the image processor of a model.
 
     Args:
         source: where the model is loaded from.
         what: what the model is, for the message.
+        image_size: pixels of both sides of the images; None: those on which the model was trained.
 
     Returns:
         The tokenizer and the image processor.
@@ -79,7 +83,7 @@ def load_processors(source: ModelSource, what: str) -> tuple[Tokenizer, BaseImag
         OSError: if the model is no folder of a model, and cannot be downloaded.
     """
     try:
-        return source.tokenizer(), source.image_processor()
+        return source.tokenizer(), source.image_processor(image_size)
     except (OSError, ValueError) as error:  # a ValueError of a folder without a tokenizer
         cause = str(error).partition("\n")[0]
         raise OSError(
@@ -100,6 +104,8 @@ class Backbone:
         tokenizer: tokenizer of the CLIP.
         image_processor: image processor of the CLIP.
         class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
+        image_size: pixels of both sides of the images (see `set_image_size`); None: those on which the CLIP was
+            trained.
     """
 
     source: ModelSource
@@ -107,31 +113,39 @@ class Backbone:
     tokenizer: Tokenizer
     image_processor: BaseImageProcessor
     class_batch_size: Optional[int] = None
+    image_size: Optional[int] = None
 
     @classmethod
-    def load(cls, source: ModelSource, device: torch.device, class_batch_size: Optional[int] = None) -> Backbone:
+    def load(
+        cls,
+        source: ModelSource,
+        device: torch.device,
+        class_batch_size: Optional[int] = None,
+        image_size: Optional[int] = None,
+    ) -> Backbone:
         """
         Load the tokenizer and the image processor of a CLIP, but not its weights.
 
         Args:
-            source: where the CLIP is loaded from.
-            device: device of the models that `load_clip` returns.
-            class_batch_size: number of classes encoded at a time (see `MuDPTClassifier`).
+            source, device, class_batch_size, image_size: see the class.
 
         Raises:
             OSError: if the CLIP is no folder, and cannot be downloaded.
         """
-        return cls(source, device, *load_processors(source, "CLIP"), class_batch_size)
+        return cls(source, device, *load_processors(source, "CLIP", image_size), class_batch_size, image_size)
 
     def load_clip(self) -> PreTrainedModel:
         """
         Load a new copy of the CLIP, in float32.
 
         Raises:
-            ValueError: if the model belongs to no supported family, or takes images of any size (SigLIP 2 NaFlex).
+            ValueError: if the model belongs to no supported family, takes images of any size (SigLIP 2 NaFlex), or
+                cannot take images of `image_size`.
         """
         clip = self.source.clip()
         family_of(clip).image_shape(clip.config)  # before PEFT, which refuses some models by NotImplementedError
+        if self.image_size is not None:
+            set_image_size(clip, self.image_size)
         return clip.to(self.device)
 
     def classifier(

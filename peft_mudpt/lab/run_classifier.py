@@ -192,7 +192,7 @@ def _backbone(folder: Path, model_name_or_path: Optional[str]) -> Backbone:
         model_name_or_path, revision = arguments["model_name_or_path"], arguments.get("model_revision")
     source = BackboneOptions(model_name_or_path, revision).source()
     check_base_folder(source.name_or_path, CLIP_FLAG)
-    return Backbone.load(source, torch.device("cpu"))
+    return Backbone.load(source, torch.device("cpu"), image_size=arguments.get("image_size"))
 
 
 def _is_zero_shot(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from ..calibration.calibration import Calibration
 from ..classifier.class_texts import ClassTexts
 from ..classifier.saving import KnownClasses
 from ..config import MuDPTConfig
+from ..image_size import image_size_of
 from ..library_warnings import without_known_warnings
 from ..serving.folding import fold_adapter
 from .heads import Head
@@ -66,7 +67,8 @@ def save_learned(
             if isinstance(model.model, PeftModel):
                 save_adapter(model.model, partial)
         else:
-            known, config = KnownClasses(class_names, texts, calibration), model.peft_config[model.active_adapter]
+            known = KnownClasses(class_names, texts, calibration, image_size_of(model))
+            config = model.peft_config[model.active_adapter]
             if isinstance(config, MuDPTConfig):
                 known.note_in(config)
             else:

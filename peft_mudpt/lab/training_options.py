@@ -98,6 +98,11 @@ class TrainingOptions(LoopOptions):
     class_batch_size: OptionalCount = flag(
         None, "Classes encoded at a time; a smaller number needs less memory. None: the size of the model decides."
     )
+    image_size: OptionalCount = flag(
+        None,
+        "Pixels of both sides of the images, a multiple of the CLIP's patch size, such as 336 for a CLIP that was "
+        "trained on 224. None: those on which the CLIP was trained.",
+    )
     augmentation: str = flag(
         "auto",
         "crop: random resized crops with random flips, as in CoOp. auto: crop, except in the embedded world, where a "

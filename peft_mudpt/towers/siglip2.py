@@ -42,6 +42,10 @@ class PromptedSiglip2Vision(PromptedSiglipVision):
     def image_shape(cls, config: PretrainedConfig) -> NoReturn:
         raise ValueError(NO_PIXELS)
 
+    @classmethod
+    def image_size(cls, config: PretrainedConfig) -> None:
+        return None
+
     def attach(self, tower: nn.Module) -> list[RemovableHandle]:
         hooks = super().attach(tower)
         if part(tower, "use_head"):

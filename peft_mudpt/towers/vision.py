@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
+from ..config import TowerShape
 from .base import IMAGES, PromptedTower, part
 from .domains import domain_weights
 
@@ -49,6 +50,16 @@ class PromptedVision(PromptedTower):
         """Channels, height and width (pixels) of the images, from the config of a tower."""
         size = config.image_size
         return (config.num_channels, size, size) if isinstance(size, int) else (config.num_channels, *size)
+
+    @classmethod
+    def image_size(cls, config: PretrainedConfig) -> Optional[int]:
+        """Pixels of both sides of the images, from the config of a tower; None if they are no squares of one size."""
+        _, height, width = cls.image_shape(config)
+        return height if height == width else None
+
+    @classmethod
+    def shape(cls, tower: nn.Module) -> TowerShape:
+        return super().shape(tower)._replace(image_size=cls.image_size(part(tower, "config")))
 
     @classmethod
     def resize(cls, tower: nn.Module, image_size: int) -> None:

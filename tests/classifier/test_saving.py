@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPModel
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, set_image_size
 from peft_mudpt.calibration.calibration import Calibration
 from peft_mudpt.lab.run_classifier import load_classifier
 from tests.classifier.conftest import NAMES
@@ -54,6 +54,36 @@ def test_a_saved_classifier_is_loaded_as_it_was(kind, texts, calibration, pixel_
     classifier.save_pretrained(tmp_path / "saved")
     assert_equal(MuDPTClassifier.from_pretrained(tmp_path / "saved"), classifier, pixel_values)
     assert_equal(load_classifier(tmp_path / "saved"), classifier, pixel_values)
+
+
+@pytest.mark.parametrize("kind", ["vpt_deep", "lora"])
+class TestImageSize:
+    def test_a_saved_classifier_takes_images_of_its_size_again(self, kind, tmp_path):
+        classifier = made(kind)
+        set_image_size(classifier.model, 48)
+        classifier.save_pretrained(tmp_path)
+        loaded = MuDPTClassifier.from_pretrained(tmp_path)
+        assert_equal(loaded, classifier, torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)))
+        assert dict(loaded.image_processor.crop_size) == {"height": 48, "width": 48}
+
+    def test_the_size_that_is_asked_for_wins_and_is_saved_again(self, kind, tmp_path):
+        made(kind).save_pretrained(tmp_path / "first")
+        MuDPTClassifier.from_pretrained(tmp_path / "first", image_size=48).save_pretrained(tmp_path / "second")
+        loaded = MuDPTClassifier.from_pretrained(tmp_path / "second")
+        assert loaded.model.config.vision_config.image_size == 48
+        assert (
+            MuDPTClassifier.from_pretrained(tmp_path / "second", image_size=32).model.config.vision_config.image_size
+            == 32
+        )
+
+    def test_an_adapter_that_records_none_takes_those_of_its_clip(self, kind, pixel_values, tmp_path):
+        classifier = made(kind)
+        classifier.save_pretrained(tmp_path)
+        file = tmp_path / ("adapter_classes.json" if kind == "lora" else "adapter_config.json")
+        stored = json.loads(file.read_text())
+        assert stored.pop("image_size") == 32
+        file.write_text(json.dumps(stored))
+        assert_equal(MuDPTClassifier.from_pretrained(tmp_path), classifier, pixel_values)
 
 
 @pytest.mark.parametrize("kind", ["vpt_deep", "lora"])
@@ -148,6 +178,7 @@ def test_a_file_is_no_folder(tmp_path):
         lambda stored: json.dumps({**stored, "class_names": []}),
         lambda stored: json.dumps({**stored, "template": "no place"}),
         lambda stored: json.dumps({**stored, "calibration": {"temperature": "hot", "scores": []}}),
+        lambda stored: json.dumps({**stored, "image_size": "large"}),
         lambda stored: json.dumps({"class_names": NAMES}),
     ],
 )

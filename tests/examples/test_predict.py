@@ -332,14 +332,16 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(adapter, pictures, 
     assert [line.split(" cannot be read: ")[0] for line in listed] == [str(file) for file in bad]
 
 
-@pytest.fixture(scope="module", params=["lora", "linear_probe", "zero_shot"])
+@pytest.fixture(
+    scope="module", params=[("lora", 48), ("linear_probe", None), ("linear_probe", 48), ("zero_shot", 48)], ids=str
+)
 def run_of_another_method(request, tmp_path_factory):
-    """The folder of a run whose classes only `result.json` stores, and the classifier that the run tested."""
+    """The folder of a run whose classes no config stores, and the classifier that the run tested."""
     reset_accelerator()
-    outcome = execute(
-        prepare(experiment(save_pictures(tmp_path_factory.mktemp("training") / "train", 5), request.param))
-    )
-    folder = tmp_path_factory.mktemp(request.param)
+    method, image_size = request.param
+    training = tmp_path_factory.mktemp("training") / "train"
+    outcome = execute(prepare(experiment(save_pictures(training, 5), method, image_size=image_size)))
+    folder = tmp_path_factory.mktemp(method)
     record(outcome, folder)
     reset_accelerator()
     plan = outcome.plan

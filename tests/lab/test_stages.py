@@ -33,9 +33,9 @@ def folder(tmp_path_factory):
     return save_pictures(tmp_path_factory.mktemp("pictures") / "train", 5)
 
 
-def experiment(folder, method="coop", steps=3, seed=1, augmentation="auto", **fields):
+def experiment(folder, method="coop", steps=3, seed=1, augmentation="auto", image_size=None, **fields):
     protocol = ProtocolOptions(shots=2, seed=seed)
-    training = TrainingOptions(max_train_steps=steps, augmentation=augmentation)
+    training = TrainingOptions(max_train_steps=steps, augmentation=augmentation, image_size=image_size)
     return Experiment(load_folders(folder), method, protocol=protocol, training=training, **fields)
 
 

@@ -167,7 +167,9 @@ class Experiment(BaseExperiment):
     def plan(self, selection: Selection, accelerator: Accelerator, started: float) -> ClassificationPlan:
         data, task, training = selection.data, selection.task, self.training
         method, texts = self.found_method, self.class_texts
-        backbone = Backbone.load(self.backbone.source(), accelerator.device, training.class_batch_size)
+        backbone = Backbone.load(
+            self.backbone.source(), accelerator.device, training.class_batch_size, training.image_size
+        )
         plain_texts = texts or ClassTexts.given(data.template)
         learner = method.apply(
             Ground(

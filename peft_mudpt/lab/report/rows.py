@@ -22,8 +22,10 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `methods_of_all_tasks`
 
-# flags that stand in the name of a row
+# flags that stand in the name of a row, and those among them that concern methods without steps, too
+NAMED_ALWAYS = ("image_size",)
 NAMED = (
+    *NAMED_ALWAYS,
     "prompt_initialization",
     *(field.name for field in fields(Anchors)),
     "averaging_mean",
@@ -111,19 +113,19 @@ def row_name(result: Result) -> str:
         result: the result of a run.
 
     Returns:
-        The method name, followed by the method's options and, if it is trained by steps, by the optimizer and the
-        flags of `NAMED` if the run set them, and by the constant warmup.
+        The method name, followed by the method's options, by the optimizer if it is trained by steps, by the flags of
+        `NAMED` (of `NAMED_ALWAYS`, if it is not) if the run set them, and by the constant warmup.
     """
     arguments, options = result["arguments"], [_method_options(result)]
-    if result["optimizer"] is not None:
-        options.append(arguments["optimizer"])
-        given = {name: arguments.get(name) for name in NAMED}
-        options += [
-            name if value is True else f"{name} {value}"
-            for name, value in given.items()
-            if value is not None and value is not False
-        ]
-        options += ["constant warmup"] if arguments.get("warmup") == "constant" else []
+    has_steps = result["optimizer"] is not None
+    options += [arguments["optimizer"]] if has_steps else []
+    given = {name: arguments.get(name) for name in (NAMED if has_steps else NAMED_ALWAYS)}
+    options += [
+        name if value is True else f"{name} {value}"
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+    options += ["constant warmup"] if has_steps and arguments.get("warmup") == "constant" else []
     return " ".join([result["method"], *(option for option in options if option is not None)])
 
 
@@ -146,7 +148,7 @@ def is_untrained(name: str) -> bool:
     Returns:
         True for such a method.
     """
-    method = methods_of_all_tasks().get(name)
+    method = methods_of_all_tasks().get(name.partition(" ")[0])  # without the flags
     return method is not None and not method.is_trained
 
 

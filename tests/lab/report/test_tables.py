@@ -101,6 +101,14 @@ def test_anchors_and_an_average_that_a_run_set_make_another_row():
     assert row_name(changed) == "mudpt text_anchor_weight 25 image_anchor_weight 0"
 
 
+def test_images_of_another_size_make_another_row_of_each_method():
+    untrained = [{**result("zero_shot", 50.0, image_size=size), "optimizer": None} for size in (None, 48)]
+    runs = [result(), result(image_size=48), *untrained, result(shots=8)]
+    rows = {row[0]: row[1:] for row in few_shot(*runs)[1:]}
+    assert rows.keys() == {"mudpt", "mudpt image_size 48", "zero_shot", "zero_shot image_size 48"}
+    assert rows["zero_shot image_size 48"] == ["50.0", "50.0"]  # for each number of shots, as without training
+
+
 def test_another_optimizer_makes_another_row():
     changed = result(seed=1)
     changed["arguments"]["optimizer"] = "adamw"

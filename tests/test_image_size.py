@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from peft_mudpt import set_image_size
+from peft_mudpt import MuDPTConfig, set_image_size
 from tests.conftest import build_clip, of_two_layers
 from tests.towers.test_families import FAMILIES, adapted
 from tests.towers.test_siglip2 import siglip2
@@ -64,3 +64,51 @@ def test_position_embeddings_that_an_adapter_has_wrapped_are_refused():
     assert not isinstance(model.vision_model.embeddings.position_embedding, nn.Embedding)
     with pytest.raises(ValueError, match="before the adapter is added"):
         set_image_size(model, 40)
+
+
+class TestWhatAnAdapterRecords:
+    @pytest.mark.parametrize("preset", ["mudpt", "cocoop"])  # cocoop has no prompts in the image tower
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_it_is_the_size_that_the_model_takes_when_the_adapter_is_added(self, family, preset):
+        model = of_two_layers(FAMILIES[family]())
+        assert adapted(model, preset).peft_config["default"].image_size == 16
+
+    def test_a_tower_of_images_says_it_too_and_one_of_texts_does_not(self):
+        clip = build_clip()
+        image = get_peft_model(clip.vision_model, MuDPTConfig.from_preset("vpt_deep"))
+        text = get_peft_model(clip.text_model, MuDPTConfig.from_preset("coop"))
+        assert image.peft_config["default"].image_size == 16 and text.peft_config["default"].image_size is None
+
+    def test_it_is_nothing_where_images_may_have_any_size(self):
+        assert adapted(siglip2()).peft_config["default"].image_size is None
+
+    def test_a_size_that_is_set_later_is_that_of_each_adapter(self):
+        model = adapted(build_clip())
+        model.add_adapter("other", MuDPTConfig())
+        set_image_size(model, 40)
+        assert [config.image_size for config in model.peft_config.values()] == [40, 40]
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's, that there are several adapters
+    def test_a_size_that_is_set_later_is_found_below_an_adapter_of_another_method(self):
+        model = adapted(build_clip())
+        set_image_size(get_peft_model(model, LoraConfig(target_modules=["q_proj"]), adapter_name="lora"), 40)
+        assert model.peft_config["default"].image_size == 40
+
+    def test_loading_it_on_a_model_of_another_size_warns_and_keeps_the_record(self, tmp_path):
+        model = adapted(build_clip())
+        set_image_size(model, 40)
+        model.save_pretrained(tmp_path)
+        with pytest.warns(UserWarning, match="40 x 40 pixels, but the base model takes 16 x 16.*set_image_size.*40"):
+            loaded = PeftModel.from_pretrained(build_clip(), tmp_path)
+        assert loaded.peft_config["default"].image_size == 40
+
+    def test_loading_it_on_a_model_of_its_size_gives_what_was_saved(self, tmp_path):
+        model = adapted(build_clip())
+        set_image_size(model, 40)
+        model.save_pretrained(tmp_path)
+        clip = build_clip()
+        set_image_size(clip, 40)
+        loaded = PeftModel.from_pretrained(clip, tmp_path).eval()
+        with torch.no_grad():
+            found, expected = (each.get_image_features(PIXELS).pooler_output for each in (loaded, model))
+        assert torch.equal(found, expected)
