@@ -10,6 +10,7 @@ from .labels import Labels, checked
 
 
 STEPS = 60  # of bisection: more than float64 tells apart
+ROUNDING = 1e-12  # two means of probabilities that differ by less are equal
 
 
 class NoTemperature(ValueError):
@@ -77,8 +78,8 @@ def _where_all_are_right(logits: torch.Tensor) -> float:
 
     if excess(1.0) >= 0:
         return 1.0
-    most = (1 / (logits == 0).sum(dim=-1)).mean().item()  # at temperature 0
-    if most <= expected:
+    most = (1 / (logits == 0).sum(dim=-1).double()).mean().item()  # at temperature 0
+    if most < expected + ROUNDING:
         raise NoTemperature(
             f"The highest logit is that of several classes for so many of these {len(logits)} pictures that no "
             "temperature fits. Calibrate on more pictures."

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .reading import Errors, Images
 
 NO_TEMPERATURE = (
-    "The {} pictures of the calibration determine no temperature, because the logits tell no more about their labels "
-    "than chance. Check that the labels are right, or train. Sets of classes need no temperature."
+    "The {} pictures of the calibration determine no temperature: the logits tell no more about their labels than "
+    "chance, or are highest for several classes at once. Check the labels and the names of the classes, or train. "
+    "Sets of classes need no temperature."
 )
 
 

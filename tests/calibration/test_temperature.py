@@ -61,6 +61,11 @@ class TestPicturesThatAreAllClassifiedCorrectly:
         with pytest.raises(NoTemperature, match="several classes for so many of these 2 pictures"):
             fit_temperature(torch.tensor([[1.0, 1.0, 0.0], [5.0, 1.0, 0.0]]), [0, 0])
 
+    def test_a_probability_that_only_the_temperature_0_would_give_is_none(self):
+        three_alike = torch.tensor([[1.0, 1.0, 1.0, 0.0], *[[5.0, 1.0, 0.0, 0.0]] * 3])  # 5 / 6, rounded up in float32
+        with pytest.raises(NoTemperature, match="several classes for so many of these 4 pictures"):
+            fit_temperature(three_alike, [0] * 4)
+
 
 @pytest.mark.parametrize("logits", [[[1.0, 2.0], [3.0, 2.0]], [[1.0, 1.0], [1.0, 2.0]]], ids=["worse", "equal"])
 def test_logits_that_tell_no_more_than_chance_have_no_temperature(logits):
