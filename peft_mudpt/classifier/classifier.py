@@ -185,7 +185,7 @@ class MuDPTClassifier(Pretrained, Checkpointed, PictureClassifier):
             class_batch_size=self._class_features.class_batch_size,
             **given,
         )
-        other._source = self._source
+        other._source, other._loaded_image_processor = self._source, self._loaded_image_processor
         return other
 
     @property

@@ -109,7 +109,7 @@ class ModelSource:
 def _with_image_size(processor: Any, image_size: int) -> BaseImageProcessor:
     """An image processor like this one, whose images have this size. It crops the same part of a picture."""
     size, crops = dict(processor.size), getattr(processor, "do_center_crop", False)
-    before = dict(processor.crop_size)["height"] if crops else size["height"]
+    before = dict(processor.crop_size)["height"] if crops else size.get("height", size.get("shortest_edge"))
     if before == image_size:
         return processor
     changed: dict[str, Any] = {"size": {name: round(side * image_size / before) for name, side in size.items()}}

@@ -48,6 +48,7 @@ class PictureClassifier(Calibrated, torch.nn.Module):
     class_names: list[str]
     template: Optional[str] = None
     _image_processor: Optional[BaseImageProcessor] = None
+    _loaded_image_processor: Optional[tuple[Optional[int], BaseImageProcessor]] = None  # and the size of its images
     _source: Optional[ModelSource] = None  # of the image processor; None: where the model was loaded from
 
     @property
@@ -102,10 +103,13 @@ class PictureClassifier(Calibrated, torch.nn.Module):
         Raises:
             ValueError: if no image processor was given and the CLIP was not loaded from a folder or the Hub.
         """
-        if self._image_processor is None:
+        if self._image_processor is not None:
+            return self._image_processor
+        size = image_size_of(self.model)
+        if self._loaded_image_processor is None or self._loaded_image_processor[0] != size:
             source = self._source or ModelSource.of(self.model, "image_processor")
-            self._image_processor = source.image_processor(image_size_of(self.model))
-        return self._image_processor
+            self._loaded_image_processor = size, source.image_processor(size)
+        return self._loaded_image_processor[1]
 
     def predict_proba(
         self,

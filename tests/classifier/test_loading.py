@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, SiglipImageProcessor
 
-from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo
+from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, set_image_size
 from peft_mudpt.classifier.loading import ModelSource, _with_image_size, find_adapter
 from tests.classifier.conftest import NAMES
 
@@ -223,3 +223,14 @@ class TestImageSize:
     def test_an_image_processor_that_does_not_crop_resizes_both_sides(self):
         larger = _with_image_size(SiglipImageProcessor(size={"height": 32, "width": 32}), 64)
         assert dict(larger.size) == {"height": 64, "width": 64}
+
+    @pytest.mark.parametrize("image_size", [32, 64])
+    def test_an_image_processor_of_square_pictures_resizes_the_shortest_edge(self, image_size):
+        processor = AutoImageProcessor.from_pretrained(demo.MODEL_PATH, backend="pil", do_center_crop=False)
+        assert dict(_with_image_size(processor, image_size).size) == {"shortest_edge": image_size}
+
+    def test_the_image_processor_follows_a_size_that_is_set_later(self):
+        classifier = MuDPTClassifier(CLIPModel.from_pretrained(demo.MODEL_PATH).eval(), NAMES, "{}.")
+        assert classifier.image_processor is classifier.with_classes(NAMES[:2]).image_processor
+        set_image_size(classifier.model, 48)
+        assert dict(classifier.image_processor.crop_size) == {"height": 48, "width": 48}
