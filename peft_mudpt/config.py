@@ -223,7 +223,7 @@ class MuDPTConfig(PromptConfig):
     image_size: Optional[int] = setting(
         None,
         "Pixels of both sides of the images that the adapter is for. Filled in from the base model, and by "
-        "set_image_size. A note: MuDPTClassifier.from_pretrained makes the model take such images.",
+        "set_image_size. MuDPTClassifier.from_pretrained makes the model take such images; PEFT warns of others.",
         IMAGE_SIZE,
     )
     text_prompt_init_ids: Optional[dict[str, list[int]]] = setting(

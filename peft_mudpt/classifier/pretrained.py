@@ -72,7 +72,8 @@ class Pretrained:
             revision, subfolder: where the adapter is in its Hub repository or folder; None: the main branch, the root.
             base_revision: the revision of the CLIP on the Hub; None: the one that the adapter's config records.
             image_size: pixels of both sides of the images, such as 336 for a CLIP that was trained on 224 (see
-                `set_image_size`); None: those that the adapter is for or, if it records none, those of the CLIP.
+                `set_image_size`); None: those that the adapter is for or, if it records none, those of the CLIP. With
+                another size than this, the classifier has no calibration, because the stored one does not hold.
             **kwargs: `cache_dir`, `token`, `local_files_only` and `force_download` are for all downloads: the adapter,
                 the CLIP, its tokenizer and its image processor. The others are for `AutoModel.from_pretrained`:
                 `device_map`, `dtype` (default: float32), ...
@@ -91,18 +92,20 @@ class Pretrained:
         if known is not None:
             given = known.completed(**given)
         recorded = config if isinstance(config, MuDPTConfig) else known
-        if image_size is None and recorded is not None:
-            image_size = recorded.image_size
-        if image_size not in (None, image_size_of(clip)):
+        own_size = (None if recorded is None else recorded.image_size) or image_size_of(clip)
+        image_size = own_size if image_size is None else image_size
+        if image_size is not None and image_size != image_size_of(clip):
             set_image_size(clip, image_size)
+        is_own_size = image_size == own_size
         if isinstance(config, MuDPTConfig):
             config.image_size = image_size
+            config.calibration = config.calibration if is_own_size else None
         with without_known_warnings():
             model = PeftModel.from_pretrained(clip, folder, config=config).eval()
         tokenizer = source.tokenizer()
         classifier = cast(Any, cls)(model, tokenizer=tokenizer, class_batch_size=class_batch_size, **given)
         classifier._source = source
-        if known is not None and classifier._knows(known):
+        if known is not None and is_own_size and classifier._knows(known):
             classifier.calibration = known.calibration
         return classifier
 

@@ -58,7 +58,7 @@ class KnownClasses:
         return {"class_names": names, "template": template, "descriptions": descriptions}
 
     def note_in(self, config: MuDPTConfig) -> None:
-        """Write the classes, their texts and their calibration into the config of an adapter."""
+        """Write all of it into the config of an adapter."""
         own = self.texts.only(self.class_names).as_arguments()
         several = isinstance(own["template"], list)
         config.class_names = list(self.class_names)
@@ -66,6 +66,7 @@ class KnownClasses:
         config.class_templates = own["template"] if several else None
         config.class_descriptions = own["descriptions"]
         config.calibration = None if self.calibration is None else self.calibration.as_dict()
+        config.image_size = self.image_size
 
     def write(self, folder: Path) -> None:
         """Write all of it to the file `CLASSES` in a folder."""

@@ -1,6 +1,7 @@
 """Saving an adapter with the classes of its classifier."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -75,6 +76,27 @@ class TestImageSize:
             MuDPTClassifier.from_pretrained(tmp_path / "second", image_size=32).model.config.vision_config.image_size
             == 32
         )
+
+    @pytest.mark.parametrize("image_size", [None, 32, 48])
+    def test_a_calibration_holds_only_for_images_of_its_size(self, kind, image_size, tmp_path):
+        classifier = made(kind)
+        classifier.calibration = CALIBRATION
+        classifier.save_pretrained(tmp_path / "first")
+        loaded = MuDPTClassifier.from_pretrained(tmp_path / "first", image_size=image_size)
+        loaded.save_pretrained(tmp_path / "second")
+        expected = None if image_size == 48 else CALIBRATION
+        assert loaded.calibration == MuDPTClassifier.from_pretrained(tmp_path / "second").calibration == expected
+
+    def test_what_is_saved_is_the_size_that_the_classifier_takes(self, kind, pixel_values, tmp_path):
+        larger = adapted(kind)
+        set_image_size(larger, 48)
+        larger.save_pretrained(tmp_path / "first")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This adapter is for images of 48 x 48 pixels")
+            model = PeftModel.from_pretrained(CLIPModel.from_pretrained(demo.MODEL_PATH), tmp_path / "first").eval()
+        classifier = MuDPTClassifier(model, NAMES, "{}.")
+        classifier.save_pretrained(tmp_path / "second")
+        assert_equal(MuDPTClassifier.from_pretrained(tmp_path / "second"), classifier, pixel_values)
 
     def test_an_adapter_that_records_none_takes_those_of_its_clip(self, kind, pixel_values, tmp_path):
         classifier = made(kind)
