@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-import numpy as np
-
 from ..calibration import calibration_lines
 from ..intervals import accuracy_in_words, wilson_interval
 from ..storage import write_json, write_text
@@ -139,20 +137,20 @@ def confusion_lines(metrics: Metrics) -> list[str]:
     Returns:
         The lines; none if all predictions are right.
     """
-    wrong, found = confusions(metrics), confusion_matrix(metrics)
+    wrong = confusions(metrics)
     if not wrong:
         return []
-    names, matrix = list(found), np.array(list(found.values()))  # (C, C)
-    shown = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))  # (S,), the classes that occur
-    if len(shown) > COLUMNS:  # too wide for a terminal
+    occurring = {name for true, items in metrics["predictions"].items() for name in (true, *items.values())}
+    if len(occurring) > COLUMNS:  # too wide for a terminal
         lines = [f"  {w.number:5,}  {printable(w.name)} taken for {printable(w.taken_for)}" for w in wrong[:SHOWN]]
         return [*lines, *_rest(len(wrong), "pairs of classes")]
-    width = 2 + max(2, len(str(matrix.max())))
-    label = max(len(printable(names[place])) for place in shown) + 4
-    lines = [" " * label + "".join(f"{column:>{width}}" for column in range(1, len(shown) + 1))]
-    for row, place in enumerate(shown, start=1):
-        counts = "".join(f"{count or '.':>{width}}" for count in matrix[place, shown].tolist())
-        lines.append(f"{row:>2}  {printable(names[place])}".ljust(label) + counts)
+    matrix = confusion_matrix(metrics, [name for name in metrics["classes"] if name in occurring])
+    width = 2 + max(2, *(len(str(count)) for counts in matrix.values() for count in counts))
+    label = max(len(printable(name)) for name in matrix) + 4
+    lines = [" " * label + "".join(f"{column:>{width}}" for column in range(1, len(matrix) + 1))]
+    for row, (name, counts) in enumerate(matrix.items(), start=1):
+        cells = "".join(f"{count or '.':>{width}}" for count in counts)
+        lines.append(f"{row:>2}  {printable(name)}".ljust(label) + cells)
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 
@@ -76,17 +76,18 @@ def class_accuracies(
     return sorted(found, key=lambda one: one.accuracy)
 
 
-def confusion_matrix(metrics: Metrics) -> dict[str, list[int]]:
+def confusion_matrix(metrics: Metrics, names: Optional[Sequence[str]] = None) -> dict[str, list[int]]:
     """
     Count how often each class is taken for each.
 
     Args:
         metrics: the metrics of a test set, with predictions.
+        names: the classes that are compared; None: all.
 
     Returns:
         For each class the number of its pictures that are taken for each class, in the order of the classes.
     """
-    names = list(metrics["classes"])
+    names = list(metrics["classes"]) if names is None else names
     taken = {name: Counter(metrics["predictions"].get(name, {}).values()) for name in names}
     return {name: [taken[name][other] for other in names] for name in names}
 
