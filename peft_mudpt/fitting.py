@@ -109,6 +109,6 @@ def fit_images(config: MuDPTConfig, vision: TowerShape) -> None:
         warnings.warn(
             f"This adapter is for images of {own} x {own} pixels, but the base model takes {found} x {found}, so that "
             f"its predictions can be worse. Call peft_mudpt.set_image_size(model, {own}) before you load the adapter, "
-            "or load it with MuDPTClassifier.from_pretrained.",
+            "or load it with MuDPTClassifier.from_pretrained. For a new adapter, create a new MuDPTConfig.",
             stacklevel=2,
         )
