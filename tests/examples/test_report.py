@@ -117,7 +117,7 @@ def test_published_numbers_are_printed_only_with_the_flag_and_marked_as_not_repr
     published, plain = run(folder, "--published").stdout, run(folder).stdout
     assert "not reproduced here" in published and "not reproduced" not in plain
     assert cells(published, "Base to new: 16 shots")[6][:4] == ["MaPLe", "82.28", "75.14", "78.55"]
-    assert "≈83.0" in published and "python examples/sweep.py --coop_root DIR" in published
+    assert "≈83.0" in published and "peft-mudpt compare --coop_root DIR" in published
 
 
 @pytest.mark.parametrize("flag", [[], ["--picture", "look.png"]])

@@ -59,7 +59,7 @@ PUBLISHED = (
     ),
 )
 ELEVEN = (*CROSS_DATASET_TARGETS, "imagenet")
-SWEEP = "python examples/sweep.py --coop_root DIR --model_name_or_path openai/clip-vit-base-patch16"
+SWEEP = "peft-mudpt compare --coop_root DIR --model_name_or_path openai/clip-vit-base-patch16"
 SWEEPS = (
     f"{SWEEP} --datasets {','.join(ELEVEN)} --shots 1,2,4,8,16 --output_dir outputs/eleven",
     f"{SWEEP} --datasets imagenet --protocol cross-dataset,domain-generalization --output_dir outputs/imagenet",
@@ -77,7 +77,7 @@ def published_report() -> str:
         "## Published by their authors, not reproduced here",
         "CLIP ViT-B/16, accuracy in %. ≈: read from a plot. Results of other groups differ by up to 3.5 points.",
         "These commands use the same protocols, pictures and CLIP, but one training recipe for all methods. They "
-        "do not include CoCoOp and PromptSRC:",
+        "leave out VPT, which is `--methods vpt_deep`:",
         "\n".join(f"    {command}" for command in SWEEPS),
     ]
     for table in PUBLISHED:
