@@ -7,11 +7,14 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from types import MappingProxyType, ModuleType
+from typing import NoReturn
 
 
 PACKAGE = "peft_mudpt"
 PROGRAM = "peft-mudpt"
+USER_ERROR, INTERRUPTED = 2, 130  # as in `lab.terminal`, which takes seconds to import
 EXAMPLES = f"""\
 examples:
   {PROGRAM} train                                    adapt a tiny CLIP to drawn shapes; needs no pictures, no network
@@ -43,6 +46,10 @@ COMMANDS = {
     "doctor": "Print versions, the device, and what works together, for a bug report.",
     "completion": "Print a file that makes the shell complete commands and flags.",
 }
+
+# What they need beside the package itself, by the name of the import. Some say themselves what is missing.
+NEEDED = {"accelerate": "accelerate", "datasets": "datasets", "PIL": "Pillow"}
+SAY_THEMSELVES = ("demo", "doctor", "completion")
 
 
 def make_parser(parsers: Mapping[str, ArgumentParser] = MappingProxyType({})) -> ArgumentParser:
@@ -92,15 +99,25 @@ def main() -> None:
     parser = make_parser()
     if not sys.argv[1:]:
         parser.print_help()
-        sys.exit(2)
+        sys.exit(USER_ERROR)
     name = parser.parse_args(sys.argv[1:2]).command
     sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]  # a subcommand reads its flags as a program of its own would
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     try:
+        if missing and name not in SAY_THEMSELVES and not {"-h", "--help"}.intersection(sys.argv):
+            raise ImportError(f"it needs {', '.join(missing)}")
         load(name).main()
     except ImportError as error:
-        print(
-            f'{sys.argv[0]}: error: {error}. `pip install "{PACKAGE}[cli]"` installs what the command needs, and '
+        end(
+            f'error: {error}. `pip install "{PACKAGE}[cli]"` installs what the command needs, and '
             f"`{PROGRAM} doctor` tells what does not fit together.",
-            file=sys.stderr,
+            USER_ERROR,
         )
-        sys.exit(2)
+    except KeyboardInterrupt:  # while the libraries were imported
+        end("interrupted", INTERRUPTED)
+
+
+def end(words: str, code: int) -> NoReturn:
+    """Print a last line to the standard error, and end with an exit code. Raises a SystemExit."""
+    print(f"{sys.argv[0]}: {words}", file=sys.stderr)
+    raise SystemExit(code) from None

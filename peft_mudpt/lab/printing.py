@@ -102,9 +102,10 @@ def write_predictions(
     written = predict_to_file(classifier, pictures, output, question, batch_size, num_workers, overwrite)
     if written is None:  # the main process says it
         return 0
-    already = " already" if written.before else ""
-    print(f"{output} holds the predictions of all {len(pictures):,} pictures{already}")
+    already, number = " already" if written.before else "", f"{len(pictures):,}"
+    predicted = f"{len(pictures) - written.errors:,} of {number}" if written.errors else f"all {number}"
+    print(f"{output} holds the predictions of {predicted} pictures{already}")
     if written.errors:
         have = "has" if written.errors == 1 else "have"
-        print(f"{written.errors:,} of them {have} no answer; the column error says why", file=sys.stderr)
+        print(f"{written.errors:,} {have} no answer; the column error says why", file=sys.stderr)
     return written.errors

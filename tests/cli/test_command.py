@@ -81,6 +81,22 @@ def test_a_package_that_is_not_installed_is_named_with_what_installs_it(run_comm
     assert 'pip install "peft_mudpt[cli]"' in done.stderr
 
 
+def test_packages_of_the_extra_are_asked_for_before_the_libraries_are_imported(run_command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    done = run_command("train")
+    assert done.code == terminal.USER_ERROR and done.stderr.startswith("peft-mudpt train: error: it needs Pillow. ")
+    assert 'pip install "peft_mudpt[cli]"' in done.stderr and run_command("train", "--help").code == 0
+
+
+def test_an_interruption_while_libraries_are_imported_is_one_line(run_command, monkeypatch):
+    def load(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load", load)
+    done = run_command("train")
+    assert (done.code, done.stderr) == (terminal.INTERRUPTED, "peft-mudpt train: interrupted\n")
+
+
 def test_the_program_that_pip_installs_is_the_command():
     program = PROJECT["scripts"][PROGRAM]
     assert EntryPoint(PROGRAM, program, "console_scripts").load() is main

@@ -394,10 +394,10 @@ class TestOutput:
         contents = [pictures[0].read_bytes(), b"no picture", pictures[1].read_bytes()]
         pq.write_table(pa.table({"image": contents, "n": range(3)}), tmp_path / "in.parquet")
         words = (adapter, tmp_path / "in.parquet", "--output", tmp_path / "out.parquet")
-        for said in ("predictions of all 3 pictures\n", "predictions of all 3 pictures already\n"):
+        for said in ("predictions of 2 of 3 pictures\n", "predictions of 2 of 3 pictures already\n"):
             done = run_script("predict.py", *words)
             assert done.code == 1 and done.stdout.endswith(said)
-            assert done.stderr.splitlines()[-1].startswith("1 of them ")
+            assert done.stderr.splitlines()[-1].startswith("1 has no answer")
         rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
         assert [row["picture"] for row in rows] == ["row 0", "row 1", "row 2"]
         assert [row["error"] and row["error"].split(":")[0] for row in rows] == [None, "row 1 cannot be read", None]
