@@ -75,6 +75,14 @@ def transparent_pictures_have_two_backgrounds() -> bool:
     return is_black and numpy.asarray(process(picture)["pixel_values"]).min() == 1
 
 
+def missing_tokenizer_knows_no_word() -> bool:
+    """From a folder with a CLIP and no tokenizer, `AutoTokenizer` makes one that knows no word, and no error."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny().save_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return len(tokenizer) == len(tokenizer.all_special_tokens)
+
+
 def siglip_reads_the_mask_of_its_padding() -> bool:
     """SigLIP was trained to see its padding. With an `attention_mask` it gives other features, and no warning."""
     ids, mask = torch.tensor([[5, 6, 2] + [0] * 13]), torch.tensor([[1, 1, 1] + [0] * 13])
@@ -195,6 +203,7 @@ SURPRISES = {  # what was tried: the library, and where in it
     peft_reads_a_deprecated_name: ("peft", "peft_model.py"),
     image_processor_is_slow_without_torchvision: ("transformers", "models/clip"),
     transparent_pictures_have_two_backgrounds: ("transformers", "image_utils.py, image_transforms.py"),
+    missing_tokenizer_knows_no_word: ("transformers", "models/clip/tokenization_clip.py"),
     siglip_reads_the_mask_of_its_padding: ("transformers", "models/siglip/modeling_siglip.py"),
     half_precision_loses_large_features: ("transformers", "models/clip/modeling_clip.py"),
     eager_attention_adds_boolean_masks: ("transformers", "models/clip/modeling_clip.py"),

@@ -94,8 +94,14 @@ class ModelSource:
         return auto_class.from_pretrained(self.name_or_path, **{**self._options, **model_kwargs})
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer."""
-        return AutoTokenizer.from_pretrained(self.name_or_path, **self._options)
+        """Load the tokenizer. Raises a ValueError if there is none."""
+        tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, **self._options)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes one without words if files lack
+            raise ValueError(
+                f"{self.name_or_path} holds a model, but no tokenizer. Save that of the model there "
+                "(tokenizer.save_pretrained), or give it as tokenizer=."
+            )
+        return tokenizer
 
     def image_processor(self, image_size: Optional[int] = None) -> BaseImageProcessor:
         """

@@ -161,6 +161,12 @@ def test_the_precision_has_two_names(argument):
     assert ModelSource(demo.MODEL_PATH).clip(**{argument: torch.bfloat16}).dtype == torch.bfloat16
 
 
+def test_a_clip_without_a_tokenizer_is_named(tmp_path):
+    CLIPModel.from_pretrained(demo.MODEL_PATH).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds a model, but no tokenizer.*save_pretrained"):
+        ModelSource(str(tmp_path)).tokenizer()
+
+
 def test_nothing_asks_whether_to_run_the_code_of_a_repository(tmp_path, monkeypatch):
     """A CLIP whose repository brings code of its own, and an adapter with words for its prompts."""
     folder = shutil.copytree(demo.MODEL_PATH, tmp_path / "clip")
