@@ -88,24 +88,26 @@ class Pretrained:
         source = find_base(adapter, config, base_model_name_or_path, base_revision, **hub)
         clip = source.clip(**kwargs)
         given: dict[str, Any] = {"class_names": class_names, "template": template, "descriptions": descriptions}
-        known = None if isinstance(config, MuDPTConfig) else read_classes(folder)
+        notes = config if isinstance(config, MuDPTConfig) else read_classes(folder)
+        known = notes if isinstance(notes, KnownClasses) else None
         if known is not None:
             given = known.completed(**given)
-        recorded = config if isinstance(config, MuDPTConfig) else known
-        own_size = (None if recorded is None else recorded.image_size) or image_size_of(clip)
-        image_size = own_size if image_size is None else image_size
-        if image_size is not None and image_size != image_size_of(clip):
+        size_of_clip = image_size_of(clip)
+        recorded = (None if notes is None else notes.image_size) or size_of_clip
+        image_size = recorded if image_size is None else image_size
+        if image_size is not None and image_size != size_of_clip:
             set_image_size(clip, image_size)
-        is_own_size = image_size == own_size
+        calibration_holds = image_size == recorded
         if isinstance(config, MuDPTConfig):
             config.image_size = image_size
-            config.calibration = config.calibration if is_own_size else None
+            if not calibration_holds:
+                config.calibration = None
         with without_known_warnings():
             model = PeftModel.from_pretrained(clip, folder, config=config).eval()
         tokenizer = source.tokenizer()
         classifier = cast(Any, cls)(model, tokenizer=tokenizer, class_batch_size=class_batch_size, **given)
         classifier._source = source
-        if known is not None and is_own_size and classifier._knows(known):
+        if known is not None and calibration_holds and classifier._knows(known):
             classifier.calibration = known.calibration
         return classifier
 

@@ -22,10 +22,10 @@ Column = Union[int, float, str]
 Runs = dict[int, Optional[float]]  # accuracy in percent, by seed; None if the method cannot name the classes
 Rows = dict[str, dict[Column, Runs]]  # by row name, in the order of `methods_of_all_tasks`
 
-# flags that stand in the name of a row, and those among them that concern methods without steps, too
-NAMED_ALWAYS = ("image_size",)
+# flags that stand in the name of a row: of a method without steps the first, of the others all
+NAMED_WITHOUT_STEPS = ("image_size",)
 NAMED = (
-    *NAMED_ALWAYS,
+    *NAMED_WITHOUT_STEPS,
     "prompt_initialization",
     *(field.name for field in fields(Anchors)),
     "averaging_mean",
@@ -114,12 +114,12 @@ def row_name(result: Result) -> str:
 
     Returns:
         The method name, followed by the method's options, by the optimizer if it is trained by steps, by the flags of
-        `NAMED` (of `NAMED_ALWAYS`, if it is not) if the run set them, and by the constant warmup.
+        `NAMED` (of `NAMED_WITHOUT_STEPS`, if it is not) if the run set them, and by the constant warmup.
     """
     arguments, options = result["arguments"], [_method_options(result)]
     has_steps = result["optimizer"] is not None
     options += [arguments["optimizer"]] if has_steps else []
-    given = {name: arguments.get(name) for name in (NAMED if has_steps else NAMED_ALWAYS)}
+    given = {name: arguments.get(name) for name in (NAMED if has_steps else NAMED_WITHOUT_STEPS)}
     options += [
         name if value is True else f"{name} {value}"
         for name, value in given.items()
