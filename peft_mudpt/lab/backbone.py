@@ -19,11 +19,13 @@ from ..classifier.loading import ModelSource
 from ..classifier.prediction import PictureClassifier
 from ..image_size import set_image_size
 from ..towers.registry import family_of
+from .data.fingerprints import fingerprint_of_file
 from .flags import Options, flag
 
 
 EMBEDDED = "embedded"
 FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"
+WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".bin", ".txt", ".model")  # suffixes of what a model is loaded from
 PICTURES_FROM = ("train_dir", "dataset_name", "coop_root", "domains_dir")  # flags that name other pictures than ours
 
 
@@ -63,6 +65,19 @@ class BackboneOptions(Options):
         """Where the model is loaded from."""
         name = self.embedded if self.model_name_or_path == EMBEDDED else self.model_name_or_path
         return ModelSource(name, self.model_revision)
+
+    def fingerprints(self) -> Optional[dict[str, str]]:
+        """
+        Identify the files of the model, its tokenizer and its image processor by their content.
+
+        Returns:
+            The fingerprint of each file, by name; None for a model of the Hub, which its revision identifies.
+        """
+        folder = Path(self.source().name_or_path)
+        if not folder.is_dir():
+            return None
+        files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS_AND_SETTINGS and file.is_file())
+        return {file.name: fingerprint_of_file(str(file)) for file in files}
 
 
 def load_processors(

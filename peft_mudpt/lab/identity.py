@@ -1,4 +1,4 @@
-"""The identity of a run: two runs are the same if the options that determine the result and the pictures are equal."""
+"""The identity of a run: two runs are the same if the options that decide, the pictures and the model are equal."""
 
 from __future__ import annotations
 
@@ -52,9 +52,12 @@ NOT_DECIDING = (
 OBJECTIVE = "objective"  # no flag: the method's record names it
 TASK = "task"  # no flag: one of `method.TASKS`, which the script knows
 DATA_PATHS = ("train_dir", "test_dir", "coop_root", "class_names", "split")
-PATHS = ("model_name_or_path", "dataset_name", *DATA_PATHS)
+MODEL = "model_name_or_path"
+PATHS = (MODEL, "dataset_name", *DATA_PATHS)
 PROCESSES = "processes"  # no flag: the launcher sets it, and each step uses the batches of all processes
-PICTURES = "pictures"  # in the identity of a run, beside its options; files of earlier versions lack it
+# In the identity of a run, beside its options; files of earlier versions lack one or both.
+PICTURES = "pictures"
+MODEL_FILES = "model_files"  # None: the model is from the Hub
 
 
 def what_was_asked(*groups: Options) -> dict[str, Any]:
@@ -123,12 +126,12 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     the earlier version, which is the default of the flag, or is listed in `schema.py`.
 
     Args:
-        asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the pictures under
-            `PICTURES` if they are known.
+        asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the fingerprints
+            under `PICTURES` and `MODEL_FILES` if they are known.
 
     Returns:
-        All options that determine a result, by flag name, the number of processes, and the pictures if `asked` has
-        them. The fields of `method_kwargs` are sorted, and paths are absolute.
+        All options that determine a result, by flag name, the number of processes, and the fingerprints that `asked`
+        has. The fields of `method_kwargs` are sorted, and paths are absolute.
     """
     defaults = what_was_asked(*(kind() for kind in DECIDING[asked.get(TASK, CLASSIFICATION)]))
     named = {name: defaults[name] for name in ("method", "protocol")}
@@ -163,33 +166,35 @@ def is_identity(value: Mapping[str, Any]) -> bool:
         value: the object that the file holds.
 
     Returns:
-        True if the object has the options of a run and, if any, its pictures.
+        True if the object has the options of a run and, if any, the fingerprints of its pictures and its model.
     """
-    options, pictures = {**value}, value.get(PICTURES, {})
-    options.pop(PICTURES, None)
-    are_pictures = isinstance(pictures, dict) and all(
-        isinstance(items, dict) and all(map(is_text, items.values())) for items in pictures.values()
+    options = {name: option for name, option in value.items() if name not in (PICTURES, MODEL_FILES)}
+    pictures, model = value.get(PICTURES, {}), value.get(MODEL_FILES) or {}
+    are_fingerprints = isinstance(pictures, dict) and all(
+        isinstance(files, dict) and all(map(is_text, files.values())) for files in (model, *pictures.values())
     )
     known_task = options.get(TASK, CLASSIFICATION) in TASKS
-    return are_pictures and known_task and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
+    return are_fingerprints and known_task and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """
     Describe how two runs differ.
 
-    If the pictures of both runs are known, it does not matter in which folders they are.
+    If the pictures of both runs are known, it does not matter in which folders they are. The same holds for the model.
 
     Args:
         there: identity of the stored run.
         asked: identity of the requested run.
 
     Returns:
-        The flags with different values and the pictures that changed, as text; empty if the runs are the same.
+        The flags with different values, and the pictures and the files of the model that changed, as text; empty if
+        the runs are the same.
     """
     there, asked = as_identity(there), as_identity(asked)
     known = PICTURES in there and PICTURES in asked
-    skipped = (PICTURES, *DATA_PATHS) if known else (PICTURES,)
+    known_model = bool(there.get(MODEL_FILES) and asked.get(MODEL_FILES))
+    skipped = (PICTURES, MODEL_FILES, *(DATA_PATHS if known else ()), *((MODEL,) if known_model else ()))
     if _has_no_warmup(there) or _has_no_warmup(asked):  # then another ratio or number of steps makes the difference
         skipped += ("warmup",)
     changed = [
@@ -202,6 +207,8 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         for name in {**ours, **theirs}:
             if counts := _changes(theirs.get(name, {}), ours.get(name, {})):
                 changed.append(f"{name} pictures: {counts}")
+    if known_model and (counts := _changes(there[MODEL_FILES], asked[MODEL_FILES])):
+        changed.append(f"files of --{MODEL}: {counts}")
     return "; ".join(changed)
 
 
@@ -220,7 +227,7 @@ def in_words(value: Any, show: Callable[[Any], str] = repr) -> str:
 
 
 def _changes(there: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Say which pictures of a set were added, removed, replaced or given to another class."""
+    """Say which pictures or files were added, removed, replaced or, of pictures, given to another class."""
     both = [item for item in now if item in there and now[item] != there[item]]
     replaced = [item for item in both if now[item].split(" ")[0] != there[item].split(" ")[0]]
     changes = {

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from .backbone import EMBEDDED, BackboneOptions
 from .data.draws import Drawn
 from .environment import RandomState
-from .identity import PICTURES, PROCESSES, pictures_of
+from .identity import MODEL_FILES, PICTURES, PROCESSES, pictures_of
 from .learner import Learner
 from .method import Method
 from .methods import find_method
@@ -144,7 +144,8 @@ class BaseExperiment(ABC):
             selection: the pictures of the run.
             processes: number of processes that share each optimizer step.
         """
-        return {**self.asked, PROCESSES: processes, PICTURES: selection.fingerprints}
+        contents = {PICTURES: selection.fingerprints, MODEL_FILES: self.backbone.fingerprints()}
+        return {**self.asked, PROCESSES: processes, **contents}
 
 
 @dataclass(frozen=True)

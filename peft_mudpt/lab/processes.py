@@ -96,7 +96,7 @@ class Worker:
 
     def run(self, script: Path, flags: Sequence[str], log: Path) -> int:
         """
-        Run a script, and wait for its end.
+        Run a script, and wait for its end. If the script ends the process, the log says how.
 
         Args:
             script: path of the script.
@@ -118,7 +118,11 @@ class Worker:
         if answer:
             return int(answer)
         self.process = None
-        return _wait(process)
+        status = _wait(process)
+        if not self.was_ended:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"\n{script.name}: error: {_how_it_ended(status)}\n")
+        return status
 
     def end(self, at_once: bool) -> None:
         """Tell the process to end: at once, or if it has no script to run."""
@@ -232,6 +236,17 @@ def _wait(process: subprocess.Popen) -> int:
     with suppress(BrokenPipeError), process:
         process.wait()
     return process.returncode
+
+
+def _how_it_ended(status: int) -> str:
+    """Say how a process ended that gave no answer."""
+    if status >= 0:
+        return f"its process ended with the exit code {status}."
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(-status, f"signal {-status}")
+    return f"its process was ended by {name}" + (
+        ", as the system does if memory is short." if name == "SIGKILL" else "."
+    )
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:

@@ -13,7 +13,7 @@ from .arguments import Arguments, RunArguments
 from .data.folders import folder_name
 from .experiment import select
 from .flags import parse_flags
-from .identity import PICTURES
+from .identity import MODEL_FILES, PICTURES
 from .method import MAIN_MEASURES
 from .methods import find_method
 from .plan import BaseExperiment
@@ -101,7 +101,7 @@ class Run:
         experiment = self.arguments().experiment().launched(launched)
         identity = experiment.asked
         if (self.folder / RUN).exists():
-            identity[PICTURES] = pictures(experiment)
+            identity |= {PICTURES: pictures(experiment), MODEL_FILES: experiment.backbone.fingerprints()}
         return claim(self.folder, identity) is not None
 
 

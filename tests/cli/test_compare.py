@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from peft_mudpt.lab.jobs import JobOptions
+from peft_mudpt.lab.terminal import USER_ERROR
 from peft_mudpt_cli import train
 from tests.lab.test_experiment import save_pictures
 
@@ -22,11 +23,17 @@ def test_each_run_is_one_of_train_with_the_flags_that_compare_does_not_know(run_
     pictures = save_pictures(tmp_path / "pictures", per_class=4)
     monkeypatch.setattr(JobOptions, "run_each", run_each)
     monkeypatch.setattr("peft_mudpt.lab.run.run", runs.append)
-    words = ["--methods", "zero_shot,coop", "--protocol", "few-shot", "--shots", "4", "--seeds", "1,2"]
-    words += ["--learning_rate_factors", "1", "--max_train_steps", "7", "--train_dir", pictures]
+    words = [pictures, "--methods", "zero_shot,coop", "--protocol", "few-shot", "--shots", "4", "--seeds", "1,2"]
+    words += ["--learning_rate_factors", "1", "--max_train_steps", "7"]
     done = run_command("compare", *words, "--output_dir", tmp_path / "runs")
     assert done.code == 0, done.stderr
+    assert {run.train_dir for run in runs} == {pictures}
     assert [(run.method, run.seed, run.max_train_steps) for run in runs] == [
         (method, seed, 7) for method in ("zero_shot", "coop") for seed in (1, 2)
     ]
     assert done.stdout.endswith(f"peft-mudpt report {tmp_path / 'runs'}\n")
+
+
+def test_two_folders_of_pictures_are_refused(run_command):
+    done = run_command("compare", "one", "--train_dir", "other")
+    assert done.code == USER_ERROR and "FOLDER one and --train_dir name two folders" in done.stderr

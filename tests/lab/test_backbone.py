@@ -1,5 +1,8 @@
 """The CLIP that a run adapts."""
 
+import hashlib
+import shutil
+
 import pytest
 import torch
 from huggingface_hub import constants
@@ -21,6 +24,21 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 def test_a_revision_of_a_folder_is_refused(folder):
     with pytest.raises(ValueError, match="--model_revision v2 .*Hub"):
         BackboneOptions(folder, "v2")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_each_file_that_a_clip_is_loaded_from_has_a_fingerprint(tmp_path, name):
+    folder = shutil.copytree(demo.MODEL_PATH, tmp_path / "clip")
+    (folder / "notes.md").write_text("mine")
+    before = BackboneOptions(str(folder)).fingerprints()
+    assert before[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest() and "notes.md" not in before
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    after = BackboneOptions(str(folder)).fingerprints()
+    assert [other for other in before if before[other] != after[other]] == [name]
+
+
+def test_a_clip_of_the_hub_is_known_by_name():
+    assert BackboneOptions(CLIP).fingerprints() is None
 
 
 def test_a_clip_that_cannot_be_loaded_is_named_with_the_flag_and_the_embedded_one(tmp_path):

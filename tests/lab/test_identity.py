@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.identity import as_identity, differences, to_share, what_was_asked
+from peft_mudpt.lab.identity import as_identity, differences, is_identity, to_share, what_was_asked
 from peft_mudpt.lab.methods import METHODS
 
 
@@ -129,6 +129,31 @@ def test_the_same_pictures_in_another_folder_are_the_same_run():
 
 def test_a_run_of_an_earlier_version_is_compared_without_its_pictures():
     assert differences(asked(), {**asked(), "pictures": {"training": BEFORE}}) == ""
+
+
+def test_a_model_whose_files_changed_makes_another_run_and_they_are_named():
+    before = {**asked(), "model_files": {"config.json": "a", "model.safetensors": "b"}}
+    after = {**asked(), "model_files": {"config.json": "a", "model.safetensors": "c", "tokenizer.json": "d"}}
+    said = "files of --model_name_or_path: 1 added (tokenizer.json), 1 replaced (model.safetensors)"
+    assert differences(before, after) == said
+
+
+@pytest.mark.parametrize("files", [None, {}])
+def test_a_model_whose_files_are_unknown_is_compared_by_name(files):
+    known = {**asked(model_name_or_path="here"), "model_files": {"config.json": "a"}}
+    assert differences({**asked(model_name_or_path="here"), "model_files": files}, known) == ""
+    assert differences(asked(model_name_or_path="there"), known) == "model_name_or_path: 'there' there, 'here' here"
+
+
+def test_the_same_model_in_another_folder_is_the_same_run():
+    one, other = ({**asked(model_name_or_path=name), "model_files": {"config.json": "a"}} for name in ("a", "b"))
+    assert differences(one, other) == ""
+
+
+@pytest.mark.parametrize("files", [["config.json"], {"config.json": 1}, "config.json"])
+def test_what_holds_no_fingerprints_of_files_is_no_identity(files):
+    assert is_identity({**asked(), "model_files": {"config.json": "a"}}) and is_identity({**asked()})
+    assert not is_identity({**asked(), "model_files": files})
 
 
 def test_shared_options_hold_folder_names_without_paths():

@@ -1,6 +1,7 @@
 """The experiments of a sweep, and how they are run."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from peft_mudpt import demo
 from peft_mudpt.lab import devices, processes
 from peft_mudpt.lab.experiment import select
 from peft_mudpt.lab.identity import what_was_asked
@@ -38,10 +40,10 @@ def constant_pictures(monkeypatch):
     monkeypatch.setattr("peft_mudpt.lab.sweep_runs.known_pictures", lambda: lambda experiment: {})
 
 
-def finish(run: Run, accuracy=0.0, pictures=None) -> None:
+def finish(run: Run, accuracy=0.0, **fingerprints) -> None:
     """Write the files of a finished run."""
     asked = what_was_asked(run.arguments())
-    with hold(run.folder, asked if pictures is None else {**asked, "pictures": pictures}):
+    with hold(run.folder, {**asked, **fingerprints}):
         write_result(run.folder, {**result(asked["method"], accuracy), "arguments": asked})
 
 
@@ -230,6 +232,18 @@ def test_a_finished_run_whose_pictures_changed_since_is_not_taken_for_this_run(t
     assert not (tmp_path / "notes").exists()
 
 
+def test_a_finished_run_whose_clip_changed_since_is_not_taken_for_this_run(tmp_path, constant_pictures):
+    clip = shutil.copytree(demo.MODEL_PATH, tmp_path / "clip")
+    runs = sweep(tmp_path / "lab", flags=["--model_name_or_path", str(clip)]).runs({})
+    finish(runs[0], model_files=runs[0].arguments().experiment().backbone.fingerprints())
+    assert runs[0].is_finished(lambda experiment: {})
+    weights = clip / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(ValueError, match="another run .files of --model_name_or_path: 1 replaced .model.safetensors"):
+        run_all(runs, stand_in(tmp_path), JobOptions(jobs=1), title="runs")
+    assert not (tmp_path / "notes").exists()
+
+
 def test_a_run_that_another_process_is_at_work_on_is_left_to_it(tmp_path, constant_pictures, monkeypatch):
     runs = sweep(tmp_path / "lab").runs({})
     script = stand_in(tmp_path)
@@ -315,7 +329,14 @@ def test_a_worker_runs_script_after_script_in_one_process(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("os.kill(os.getpid(), 9)", "empty log"), ("os._exit(3)", "empty log"), ("sys.exit('no paint')", "no paint")],
+    [
+        (
+            "print('50 %', end='', flush=True), os.kill(os.getpid(), 9)",
+            "its process was ended by SIGKILL, as the system",
+        ),
+        ("os._exit(3)", "its process ended with the exit code 3"),
+        ("sys.exit('no paint')", "no paint"),
+    ],
 )
 def test_a_run_that_ends_its_worker_costs_this_run_only(tmp_path, code, words):
     runs = sweep(tmp_path / "lab").runs({})

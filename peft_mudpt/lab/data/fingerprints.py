@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: two pictures with the same fingerprint are the same file, byte for byte."""
+"""Fingerprints of pictures and other files: two with the same fingerprint are equal, byte for byte."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BATCH = 100  # pictures that are in memory at a time
+CHUNK = 2**20  # bytes of a file that are in memory at a time
 
 SETTLED = 2.0  # seconds after which a later change of a file shows in its times, which may be rounded
 # The fingerprints of files that this process has read, with what `stat` said of the file then.
@@ -38,7 +38,7 @@ def fingerprint(example: dict) -> str:
     if image["bytes"] is not None:
         return hashlib.sha256(image["bytes"]).hexdigest()
     try:
-        return _of_file(image["path"])
+        return fingerprint_of_file(image["path"])
     except OSError as error:
         raise ValueError(f"{example['item']} cannot be read: {error}. Replace or remove it.") from error
 
@@ -74,11 +74,27 @@ def images_and_items(pictures: Dataset) -> Iterator[dict]:
             yield {"image": image, "item": item}
 
 
-def _of_file(path: str) -> str:
+def fingerprint_of_file(path: str) -> str:
+    """
+    Compute the SHA-256 of a file. One that was not changed since is not read again.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
     state = _state(path)
     if path in _known and _known[path][0] == state:
         return _known[path][1]
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        read = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            read.update(chunk)
+    digest = read.hexdigest()
     if _state(path) == state and time.time() - os.stat(path).st_ctime > SETTLED:
         _known[path] = state, digest
     return digest
