@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple, Optional
 
 import torch
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 class Demo:
     """
     A classifier that several people may ask at the same time, with other classes and without its adapter. Because this
-    switches the adapter of the one model that they share, a lock lets one request in at a time.
+    switches the adapter of the one model that they share, one thread answers them, one after the other.
 
     Args:
         classifier: the classifier.
@@ -63,7 +63,9 @@ class Demo:
         self.has_adapter = self.takes_classes and isinstance(classifier.model, PeftModel)
         self._classifier = classifier.eval()
         self._plain_texts = plain_texts
-        self._lock = Lock()
+        # Before Python ends, it waits for this thread. It would not wait for the threads of a server, and is aborted
+        # if torch computes in one of them.
+        self._thread = ThreadPoolExecutor(1)
         self._latest: dict[bool, PictureClassifier] = {True: classifier}  # with the adapter, and without it
 
     @property
@@ -110,11 +112,14 @@ class Demo:
             ValueError: if the picture cannot be read, if there are other classes but the classifier takes none, or if
                 a class has too long a text.
         """
+        return self._thread.submit(self._answer, picture, class_names, with_adapter).result()
+
+    def _answer(self, picture: str | os.PathLike, class_names: Optional[list[str]], with_adapter: bool) -> Answer:
         # not by its path, which an error would show to strangers
         opened = open_picture(Path(picture).read_bytes(), "This picture")
         names = self.class_names if class_names is None else class_names
         with_adapter = with_adapter or not self.has_adapter
-        with self._lock, self._switched(with_adapter):
+        with self._switched(with_adapter):
             classifier = self._for(names, with_adapter)
             temperature = None if classifier.calibration is None else classifier.calibration.temperature
             (best,) = classifier.top_k([opened], len(names), calibrated=temperature is not None)

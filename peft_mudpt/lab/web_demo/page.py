@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import suppress
 from html import escape
 from typing import Any, Optional
 
@@ -129,7 +131,10 @@ def launch(demo: Demo, host: Optional[str] = None, port: Optional[int] = None, s
         where = f"{host or 'this machine'}{'' if port is None else f', port {port}'}"
         raise OSError(f"The page cannot be served at {where}. Give another --host or --port. ({error})") from error
     print(f"{page.share_url or page.local_url}  (Ctrl-C ends it)", flush=True)
-    page.block_thread()
+    with suppress(KeyboardInterrupt):
+        while page.is_running:
+            time.sleep(0.1)
+    page.close(verbose=False)
 
 
 def _check_host(host: str) -> None:

@@ -26,17 +26,33 @@ if find_spec("gradio") is None:
 ENOUGH = 120  # seconds to import torch and Gradio on a busy machine; a server that does not answer fails the test
 PICTURES = "pictures"  # the folder of pictures, which the server deletes when it ends
 COMMAND = [sys.executable, "-m", "peft_mudpt", "demo"]
+# Answers that take seconds, in which torch computes
+LONG_ANSWERS = """
+import sys, time, torch
+from peft_mudpt.lab.web_demo.demo import Demo
+from peft_mudpt.lab.web_demo.page import launch
+
+class Slow(Demo):
+    def _for(self, *asked):
+        print("computes", flush=True)
+        numbers, end = torch.ones(300, 300), time.monotonic() + 5
+        while time.monotonic() < end:
+            numbers = torch.softmax(numbers @ numbers, dim=-1)
+        print("has answered", flush=True)
+        return super()._for(*asked)
+
+launch(Slow.load(sys.argv[1]))
+"""
 ADDRESS = re.compile(r"^(http://\S+)", re.MULTILINE)
 HOSTILE = ["<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "[a](javascript:alert(3)) **b** $c$", "&lt;d"]
 
 
 @contextmanager
-def serving(folder, *flags):
-    """Start the command as a user does, yield the address that it prints, and end it by Ctrl-C."""
+def serving(folder, *command):
+    """Start a command as a user does, yield the address that it prints, and end it by Ctrl-C."""
     log, pictures = folder / "log", folder / PICTURES
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(pictures)}
     with log.open("w") as output:
-        command = [*COMMAND, *map(str, flags)]
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
         end = time.monotonic() + ENOUGH
@@ -61,7 +77,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(browser, adapter, tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("served"), adapter) as address:
+    with serving(tmp_path_factory.mktemp("served"), *COMMAND, adapter) as address:
         yield address
 
 
@@ -93,6 +109,14 @@ def test_a_port_in_use_is_named_in_one_line(address, adapter):
     port = address.rstrip("/").rpartition(":")[2]
     done = subprocess.run([*COMMAND, str(adapter), "--port", port], capture_output=True, text=True, timeout=ENOUGH)
     assert done.returncode == USER_ERROR and f"this machine, port {port}. Give another" in done.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_waits_for_the_answer_that_is_computed(browser, adapter, star, tmp_path):
+    with serving(tmp_path, sys.executable, "-c", LONG_ANSWERS, adapter) as address, opened(browser, address) as page:
+        upload(page, star)
+        while "computes" not in (tmp_path / "log").read_text():
+            page.wait_for_timeout(100)
+    assert "has answered" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no host"], ids=["another machine", "none"])
