@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,11 @@ examples:
 several processes or GPUs:
   accelerate launch -m peft_mudpt train my_pictures
 """
+NEXT = {
+    "Classify pictures:": "peft-mudpt predict {} PICTURE_OR_FOLDER",
+    "See each class and the mistakes, as a page:": "peft-mudpt report {} --html",
+    "Try it in a browser:": "peft-mudpt demo {}",
+}
 
 
 def make_parser() -> HfArgumentParser:
@@ -57,9 +63,16 @@ def main() -> None:
         if folder is not None and arguments.train_dir != folder:
             raise ValueError(f"FOLDER {folder} and --train_dir {arguments.train_dir} name two folders; give only one.")
 
+        from accelerate import PartialState
+
         from peft_mudpt.lab.run import run
 
         run(arguments)
+        if PartialState().is_main_process:
+            folder = shlex.quote(arguments.output_dir)
+            print(
+                "".join(f"\n{words}\n  {command.format(folder)}" for words, command in NEXT.items()), file=sys.stderr
+            )
 
 
 if __name__ == "__main__":  # a worker of `peft-mudpt compare` runs this file, or on a Ray cluster a copy of it

@@ -45,6 +45,17 @@ def test_without_a_folder_the_flags_are_those_of_the_script(asked, monkeypatch):
     assert asked() == Arguments()
 
 
+def test_the_last_lines_say_what_can_be_done_with_the_adapter(run_command, monkeypatch):
+    monkeypatch.setattr("peft_mudpt.lab.run.run", lambda arguments: None)
+    done = run_command("train", "--output_dir", "my outputs")
+    commands = [line.strip() for line in done.stderr.splitlines() if line.startswith("  ")]
+    assert commands == [
+        "peft-mudpt predict 'my outputs' PICTURE_OR_FOLDER",
+        "peft-mudpt report 'my outputs' --html",
+        "peft-mudpt demo 'my outputs'",
+    ]
+
+
 def test_two_folders_are_refused_before_anything_is_written(run_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run_command("train", "pictures", "--train_dir", "others")
