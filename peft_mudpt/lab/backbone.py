@@ -26,6 +26,10 @@ from .flags import Options, flag
 EMBEDDED = "embedded"
 FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"
 WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".bin", ".txt", ".model")  # suffixes of what a model is loaded from
+FOR_OTHER_PICTURES = (
+    "the embedded CLIP knows drawn shapes only: for photographs, name another one "
+    f"(--model_name_or_path {FOR_PHOTOGRAPHS})"
+)
 PICTURES_FROM = ("train_dir", "dataset_name", "coop_root", "domains_dir")  # flags that name other pictures than ours
 
 

@@ -54,6 +54,20 @@ def interval_of(metrics: Mapping[str, Any]) -> tuple[float, float]:
     return wilson_interval(number_of_right(metrics), number_of_pictures(metrics))
 
 
+def interval_in_words(metrics: Mapping[str, Any]) -> str:
+    """
+    Write down the interval of the accuracy on a test set.
+
+    Args:
+        metrics: the metrics of a test set (see `evaluation.metrics_of`).
+
+    Returns:
+        The interval, such as "95 % interval: 83.3 to 99.4 %".
+    """
+    low, high = interval_of(metrics)
+    return f"{100 * CONFIDENCE:.0f} % interval: {low:.1f} to {high:.1f} %"
+
+
 def accuracy_in_words(metrics: Mapping[str, Any]) -> str:
     """
     Say how high an accuracy is, and how precise.
@@ -66,7 +80,5 @@ def accuracy_in_words(metrics: Mapping[str, Any]) -> str:
         pictures (95 % interval: 83.3 to 99.4 %), balanced 96.7 %".
     """
     right, seen = number_of_right(metrics), number_of_pictures(metrics)
-    low, high = interval_of(metrics)
     balanced = metrics["mean_class_accuracy"]
-    interval = f"{100 * CONFIDENCE:.0f} % interval: {low:.1f} to {high:.1f} %"
-    return f"{100 * right / seen:.1f} % of {seen:,} pictures ({interval}), balanced {balanced:.1f} %"
+    return f"{100 * right / seen:.1f} % of {seen:,} pictures ({interval_in_words(metrics)}), balanced {balanced:.1f} %"

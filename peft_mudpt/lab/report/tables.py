@@ -246,6 +246,10 @@ def data_lines(parts: Sequence[Section]) -> str:
     return "\n\n".join(dict.fromkeys(f"Data: {literal(name)}.{caveat}" for (name, _), caveat in data_sets.items()))
 
 
+def _titled(tables: Iterable[Mapping[str, str]]) -> list[str]:
+    return [block for by_title in tables for title, table in by_title.items() for block in (f"### {title}", table)]
+
+
 def _image(picture: str) -> str:
     return f"![{picture}]({picture})"
 
@@ -261,8 +265,8 @@ def markdown_report(
 
     Args:
         results: as from `read_results`.
-        pictures: paths of plots to show, relative to the report, by the title of their section. Those of no section
-            stand first.
+        pictures: paths of plots to show, relative to the report, by the title of their section, in which they follow
+            the tables of accuracy. Those of no section stand first.
         accuracy_only: True to leave out costs, nearest words and the learning rate search.
         paired: names of rows; for each, a table holds the differences between it and the other rows.
 
@@ -283,10 +287,8 @@ def markdown_report(
     for part in parts:
         if len(parts) > 1 or not accuracy_only:
             blocks.append(f"## {plain(part.title)}")
+        blocks += _titled(kind(part) for kind in ACCURACY_TABLES)
         blocks += map(_image, pictures.get(part.title, ()))
-        tables = [kind(part) for kind in ACCURACY_TABLES]
-        tables += [paired_tables(part, reference) for reference in paired]
-        tables += [] if accuracy_only else [kind(part) for kind in OTHER_TABLES]
-        for title, table in (item for by_title in tables for item in by_title.items()):
-            blocks += [f"### {title}", table]
+        blocks += _titled(paired_tables(part, reference) for reference in paired)
+        blocks += [] if accuracy_only else _titled(kind(part) for kind in OTHER_TABLES)
     return "\n\n".join(blocks) + "\n"

@@ -267,6 +267,19 @@ def test_the_titles_of_folders_with_the_same_name_differ():
     assert "## pets (mine/pets)" in text and "## pets (yours/pets)" in text
 
 
+def test_the_plots_of_a_section_follow_its_tables_of_accuracy():
+    results = [result(), result("coop", calibration=None)]
+    (section,) = sections(results)
+    parts = re.findall(r"^(?:###|!).*", markdown_report(results, {section.title: ["a.png", "b.png"]}), re.MULTILINE)
+    assert parts[:4] == [
+        "### Few-shot: all classes, by shots per class",
+        "![a.png](a.png)",
+        "![b.png](b.png)",
+        parts[3],
+    ]
+    assert parts[3].startswith("### ")
+
+
 def test_the_report_begins_with_the_names_of_the_data_sets():
     assert re.match("Data: `faded`. .*drawn shapes", report(result(dataset="faded")))
     assert report(result()).splitlines()[0] == "Data: `dtd`."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-from ...backbone import EMBEDDED
+from ...backbone import EMBEDDED, FOR_OTHER_PICTURES
 from ...methods import methods_of_all_tasks
 from ...run_pictures import RunPictures
 from ...schema import FOLDER
-from ..sections import Result, sections
+from ..sections import Result, Section, sections
 from ..shots import drawn_in_words
 from ..tables import WORLDS
 from .drawn import drawn_values
@@ -40,7 +40,7 @@ def run_values(result: Result, with_pictures: bool = True) -> dict[str, Any]:
         "method": result["method"] if method is None else method.title,
         "model": "the tiny CLIP embedded in peft_mudpt" if part.model == EMBEDDED else part.model,
         "classes": len(result["class_names"]),
-        "caveat": WORLDS[part.task] if part.embedded else None,
+        "caveat": _caveat(part),
         "tests": [
             tested_values(result, name, pictures, MISTAKES_SHOWN * with_pictures, f"test-{i}", len(names) > 1)
             for i, name in enumerate(names)
@@ -49,6 +49,13 @@ def run_values(result: Result, with_pictures: bool = True) -> dict[str, Any]:
         "drawn": drawn_values(result, pictures, DRAWN_SHOWN * with_pictures),
         "facts": dict(_facts(result)),
     }
+
+
+def _caveat(part: Section) -> Optional[str]:
+    """What keeps the numbers of the embedded CLIP from telling about other CLIPs."""
+    if part.embedded:
+        return WORLDS[part.task]
+    return f"{FOR_OTHER_PICTURES[0].upper()}{FOR_OTHER_PICTURES[1:]}." if part.model == EMBEDDED else None
 
 
 def _facts(result: Result) -> Iterator[tuple[str, str]]:

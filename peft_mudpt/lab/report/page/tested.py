@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from ...intervals import interval_in_words
 from ...methods import methods_of_all_tasks
 from ...protocols import number_of_pictures
 from ...run_pictures import RunPictures
@@ -93,7 +94,7 @@ def _zero_shot(result: Result, name: str) -> Optional[Metrics]:
 
 def _numbers(metrics: Metrics, zero_shot: Optional[Metrics]) -> Iterator[Number]:
     seen, right = number_of_pictures(metrics), sum(right for right, _ in metrics["classes"].values())
-    note = f"{right:,} of {seen:,} test pictures; one picture changes it by {100 / seen:.1f} points"
+    note = f"{right:,} of {seen:,} test pictures; {interval_in_words(metrics)}"
     yield Number("Accuracy", f"{metrics['accuracy']:.1f} %", note)
     yield Number("Balanced accuracy", f"{metrics['mean_class_accuracy']:.1f} %", "mean over the classes")
     if zero_shot is not None:
@@ -107,11 +108,13 @@ def _numbers(metrics: Metrics, zero_shot: Optional[Metrics]) -> Iterator[Number]
 def _wrong_values(metrics: Metrics, name: str, thumbnails: Thumbnails) -> dict[str, Any]:
     """The classes that are confused, and the pictures that are classified wrongly."""
     wrong, confused = mistakes(metrics), confusions(metrics)
+    listed = [(one, thumbnails.make(name, one.item)) for one in wrong[:MISTAKES_LISTED]]
     return {
         "confusions": confused[:CONFUSIONS_LISTED],
         "unlisted_confusions": len(confused[CONFUSIONS_LISTED:]),
         "matrix": _cells(confusion_matrix(metrics)) if len(metrics["classes"]) <= CLASSES_OF_MATRIX else None,
-        "mistakes": [(one, thumbnails.make(name, one.item)) for one in wrong[:MISTAKES_LISTED]],
+        "shown": [(one, found) for one, found in listed if found is not None],
+        "named": [one for one, found in listed if found is None],
         "unlisted_mistakes": len(wrong[MISTAKES_LISTED:]),
         "number_of_mistakes": len(wrong),
         "knows_probabilities": "mistakes" in metrics,

@@ -12,6 +12,7 @@ from ...run_pictures import RunPictures
 
 
 SIDE = 192  # longest side, in pixels: sharp at half the size on the screen of a telephone
+ENLARGED = SIDE // 2  # shorter pictures are enlarged by a page
 MEGABYTES = 2  # of the files of one kind of pictures
 
 
@@ -25,7 +26,7 @@ class Thumbnail(NamedTuple):
     @property
     def is_small(self) -> bool:
         """True if a page enlarges it."""
-        return max(self.width, self.height) < SIDE // 2
+        return max(self.width, self.height) < ENLARGED
 
 
 class Thumbnails:
@@ -64,7 +65,7 @@ class Thumbnails:
         except ValueError as error:
             self.missing[str(error)] += 1
             return None
-        kind = "PNG" if max(found.size) <= SIDE else "JPEG"  # PNG keeps small drawings sharp
+        kind = "PNG" if max(found.size) < ENLARGED else "JPEG"  # enlarged, the marks that JPEG leaves would show
         found.thumbnail((SIDE, SIDE))
         file = io.BytesIO()
         found.save(file, kind, quality=85)

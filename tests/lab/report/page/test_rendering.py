@@ -7,7 +7,9 @@ import re
 import sys
 
 import pytest
+from scipy.stats import binomtest
 
+from peft_mudpt.lab.backbone import EMBEDDED
 from peft_mudpt.lab.method import CLASSIFICATION
 from peft_mudpt.lab.report.page.rendering import html_page
 from peft_mudpt.lab.report.plots import FIGURES
@@ -61,6 +63,26 @@ def test_pictures_that_are_gone_are_named_with_the_reason(run, tmp_path):
     words = text_of(page)
     assert "4 pictures are only named: the files are not where they were ." in words
     assert all(name in words for name in ("cat/test 2.png", "dog/test 1.png", "cow/1.png"))
+
+
+def test_mistakes_without_pictures_stand_in_one_table(run):
+    page = html_page(read_results(run), {}, with_pictures=False)
+    assert 'class="cards"' not in page
+    words = text_of(page)
+    assert "picture labeled taken for probability dog/test 2.png dog cow 86.8 % dog/test 1.png dog cow" in words
+
+
+def test_the_accuracy_stands_beside_its_interval(run):
+    page = text_of(html_page(read_results(run), {}))
+    low, high = (100 * end for end in binomtest(5, 9).proportion_ci(method="wilson"))
+    assert f"5 of 9 test pictures; 95 % interval: {low:.1f} to {high:.1f} %" in page
+
+
+@pytest.mark.parametrize("model", [EMBEDDED, "some/clip"])
+def test_the_embedded_clip_is_said_to_know_drawn_shapes_only(run, model):
+    (one,) = read_results(run)
+    one["arguments"]["model_name_or_path"] = model
+    assert ("The embedded CLIP knows drawn shapes only" in text_of(html_page([one], {}))) == (model == EMBEDDED)
 
 
 def test_pictures_that_others_may_not_see_are_named(run):

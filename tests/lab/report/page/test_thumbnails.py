@@ -39,6 +39,14 @@ def test_a_small_picture_keeps_every_pixel(pictures, tmp_path):
         assert decoded(found.address).tobytes() == original.tobytes() and found.is_small
 
 
+def test_a_photograph_that_is_not_enlarged_is_compressed(pictures, tmp_path):
+    draw(tmp_path / "pictures" / "cat" / "0.png", seed=0, size=(150, 150))
+    thumbnails = Thumbnails(pictures, most=1)
+    found = thumbnails.make("training", "cat/0.png")
+    assert decoded(found.address).format == "JPEG" and not found.is_small
+    assert thumbnails.bytes < (tmp_path / "pictures" / "cat" / "0.png").stat().st_size / 2
+
+
 def test_no_more_pictures_are_made_than_allowed(pictures):
     thumbnails = Thumbnails(pictures, most=1)
     made = [thumbnails.make("training", item) for item in ("cat/0.png", "cat/1.png", "dog/0.png")]
