@@ -40,6 +40,7 @@ def make_parser() -> HfArgumentParser:
     from peft_mudpt.lab.backbone import FOR_PHOTOGRAPHS
 
     parser = flags.make_parser(Arguments, DESCRIPTION, EXAMPLES)
+    parser.usage = "%(prog)s [FOLDER] [flags]"
     parser.add_argument(
         "folder",
         nargs="?",

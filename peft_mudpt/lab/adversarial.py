@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, ClassVar, Optional
 
 from ..robust.attacks import CROSS_ENTROPY, EMBEDDING_KL, PGD
 from ..rules import Rule
@@ -78,6 +78,8 @@ Eps = Annotated[Optional[str], Rule("a fraction above 0 and below 1, such as 8/2
 @dataclass(frozen=True)
 class AdversarialOptions(Options):
     """Options of learning from attacked pictures. `--help` describes each."""
+
+    title: ClassVar[str] = "learning from attacked pictures"
 
     adversarial: bool = flag(
         False,

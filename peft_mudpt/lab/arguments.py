@@ -30,6 +30,8 @@ from .training_options import TrainingOptions
 class OutputOptions(Options):
     """Where a run is stored, and how it is tracked and shared. These options do not change the result of the run."""
 
+    title: ClassVar[str] = "where the run is stored, tracked and shared"
+
     output_dir: str = flag(
         "outputs/fewshot",
         "Folder for the adapter and result.json. With --train_dir FOLDER it is outputs/FOLDER.",

@@ -37,6 +37,8 @@ PICTURES_FROM = ("train_dir", "dataset_name", "coop_root", "domains_dir")  # fla
 class BackboneOptions(Options):
     """The options that name the CLIP to adapt."""
 
+    title: ClassVar[str] = "the model"
+
     embedded: ClassVar[str] = demo.MODEL_PATH  # folder of the embedded model
     for_photographs: ClassVar[str] = FOR_PHOTOGRAPHS  # the default for other pictures than ours
 

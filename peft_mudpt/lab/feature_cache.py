@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, ClassVar, Optional
 
 import torch
 from accelerate import Accelerator
@@ -39,6 +39,8 @@ ABANDONED = 3600  # seconds after which a file that is not complete has no write
 @dataclass(frozen=True)
 class CacheOptions(Options):
     """Options of the cache. They do not change the result. `--help` describes each."""
+
+    title: ClassVar[str] = "the cache"
 
     feature_cache: Optional[str] = flag(
         None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from difflib import get_close_matches
+from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Optional, TypeVar, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
@@ -94,12 +96,14 @@ class Options:
     Base class for a group of flags. Each flag is a dataclass field made by `flag`. Every module of the lab declares
     the group that it reads.
 
-    The value None satisfies every rule.
+    The value None satisfies every rule. `--help` lists the flags below the `title` of their group.
 
     Raises:
         ValueError: if a value is not among the `choices` of its field, or breaks a rule in the field's type
             annotation. The message names the flag.
     """
+
+    title: ClassVar[str] = ""
 
     def __post_init__(self):
         kinds = _kinds(type(self))
@@ -176,7 +180,10 @@ def parse(parser: HfArgumentParser, arguments: Optional[Sequence[str]] = None, w
     """
     options, unknown = parse_some(parser, arguments, weaker=weaker)
     if unknown:
-        raise ValueError(f"Unknown arguments: {' '.join(unknown)}. --help lists the flags.")
+        flags = [f"--{option.name}" for kind in parser.dataclass_types for option in fields(kind)]
+        meant = [near for word in unknown for near in get_close_matches(word.partition("=")[0], flags, n=1)]
+        hint = f" Did you mean {' '.join(meant)}?" if meant else ""
+        raise ValueError(f"Unknown arguments: {' '.join(unknown)}.{hint} --help lists the flags.")
     return options
 
 
@@ -219,7 +226,25 @@ def parse_some(
 
 
 class _Formatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Prints the default of each flag, and keeps the lines of examples."""
+    """Prints each flag with its default below the title of its group, and keeps the lines of examples."""
+
+    def __init__(self, titles: Mapping[str, str], **options: Any):
+        super().__init__(**options)
+        self._titles = titles
+
+    def add_arguments(self, actions: Iterable[Action]) -> None:
+        for title, members in groupby(actions, lambda action: self._titles.get(action.dest, "")):
+            if title:
+                self.start_section(title)
+            super().add_arguments(members)
+            if title:
+                self.end_section()
+
+
+def _titles(kind: type) -> dict[str, str]:
+    """The title of the group that declares each flag, which is the last of the base classes that have it."""
+    groups = [group for group in kind.__mro__ if issubclass(group, Options)]
+    return {option.name: group.title for group in groups for option in fields(group)}
 
 
 def make_parser(
@@ -240,9 +265,10 @@ def make_parser(
     parser = HfArgumentParser(
         kind,
         prog=program,
+        usage="%(prog)s [flags]",
         description=description,
         epilog=examples,
-        formatter_class=_Formatter,
+        formatter_class=partial(_Formatter, _titles(kind)),
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, ClassVar, Optional
 
 from ..optional import install
 from .devices import JOBS_ON_CPU, worker_environments
@@ -20,6 +20,8 @@ LOCAL, RAY = "local", "ray"
 @dataclass(frozen=True)
 class JobOptions(Options):
     """The options of every script that runs others. `--help` describes each."""
+
+    title: ClassVar[str] = "how runs are divided"
 
     jobs: OptionalCount = flag(
         None,

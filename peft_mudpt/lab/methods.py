@@ -317,6 +317,8 @@ def find_method(name: str, task: str = CLASSIFICATION) -> Method:
 class BaseMethodOptions(Options):
     """Options that name a method and change its config. A subclass knows the task. `--help` describes each."""
 
+    title: ClassVar[str] = "the method"
+
     method: str = flag("", "Name of the method.")
     method_kwargs: Optional[str] = flag(
         None, """Fields of the method's config that replace its defaults, as JSON: '{"num_virtual_tokens": 4}'."""

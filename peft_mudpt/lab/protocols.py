@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from .. import demo
 from .data.catalogue import CROSS_DATASET_TARGETS, DOMAIN_GENERALIZATION_TARGETS
@@ -31,6 +31,8 @@ PROTOCOLS = ("few-shot", "base-to-new", *TRANSFER_PROTOCOLS)
 @dataclass(frozen=True)
 class FewShotOptions(Options):
     """Options of the few-shot protocol, which every task has. `--help` describes each."""
+
+    title: ClassVar[str] = "which pictures train and test"
 
     protocol: str = flag("few-shot", "Which pictures are used for training and testing.", choices=("few-shot",))
     shots: Count = flag(16, "Training pictures per class.")

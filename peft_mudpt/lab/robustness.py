@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Optional, Union
+from typing import Any, ClassVar, Optional, Union
 
 import torch
 from accelerate import Accelerator
@@ -44,6 +44,8 @@ TEST_ATTACKS: dict[str, Callable[[float, int, int], Attack]] = {
 @dataclass(frozen=True)
 class RobustnessOptions(Options):
     """Options of testing on attacked pictures. `--help` describes each."""
+
+    title: ClassVar[str] = "testing on attacked pictures"
 
     test_attacks: Optional[str] = flag(
         None,

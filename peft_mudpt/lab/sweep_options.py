@@ -16,6 +16,7 @@ from .sweep import Sweep
 class SweepOptions(JobOptions):
     """What a sweep compares, and how. `--help` describes each."""
 
+    title: ClassVar[str] = "what is compared"
     kind: ClassVar[type[RunArguments]] = Arguments  # the flags of the script that each run calls
 
     protocol: str = flag(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, ClassVar, Optional, get_args
 
 from ..config import PromptInitialization
 from .data.memory import DEFAULT_LIMIT
@@ -18,6 +18,8 @@ DECAYS = ("cosine", "linear", "constant")
 @dataclass(frozen=True)
 class LoopOptions(Options):
     """Options of training and testing that every task has. `--help` describes each."""
+
+    title: ClassVar[str] = "training and testing"
 
     optimizer: Optional[str] = flag(None, "Optimizer. None: the method's default.", choices=("sgd", "adamw"))
     learning_rate: Annotated[Optional[float], more_than(0)] = flag(

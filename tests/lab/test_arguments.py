@@ -3,11 +3,10 @@
 import os
 
 import pytest
-from transformers import HfArgumentParser
 
 from peft_mudpt.lab.arguments import Arguments
 from peft_mudpt.lab.detection.arguments import DetectionArguments
-from peft_mudpt.lab.flags import parse_flags
+from peft_mudpt.lab.flags import make_parser, parse_flags
 from peft_mudpt.lab.protocols import ProtocolOptions
 
 
@@ -83,15 +82,20 @@ def test_the_embedded_model_is_the_default_for_the_embedded_pictures_alone(kind,
     assert parse_flags(kind, words).model_name_or_path == model
 
 
-def test_help_lists_the_flags_from_the_clip_to_the_output(capsys):
-    with pytest.raises(SystemExit):
-        HfArgumentParser(Arguments).parse_args(["--help"])
-    shown = capsys.readouterr().out
-    flags = ["--model_name_or_path", "--method", "--dataset", "--protocol", "--optimizer", "--output_dir"]
-    positions = [shown.index(f"  {flag} ") for flag in flags]
-    assert positions == sorted(positions)
+def test_help_lists_the_flags_from_the_clip_to_the_output_below_titles():
+    lines = [line.strip() for line in make_parser(Arguments).format_help().splitlines()]
+    parts = ["the model:", "--model_name_or_path", "the method:", "--method", "the pictures:", "--dataset"]
+    parts += ["which pictures", "--protocol", "training", "--optimizer", "the cache:", "where the run", "--output_dir"]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(part)) for part in parts]
+    assert places == sorted(places)
 
 
 def test_a_part_of_the_arguments_has_only_the_options_of_its_class():
     part = Arguments(shots=2, method="coop").part(ProtocolOptions)
     assert part == ProtocolOptions(shots=2) and not hasattr(part, "method")
+
+
+@pytest.mark.parametrize("words", [["--metod", "coop"], ["--metod=coop"]])
+def test_an_unknown_flag_is_compared_with_the_known_ones(words):
+    with pytest.raises(ValueError, match="Unknown arguments: --metod.* Did you mean --method[?]"):
+        parse_flags(Arguments, words)

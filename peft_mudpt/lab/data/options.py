@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import ClassVar, Optional
 
 from ... import demo
 from ..flags import Options, flag
@@ -20,6 +20,8 @@ class DataOptions(Options):
         ValueError: if an option needs `train_dir`, but that is None, or if one of `train_dir` and `test_dir` contains
             the other.
     """
+
+    title: ClassVar[str] = "the pictures"
 
     dataset: str = flag(
         demo.ADAPTATION_STYLE, "A style of the embedded world or, with --coop_root, one of CoOp's data sets."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..flags import flag, parse_flags
 from ..jobs import JobOptions
@@ -26,6 +26,8 @@ DECIDED = ("method", "setting", "seed", "learning_rate", "output_dir", "evaluate
 @dataclass(frozen=True)
 class ComparisonOptions(JobOptions):
     """What is compared, and how. `--help` describes each."""
+
+    title: ClassVar[str] = "what is compared"
 
     methods: str = flag("coop,fed_dpt,mudpt,lora", "Comma-separated names as for --method of a single run.")
     settings: str = flag(",".join(SETTINGS), "Comma-separated names as for --setting of a single run.")

@@ -27,6 +27,8 @@ PARTITIONS = ("same", "labels", "quantity")
 class ClientOptions(Options):
     """Options that divide pictures over clients. `--help` describes each."""
 
+    title: ClassVar[str] = "the clients"
+
     domains: str = flag(
         DOMAINS,
         "Comma-separated: styles of the embedded world, folders in --domains_dir, or CoOp's data sets in --coop_root. "
@@ -84,6 +86,8 @@ class ClientOptions(Options):
 class RoundOptions(Options):
     """Options of the rounds; `federated.rounds.Rounds` describes what they do. `--help` describes each."""
 
+    title: ClassVar[str] = "the rounds"
+
     setting: str = flag(
         "federated",
         "federated: clients train, and a server combines their adapters. local: each client trains alone. "
@@ -124,6 +128,8 @@ class RoundOptions(Options):
 class LocalOptions(Options):
     """Options of the training of a client. `--help` describes each."""
 
+    title: ClassVar[str] = "the training of each client"
+
     objective: Optional[str] = flag(
         None,
         "The loss. None: the method's default.",
@@ -147,6 +153,8 @@ class FederatedArguments(LocalOptions, RoundOptions, ClientOptions, BaseMethodOp
     Raises:
         ValueError: if a value is out of range or contradicts another; the message names the flag.
     """
+
+    title: ClassVar[str] = "the texts of classes, and where the run is stored"
 
     task: ClassVar[str] = CLASSIFICATION
 
@@ -224,6 +232,8 @@ class FederatedArguments(LocalOptions, RoundOptions, ClientOptions, BaseMethodOp
 @dataclass(frozen=True)
 class FlowerArguments(FederatedArguments):
     """All flags of examples/federated_flower.py: those of a federation, and how Flower runs it."""
+
+    title: ClassVar[str] = "Flower's processes"
 
     simulation: bool = flag(False, "Use Flower's simulation, in which a few processes take the part of all clients.")
     port: Annotated[Optional[int], at_least(1), at_most(65535)] = flag(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import ClassVar, Optional
 
 from .... import demo
 from ...flags import Options, flag
@@ -17,6 +17,8 @@ class BoxDataOptions(Options):
     Raises:
         ValueError: if an option needs another one that is missing.
     """
+
+    title: ClassVar[str] = "the pictures"
 
     dataset: str = flag(demo.SCENE_ADAPTATION_STYLE, f"A style of the embedded world: {', '.join(demo.SCENE_STYLES)}.")
     train_dir: Optional[str] = flag(
