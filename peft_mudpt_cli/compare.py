@@ -11,6 +11,7 @@ DESCRIPTION = (
     "Compare methods: train each with every number of shots and seed. Other flags are those of train. A folder of "
     "pictures may stand first."
 )
+USAGE = "%(prog)s [FOLDER] [flags]"
 EXAMPLES = """\
 examples:
   %(prog)s                                       the whole table of the embedded world, which takes hours
@@ -32,7 +33,13 @@ def make_parser() -> ArgumentParser:
     from peft_mudpt.lab.flags import make_parser
     from peft_mudpt.lab.sweep_options import SweepOptions
 
-    return make_parser(SweepOptions, DESCRIPTION, EXAMPLES)
+    return make_parser(SweepOptions, DESCRIPTION, EXAMPLES, USAGE)
+
+
+def _parser_of_the_folder() -> ArgumentParser:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--train_dir", "--train-dir")
+    return parser
 
 
 def main() -> None:
@@ -40,15 +47,16 @@ def main() -> None:
     from peft_mudpt.lab.terminal import one_line_errors
 
     with one_line_errors(RuntimeError):
-        words = sys.argv[1:]
-        if words and not words[0].startswith("-"):
-            if "--train_dir" in words:
-                raise ValueError(f"FOLDER {words[0]} and --train_dir name two folders; give only one.")
-            sys.argv[1:] = ["--train_dir", *words]
+        if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+            folder, *words = sys.argv[1:]
+            other = _parser_of_the_folder().parse_known_args(words)[0].train_dir
+            if other not in (None, folder):
+                raise ValueError(f"FOLDER {folder} and --train_dir {other} name two folders; give only one.")
+            sys.argv[1:] = ["--train_dir", folder, *words]
 
         from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
         from peft_mudpt.lab.sweep_runs import run_sweep
 
-        sweep, jobs = parse_sweep(SweepOptions, DESCRIPTION, EXAMPLES)
+        sweep, jobs = parse_sweep(SweepOptions, DESCRIPTION, EXAMPLES, USAGE)
         if run_sweep(sweep, Path(__file__).with_name("train.py"), jobs):
             print(f"peft-mudpt report {sweep.output_dir}")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import HfArgumentParser
 
 DESCRIPTION = "Adapt a CLIP to a few pictures of each class, and compare its accuracy before and after."
+USAGE = "%(prog)s [FOLDER] [flags]"
 EXAMPLES = """\
 examples:
   %(prog)s                                       the embedded world of drawn shapes; no pictures, no network needed
@@ -39,8 +40,7 @@ def make_parser() -> HfArgumentParser:
     from peft_mudpt.lab.arguments import Arguments
     from peft_mudpt.lab.backbone import FOR_PHOTOGRAPHS
 
-    parser = flags.make_parser(Arguments, DESCRIPTION, EXAMPLES)
-    parser.usage = "%(prog)s [FOLDER] [flags]"
+    parser = flags.make_parser(Arguments, DESCRIPTION, EXAMPLES, USAGE)
     parser.add_argument(
         "folder",
         nargs="?",
@@ -52,7 +52,18 @@ def make_parser() -> HfArgumentParser:
 
 
 def main() -> None:
-    """Train as the flags of this process say (see `peft_mudpt.lab.run.run`)."""
+    """Train as the flags of this process say, and print what can be done with the result."""
+    folder = shlex.quote(train())
+
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        for words, command in NEXT.items():
+            print(f"\n{words}\n  {command.format(folder)}", file=sys.stderr)
+
+
+def train() -> str:
+    """Train as the flags of this process say (see `peft_mudpt.lab.run.run`). Returns the folder of the run."""
     from peft_mudpt.lab.flags import parse
     from peft_mudpt.lab.terminal import one_line_errors
 
@@ -64,17 +75,11 @@ def main() -> None:
         if folder is not None and arguments.train_dir != folder:
             raise ValueError(f"FOLDER {folder} and --train_dir {arguments.train_dir} name two folders; give only one.")
 
-        from accelerate import PartialState
-
         from peft_mudpt.lab.run import run
 
         run(arguments)
-        if PartialState().is_main_process:
-            folder = shlex.quote(arguments.output_dir)
-            print(
-                "".join(f"\n{words}\n  {command.format(folder)}" for words, command in NEXT.items()), file=sys.stderr
-            )
+        return arguments.output_dir
 
 
 if __name__ == "__main__":  # a worker of `peft-mudpt compare` runs this file, or on a Ray cluster a copy of it
-    main()
+    train()

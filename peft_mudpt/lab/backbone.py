@@ -25,8 +25,10 @@ from .flags import Options, flag
 
 EMBEDDED = "embedded"
 FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"
-WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".bin", ".txt", ".model")  # suffixes of what a model is loaded from
-FOR_OTHER_PICTURES = (
+# Files that transformers loads a model, its tokenizer and its image processor from; of the weights, those of one kind.
+SETTINGS = ("config.json", "*processor_config.json", "tokenizer*", "vocab*", "*.model", "merges.txt", "*tokens*.json")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+KNOWS_SHAPES_ONLY = (
     "the embedded CLIP knows drawn shapes only: for photographs, name another one "
     f"(--model_name_or_path {FOR_PHOTOGRAPHS})"
 )
@@ -77,13 +79,14 @@ class BackboneOptions(Options):
         Identify the files of the model, its tokenizer and its image processor by their content.
 
         Returns:
-            The fingerprint of each file, by name; None for a model of the Hub, which its revision identifies.
+            The fingerprint of each file, by name; None for a model of the Hub.
         """
         folder = Path(self.source().name_or_path)
         if not folder.is_dir():
             return None
-        files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS_AND_SETTINGS and file.is_file())
-        return {file.name: fingerprint_of_file(str(file)) for file in files}
+        settings = {file for pattern in SETTINGS for file in folder.glob(pattern)}
+        weights = next(filter(None, (list(folder.glob(pattern)) for pattern in WEIGHTS)), [])
+        return {file.name: fingerprint_of_file(str(file)) for file in sorted({*settings, *weights}) if file.is_file()}
 
 
 def load_processors(

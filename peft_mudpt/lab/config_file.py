@@ -38,7 +38,7 @@ def flags_in(file: str | os.PathLike, known: Mapping[str, Any]) -> list[str]:
     for name in given:
         if name not in known:
             similar = difflib.get_close_matches(name, known, n=1)
-            advice = f"Do you mean {similar[0]!r}?" if similar else "--help lists the flags."
+            advice = f"Did you mean {similar[0]!r}?" if similar else "--help lists the flags."
             raise ValueError(f"{FLAG} {path} holds {name!r}, which is no flag. {advice}")
     return [
         f"--{name}={_typed(name, value, known[name], path)}"

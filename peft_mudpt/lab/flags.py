@@ -179,11 +179,7 @@ def parse(parser: HfArgumentParser, arguments: Optional[Sequence[str]] = None, w
         ValueError: as in `parse_flags`.
     """
     options, unknown = parse_some(parser, arguments, weaker=weaker)
-    if unknown:
-        flags = [f"--{option.name}" for kind in parser.dataclass_types for option in fields(kind)]
-        meant = [near for word in unknown for near in get_close_matches(word.partition("=")[0], flags, n=1)]
-        hint = f" Did you mean {' '.join(meant)}?" if meant else ""
-        raise ValueError(f"Unknown arguments: {' '.join(unknown)}.{hint} --help lists the flags.")
+    _refuse(unknown, _names(*parser.dataclass_types))
     return options
 
 
@@ -207,8 +203,8 @@ def parse_some(
         An instance of the parser's dataclass, and the arguments that are no flags of it.
 
     Raises:
-        ValueError: if a value, or a flag of the file, is refused. Where argparse finds the mistake, it ends the
-            process.
+        ValueError: if a value, or a flag of the file, is refused, or if neither script has a flag. Where argparse
+            finds the mistake, it ends the process.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     config = parser.parse_known_args(typed)[0].config
@@ -222,7 +218,36 @@ def parse_some(
     options, *_, unknown = parser.parse_args_into_dataclasses(
         [*implied, *weaker, *typed], return_remaining_strings=True, look_for_args_file=False
     )
+    if others is not None:
+        known = _names(*parser.dataclass_types, others)
+        _refuse([word for word in unknown if flag_name(word) not in (None, *known)], known)
     return options, unknown
+
+
+def flag_name(given: str) -> Optional[str]:
+    """
+    Find the flag that a command-line argument sets.
+
+    Args:
+        given: the argument, such as "--seed", "--seed=1" or a value.
+
+    Returns:
+        The name of the flag, such as "seed"; None for a value.
+    """
+    return given.split("=")[0].removeprefix("--").replace("-", "_") if given.startswith("--") else None
+
+
+def _names(*kinds: type) -> list[str]:
+    return ["config", *(option.name for kind in kinds for option in fields(kind))]
+
+
+def _refuse(unknown: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a ValueError if there are unknown arguments. It names the most similar of the known flags."""
+    names = filter(None, map(flag_name, unknown))
+    meant = [f"--{near}" for name in names for near in get_close_matches(name, known, n=1)]
+    hint = f" Did you mean {' '.join(meant)}?" if meant else ""
+    if unknown:
+        raise ValueError(f"Unknown arguments: {' '.join(unknown)}.{hint} --help lists the flags.")
 
 
 class _Formatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -248,7 +273,11 @@ def _titles(kind: type) -> dict[str, str]:
 
 
 def make_parser(
-    kind: type, description: str = "", examples: str = "", program: Optional[str] = None
+    kind: type,
+    description: str = "",
+    examples: str = "",
+    usage: str = "%(prog)s [flags]",
+    program: Optional[str] = None,
 ) -> HfArgumentParser:
     """
     Make a parser of command-line arguments.
@@ -256,7 +285,8 @@ def make_parser(
     Args:
         kind: the dataclass, whose fields are made by `flag`.
         description: what `--help` prints first.
-        examples: what `--help` prints last; `%(prog)s` stands for the program.
+        examples: what `--help` prints last; `%(prog)s` stands for the program, also in `usage`.
+        usage: how the program is called.
         program: the name of the program; None: that of this process.
 
     Returns:
@@ -265,7 +295,7 @@ def make_parser(
     parser = HfArgumentParser(
         kind,
         prog=program,
-        usage="%(prog)s [flags]",
+        usage=usage,
         description=description,
         epilog=examples,
         formatter_class=partial(_Formatter, _titles(kind)),

@@ -1,10 +1,10 @@
-"""The identity of a run: two runs are the same if the options that decide, the pictures and the model are equal."""
+"""The identity of a run: two runs are the same if what determines their result is equal."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ PATHS = (MODEL, "dataset_name", *DATA_PATHS)
 PROCESSES = "processes"  # no flag: the launcher sets it, and each step uses the batches of all processes
 # In the identity of a run, beside its options; files of earlier versions lack one or both.
 PICTURES = "pictures"
-MODEL_FILES = "model_files"  # None: the model is from the Hub
+MODEL_FINGERPRINTS = "model_files"  # None: the model is from the Hub
 
 
 def what_was_asked(*groups: Options) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         asked: options by flag name, the number of processes under `PROCESSES` if it is not 1, and the fingerprints
-            under `PICTURES` and `MODEL_FILES` if they are known.
+            under `PICTURES` and `MODEL_FINGERPRINTS` if they are known.
 
     Returns:
         All options that determine a result, by flag name, the number of processes, and the fingerprints that `asked`
@@ -168,8 +168,8 @@ def is_identity(value: Mapping[str, Any]) -> bool:
     Returns:
         True if the object has the options of a run and, if any, the fingerprints of its pictures and its model.
     """
-    options = {name: option for name, option in value.items() if name not in (PICTURES, MODEL_FILES)}
-    pictures, model = value.get(PICTURES, {}), value.get(MODEL_FILES) or {}
+    options = {name: option for name, option in value.items() if name not in (PICTURES, MODEL_FINGERPRINTS)}
+    pictures, model = value.get(PICTURES, {}), value.get(MODEL_FINGERPRINTS) or {}
     are_fingerprints = isinstance(pictures, dict) and all(
         isinstance(files, dict) and all(map(is_text, files.values())) for files in (model, *pictures.values())
     )
@@ -193,8 +193,8 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """
     there, asked = as_identity(there), as_identity(asked)
     known = PICTURES in there and PICTURES in asked
-    known_model = bool(there.get(MODEL_FILES) and asked.get(MODEL_FILES))
-    skipped = (PICTURES, MODEL_FILES, *(DATA_PATHS if known else ()), *((MODEL,) if known_model else ()))
+    known_model = there.get(MODEL_FINGERPRINTS) and asked.get(MODEL_FINGERPRINTS)
+    skipped = (PICTURES, MODEL_FINGERPRINTS, *(DATA_PATHS if known else ()), *((MODEL,) if known_model else ()))
     if _has_no_warmup(there) or _has_no_warmup(asked):  # then another ratio or number of steps makes the difference
         skipped += ("warmup",)
     changed = [
@@ -207,9 +207,19 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         for name in {**ours, **theirs}:
             if counts := _changes(theirs.get(name, {}), ours.get(name, {})):
                 changed.append(f"{name} pictures: {counts}")
-    if known_model and (counts := _changes(there[MODEL_FILES], asked[MODEL_FILES])):
-        changed.append(f"files of --{MODEL}: {counts}")
-    return "; ".join(changed)
+    return "; ".join([*changed, *_differences_of_models(there, asked)])
+
+
+def _differences_of_models(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """Say how the files of two models differ, if both runs know whether there are files."""
+    if MODEL_FINGERPRINTS in there and MODEL_FINGERPRINTS in asked:
+        theirs, ours = there[MODEL_FINGERPRINTS], asked[MODEL_FINGERPRINTS]
+        if theirs and ours:
+            if counts := _changes(theirs, ours):
+                yield f"files of --{MODEL}: {counts}"
+        elif theirs or ours:
+            places = ["in a folder" if files else "of the Hub" for files in (theirs, ours)]
+            yield f"{MODEL}: {places[0]} there, {places[1]} here"
 
 
 def in_words(value: Any, show: Callable[[Any], str] = repr) -> str:

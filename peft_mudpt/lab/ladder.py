@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config import MuDPTConfig
+from .flags import flag_name
 from .jobs import JobOptions
 from .methods import find_method
 from .report.rows import row_name
 from .schema import read_results
-from .sweep import Sweep, flag_name
+from .sweep import Sweep
 from .sweep_runs import run_sweeps
 
 

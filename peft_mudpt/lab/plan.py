@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from .backbone import EMBEDDED, BackboneOptions
 from .data.draws import Drawn
 from .environment import RandomState
-from .identity import MODEL_FILES, PICTURES, PROCESSES, pictures_of
+from .identity import MODEL_FINGERPRINTS, PICTURES, PROCESSES, pictures_of
 from .learner import Learner
 from .method import Method
 from .methods import find_method
@@ -144,7 +144,7 @@ class BaseExperiment(ABC):
             selection: the pictures of the run.
             processes: number of processes that share each optimizer step.
         """
-        contents = {PICTURES: selection.fingerprints, MODEL_FILES: self.backbone.fingerprints()}
+        contents = {PICTURES: selection.fingerprints, MODEL_FINGERPRINTS: self.backbone.fingerprints()}
         return {**self.asked, PROCESSES: processes, **contents}
 
 

@@ -104,7 +104,7 @@ class Worker:
             log: the file to which the command and its output are appended.
 
         Returns:
-            The exit status of the script, or of the process if the script has ended it.
+            The exit status of the script, or of the process if the script has ended it; then never 0.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:
@@ -122,7 +122,7 @@ class Worker:
         if not self.was_ended:
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"\n{script.name}: error: {_how_it_ended(status)}\n")
-        return status
+        return status or 1
 
     def end(self, at_once: bool) -> None:
         """Tell the process to end: at once, or if it has no script to run."""

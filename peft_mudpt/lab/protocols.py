@@ -32,7 +32,7 @@ PROTOCOLS = ("few-shot", "base-to-new", *TRANSFER_PROTOCOLS)
 class FewShotOptions(Options):
     """Options of the few-shot protocol, which every task has. `--help` describes each."""
 
-    title: ClassVar[str] = "which pictures train and test"
+    title: ClassVar[str] = "which pictures are for training and testing"
 
     protocol: str = flag("few-shot", "Which pictures are used for training and testing.", choices=("few-shot",))
     shots: Count = flag(16, "Training pictures per class.")

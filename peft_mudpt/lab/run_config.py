@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .config_file import is_json
-from .identity import MODEL_FILES, OBJECTIVE, PICTURES, PROCESSES, TASK, as_identity
+from .identity import MODEL_FINGERPRINTS, OBJECTIVE, PICTURES, PROCESSES, TASK, as_identity
 from .run_folder import RUN, read_identity
 from .schema import RESULT, read_result
 from .storage import write_text
 
 
-NO_FLAGS = (TASK, OBJECTIVE, PROCESSES, PICTURES, MODEL_FILES)  # in the options of a run, but no flags
+NO_FLAGS = (TASK, OBJECTIVE, PROCESSES, PICTURES, MODEL_FINGERPRINTS)  # in the options of a run, but no flags
 FROM_FILES = ("templates", "descriptions")  # of which a run keeps a fingerprint only
 
 

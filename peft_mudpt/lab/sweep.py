@@ -12,8 +12,8 @@ from typing import Any, Optional
 from .arguments import Arguments, RunArguments
 from .data.folders import folder_name
 from .experiment import select
-from .flags import parse_flags
-from .identity import MODEL_FILES, PICTURES
+from .flags import flag_name, parse_flags
+from .identity import MODEL_FINGERPRINTS, PICTURES
 from .method import MAIN_MEASURES
 from .methods import find_method
 from .plan import BaseExperiment
@@ -36,19 +36,6 @@ DECIDED = {
     "resume_from_checkpoint": "leave it out",
     "overwrite_output_dir": "to run again, delete the folders of the runs, or give another --output_dir",
 }
-
-
-def flag_name(given: str) -> Optional[str]:
-    """
-    Find the flag that a command-line argument sets.
-
-    Args:
-        given: the argument, such as "--seed", "--seed=1" or a value.
-
-    Returns:
-        The name of the flag, such as "seed"; None for a value.
-    """
-    return given.split("=")[0].removeprefix("--").replace("-", "_") if given.startswith("--") else None
 
 
 def loaded_once() -> Callable[[BaseExperiment], BaseExperiment]:
@@ -101,7 +88,7 @@ class Run:
         experiment = self.arguments().experiment().launched(launched)
         identity = experiment.asked
         if (self.folder / RUN).exists():
-            identity |= {PICTURES: pictures(experiment), MODEL_FILES: experiment.backbone.fingerprints()}
+            identity |= {PICTURES: pictures(experiment), MODEL_FINGERPRINTS: experiment.backbone.fingerprints()}
         return claim(self.folder, identity) is not None
 
 

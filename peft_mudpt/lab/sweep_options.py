@@ -72,7 +72,9 @@ class SweepOptions(JobOptions):
             raise ValueError(f"--{name} {getattr(self, name)!r} must be comma-separated numbers.") from error
 
 
-def parse_sweep(kind: type[SweepOptions], description: str, examples: str = "") -> tuple[Sweep, JobOptions]:
+def parse_sweep(
+    kind: type[SweepOptions], description: str, examples: str = "", usage: str = "%(prog)s [flags]"
+) -> tuple[Sweep, JobOptions]:
     """
     Parse the command line of a script that runs a comparison.
 
@@ -80,6 +82,7 @@ def parse_sweep(kind: type[SweepOptions], description: str, examples: str = "") 
         kind: the flags of the script. Others are passed to the script that each run calls.
         description: what `--help` prints first.
         examples: what it prints last.
+        usage: how the script is called.
 
     Returns:
         The sweep, and how its runs are divided.
@@ -87,5 +90,5 @@ def parse_sweep(kind: type[SweepOptions], description: str, examples: str = "") 
     Raises:
         ValueError: if an option cannot be used; the message names it.
     """
-    options, flags = parse_some(make_parser(kind, description, examples), others=kind.kind)
+    options, flags = parse_some(make_parser(kind, description, examples, usage), others=kind.kind)
     return options.sweep(flags), options.part(JobOptions)

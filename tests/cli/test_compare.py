@@ -4,6 +4,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+
 from peft_mudpt.lab.jobs import JobOptions
 from peft_mudpt.lab.terminal import USER_ERROR
 from peft_mudpt_cli import train
@@ -34,6 +36,12 @@ def test_each_run_is_one_of_train_with_the_flags_that_compare_does_not_know(run_
     assert done.stdout.endswith(f"peft-mudpt report {tmp_path / 'runs'}\n")
 
 
-def test_two_folders_of_pictures_are_refused(run_command):
-    done = run_command("compare", "one", "--train_dir", "other")
-    assert done.code == USER_ERROR and "FOLDER one and --train_dir name two folders" in done.stderr
+@pytest.mark.parametrize("words", [["--train_dir", "other"], ["--train_dir=other"], ["--train-dir", "other"]])
+def test_two_folders_of_pictures_are_refused(run_command, words):
+    done = run_command("compare", "one", "--seeds", "1", *words)
+    assert done.code == USER_ERROR and "FOLDER one and --train_dir other name two folders" in done.stderr
+
+
+def test_an_unknown_flag_is_compared_with_those_of_compare_and_of_train(run_command):
+    assert "Unknown arguments: --metods. Did you mean --methods?" in run_command("compare", "--metods", "coop").stderr
+    assert "Unknown arguments: --shot=3. Did you mean --shots?" in run_command("compare", "--shot=3").stderr

@@ -85,7 +85,8 @@ def test_the_embedded_model_is_the_default_for_the_embedded_pictures_alone(kind,
 def test_help_lists_the_flags_from_the_clip_to_the_output_below_titles():
     lines = [line.strip() for line in make_parser(Arguments).format_help().splitlines()]
     parts = ["the model:", "--model_name_or_path", "the method:", "--method", "the pictures:", "--dataset"]
-    parts += ["which pictures", "--protocol", "training", "--optimizer", "the cache:", "where the run", "--output_dir"]
+    parts += ["which pictures are for", "--protocol", "training and testing:", "--optimizer"]
+    parts += ["the cache:", "--feature_cache", "where the run", "--output_dir"]
     places = [next(i for i, line in enumerate(lines) if line.startswith(part)) for part in parts]
     assert places == sorted(places)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,9 +30,11 @@ def test_a_revision_of_a_folder_is_refused(folder):
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_each_file_that_a_clip_is_loaded_from_has_a_fingerprint(tmp_path, name):
     folder = shutil.copytree(demo.MODEL_PATH, tmp_path / "clip")
-    (folder / "notes.md").write_text("mine")
+    for other in ("notes.txt", "training_args.bin", "pytorch_model.bin", "predictions.json"):
+        (folder / other).write_text("mine")
     before = BackboneOptions(str(folder)).fingerprints()
-    assert before[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest() and "notes.md" not in before
+    assert before[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    assert {*before} == {file.name for file in Path(demo.MODEL_PATH).iterdir() if file.is_file()}
     (folder / name).write_bytes((folder / name).read_bytes() + b" ")
     after = BackboneOptions(str(folder)).fingerprints()
     assert [other for other in before if before[other] != after[other]] == [name]

@@ -54,9 +54,9 @@ def test_null_stands_for_a_flag_that_is_not_given(tmp_path):
 @pytest.mark.parametrize(
     ("content", "suffix", "message"),
     [
-        ("shot: 4", ".yaml", r"'shot', which is no flag. Do you mean 'shots'"),
+        ("shot: 4", ".yaml", r"'shot', which is no flag. Did you mean 'shots'"),
         ("zzz: 4", ".yaml", r"'zzz', which is no flag. --help"),
-        ("methods: coop", ".yml", "'methods', which is no flag. Do you mean 'method'"),
+        ("methods: coop", ".yml", "'methods', which is no flag. Did you mean 'method'"),
         ("shots: 4\nseed: 1\nshots: 8", ".yaml", "'shots' twice"),
         ('{"shots": 4, "shots": 8}', ".json", "'shots' twice"),
         ("shots: 0", ".yaml", "--shots=0 is not at least 1"),

@@ -138,11 +138,18 @@ def test_a_model_whose_files_changed_makes_another_run_and_they_are_named():
     assert differences(before, after) == said
 
 
-@pytest.mark.parametrize("files", [None, {}])
-def test_a_model_whose_files_are_unknown_is_compared_by_name(files):
+def test_a_model_whose_files_are_unknown_is_compared_by_name():
     known = {**asked(model_name_or_path="here"), "model_files": {"config.json": "a"}}
-    assert differences({**asked(model_name_or_path="here"), "model_files": files}, known) == ""
+    assert differences(asked(model_name_or_path="here"), known) == ""
     assert differences(asked(model_name_or_path="there"), known) == "model_name_or_path: 'there' there, 'here' here"
+
+
+def test_a_model_of_the_hub_is_not_that_of_a_folder_with_its_name():
+    of_hub = {**asked(model_name_or_path="here"), "model_files": None}
+    assert differences(of_hub, of_hub) == ""
+    assert differences(of_hub, {**of_hub, "model_files": {"config.json": "a"}}) == (
+        "model_name_or_path: of the Hub there, in a folder here"
+    )
 
 
 def test_the_same_model_in_another_folder_is_the_same_run():

@@ -14,7 +14,7 @@ import torch
 from ...classifier.class_texts import ClassTexts
 from ...classifier.prediction import PictureClassifier
 from ...layer import layer_of
-from ..backbone import EMBEDDED, FOR_OTHER_PICTURES
+from ..backbone import EMBEDDED, KNOWS_SHAPES_ONLY
 from ..class_texts import several
 from ..data.loading import TestPictures
 from ..evaluation import ValidationPictures, calibrate_task, distinct, evaluate_task
@@ -114,7 +114,7 @@ class ClassificationPlan(Plan):
                 "--templates and --descriptions give the texts of zero-shot CLIP and of anchors"
             )
         if self.experiment.model_name_or_path == EMBEDDED and self.data.origin.train_dir is not None:
-            notes.append(FOR_OTHER_PICTURES)
+            notes.append(KNOWS_SHAPES_ONLY)
         if self.experiment.protocol.evaluate_on == "test" and self.task.calibration_pictures is None:
             notes.append(
                 "probabilities are not calibrated, because no picture is left to validate on; --validation_shots 2 "

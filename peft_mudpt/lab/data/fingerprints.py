@@ -76,7 +76,7 @@ def images_and_items(pictures: Dataset) -> Iterator[dict]:
 
 def fingerprint_of_file(path: str) -> str:
     """
-    Compute the SHA-256 of a file. One that was not changed since is not read again.
+    Compute the SHA-256 of a file. A file that has not changed since this process read it last is not read again.
 
     Args:
         path: the file.
@@ -91,10 +91,10 @@ def fingerprint_of_file(path: str) -> str:
     if path in _known and _known[path][0] == state:
         return _known[path][1]
     with open(path, "rb") as file:
-        read = hashlib.sha256()
+        content = hashlib.sha256()
         while chunk := file.read(CHUNK):
-            read.update(chunk)
-    digest = read.hexdigest()
+            content.update(chunk)
+    digest = content.hexdigest()
     if _state(path) == state and time.time() - os.stat(path).st_ctime > SETTLED:
         _known[path] = state, digest
     return digest

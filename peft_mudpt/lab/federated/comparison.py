@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..flags import flag, parse_flags
+from ..flags import flag, flag_name, parse_flags
 from ..jobs import JobOptions
 from ..method import CLASSIFICATION
 from ..methods import find_method
 from ..report.rows import best_learning_rate
 from ..storage import read_json
-from ..sweep import flag_name
 from ..sweep_runs import print_runs, run_all
 from ..terminal import DIVERGED
 from .options import SETTINGS, FederatedArguments

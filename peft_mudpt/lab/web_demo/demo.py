@@ -63,8 +63,8 @@ class Demo:
         self.has_adapter = self.takes_classes and isinstance(classifier.model, PeftModel)
         self._classifier = classifier.eval()
         self._plain_texts = plain_texts
-        # Before Python ends, it waits for this thread. It would not wait for the threads of a server, and is aborted
-        # if torch computes in one of them.
+        # Python waits for this thread before it ends. It does not wait for the threads of a server, and is aborted if
+        # torch computes in one of them.
         self._thread = ThreadPoolExecutor(1)
         self._latest: dict[bool, PictureClassifier] = {True: classifier}  # with the adapter, and without it
 

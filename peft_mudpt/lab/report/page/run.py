@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from ...backbone import EMBEDDED, FOR_OTHER_PICTURES
+from ...backbone import EMBEDDED, KNOWS_SHAPES_ONLY
 from ...methods import methods_of_all_tasks
 from ...run_pictures import RunPictures
 from ...schema import FOLDER
@@ -52,10 +52,10 @@ def run_values(result: Result, with_pictures: bool = True) -> dict[str, Any]:
 
 
 def _caveat(part: Section) -> Optional[str]:
-    """What keeps the numbers of the embedded CLIP from telling about other CLIPs."""
+    """What the page warns of if the CLIP is the embedded one; None if it is another."""
     if part.embedded:
         return WORLDS[part.task]
-    return f"{FOR_OTHER_PICTURES[0].upper()}{FOR_OTHER_PICTURES[1:]}." if part.model == EMBEDDED else None
+    return f"{KNOWS_SHAPES_ONLY[0].upper()}{KNOWS_SHAPES_ONLY[1:]}." if part.model == EMBEDDED else None
 
 
 def _facts(result: Result) -> Iterator[tuple[str, str]]:

@@ -72,6 +72,21 @@ def test_mistakes_without_pictures_stand_in_one_table(run):
     assert "picture labeled taken for probability dog/test 2.png dog cow 86.8 % dog/test 1.png dog cow" in words
 
 
+def test_mistakes_that_are_named_beside_others_that_are_shown_are_folded(run, tmp_path):
+    (tmp_path / "pictures" / "dog" / "test 1.png").unlink()
+    page = html_page(read_results(run), {})
+    assert "<details>\n<summary>The picture that is only named" in page and page.count("<li><figure>") == 3
+    assert "dog/test 1.png dog cow" in text_of(page)
+
+
+def test_a_mistake_whose_own_probability_is_unknown_is_listed_without_it(run):
+    (one,) = read_results(run)
+    for item in one["metrics"]["test"]["mistakes"]["dog"].values():
+        item.pop("cow")
+    words = text_of(html_page([one], {}, with_pictures=False))
+    assert "dog/test 2.png dog cow –" in words
+
+
 def test_the_accuracy_stands_beside_its_interval(run):
     page = text_of(html_page(read_results(run), {}))
     low, high = (100 * end for end in binomtest(5, 9).proportion_ci(method="wilson"))

@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from peft_mudpt.lab.report.page.thumbnails import MEGABYTES, SIDE, Thumbnails
+from peft_mudpt.lab.report.page.thumbnails import ENLARGED, MEGABYTES, SIDE, Thumbnails
 from peft_mudpt.lab.run_pictures import RunPictures
 from tests.lab.report.made_run import draw, made_run
 
@@ -40,11 +40,11 @@ def test_a_small_picture_keeps_every_pixel(pictures, tmp_path):
 
 
 def test_a_photograph_that_is_not_enlarged_is_compressed(pictures, tmp_path):
-    draw(tmp_path / "pictures" / "cat" / "0.png", seed=0, size=(150, 150))
-    thumbnails = Thumbnails(pictures, most=1)
-    found = thumbnails.make("training", "cat/0.png")
-    assert decoded(found.address).format == "JPEG" and not found.is_small
-    assert thumbnails.bytes < (tmp_path / "pictures" / "cat" / "0.png").stat().st_size / 2
+    for name, side in (("0", ENLARGED), ("1", ENLARGED - 1)):
+        draw(tmp_path / "pictures" / "cat" / f"{name}.png", seed=0, size=(side, side))
+    found = [Thumbnails(pictures, most=1).make("training", f"cat/{name}.png") for name in ("0", "1")]
+    assert [(decoded(one.address).format, one.is_small) for one in found] == [("JPEG", False), ("PNG", True)]
+    assert len(found[0].address) < len(found[1].address) / 2
 
 
 def test_no_more_pictures_are_made_than_allowed(pictures):
