@@ -114,7 +114,7 @@ def add_legend(figure: Figure, columns: int) -> None:
 
     Args:
         figure: the figure, whose panels are drawn.
-        columns: number of columns of the legend.
+        columns: number of columns of the legend, if they fit in the width of the figure; else it has fewer.
     """
     from matplotlib.legend_handler import HandlerTuple
 
@@ -124,12 +124,15 @@ def add_legend(figure: Figure, columns: int) -> None:
             if not any(type(shown) is type(handle) for shown in entries.get(text, ())):
                 entries[text] = (*entries.get(text, ()), handle)
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
-    layout = dict(loc="outside lower center", ncols=columns, frameon=False, handlelength=3)
-    legend = figure.legend(
-        [*entries.values()], [label_of(name) for name in entries], handler_map=side_by_side, **layout
-    )
-    for text in legend.get_texts():
-        text.set(**NO_MATH)
+    layout = dict(loc="outside lower center", frameon=False, handlelength=3)
+    labels = [label_of(name) for name in entries]
+    for ncols in range(columns, 0, -1):
+        legend = figure.legend([*entries.values()], labels, handler_map=side_by_side, ncols=ncols, **layout)
+        for text in legend.get_texts():
+            text.set(**NO_MATH)
+        if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def points(row: dict[Column, dict], columns: Iterable[Column]) -> tuple[list[int], list[float], list[float]]:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from peft_mudpt.lab.method import CLASSIFICATION
+from peft_mudpt.lab.methods import METHODS
 from peft_mudpt.lab.report import plots
 from peft_mudpt.lab.report.drawing import label_of, save
 from tests.lab.report.made_results import base_to_new, counts, result, search
@@ -88,6 +89,14 @@ def test_every_figure_names_the_data_set_and_the_model_and_methods_by_their_titl
     figure = plots.plot_all([result("coop", 60.0, shots=16), result("zero_shot", 45.0)])["accuracy_by_shots.png"]
     assert figure.get_suptitle() == "dtd, some/clip"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Zero-shot CLIP", "CoOp"]
+
+
+def test_a_legend_is_as_wide_as_its_figure_at_most():
+    figure = plots.plot_overview(
+        [one for name in METHODS for one in (result(name), base_to_new(name, 80.0, 70.0, 74.7))]
+    )
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(METHODS) and legend.get_window_extent().width <= figure.bbox.width
 
 
 def test_a_long_name_in_a_legend_has_several_lines():
