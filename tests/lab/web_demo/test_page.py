@@ -47,13 +47,20 @@ ADDRESS = re.compile(r"^(http://\S+)", re.MULTILINE)
 HOSTILE = ["<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "[a](javascript:alert(3)) **b** $c$", "&lt;d"]
 
 
+def heed_ctrl_c():
+    """Undo what a shell does to commands in the background: they, and what they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def serving(folder, *command):
     """Start a command as a user does, yield the address that it prints, and end it by Ctrl-C."""
     log, pictures = folder / "log", folder / PICTURES
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(pictures)}
     with log.open("w") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        server = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, preexec_fn=heed_ctrl_c
+        )
     try:
         end = time.monotonic() + ENOUGH
         while not (found := ADDRESS.search(log.read_text())):
