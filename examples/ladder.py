@@ -12,7 +12,7 @@ passes flags that it does not know to fewshot.py.
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_mudpt.lab.flags import flag
+from peft_mudpt.lab.flags import flag, make_parser
 from peft_mudpt.lab.ladder import rows_without_fusion, run_ladder
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.schema import read_results
@@ -33,7 +33,7 @@ class LadderOptions(SweepOptions):
 
 
 def main() -> None:
-    sweep, jobs = parse_sweep(LadderOptions, description=__doc__.partition("\n")[0])
+    sweep, jobs = parse_sweep(make_parser(LadderOptions, __doc__.partition("\n")[0]))
     if not run_ladder(sweep, Path(__file__).with_name("fewshot.py"), jobs):
         return
     results, references = read_results(sweep.output_dir), rows_without_fusion(sweep)

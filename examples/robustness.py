@@ -10,7 +10,7 @@ It resumes like sweep.py, and passes flags that it does not know to fewshot.py: 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peft_mudpt.lab.flags import flag
+from peft_mudpt.lab.flags import flag, make_parser
 from peft_mudpt.lab.report.drawing import FOR_PLOTS
 from peft_mudpt.lab.report.panels import plot_report
 from peft_mudpt.lab.report.sections import sections
@@ -48,7 +48,7 @@ class RobustnessOptions(SweepOptions):
 
 
 def main() -> None:
-    sweep, jobs = parse_sweep(RobustnessOptions, description=__doc__.partition("\n")[0])
+    sweep, jobs = parse_sweep(make_parser(RobustnessOptions, __doc__.partition("\n")[0]))
     require("A report", "report", *FOR_PLOTS, *FOR_LATEX)
     sweep = replace(sweep, flags=[*FLAGS, *sweep.flags])
     if not run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs):

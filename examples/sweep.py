@@ -10,6 +10,7 @@ again: it skips runs that have a result, and resumes the others from their last 
 
 from pathlib import Path
 
+from peft_mudpt.lab.flags import make_parser
 from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
 from peft_mudpt.lab.sweep_runs import run_sweep
 from peft_mudpt.lab.terminal import one_line_errors
@@ -17,7 +18,7 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 def main() -> None:
     description = __doc__.partition("\n")[0] + " Other flags are passed to fewshot.py."
-    sweep, jobs = parse_sweep(SweepOptions, description)
+    sweep, jobs = parse_sweep(make_parser(SweepOptions, description))
     if run_sweep(sweep, Path(__file__).with_name("fewshot.py"), jobs):
         print(f"python examples/report.py {sweep.output_dir}")
 

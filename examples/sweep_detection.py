@@ -10,6 +10,7 @@ Flags that it does not know are passed to fewshot_detection.py. If it is interru
 from pathlib import Path
 
 from peft_mudpt.lab.detection.sweep_options import DetectionSweepOptions
+from peft_mudpt.lab.flags import make_parser
 from peft_mudpt.lab.sweep_options import parse_sweep
 from peft_mudpt.lab.sweep_runs import run_sweep
 from peft_mudpt.lab.terminal import one_line_errors
@@ -17,7 +18,7 @@ from peft_mudpt.lab.terminal import one_line_errors
 
 def main() -> None:
     description = __doc__.partition("\n")[0] + " Other flags are passed to fewshot_detection.py."
-    sweep, jobs = parse_sweep(DetectionSweepOptions, description)
+    sweep, jobs = parse_sweep(make_parser(DetectionSweepOptions, description))
     if run_sweep(sweep, Path(__file__).with_name("fewshot_detection.py"), jobs):
         print(f"python examples/report.py {sweep.output_dir}")
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
 
 
 DESCRIPTION = (
@@ -23,7 +28,7 @@ If it is interrupted, give the same command again. `peft-mudpt report OUTPUT_DIR
 """
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> HfArgumentParser:
     """
     Make the parser of the flags that `train` does not have.
 
@@ -54,9 +59,9 @@ def main() -> None:
                 raise ValueError(f"FOLDER {folder} and --train_dir {other} name two folders; give only one.")
             sys.argv[1:] = ["--train_dir", folder, *words]
 
-        from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
+        from peft_mudpt.lab.sweep_options import parse_sweep
         from peft_mudpt.lab.sweep_runs import run_sweep
 
-        sweep, jobs = parse_sweep(SweepOptions, DESCRIPTION, EXAMPLES, USAGE)
+        sweep, jobs = parse_sweep(make_parser())
         if run_sweep(sweep, Path(__file__).with_name("train.py"), jobs):
             print(f"peft-mudpt report {sweep.output_dir}")

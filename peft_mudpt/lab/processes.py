@@ -244,9 +244,8 @@ def _how_it_ended(status: int) -> str:
         return f"its process ended with the exit code {status}."
     names = {each.value: each.name for each in signal.Signals}
     name = names.get(-status, f"signal {-status}")
-    return f"its process was ended by {name}" + (
-        ", as the system does if memory is short." if name == "SIGKILL" else "."
-    )
+    why = ", as the system does if memory is short" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{why}."
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:

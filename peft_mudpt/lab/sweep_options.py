@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from transformers import HfArgumentParser
+
 from .arguments import Arguments, RunArguments
-from .flags import flag, make_parser, parse_some
+from .flags import flag, parse_some
 from .jobs import JobOptions
 from .sweep import Sweep
 
@@ -72,17 +74,13 @@ class SweepOptions(JobOptions):
             raise ValueError(f"--{name} {getattr(self, name)!r} must be comma-separated numbers.") from error
 
 
-def parse_sweep(
-    kind: type[SweepOptions], description: str, examples: str = "", usage: str = "%(prog)s [flags]"
-) -> tuple[Sweep, JobOptions]:
+def parse_sweep(parser: HfArgumentParser) -> tuple[Sweep, JobOptions]:
     """
     Parse the command line of a script that runs a comparison.
 
     Args:
-        kind: the flags of the script. Others are passed to the script that each run calls.
-        description: what `--help` prints first.
-        examples: what it prints last.
-        usage: how the script is called.
+        parser: the parser of `SweepOptions` or of a subclass (see `flags.make_parser`). Flags that it does not know
+            are passed to the script that each run calls.
 
     Returns:
         The sweep, and how its runs are divided.
@@ -90,5 +88,6 @@ def parse_sweep(
     Raises:
         ValueError: if an option cannot be used; the message names it.
     """
-    options, flags = parse_some(make_parser(kind, description, examples, usage), others=kind.kind)
+    (kind,) = parser.dataclass_types
+    options, flags = parse_some(parser, others=kind.kind)
     return options.sweep(flags), options.part(JobOptions)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.flags import parse_flags
+from peft_mudpt.lab.flags import make_parser, parse_flags
 from peft_mudpt.lab.sweep_options import SweepOptions, parse_sweep
 
 
@@ -92,7 +92,7 @@ def test_a_sweep_takes_its_own_flags_and_those_of_its_runs_from_one_file(tmp_pat
         "max_train_steps: 3\n"
     )
     monkeypatch.setattr("sys.argv", ["sweep.py", "--config", str(tmp_path / "flags.yaml"), "--seeds", "5"])
-    sweep, _ = parse_sweep(SweepOptions, "")
+    sweep, _ = parse_sweep(make_parser(SweepOptions))
     runs = [run.arguments() for run in sweep.runs({})]
     assert {(run.method, run.seed, run.shots, run.max_train_steps) for run in runs} == {
         ("coop", 5, 1, 3),
