@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import random
 import re
 import sys
@@ -19,6 +20,13 @@ from accelerate import Accelerator
 
 
 PACKAGES = ("peft_mudpt", "torch", "transformers", "peft", "accelerate", "datasets")
+MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": -3, "M_TRIM_THRESHOLD": -1}  # of mallopt, as numbered in GNU's malloc.h
+MALLOC_VARIABLES = (
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "GLIBC_TUNABLES",
+)  # a user sets the options here
+KEPT_MEMORY = 2**30  # bytes
 
 
 def versions() -> dict[str, str]:
@@ -48,6 +56,25 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
     }
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """
+    Let this process keep up to `KEPT_MEMORY` of freed memory for its next tensors.
+
+    GNU's C library returns large blocks to the system as soon as they are freed. The activations of each forward pass
+    are then new memory, which the system maps and clears page by page: that takes a fifth of the time in which a
+    ViT-B/16 encodes 16 pictures on a CPU. Other C libraries stay as they are.
+
+    Args:
+        device: the device of the model. With an accelerator, nothing is changed.
+    """
+    if device.type != "cpu" or sys.platform != "linux" or any(name in os.environ for name in MALLOC_VARIABLES):
+        return
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        # the trim threshold alone would stop GNU's own adaptation of the other
+        all(mallopt(option, KEPT_MEMORY) for option in MALLOC_OPTIONS.values())
 
 
 def reset_peak_memory(accelerator: Accelerator) -> None:

@@ -18,7 +18,7 @@ from .data.fingerprints import fingerprints_of
 from .data.labeled import LabeledFolder
 from .data.loaders import make_loader
 from .data.loading import TestPictures, check_pictures
-from .environment import versions
+from .environment import keep_freed_memory, versions
 from .evaluation import distinct, metrics_of
 from .identity import PICTURES
 from .intervals import wilson_interval
@@ -128,6 +128,7 @@ def evaluate_saved(
     temperature = classifier.temperature() if calibrated else None
     pictures, notes = found.labeled(classifier.class_names)
     accelerator = Accelerator()
+    keep_freed_memory(accelerator.device)
     try:
         samples = TestPictures(pictures, classifier.image_processor)
         loader = accelerator.prepare(make_loader(accelerator, samples, batch_size, num_workers))

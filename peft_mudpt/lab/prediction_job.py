@@ -16,6 +16,7 @@ from ..rules import is_text
 from .data.files import listed
 from .data.unlabeled import ParquetPictures, PictureFiles
 from .data.workers import choose_workers, processes_here
+from .environment import keep_freed_memory
 from .predicting import classify
 from .predictions import PART_SIZE, PredictionsFile, describe_job
 from .question import Question
@@ -72,6 +73,7 @@ def predict_to_file(
         raise ValueError(f"These paths are not UTF-8, as --output must be: {listed(wrong)}. Rename the files.")
     question.check(classifier)
     accelerator = Accelerator()
+    keep_freed_memory(accelerator.device)
     num_workers = choose_workers(num_workers, accelerator.device.type, processes_here(accelerator))
     file = PredictionsFile(output, describe_job(classifier, pictures, question))
     try:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 from accelerate import Accelerator, DataLoaderConfiguration
 
 from .arguments import RunArguments
+from .environment import keep_freed_memory
 from .experiment import check_accelerator, execute, prepare, select
 from .hub import create_hub_repo, push_to_hub
 from .plan import BaseExperiment, Plan
@@ -58,6 +59,7 @@ def run(arguments: RunArguments) -> dict[str, Any]:
         project_dir=arguments.output_dir,
         dataloader_config=DataLoaderConfiguration(non_blocking=True),
     )
+    keep_freed_memory(accelerator.device)
     if arguments.with_tracking and not accelerator.log_with:
         raise ValueError(
             f"--with_tracking needs a tracker, but none of {arguments.report_to!r} is installed; install one with pip."

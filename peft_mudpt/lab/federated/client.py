@@ -21,6 +21,7 @@ from ..backbone import Backbone
 from ..data.loaders import make_loader
 from ..data.loading import IMAGE_FEATURES, PIXEL_VALUES, Known, TestPictures
 from ..data.memory import MEMORY
+from ..environment import keep_freed_memory
 from ..evaluation import metrics_of
 from ..learner import Ground, Learner
 from ..logits import predict_logits
@@ -81,7 +82,9 @@ class Workbench:
         # not NumPy's generator, from which Flower draws noise that must stay unknown
         torch.manual_seed(arguments.seed)
         MEMORY.begin(PICTURE_MEMORY)
-        backbone = Backbone.load(arguments.source(), Accelerator().device, arguments.class_batch_size)
+        device = Accelerator().device
+        keep_freed_memory(device)
+        backbone = Backbone.load(arguments.source(), device, arguments.class_batch_size)
         ground = Ground(
             backbone.load_clip(),
             backbone.tokenizer,
