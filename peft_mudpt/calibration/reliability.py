@@ -57,6 +57,20 @@ class Reliability:
         ]
         return sum(gaps) / sum(self.pictures)
 
+    @property
+    def is_beyond_chance(self) -> bool:
+        """
+        Whether the error is more than two standard deviations above `error_by_chance`, which perfectly calibrated
+        probabilities with these confidences would rarely show.
+        """
+        variances = [
+            number * confidence * (1 - confidence) - _mean_deviation(number, confidence) ** 2
+            for number, confidence in zip(self.pictures, self.confidence)
+            if confidence is not None
+        ]
+        deviation = math.sqrt(max(0.0, sum(variances))) / sum(self.pictures)
+        return self.error > self.error_by_chance + 2 * deviation
+
 
 def measure_reliability(probabilities: torch.Tensor, labels: Labels, bins: int = BINS) -> Reliability:
     """

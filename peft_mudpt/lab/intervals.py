@@ -38,6 +38,26 @@ def wilson_interval(right: int, seen: int) -> tuple[float, float]:
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
+def sign_test(gained: int, lost: int) -> float:
+    """
+    Test whether one of two classifiers is better, by the pictures on which only one of them is right: the exact form
+    of McNemar's test (McNemar 1947, Psychometrika 12, p. 153).
+
+    Args:
+        gained: number of pictures that only the first classifies correctly.
+        lost: number of pictures that only the second classifies correctly.
+
+    Returns:
+        The probability that two equally good classifiers differ at least that much; 1 if they do not differ.
+    """
+    number = gained + lost
+    logs = (
+        math.lgamma(number + 1) - math.lgamma(k + 1) - math.lgamma(number - k + 1) - number * math.log(2)
+        for k in range(min(gained, lost) + 1)
+    )
+    return min(1.0, 2 * sum(map(math.exp, logs)))
+
+
 def interval_of(metrics: Mapping[str, Any]) -> tuple[float, float]:
     """
     Compute the interval of the accuracy on a test set.

@@ -39,16 +39,28 @@ def test_bins_without_pictures_have_no_numbers():
     assert found.error == pytest.approx(0.425)
 
 
+def perfectly_calibrated(confidence, repeats=400):
+    """The reliability of classifiers with these confidences (N,) that are right as often as they say."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(repeats):
+        wrong = torch.rand(len(confidence), generator=generator, dtype=torch.float64) > confidence
+        yield measure_reliability(torch.stack([confidence, 1 - confidence], dim=-1), wrong.long())
+
+
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_the_error_by_chance_is_that_of_a_classifier_that_is_right_as_often_as_it_says(drawn, temperature):
     confidence = (drawn(number=300)[0] / temperature).softmax(dim=-1).max(dim=-1).values.double()  # (N,)
-    generator = torch.Generator().manual_seed(1)
-    errors = []
-    for _ in range(400):
-        wrong = torch.rand(300, generator=generator, dtype=torch.float64) > confidence
-        found = measure_reliability(torch.stack([confidence, 1 - confidence], dim=-1), wrong.long())
-        errors.append(found.error)
-    assert found.error_by_chance == pytest.approx(np.mean(errors), rel=0.1)
+    found = [*perfectly_calibrated(confidence)]
+    errors = [one.error for one in found]
+    assert found[0].error_by_chance == pytest.approx(np.mean(errors), rel=0.1)
+    limit = np.mean(errors) + 2 * np.std(errors)
+    agreed = np.mean([one.is_beyond_chance == (one.error > limit) for one in found])
+    assert agreed > 0.97 and 0 < np.mean([one.is_beyond_chance for one in found]) < 0.06
+
+
+def test_probabilities_that_are_too_high_are_off_by_more_than_chance(drawn):
+    logits, labels = drawn(number=300)
+    assert measure_reliability((5 * logits).softmax(dim=-1), labels).is_beyond_chance
 
 
 @pytest.mark.parametrize("rows", [[[0.5, 0.6]], [[1.2, -0.2]]], ids=["sum", "negative"])

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from peft_mudpt.lab.intervals import accuracy_in_words, wilson_interval
+from peft_mudpt.lab.intervals import accuracy_in_words, sign_test, wilson_interval
 
 
 @pytest.mark.parametrize("right, seen", [(29, 30), (0, 1), (1, 1), (7, 7), (0, 500), (1_999_999, 2_000_000)])
@@ -23,3 +23,9 @@ def test_the_words_say_how_imprecise_a_test_of_30_pictures_is():
     low, high = (100 * end for end in binomtest(29, 30).proportion_ci(method="wilson"))
     words = accuracy_in_words(metrics)
     assert f"96.7 % of 30 pictures (95 % interval: {low:.1f} to {high:.1f} %)" in words and "balanced 96.7 %" in words
+
+
+@pytest.mark.parametrize("gained, lost", [(0, 0), (5, 0), (6, 0), (3, 3), (20, 35), (20_000, 20_300)])
+def test_the_sign_test_is_that_of_scipy(gained, lost):
+    wanted = binomtest(gained, gained + lost).pvalue if gained + lost else 1
+    assert sign_test(gained, lost) == pytest.approx(wanted, rel=1e-6)
