@@ -68,6 +68,28 @@ def _tested_sets(logits: torch.Tensor, labels: Sequence[int], calibration: Calib
     return tested
 
 
+def error_in_words(reliability: Mapping[str, Any]) -> str:
+    """
+    Say whether a calibration error is more than chance explains.
+
+    Args:
+        reliability: the field `before` or `after` of `metrics.calibration`.
+
+    Returns:
+        The comparison, such as "as good as 185 pictures can show: perfect probabilities would have 8.4 %".
+    """
+    bins = Reliability(*(reliability[field] for field in ("pictures", "confidence", "accuracy")))
+    seen, perfect = sum(bins.pictures), "perfect probabilities would have"
+    by_chance = f"{reliability['error_by_chance']:.1f} %"
+    if not bins.is_beyond_chance:
+        return f"as good as {seen:,} pictures can show: {perfect} {by_chance}"
+    sure, right = (
+        sum(number * (part or 0) for number, part in zip(bins.pictures, parts)) / seen
+        for parts in (bins.confidence, bins.accuracy)
+    )
+    return f"{perfect} {by_chance}; these are {100 * sure:.1f} % sure on average, and right in {100 * right:.1f} %"
+
+
 def calibration_lines(metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> list[tuple[str, str]]:
     """
     Say in words how far the probabilities can be trusted. Of the sets, it names those of the first coverage above the
@@ -88,14 +110,17 @@ def calibration_lines(metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> lis
         before, after = found["before"], found["after"]
         errors = f"{before['error']:.1f} %"
         if after is not None:
-            errors += f" -> {after['error']:.1f} % at temperature {found['temperature']:.2f}"
-        by_chance = (after or before)["error_by_chance"]
-        lines.append(("calibration error", f"{errors}{on}; by chance {by_chance:.1f} %"))
+            errors += f", calibrated {after['error']:.1f} % (temperature {found['temperature']:.2f})"
+        lines.append(("calibration error", f"{errors}{on}; {error_in_words(after or before)}"))
         # of a coverage below the accuracy, some sets are empty
         useful = [sets for sets in found["sets"] if 100 * sets["coverage"] > of_test["accuracy"]]
         for tested in (useful or found["sets"][-1:])[:1]:
-            words = (
-                f"hold the class of {tested['held']:.1f} % of pictures{on}, {tested['classes']:.2f} classes on average"
-            )
-            lines.append((f"sets at {100 * tested['coverage']:.0f} %", words))
+            lines.append((f"sets at {100 * tested['coverage']:.0f} %", _set_in_words(tested, of_test, on)))
     return lines
+
+
+def _set_in_words(tested: Mapping[str, float], metrics: Mapping[str, Any], on: str) -> str:
+    """How often sets of classes hold the right one, and how large they are."""
+    size, classes = tested["classes"], len(metrics["classes"])
+    words = f"{tested['held']:.1f} % hold the right class{on}; {size:.2f} of {classes:,} classes on average"
+    return f"{words}, too many to be of use" if size > max(2, classes / 2) else words

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from .plan import Selection
 
 
+def after_prompts_in_words(text: str) -> str:
+    """
+    Say what the text of a class is for a CLIP with text prompts.
+
+    Args:
+        text: the part that follows the prompts, with `{}` for the name of the class.
+
+    Returns:
+        The words, such as "learned prompts, then {}. ({} is the name)".
+    """
+    return f"learned prompts, then {text} ({{}} is the name)"
+
+
 def check_texts(experiment: Experiment, selection: Selection) -> Optional[ClassTexts]:
     """
     Check that the texts of an experiment fit its classes.

@@ -118,7 +118,7 @@ def _run_in(
         drop_checkpoints(folder)
         if plan.method.is_trained:
             say(accelerator, f"{'adapter' if plan.method.leaves_adapter else 'weights'} saved to", folder)
-            say(accelerator, "reloaded", "equal logits")
+            say(accelerator, "reloaded", "equal logits: what was saved answers like what was trained")
         say(accelerator, "seconds", f"{result['seconds']['total']:.0f}")
         if arguments.push_to_hub:
             say(accelerator, "uploaded to", push_to_hub(folder, hub_model_id, arguments.hub_private_repo))

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from peft_mudpt import MuDPTClassifier
 from peft_mudpt.calibration.calibration import Calibration
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.calibration import calibration_lines, measured
+from peft_mudpt.lab.calibration import calibration_lines, error_in_words, measured
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.schema import read_result
@@ -158,12 +158,29 @@ def test_only_coverages_with_enough_pictures_are_tested():
 def test_the_lines_say_what_was_measured():
     logits, labels = 4 * torch.eye(3).repeat(13, 1), [0, 1, 2] * 12 + [0, 1, 0]
     found = measured(logits, labels, Calibration.fit(logits, labels))
-    lines = dict(calibration_lines({"test": {"accuracy": 90.0, "calibration": found}, "old": {}, "unknown": None}))
+    test = {"accuracy": 90.0, "classes": dict.fromkeys("abc"), "calibration": found}
+    lines = dict(calibration_lines({"test": test, "old": {}, "unknown": None}))
     before, after = found["before"]["error"], found["after"]["error"]
     assert lines["calibration error"].startswith(
-        f"{before:.1f} % -> {after:.1f} % at temperature {found['temperature']:.2f}"
+        f"{before:.1f} %, calibrated {after:.1f} % (temperature {found['temperature']:.2f}) on test; "
     )
-    assert lines["sets at 95 %"].startswith("hold the class of 97.4 % of pictures on test, 1.00 classes")
+    assert lines["sets at 95 %"] == "97.4 % hold the right class on test; 1.00 of 3 classes on average"
     assert len(lines) == 2
-    most = calibration_lines({"test": {"accuracy": 99.5, "calibration": found}})[-1]
+    most = calibration_lines({"test": {**test, "accuracy": 99.5}})[-1]
     assert most[0] == "sets at 95 %", "39 validation pictures are too few for 99 %"
+
+
+@pytest.mark.parametrize(("classes", "size", "useless"), [(10, 5.1, True), (10, 5.0, False), (2, 1.9, False)])
+def test_sets_that_hold_more_than_half_of_the_classes_are_said_to_be_of_no_use(classes, size, useless):
+    found = measured(4 * torch.eye(classes), [*range(classes)], None)
+    found["sets"] = [{"coverage": 0.9, "held": 91.0, "classes": size, "empty": 0.0}]
+    test = {"accuracy": 80.0, "classes": dict.fromkeys(range(classes)), "calibration": found}
+    assert ("too many to be of use" in dict(calibration_lines({"test": test}))["sets at 90 %"]) == useless
+
+
+def test_an_error_is_compared_with_chance_in_words():
+    right, wrong = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])  # 88.1 % sure
+    as_sure = measured(torch.stack([right] * 88 + [wrong] * 12), [0] * 100, None)["before"]
+    too_sure = measured(torch.stack([right] * 50 + [wrong] * 50), [0] * 100, None)["before"]
+    assert error_in_words(as_sure).startswith("as good as 100 pictures can show: perfect probabilities would have 2.")
+    assert error_in_words(too_sure).endswith("these are 88.1 % sure on average, and right in 50.0 %")

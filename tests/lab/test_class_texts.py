@@ -148,7 +148,10 @@ def test_text_prompts_keep_their_template_and_zero_shot_clip_uses_the_texts(fold
     config = PeftConfig.from_pretrained(tmp_path / "run")
     assert (config.class_template, config.class_templates, config.class_descriptions) == ("{}", None, None)
     printed = capsys.readouterr().out
-    assert "texts of zero-shot        3 templates" in printed and "text after prompts        {}\n" in printed
+    assert (
+        "texts of zero-shot        3 templates" in printed
+        and "text of a class           learned prompts, then {} (" in printed
+    )
 
 
 @pytest.mark.parametrize(

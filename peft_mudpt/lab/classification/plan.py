@@ -14,8 +14,8 @@ import torch
 from ...classifier.class_texts import ClassTexts
 from ...classifier.prediction import PictureClassifier
 from ...layer import layer_of
-from ..backbone import EMBEDDED, KNOWS_SHAPES_ONLY
-from ..class_texts import several
+from ..backbone import EMBEDDED, FOR_PHOTOGRAPHS, KNOWS_SHAPES_ONLY
+from ..class_texts import after_prompts_in_words, several
 from ..data.loading import TestPictures
 from ..evaluation import ValidationPictures, calibrate_task, distinct, evaluate_task
 from ..feature_cache import FeatureCache, cached
@@ -87,13 +87,13 @@ class ClassificationPlan(Plan):
         return summarize(self.experiment.protocol, metrics, self.data.origin)
 
     def lines(self) -> dict[str, str]:
-        text = "text after prompts" if self.learner.has_text_prompts else "text of a class"
+        text = self.class_texts.in_words()
         zero_shot = self._other_texts
         return {
             "CLIP": self.experiment.model_name_or_path,
             "method": self.method.name,
             "trainable parameters": f"{self.trainable_parameters:,}",
-            text: self.class_texts.in_words(),
+            "text of a class": after_prompts_in_words(text) if self.learner.has_text_prompts else text,
             "classes": str(len(self.task.class_names)),
             "training pictures": f"{len(self.task.train):,}",
             "test pictures": f"{sum(len(test.pictures) for test in self.task.tests.values()):,}",
@@ -114,7 +114,8 @@ class ClassificationPlan(Plan):
                 "--templates and --descriptions give the texts of zero-shot CLIP and of anchors"
             )
         if self.experiment.model_name_or_path == EMBEDDED and self.data.origin.train_dir is not None:
-            notes.append(KNOWS_SHAPES_ONLY)
+            another = f"name another one (--model_name_or_path {FOR_PHOTOGRAPHS})"
+            notes.append(f"{KNOWS_SHAPES_ONLY}: for photographs, {another}")
         if self.experiment.protocol.evaluate_on == "test" and self.task.calibration_pictures is None:
             notes.append(
                 "probabilities are not calibrated, because no picture is left to validate on; --validation_shots 2 "
