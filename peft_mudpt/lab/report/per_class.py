@@ -129,3 +129,24 @@ def mistakes(metrics: Metrics) -> list[Mistake]:
         if taken_for != name
     ]
     return sorted(found, key=lambda one: -one.percent.get(one.taken_for, 0))
+
+
+def changed_pictures(metrics: Metrics, before: Metrics) -> Optional[tuple[int, int]]:
+    """
+    Count the pictures on which two classifiers differ.
+
+    Args:
+        metrics: the metrics of a test set.
+        before: those of another classifier on the same pictures.
+
+    Returns:
+        How many pictures only the first classifies correctly, and how many only the other; None if the predictions of
+        one are unknown, as in results of earlier versions.
+    """
+    if "predictions" not in metrics or "predictions" not in before:
+        return None
+    ours, theirs = (
+        {(name, item) for name, items in one["predictions"].items() for item, other in items.items() if other == name}
+        for one in (metrics, before)
+    )
+    return len(ours - theirs), len(theirs - ours)

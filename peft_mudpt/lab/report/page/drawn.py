@@ -43,6 +43,7 @@ def drawn_values(result: Result, pictures: RunPictures, most: int) -> dict[str, 
         "number": len(result["items"]["train"]),
         "validation": len(result["items"]["validation"]),
         "groups": listed,
+        "shows_pictures": any(shown.values()),
         "unlisted": max(0, -left),
         "missing": thumbnails.missing,
     }

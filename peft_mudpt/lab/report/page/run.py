@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from ...backbone import EMBEDDED, KNOWS_SHAPES_ONLY
+from ...backbone import EMBEDDED, FOR_PHOTOGRAPHS, KNOWS_SHAPES_ONLY
+from ...class_texts import after_prompts_in_words
 from ...methods import methods_of_all_tasks
 from ...run_pictures import RunPictures
 from ...schema import FOLDER
@@ -38,6 +39,7 @@ def run_values(result: Result, with_pictures: bool = True) -> dict[str, Any]:
     return {
         "title": part.title,
         "method": result["method"] if method is None else method.title,
+        "is_trained": method is None or method.is_trained,
         "model": "the tiny CLIP embedded in peft_mudpt" if part.model == EMBEDDED else part.model,
         "classes": len(result["class_names"]),
         "caveat": _caveat(part),
@@ -55,7 +57,10 @@ def _caveat(part: Section) -> Optional[str]:
     """What the page warns of if the CLIP is the embedded one; None if it is another."""
     if part.embedded:
         return WORLDS[part.task]
-    return f"{KNOWS_SHAPES_ONLY[0].upper()}{KNOWS_SHAPES_ONLY[1:]}." if part.model == EMBEDDED else None
+    if part.model != EMBEDDED:
+        return None
+    known = KNOWS_SHAPES_ONLY[0].upper() + KNOWS_SHAPES_ONLY[1:]
+    return f"{known}; photographs need another one, such as {FOR_PHOTOGRAPHS}."
 
 
 def _facts(result: Result) -> Iterator[tuple[str, str]]:
@@ -65,8 +70,7 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
         "Method": result["method"],
         "Options of the method": arguments["method_kwargs"],
         "CLIP": arguments["model_name_or_path"],
-        "Text of a class": result["template"] or "several texts, which result.json holds",
-        "Text after the prompts": result["template_after_prompts"],
+        **_texts(result["template"], result["template_after_prompts"]),
         "Protocol": arguments["protocol"],
         "Training pictures per class (shots)": drawn_in_words(result),
         "Seed": arguments["seed"],
@@ -82,3 +86,14 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
         "Versions": ", ".join(f"{package} {version}" for package, version in result["versions"].items()),
     }
     return ((term, str(value)) for term, value in facts.items() if value not in (None, ""))
+
+
+def _texts(whole: Optional[str], after_prompts: Optional[str]) -> dict[str, str]:
+    """The text of a class before and after training, with `{}` for its name; one fact if it is the same."""
+    before = whole or "several texts, which result.json holds"
+    if after_prompts in (None, whole):
+        return {"Text of a class": before}
+    return {
+        "Text of a class before training": before,
+        "Text of a class after training": after_prompts_in_words(after_prompts),
+    }

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from ...calibration import error_in_words
 from ...intervals import interval_in_words
-from ...methods import methods_of_all_tasks
-from ...protocols import number_of_pictures
+from ...protocols import number_of_pictures, number_of_right
 from ...run_pictures import RunPictures
 from ..calibration import MEANING, SETS, measured_on
 from ..calibration_plots import LEAST, TITLES
 from ..per_class import Metrics, class_accuracies, confusion_matrix, confusions, mistakes
 from ..sections import Result
+from ..verdict import before_training, verdict
 from .thumbnails import Thumbnails
 
 
-CLASSES_LISTED, CONFUSIONS_LISTED, MISTAKES_LISTED = 1000, 20, 200
+CLASSES_LISTED, CONFUSIONS_LISTED, MISTAKES_LISTED = 1000, 100, 200
+CONFUSIONS_SHOWN, MISTAKES_SHOWN = 5, 12  # the others are folded
+FEW_WRONG = 10  # percent of the pictures; among more mistakes, wrong labels are rare
 CLASSES_OF_MATRIX = 40  # a larger one is not readable
 SHADES = 3  # of a color
 PARTS = {"classes": "Classes", "confused": "Confusions", "mistakes": "Mistakes", "trust": "Probabilities"}
@@ -66,18 +69,19 @@ def tested_values(
     Returns:
         The values.
     """
-    metrics, zero_shot = result["metrics"][name], _zero_shot(result, name)
+    metrics, before = result["metrics"][name], before_training(result, name)
     suffix = f": {name}" if is_one_of_several else ""
-    accuracies = class_accuracies(metrics, zero_shot, result["training_pictures"])
+    accuracies = class_accuracies(metrics, before, result["training_pictures"])
     return {
         "id": anchor,
         "name": name,
         "suffix": suffix,
         "contents": [(f"{anchor}-{part}", words + suffix) for part, words in PARTS.items()],
-        "numbers": list(_numbers(metrics, zero_shot)),
+        "verdict": verdict(result, name),
+        "numbers": list(_numbers(metrics, before)),
         "number_of_pictures": number_of_pictures(metrics),
         "number_of_classes": len(metrics["classes"]),
-        "compares": zero_shot is not None,
+        "compares": before is not None,
         "knows_training": result["training_pictures"] is not None,
         "accuracies": accuracies[:CLASSES_LISTED],
         "unlisted_accuracies": len(accuracies[CLASSES_LISTED:]),
@@ -86,22 +90,19 @@ def tested_values(
     }
 
 
-def _zero_shot(result: Result, name: str) -> Optional[Metrics]:
-    """The metrics of zero-shot on a test set; None if they were not measured, or if the run is zero-shot itself."""
-    method = methods_of_all_tasks().get(result["method"])
-    return result["zero_shot"].get(name) if method is None or method.is_trained else None
-
-
-def _numbers(metrics: Metrics, zero_shot: Optional[Metrics]) -> Iterator[Number]:
-    seen, right = number_of_pictures(metrics), sum(right for right, _ in metrics["classes"].values())
+def _numbers(metrics: Metrics, before: Optional[Metrics]) -> Iterator[Number]:
+    seen, right = number_of_pictures(metrics), number_of_right(metrics)
     note = f"{right:,} of {seen:,} test pictures; {interval_in_words(metrics)}"
     yield Number("Accuracy", f"{metrics['accuracy']:.1f} %", note)
-    yield Number("Balanced accuracy", f"{metrics['mean_class_accuracy']:.1f} %", "mean over the classes")
-    if zero_shot is not None:
-        yield Number("Zero-shot accuracy", f"{zero_shot['accuracy']:.1f} %", "the same CLIP without the adapter")
+    note = "if each class counts the same, however many pictures it has"
+    yield Number("Balanced accuracy", f"{metrics['mean_class_accuracy']:.1f} %", note)
+    if before is not None:
+        note = "zero-shot: the same CLIP, which has seen no training picture"
+        yield Number("Accuracy before training", f"{before['accuracy']:.1f} %", note)
     if found := metrics.get("calibration"):
-        last, how = (found["after"], "calibrated") if found["after"] else (found["before"], "not calibrated")
-        note = f"{how}; by chance {last['error_by_chance']:.1f} %"
+        last = found["after"] or found["before"]
+        how = "calibrated" if found["after"] else "not calibrated"
+        note = f"how far probabilities are off, {how}; {error_in_words(last)}"
         yield Number("Calibration error", f"{last['error']:.1f} %", note)
 
 
@@ -109,15 +110,21 @@ def _wrong_values(metrics: Metrics, name: str, thumbnails: Thumbnails) -> dict[s
     """The classes that are confused, and the pictures that are classified wrongly."""
     wrong, confused = mistakes(metrics), confusions(metrics)
     listed = [(one, thumbnails.make(name, one.item)) for one in wrong[:MISTAKES_LISTED]]
+    shown = [(one, found) for one, found in listed if found is not None]
     return {
-        "confusions": confused[:CONFUSIONS_LISTED],
+        "confusions": confused[:CONFUSIONS_SHOWN],
+        "other_confusions": confused[CONFUSIONS_SHOWN:CONFUSIONS_LISTED],
         "unlisted_confusions": len(confused[CONFUSIONS_LISTED:]),
         "matrix": _cells(confusion_matrix(metrics)) if len(metrics["classes"]) <= CLASSES_OF_MATRIX else None,
-        "shown": [(one, found) for one, found in listed if found is not None],
+        "shown": shown[:MISTAKES_SHOWN],
+        "folded": shown[MISTAKES_SHOWN:],
         "named": [one for one, found in listed if found is None],
         "unlisted_mistakes": len(wrong[MISTAKES_LISTED:]),
         "number_of_mistakes": len(wrong),
+        "few_wrong": FEW_WRONG,
+        "may_be_labels": 100 * len(wrong) <= FEW_WRONG * number_of_pictures(metrics),
         "knows_probabilities": "mistakes" in metrics,
+        "knows_calibrated": bool((metrics.get("calibration") or {}).get("after")),
         "missing": thumbnails.missing,
     }
 

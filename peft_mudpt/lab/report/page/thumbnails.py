@@ -57,8 +57,8 @@ class Thumbnails:
             The small picture; None if the picture is missing, or if there are enough. `missing` counts the reasons.
         """
         if self.made >= self.most or self.bytes >= MEGABYTES * 10**6:
-            limit = f"a page shows at most {self.most}, in {MEGABYTES} MB"
-            self.missing[limit if self.most else "the page was asked to show none"] += 1
+            limit = f"{self.most} of a kind" if self.made >= self.most else f"{MEGABYTES} MB of a kind"
+            self.missing[f"a page shows at most {limit}" if self.most else "the page was asked to show none"] += 1
             return None
         try:
             found = open_picture(self.pictures.find(part, item), "a picture")

@@ -140,7 +140,7 @@ def test_the_tables_hold_the_numbers_of_the_result(browser, page_of_a_run):
     expected = confusion_matrix(true, predicted, labels=CLASSES).tolist()
     assert head == [row[0] for row in matrix] == CLASSES and [[*map(int, row[1:])] for row in matrix] == expected
     assert numbers == ["55.6 %", "61.1 %", "55.6 %", "12.5 %"]  # 5 of 9; the mean of 1/3, 1/2 and 1
-    assert sets == [["90 %", "91.5 %", "1.25"]]
+    assert sets == [["90 %", "91.5 %", "1.25 of 3"]]
     assert len(mistakes) == 4  # the last of them is the surest: 50 + 49 * 3 / 4
     assert mistakes[0].split() == "Labeled dog Taken for cow cow 86.8 % dog 13.2 % dog/test 2.png".split()
 

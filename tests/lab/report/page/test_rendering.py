@@ -12,8 +12,10 @@ from scipy.stats import binomtest
 from peft_mudpt.lab.backbone import EMBEDDED
 from peft_mudpt.lab.method import CLASSIFICATION
 from peft_mudpt.lab.report.page.rendering import html_page
+from peft_mudpt.lab.report.page.tested import CONFUSIONS_SHOWN, MISTAKES_SHOWN
 from peft_mudpt.lab.report.plots import FIGURES
 from peft_mudpt.lab.report.tables import markdown_report
+from peft_mudpt.lab.report.verdict import verdict
 from peft_mudpt.lab.schema import FOLDER, read_results
 from tests.lab.report.made_results import counts, result
 from tests.lab.report.made_run import made_run
@@ -61,7 +63,7 @@ def test_pictures_that_are_gone_are_named_with_the_reason(run, tmp_path):
     page = html_page(read_results(run), {})
     assert "<img" not in page
     words = text_of(page)
-    assert "4 pictures are only named: the files are not where they were ." in words
+    assert "4 pictures are listed by name only, because the files are not where they were ." in words
     assert all(name in words for name in ("cat/test 2.png", "dog/test 1.png", "cow/1.png"))
 
 
@@ -93,6 +95,52 @@ def test_the_accuracy_stands_beside_its_interval(run):
     assert f"5 of 9 test pictures; 95 % interval: {low:.1f} to {high:.1f} %" in page
 
 
+def test_the_page_begins_with_the_verdict(run):
+    (one,) = read_results(run)
+    page = text_of(html_page([one], {}))
+    assert page.index(verdict(one, "test")) < page.index("Accuracy 55.6 %")
+
+
+def test_wrong_labels_are_only_looked_for_where_few_pictures_are_wrong(tmp_path):
+    hint = "Look for wrong labels there."
+    for wrong, expected in ((1, True), (2, False)):
+        taken_for = {"cat": ["cat"] * (10 - wrong) + ["dog"] * wrong, "dog": ["dog"]}
+        made = made_run(tmp_path / f"run {wrong}", tmp_path / "pictures", taken_for)
+        page = text_of(html_page(read_results(made), {}))
+        assert (hint in page) == expected and ("most will be mistakes of the model" in page) != expected
+
+
+def test_mistakes_beyond_the_first_are_folded_with_their_pictures(tmp_path):
+    made = made_run(tmp_path / "run", tmp_path / "pictures", {"cat": ["dog"] * (MISTAKES_SHOWN + 3), "dog": ["dog"]})
+    shown, folded = html_page(read_results(made), {}).split("<summary>3 less certain mistakes</summary>")
+    assert shown.count("<figcaption>\n<p>Labeled") == MISTAKES_SHOWN
+    assert folded.count("<figcaption>\n<p>Labeled") == 3
+
+
+def test_confusions_stand_below_the_matrix_and_the_rare_ones_are_folded(tmp_path):
+    names = [f"class {i}" for i in range(CONFUSIONS_SHOWN + 3)]
+    taken_for = {name: [names[0]] for name in names}
+    words = text_of(html_page(read_results(made_run(tmp_path / "run", tmp_path / "pictures", taken_for)), {}))
+    assert (
+        words.index("In the matrix") < words.index("The most frequent confusions") < words.index("2 other confusions")
+    )
+
+
+def test_the_texts_of_classes_before_and_after_training_are_told_apart(run):
+    (one,) = read_results(run)
+    words = text_of(html_page([one], {}))
+    assert "Text of a class before training a photo of a {}." in words
+    assert "Text of a class after training learned prompts, then {}." in words
+    same = text_of(html_page([{**one, "template_after_prompts": one["template"]}], {}))
+    assert "Text of a class a photo of a {}." in same
+
+
+def test_classes_of_which_not_all_training_pictures_are_shown_say_so(run, tmp_path):
+    (tmp_path / "pictures" / "dog" / "0.png").unlink()
+    words = text_of(html_page(read_results(run), {}))
+    assert "dog (1 of 2 are shown)" in words and "cat (2)" in words
+
+
 @pytest.mark.parametrize("model", [EMBEDDED, "some/clip"])
 def test_the_embedded_clip_is_said_to_know_drawn_shapes_only(run, model):
     (one,) = read_results(run)
@@ -103,7 +151,7 @@ def test_the_embedded_clip_is_said_to_know_drawn_shapes_only(run, model):
 def test_pictures_that_others_may_not_see_are_named(run):
     page = html_page(read_results(run), {}, with_pictures=False)
     assert "<img" not in page and "cat/test 2.png" in page
-    assert "4 pictures are only named: the page was asked to show none ." in text_of(page)
+    assert "4 pictures are listed by name only, because the page was asked to show none ." in text_of(page)
 
 
 def test_a_run_without_test_pictures_has_a_page(run):
