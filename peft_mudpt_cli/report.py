@@ -97,9 +97,10 @@ def run(arguments: Namespace) -> None:
     from peft_mudpt.lab.report.plots import OVERVIEW
     from peft_mudpt.lab.report.published import published_report
     from peft_mudpt.lab.report.sections import sections
+    from peft_mudpt.lab.report.single_run import single_run_blocks
     from peft_mudpt.lab.report.table_files import FOR_LATEX
     from peft_mudpt.lab.report.tables import markdown_report
-    from peft_mudpt.lab.report.writing import write_report
+    from peft_mudpt.lab.report.writing import REPORT, write_report
     from peft_mudpt.lab.schema import read_results
     from peft_mudpt.optional import require
 
@@ -111,8 +112,10 @@ def run(arguments: Namespace) -> None:
     if arguments.method_comparison is not None:
         write_method_comparison(results, arguments.method_comparison)
     parts = sections(results)
-    report = markdown_report(results, {}, arguments.brief, arguments.paired)
-    print(report + published, end="")
+    report = markdown_report(results, {}, arguments.brief, arguments.paired) + published
+    # who asks for the page of a run wants to read what it has reached; report.md holds the tables to compare runs
+    reached = single_run_blocks(results) if arguments.html and not (published or arguments.paired) else []
+    print("\n\n".join(reached) + "\n" if reached else report, end="")
     figures = plot_report(parts)
     if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):
         found = ", ".join(part.title for part in parts)
@@ -124,6 +127,8 @@ def run(arguments: Namespace) -> None:
         page = html_page(results, figures, arguments.paired, published, with_pictures)
     folder = arguments.output_dir or arguments.results_dir / "report"
     write_report(results, figures, folder, published, arguments.paired, page, arguments.figure_format)
+    if reached:
+        print(f"\n{folder / REPORT} holds its cost, and the tables to compare it with other runs.")
     if arguments.html:
         print(f"\nOpen {folder / PAGE} in a browser.")
     if arguments.picture:

@@ -46,6 +46,8 @@ def test_the_script_also_writes_a_page_to_open_in_a_browser(run, tmp_path):
     done = run(folder, "--html", "--no_pictures")
     page = folder / "report" / "report.html"
     assert done.code == 0 and done.stdout.splitlines()[-1] == f"Open {page} in a browser."
+    assert "### Accuracy of each class" in done.stdout and "### Cost" not in done.stdout
+    assert "### Cost" in (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert page.read_text(encoding="utf-8") == html_page(read_results(folder), {}, with_pictures=False)
 
 

@@ -26,6 +26,7 @@ from .rows import (
 )
 from .sections import Result, Section, parts_of_models, sections
 from .shots import has_fewer, shots_in_words
+from .single_run import single_run_blocks
 
 
 EMBEDDED_WORLD = (
@@ -259,9 +260,10 @@ def markdown_report(
     pictures: Mapping[str, Sequence[str]],
     accuracy_only: bool = False,
     paired: Sequence[str] = (),
+    tables_only: bool = False,
 ) -> str:
     """
-    Write the report of results.
+    Write the report of results. That of a single run of classification begins with what it has reached.
 
     Args:
         results: as from `read_results`.
@@ -269,6 +271,7 @@ def markdown_report(
             the tables of accuracy. Those of no section stand first.
         accuracy_only: True to leave out costs, nearest words and the learning rate search.
         paired: names of rows; for each, a table holds the differences between it and the other rows.
+        tables_only: True to leave out what a single run has reached.
 
     Returns:
         The report, as Markdown.
@@ -279,7 +282,8 @@ def markdown_report(
     for reference in paired:
         check_reference(results, reference)
     parts = sections(results)
-    blocks = [data_lines(parts), LEGEND]
+    reached = [] if tables_only else single_run_blocks(results)
+    blocks = [data_lines(parts), *reached, *(["## Tables to compare runs"] if reached else []), LEGEND]
     titles = {part.title for part in parts}
     blocks += [_image(picture) for title, of_all in pictures.items() if title not in titles for picture in of_all]
     for title, table in mean_tables(parts, paired).items():

@@ -64,7 +64,7 @@ def html_page(
     values = {**_style_values(environment), "version": __version__}
     if len(results) == 1 and task_of(results) == CLASSIFICATION:
         run = run_values(results[0], with_pictures)
-        report = markdown_report(results, {}, paired=paired) + published
+        report = markdown_report(results, {}, paired=paired, tables_only=True) + published
         values |= {"title": run["title"], "run": run, "report": _as_html(environment, report, [])}
         return environment.get_template("run.html").render(values)
     shown = {title: _not_repeated(plots) for title, plots in figures.items()}
