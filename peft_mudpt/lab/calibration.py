@@ -119,8 +119,22 @@ def calibration_lines(metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> lis
     return lines
 
 
+def hold_too_many(tested: Mapping[str, float], classes: int) -> bool:
+    """
+    Tell whether sets of classes are too large to be of use.
+
+    Args:
+        tested: an element of the field `sets` of `metrics.calibration`.
+        classes: the number of all classes.
+
+    Returns:
+        True if a set holds more than two classes, and more than half of all, on average.
+    """
+    return tested["classes"] > max(2, classes / 2)
+
+
 def _set_in_words(tested: Mapping[str, float], metrics: Mapping[str, Any], on: str) -> str:
     """How often sets of classes hold the right one, and how large they are."""
     size, classes = tested["classes"], len(metrics["classes"])
     words = f"{tested['held']:.1f} % hold the right class{on}; {size:.2f} of {classes:,} classes on average"
-    return f"{words}, too many to be of use" if size > max(2, classes / 2) else words
+    return f"{words}, too many to be of use" if hold_too_many(tested, classes) else words

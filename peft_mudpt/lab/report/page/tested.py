@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from ...calibration import error_in_words
+from ...calibration import error_in_words, hold_too_many
 from ...intervals import interval_in_words
 from ...protocols import number_of_pictures, number_of_right
 from ...run_pictures import RunPictures
@@ -160,6 +160,7 @@ def _calibration_values(result: Result, name: str) -> Optional[dict[str, Any]]:
         ],
         "sets_meaning": SETS,
         "sets": found["sets"],
+        "hold_too_many": any(hold_too_many(one, len(result["metrics"][name]["classes"])) for one in found["sets"]),
         "is_calibrated": result["calibration"] is not None,
     }
 

@@ -95,6 +95,13 @@ def test_the_accuracy_stands_beside_its_interval(run):
     assert f"5 of 9 test pictures; 95 % interval: {low:.1f} to {high:.1f} %" in page
 
 
+def test_sets_that_hold_too_many_classes_are_said_to_be_of_little_use(run):
+    (one,) = read_results(run)
+    assert "is of little use" not in text_of(html_page([one], {}))
+    one["metrics"]["test"]["calibration"]["sets"][0]["classes"] = 2.5  # of 3
+    assert "A set that holds more than half of all classes is of little use." in text_of(html_page([one], {}))
+
+
 def test_the_page_begins_with_the_verdict(run):
     (one,) = read_results(run)
     page = text_of(html_page([one], {}))
