@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .parser import parse_and_run, parser_of_adapter
+from .parser import add_calibrated, parse_and_run, parser_of_adapter
 
 
 DESCRIPTION = "Test a saved adapter on another folder of labeled pictures, without training."
@@ -27,9 +27,7 @@ def make_parser() -> ArgumentParser:
     parser = parser_of_adapter(DESCRIPTION, EXAMPLES)
     parser.add_argument("folder", metavar="FOLDER", help="A folder with one folder of pictures per class.")
     parser.add_argument("--class_names", metavar="FILE", help="A file that names the class folders, as for `train`.")
-    parser.add_argument(
-        "--calibrated", action="store_true", help="Give the probabilities of mistakes at the run's temperature."
-    )
+    add_calibrated(parser, "the probabilities of mistakes")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="Write everything that was found to this JSON file."
     )

@@ -45,6 +45,27 @@ def parser_of_adapter(description: str, examples: str) -> ArgumentParser:
     return parser
 
 
+def add_calibrated(parser: ArgumentParser, what: str) -> None:
+    """
+    Add the two flags that say whether probabilities are calibrated. Without either, `calibrated` is None.
+
+    Args:
+        parser: the parser that gets them.
+        what: which probabilities they are.
+    """
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--calibrated",
+        action="store_true",
+        default=None,
+        help=f"Calibrate {what}: divide the logits by the temperature of the run's validation pictures. Default: if "
+        "the run had some, and for its own classes.",
+    )
+    choice.add_argument(
+        "--no_calibrated", dest="calibrated", action="store_false", help=f"Leave {what} as the logits make them."
+    )
+
+
 def parse_and_run(parser: ArgumentParser, run: Callable[[Namespace], None]) -> None:
     """
     Parse the flags of this process, and run what they ask for. Errors that the user can correct are one line.

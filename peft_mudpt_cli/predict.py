@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 
-from .parser import parser_of_adapter
+from .parser import add_calibrated, parser_of_adapter
 
 
 BATCH_SIZE = 64
@@ -39,11 +39,7 @@ def make_parser() -> ArgumentParser:
         "images", metavar="IMAGE", nargs="+", help="Picture files, and folders of them; or parquet files."
     )
     parser.add_argument("--top", type=int, default=5, help="Number of classes per picture. Default: 5.")
-    parser.add_argument(
-        "--calibrated",
-        action="store_true",
-        help="Divide the logits by the temperature of the run's validation pictures.",
-    )
+    add_calibrated(parser, "probabilities")
     parser.add_argument(
         "--min_confidence",
         type=float,
@@ -118,7 +114,8 @@ def run(arguments: Namespace) -> int:
     from peft_mudpt.lab.data.unlabeled import find_pictures
     from peft_mudpt.lab.printing import print_predictions, write_predictions
     from peft_mudpt.lab.question import Question
-    from peft_mudpt.lab.run_classifier import check_calibration, load_classifier
+    from peft_mudpt.lab.run_classifier import load_classifier
+    from peft_mudpt.lab.saved_calibration import check_calibration, describe_probabilities
     from peft_mudpt.lab.terminal import printable
 
     question = Question(
@@ -135,6 +132,9 @@ def run(arguments: Namespace) -> int:
     classifier.to(accelerator.device)
     if accelerator.is_main_process and classifier.template is None and (texts := classifier.class_texts):
         print(printable(f"{sum(map(len, texts))} texts of {len(texts)} classes, such as {texts[0][0]!r}"))
+    if accelerator.is_main_process:
+        temperature, asked = question.temperature(classifier), arguments.calibrated
+        print(describe_probabilities(classifier, arguments.adapter, temperature, asked), file=sys.stderr)
     if accelerator.is_main_process and left_aside:
         print(printable(f"Files left aside: {describe_left_aside(left_aside)}"), file=sys.stderr)
     if arguments.output is None:

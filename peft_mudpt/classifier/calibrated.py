@@ -100,6 +100,20 @@ class Calibrated:
             raise ValueError(NO_TEMPERATURE.format(calibration.pictures))
         return calibration.temperature
 
+    def temperature_for(self, calibrated: Optional[bool] = None) -> Optional[float]:
+        """
+        The temperature by which probabilities divide the logits; None if they are not calibrated.
+
+        Args:
+            calibrated: whether they are to be calibrated; None: if the calibration has a temperature.
+
+        Raises:
+            ValueError: with `calibrated=True`, if there is no temperature.
+        """
+        if calibrated is None:
+            return None if self.calibration is None else self.calibration.temperature
+        return self.temperature() if calibrated else None
+
     def sets(self, coverage: float = 0.9, per_class: bool = False) -> ConformalSets:
         """
         The function that finds the sets of `predict_sets` from logits.

@@ -118,7 +118,7 @@ class PictureClassifier(Calibrated, torch.nn.Module):
         errors: Errors = "raise",
         num_workers: int = 0,
         *,
-        calibrated: bool = False,
+        calibrated: Optional[bool] = None,
     ) -> torch.Tensor:
         """
         Class probabilities of images.
@@ -132,7 +132,7 @@ class PictureClassifier(Calibrated, torch.nn.Module):
                 raises an error, "skip" warns and goes on.
             num_workers: number of processes that open and preprocess pictures while the model computes; 0: this one
                 does. With them, `images` must be a sequence, such as a list or a column of `datasets`.
-            calibrated: divide the logits by the temperature of the `calibration`.
+            calibrated: whether to divide the logits by the temperature of the `calibration`; None: if it has one.
 
         Returns:
             Probabilities (N, C) in float32, for N images and C classes; each row adds up to 1. The row of a picture
@@ -141,9 +141,9 @@ class PictureClassifier(Calibrated, torch.nn.Module):
         Raises:
             ValueError: if `images` has another type or shape, an argument has another value, or an image has logits
                 that are not finite; with `errors="raise"` also if an image cannot be read. The message gives the
-                position of the image, counted from 0. With `calibrated`, also if there is no temperature.
+                position of the image, counted from 0. With `calibrated=True`, also if there is no temperature.
         """
-        temperature = self.temperature() if calibrated else None
+        temperature = self.temperature_for(calibrated)
         return probabilities_of(self._logits_of_each(images, batch_size, errors, num_workers), temperature)
 
     def predict(
@@ -173,7 +173,7 @@ class PictureClassifier(Calibrated, torch.nn.Module):
         errors: Errors = "raise",
         num_workers: int = 0,
         *,
-        calibrated: bool = False,
+        calibrated: Optional[bool] = None,
     ) -> list[list[tuple[str, float]]]:
         """
         The k most probable classes of each image with their probabilities (0 to 1), the most probable first. Classes
@@ -184,7 +184,7 @@ class PictureClassifier(Calibrated, torch.nn.Module):
             ValueError: if `k` is not a whole number of at least 1.
         """
         AT_LEAST_ONE.check(k, "k")
-        temperature = self.temperature() if calibrated else None
+        temperature = self.temperature_for(calibrated)
         logits = self._logits_of_each(images, batch_size, errors, num_workers)
         return best_classes(logits, self.class_names, k, temperature)
 

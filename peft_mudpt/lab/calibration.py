@@ -90,6 +90,21 @@ def error_in_words(reliability: Mapping[str, Any]) -> str:
     return f"{perfect} {by_chance}; these are {100 * sure:.1f} % sure on average, and right in {100 * right:.1f} %"
 
 
+def probabilities_in_words(temperature: Optional[float]) -> str:
+    """
+    Say whether probabilities are calibrated.
+
+    Args:
+        temperature: what their logits are divided by; None: nothing.
+
+    Returns:
+        A sentence.
+    """
+    if temperature is None:
+        return "The probabilities are not calibrated."
+    return f"The probabilities are calibrated, at temperature {temperature:.2f}."
+
+
 def calibration_lines(metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> list[tuple[str, str]]:
     """
     Say in words how far the probabilities can be trusted. Of the sets, it names those of the first coverage above the

@@ -85,9 +85,12 @@ def evaluate_task(
             check_pictures(test.pictures, *(other.pictures for other in task.tests.values() if other is not test))
             raise
         labels, items = test.pictures["label"][:], test.pictures["item"][:]
+        # of other classes, the classifier of the run is not calibrated
+        temperature = calibration.temperature if calibration is not None and same_classes else None
         metrics[name] = {
             **metrics_of(logits.argmax(dim=-1), labels, test.class_names, items),
-            "mistakes": mistakes_of(logits, labels, distinct(test.class_names), items),
+            "mistakes": mistakes_of(logits, labels, distinct(test.class_names), items, temperature),
+            "mistakes_temperature": temperature,
             "calibration": measured(logits, labels, calibration, same_classes),
         }
     return metrics

@@ -24,8 +24,9 @@ from .identity import PICTURES
 from .intervals import wilson_interval
 from .logits import predict_logits
 from .protocols import number_of_pictures, number_of_right
-from .run_classifier import check_calibration, load_classifier
+from .run_classifier import load_classifier
 from .run_folder import read_identity
+from .saved_calibration import check_calibration
 
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def evaluate_saved(
     template: Optional[str] = None,
     model_name_or_path: Optional[str] = None,
     names_file: Optional[str | os.PathLike] = None,
-    calibrated: bool = False,
+    calibrated: Optional[bool] = None,
     batch_size: int = 64,
     num_workers: Optional[int] = None,
 ) -> SavedEvaluation:
@@ -110,7 +111,8 @@ def evaluate_saved(
         template: text of a class that follows the text prompts; None: the text used in training.
         model_name_or_path: the CLIP; None: the one that the adapter or the run names.
         names_file: a file that names the class folders (see `read_class_names`); None: their own names are used.
-        calibrated: whether the probabilities of mistakes are calibrated on the validation pictures of the run.
+        calibrated: whether the probabilities of mistakes are calibrated on the validation pictures of the run; None:
+            if it had some.
         batch_size: pictures per device and forward pass.
         num_workers: processes that load pictures; None: see `choose_workers`.
 
@@ -125,7 +127,7 @@ def evaluate_saved(
     found = LabeledFolder.read(folder, names_file)  # before a model is loaded
     classifier = load_classifier(adapter, class_names, template, model_name_or_path).eval()
     check_calibration(classifier, adapter, ["--calibrated"] if calibrated else [])
-    temperature = classifier.temperature() if calibrated else None
+    temperature = classifier.temperature_for(calibrated)
     pictures, notes = found.labeled(classifier.class_names)
     accelerator = Accelerator()
     keep_freed_memory(accelerator.device)
@@ -146,7 +148,7 @@ def evaluate_saved(
             "calibration": measured(logits, labels, classifier.calibration),
         },
         _mistakes(probabilities_of(logits, temperature), labels, names, items),
-        calibrated,
+        temperature is not None,
         [*notes, *_seen_by_the_run(Path(adapter), pictures)],
     )
 

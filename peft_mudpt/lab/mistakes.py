@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 
@@ -13,7 +14,11 @@ CLASSES_KEPT = 3  # the most probable classes of a picture; its true class is ke
 
 
 def mistakes_of(
-    logits: torch.Tensor, labels: Sequence[int], names: Sequence[str], items: Sequence[str]
+    logits: torch.Tensor,
+    labels: Sequence[int],
+    names: Sequence[str],
+    items: Sequence[str],
+    temperature: Optional[float] = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """
     Collect the probabilities of the pictures that are classified wrongly.
@@ -23,15 +28,16 @@ def mistakes_of(
         labels: positions of the classes of the pictures.
         names: names of the C classes, each another one.
         items: names of the pictures.
+        temperature: the temperature of the probabilities; None: they are not calibrated.
 
     Returns:
         For each class that has such pictures, by item, the `CLASSES_KEPT` most probable classes and the true one with
-        their probabilities in percent, the most probable first. They are not calibrated.
+        their probabilities in percent, the most probable first.
     """
     true = torch.tensor(labels)  # (N,)
     wrong = (logits.argmax(dim=-1) != true).nonzero().flatten()  # (M,)
-    best = best_classes(logits[wrong], names, CLASSES_KEPT)
-    of_true = probabilities_of(logits[wrong]).gather(1, true[wrong, None]).flatten()  # (M,)
+    best = best_classes(logits[wrong], names, CLASSES_KEPT, temperature)
+    of_true = probabilities_of(logits[wrong], temperature).gather(1, true[wrong, None]).flatten()  # (M,)
     mistakes: dict[str, dict[str, dict[str, float]]] = {}
     for i, ranked, probability in zip(wrong.tolist(), best, of_true.tolist()):
         name = names[labels[i]]

@@ -189,18 +189,20 @@ def describe_job(
 
 
 def _of_calibration(classifier: PictureClassifier, question: Question) -> dict[str, Any]:
-    """What predictions depend on because of the calibration; nothing unless the question needs it."""
+    """What predictions depend on because of the calibration; whether they are calibrated is said in any case."""
+    temperature, scores = question.temperature(classifier), None
+    if question.coverage is not None:
+        assert classifier.calibration is not None, "the question was checked"
+        scores = hashlib.sha256(json.dumps(classifier.calibration.as_dict()["scores"]).encode()).hexdigest()
     asked = {
-        "calibrated": question.calibrated or None,
+        "calibrated": temperature is not None,
+        "temperature": temperature,
         CONFIDENCE: question.min_confidence,
         COVERAGE: question.coverage,
         "coverage per class": question.per_class or None,
+        "scores of the calibration": scores,
     }
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if asked:
-        assert classifier.calibration is not None, "the question was checked"
-        asked["calibration"] = hashlib.sha256(json.dumps(classifier.calibration.as_dict()).encode()).hexdigest()
-    return asked
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _schema(job: dict[str, Any]) -> pa.Schema:

@@ -21,17 +21,18 @@ class Question:
 
     Args:
         k: number of classes.
-        calibrated: whether probabilities are calibrated. `min_confidence` implies it.
+        calibrated: whether probabilities are calibrated; None: if the classifier is. `min_confidence` implies it.
         min_confidence: the calibrated probability from which a prediction is confident; None: not asked.
         coverage: how often the set of classes is to hold the right one, from 0 to 1; None: no set is asked for.
         per_class: whether the coverage is to hold for each class that has enough held-out pictures.
 
     Raises:
-        ValueError: if a value is out of range, or `per_class` is asked for without `coverage`.
+        ValueError: if a value is out of range, if `per_class` is asked for without `coverage`, or `min_confidence`
+            without calibrated probabilities.
     """
 
     k: int = 5
-    calibrated: bool = False
+    calibrated: Optional[bool] = None
     min_confidence: Optional[float] = None
     coverage: Optional[float] = None
     per_class: bool = False
@@ -41,6 +42,8 @@ class Question:
             raise ValueError(f"--top {self.k} must be at least 1.")
         if self.min_confidence is not None:
             PROBABILITY.check(self.min_confidence, "--min_confidence")
+            if self.calibrated is False:
+                raise ValueError("--min_confidence is for calibrated probabilities. Leave out --no_calibrated.")
         if self.coverage is not None:
             COVERAGE.check(self.coverage, "--coverage")
         if self.per_class and self.coverage is None:
@@ -50,7 +53,7 @@ class Question:
     def flags_of_calibration(self) -> list[str]:
         """The flags of what is asked that only a calibrated classifier can answer."""
         asked = {
-            "--calibrated": self.calibrated,
+            "--calibrated": self.calibrated is True,
             "--min_confidence": self.min_confidence is not None,
             "--coverage": self.coverage is not None,
         }
@@ -58,7 +61,7 @@ class Question:
 
     def check(self, classifier: PictureClassifier) -> None:
         """Raise a ValueError if a classifier cannot answer, because it was not calibrated or on too few pictures."""
-        self._temperature(classifier)
+        self.temperature(classifier)
         self._sets(classifier)
 
     def answers(self, classifier: PictureClassifier) -> Callable[[torch.Tensor], Iterator[Answer]]:
@@ -72,7 +75,7 @@ class Question:
             A function of the logits (B, C) in float32, which yields the answer for each picture.
         """
         names, least = classifier.class_names, self.min_confidence
-        sets, temperature = self._sets(classifier), self._temperature(classifier)
+        sets, temperature = self._sets(classifier), self.temperature(classifier)
 
         def of_batch(logits: torch.Tensor) -> Iterator[Answer]:
             best = best_classes(logits, names, self.k, temperature)
@@ -82,8 +85,14 @@ class Question:
 
         return of_batch
 
-    def _temperature(self, classifier: PictureClassifier) -> Optional[float]:
-        return classifier.temperature() if self.calibrated or self.min_confidence is not None else None
+    def temperature(self, classifier: PictureClassifier) -> Optional[float]:
+        """
+        The temperature at which a classifier answers; None if its probabilities are not calibrated.
+
+        Raises:
+            ValueError: if calibrated probabilities are asked for, and there is no temperature.
+        """
+        return classifier.temperature_for(self.calibrated if self.min_confidence is None else True)
 
     def _sets(self, classifier: PictureClassifier) -> Optional[ConformalSets]:
         return None if self.coverage is None else classifier.sets(self.coverage, self.per_class)

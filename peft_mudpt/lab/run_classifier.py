@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -120,42 +120,6 @@ def result_of(adapter: str | os.PathLike) -> dict[str, Any]:
     """
     file = find_file(adapter, RESULT)
     return {} if file is None else read_result(file.parent) or {}
-
-
-def check_calibration(classifier: PictureClassifier, adapter: str | os.PathLike, flags: Sequence[str]) -> None:
-    """
-    Refuse flags that only a calibrated classifier can answer.
-
-    Args:
-        classifier: what `load_classifier` has loaded.
-        adapter: the folder or the Hub id that it was loaded from.
-        flags: the flags that were given.
-
-    Raises:
-        ValueError: if there are such flags and no calibration. The message says whether the run was calibrated for
-            other classes or texts, or not at all.
-    """
-    if not flags or classifier.calibration is not None:
-        return
-    if _has_calibration(classifier, adapter):
-        reason = (
-            "the probabilities are calibrated for the classes and texts of the run only, and others are asked for. "
-            "Leave out --classes and --template"
-        )
-    else:
-        reason = (
-            "the run had no validation pictures to calibrate its probabilities on. Train again with "
-            "--validation_shots 2, which keeps two pictures of each class from training"
-        )
-    raise ValueError(f"{' and '.join(flags)} cannot be answered, because {reason}.")
-
-
-def _has_calibration(classifier: PictureClassifier, adapter: str | os.PathLike) -> bool:
-    """Whether a run was calibrated, for any classes and texts."""
-    if isinstance(classifier, MuDPTClassifier) and (config := active_config(classifier.model)) is not None:
-        return config.calibration is not None
-    known = read_classes(Path(adapter))
-    return result_of(adapter).get("calibration") is not None or (known is not None and known.calibration is not None)
 
 
 def _load_head(kind: type[Head], folder: Path, model_name_or_path: Optional[str]) -> Head:

@@ -93,6 +93,7 @@ _counted = _record(
 _may_have = {
     "predictions": _by_name(_by_name(is_text)),
     "mistakes": _by_name(_by_name(_by_name(_is_number))),
+    "mistakes_temperature": _optional(_is_number),
     "calibration": _is_calibrated,
 }
 
@@ -155,7 +156,8 @@ FIELDS = {
         "{test set: metrics}; null for a test set whose classes the method cannot name. In classification {accuracy, "
         "mean_class_accuracy: percent, classes: {name: [right, seen]}, predictions: {name: {item: predicted name}}, "
         "mistakes: {name: {item: {name: percent}}} (of each picture that is classified wrongly, the most probable "
-        "classes and the true one), calibration: {temperature, before, after: {error, error_by_chance: percent, "
+        "classes and the true one), mistakes_temperature: the one at which these percentages are calibrated, or null, "
+        "calibration: {temperature, before, after: {error, error_by_chance: percent, "
         "pictures, confidence, accuracy: [one per bin]} or null, sets: [{coverage, held: percent, classes: mean, "
         "empty: percent}]}}; earlier versions wrote no predictions, mistakes and calibration. In detection {map, "
         "ap50, ap75: percent, pictures: int, classes: "

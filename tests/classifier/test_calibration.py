@@ -69,16 +69,32 @@ def test_the_temperature_is_that_of_the_logits_of_the_pictures(plain, held_out):
     assert another(plain).calibrate(held_out[0], labels) == plain.calibration
 
 
-def test_probabilities_are_divided_by_the_temperature_only_if_that_is_asked_for(plain, pictures, logits):
-    temperature = plain.calibration.temperature
-    assert abs(temperature - 1) > 0.1
-    as_they_are, calibrated = plain.predict_proba(pictures), plain.predict_proba(pictures, calibrated=True)
-    torch.testing.assert_close(as_they_are.double(), logits.softmax(dim=-1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(calibrated.double(), (logits / temperature).softmax(dim=-1), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("calibrated", [None, True, False])
+def test_probabilities_are_those_at_the_temperature_unless_the_caller_says_otherwise(
+    plain, pictures, logits, calibrated
+):
+    temperature = 1.0 if calibrated is False else plain.calibration.temperature
+    assert abs(plain.calibration.temperature - 1) > 0.1
+    found = plain.predict_proba(pictures, calibrated=calibrated)
+    torch.testing.assert_close(found.double(), (logits / temperature).softmax(dim=-1), atol=1e-5, rtol=0)
+    ranked = [[p for _, p in row] for row in plain.top_k(pictures, k=4, calibrated=calibrated)]
+    assert ranked == found.sort(dim=-1, descending=True).values.tolist()
+
+
+def test_without_a_calibration_probabilities_are_those_of_the_logits(plain, pictures, logits):
+    found = another(plain).predict_proba(pictures)
+    torch.testing.assert_close(found.double(), logits.softmax(dim=-1), atol=1e-5, rtol=0)
+
+
+def test_a_calibration_leaves_the_logits_as_they_are(plain, pictures, logits):
+    pixels = plain.image_processor(pictures, return_tensors="pt").pixel_values
+    classifier = another(plain)
+    with torch.no_grad():
+        assert torch.equal(classifier(pixels).logits.double(), logits)
 
 
 def test_calibration_changes_no_prediction(plain, pictures):
-    best, calibrated = plain.top_k(pictures, k=4), plain.top_k(pictures, k=4, calibrated=True)
+    best, calibrated = (plain.top_k(pictures, k=4, calibrated=asked) for asked in (False, True))
     assert [[name for name, _ in row] for row in best] == [[name for name, _ in row] for row in calibrated]
     probabilities = plain.predict_proba(pictures, calibrated=True).sort(dim=-1, descending=True).values
     assert [[p for _, p in row] for row in calibrated] == probabilities.tolist()
@@ -143,6 +159,7 @@ def test_logits_that_tell_no_more_than_chance_leave_no_temperature_but_sets(plai
         classifier.calibrate(pictures, predicted)
     with pytest.raises(ValueError, match="determine no temperature"):
         classifier.predict_proba(pictures, calibrated=True)
+    assert torch.equal(classifier.predict_proba(pictures), classifier.predict_proba(pictures, calibrated=False))
     assert all(name in found for name, found in zip(predicted, classifier.predict_sets(pictures)))
 
 

@@ -147,6 +147,24 @@ def test_an_adapter_that_is_not_calibrated_is_refused_before_anything_is_written
     assert "--validation_shots" in done.stderr and "--classes" not in done.stderr
 
 
+@pytest.mark.parametrize("flag", [None, "--calibrated", "--no_calibrated"])
+def test_probabilities_are_calibrated_unless_the_user_says_otherwise(calibrated, pictures, capsys, flag):
+    run(calibrated, pictures[0], "--top", 1, *filter(None, [flag]))
+    printed, classifier = capsys.readouterr(), MuDPTClassifier.from_pretrained(calibrated)
+    is_calibrated = flag != "--no_calibrated"
+    ((_, probability),) = classifier.top_k(pictures[:1], k=1, calibrated=is_calibrated)[0]
+    assert f"  {100 * probability:5.1f} %  " in printed.out
+    said = f"calibrated, at temperature {classifier.temperature():.2f}." if is_calibrated else "not calibrated."
+    assert said in printed.err
+
+
+def test_it_says_why_probabilities_are_not_calibrated(adapter, calibrated, pictures, capsys):
+    run(adapter, pictures[0])
+    assert "not calibrated, because no validation pictures" in capsys.readouterr().err
+    run(calibrated, pictures[0], "--classes", "red star,blue heart")
+    assert "not calibrated, because the calibration of the run is for its own classes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("other", [("--classes", "red star,blue heart"), ("--template", "a {}.")], ids=lambda x: x[0])
 def test_an_adapter_that_is_calibrated_for_other_classes_or_texts_says_so(calibrated, pictures, other):
     with pytest.raises(ValueError, match="^--calibrated cannot be answered.* Leave out --classes and --template") as e:

@@ -77,7 +77,9 @@ def test_a_run_measures_what_its_classifier_measures(method, finished, folders):
 def test_a_run_keeps_the_probabilities_of_the_pictures_that_it_got_wrong(finished, folders):
     result, classifier = read_result(finished("zero_shot")), load_classifier(finished("zero_shot"))
     logits, labels = logits_of(classifier, result, "test", folders["test_dir"])
-    metrics, percent, names = result["metrics"]["test"], 100 * logits.softmax(dim=-1), result["class_names"]
+    metrics, names, temperature = result["metrics"]["test"], result["class_names"], classifier.temperature()
+    assert metrics["mistakes_temperature"] == temperature
+    percent = 100 * (logits / temperature).softmax(dim=-1)
     items = [(name, item) for name, found in metrics["predictions"].items() for item in found]
     kept = {(name, item): thought for name, found in metrics["mistakes"].items() for item, thought in found.items()}
     assert {*kept} == {place for i, place in enumerate(items) if logits[i].argmax() != labels[i]} != set()
@@ -116,7 +118,8 @@ def test_calibration_changes_neither_accuracy_nor_weights(folders, finished, tmp
     calibrated = read_result(finished("coop"))
     assert plain["calibration"] is None and plain["metrics"]["test"]["calibration"]["after"] is None
     for result in (plain, calibrated):
-        result["metrics"]["test"].pop("calibration")
+        for field in ("calibration", "mistakes", "mistakes_temperature"):
+            result["metrics"]["test"].pop(field)
     assert plain["metrics"] == calibrated["metrics"] and plain["loss"] == calibrated["loss"]
     weights = [folder / "adapter_model.safetensors" for folder in (tmp_path / "run", finished("coop"))]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -146,6 +149,9 @@ def test_new_classes_get_the_temperature_but_no_sets(folders, tmp_path, fresh_ac
     base, new = (result["metrics"][name]["calibration"] for name in ("base", "new"))
     assert base["sets"] and new["sets"] == [] and len(result["calibration"]["scores"]) == 2
     assert base["temperature"] == new["temperature"] == result["calibration"]["temperature"]
+    # as `predict` answers, which calibrates the classes of the run only
+    temperatures = [result["metrics"][name]["mistakes_temperature"] for name in ("base", "new")]
+    assert temperatures == [result["calibration"]["temperature"], None]
 
 
 def test_only_coverages_with_enough_pictures_are_tested():

@@ -57,13 +57,15 @@ def test_the_numbers_are_those_of_the_predictions_of_the_loaded_classifier(finis
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_the_calibration_of_the_run_is_tested_and_used_if_asked_for(finished, folders):
+@pytest.mark.parametrize("calibrated", [None, False])
+def test_the_calibration_of_the_run_is_tested_and_used_unless_the_user_says_otherwise(finished, folders, calibrated):
     adapter, classifier = finished("mudpt"), load_classifier(finished("mudpt")).eval()
-    found = evaluate_saved(adapter, folders["others"], calibrated=True)
+    found = evaluate_saved(adapter, folders["others"], calibrated=calibrated)
+    assert found.calibrated == (calibrated is None)
     assert found.metrics["calibration"]["temperature"] == pytest.approx(classifier.temperature())
     mistake = found.mistakes[0]
     picture = Image.open(f"{folders['others']}/{mistake.picture}")
-    assert classifier.top_k([picture], 1, calibrated=True)[0] == [
+    assert classifier.top_k([picture], 1, calibrated=found.calibrated)[0] == [
         (mistake.predicted, pytest.approx(mistake.probability, abs=1e-5))
     ]
 

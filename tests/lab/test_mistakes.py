@@ -25,6 +25,13 @@ def test_the_most_probable_classes_and_the_true_one_are_kept_with_their_probabil
     assert found == {name: pytest.approx(expected[name], abs=0.005) for name in found}
 
 
+def test_probabilities_are_those_at_the_temperature():
+    logits = [0.0, 3.0, 2.0, 1.0, -1.0]
+    found = mistakes_of(torch.tensor([logits]), [4], NAMES, ITEMS[:1], 2.0)["pig"]["a.png"]
+    expected = dict(zip(NAMES, percent(*(logit / 2 for logit in logits))))
+    assert found == {name: pytest.approx(expected[name], abs=0.005) for name in found}
+
+
 def test_a_true_class_among_the_most_probable_ones_is_kept_once():
     found = mistakes_of(torch.tensor([[0.0, 3.0, 2.0, 1.0, -1.0]]), [2], NAMES, ITEMS[:1])
     assert list(found["cow"]["a.png"]) == ["dog", "cow", "hen"]

@@ -252,17 +252,33 @@ def test_an_option_that_is_no_weight_changes_the_description(tmp_path):
     assert {name for name in first if first[name] != other[name]} == {"options of the adapter"}
 
 
-def test_a_calibration_changes_the_description_only_if_the_question_needs_it(tmp_path):
+CALIBRATION = Calibration(2.0, [[1.0], [0.5]])
+
+
+@pytest.mark.parametrize(
+    ("calibration", "question", "said"),
+    [
+        (None, {}, {"calibrated": False}),
+        (CALIBRATION, {}, {"calibrated": True, "temperature": 2.0}),
+        (CALIBRATION, {"calibrated": False}, {"calibrated": False}),
+        (CALIBRATION, {"min_confidence": 0.0}, {"calibrated": True, "temperature": 2.0, "least confidence": 0.0}),
+        (Calibration(None, CALIBRATION.scores), {}, {"calibrated": False}),
+    ],
+)
+def test_the_description_says_whether_probabilities_are_calibrated(tmp_path, calibration, question, said):
+    config = MuDPTConfig(class_names=NAMES, class_template="{}.")
+    found = described(tmp_path, config=config, calibration=calibration, **question)
+    assert {name: found[name] for name in found if name in said or name == "temperature"} == said
+
+
+def test_the_scores_of_a_calibration_change_the_description_only_if_sets_are_asked_for(tmp_path):
     config = {"config": MuDPTConfig(class_names=NAMES, class_template="{}.")}
-    first, second = Calibration(2.0, [[1.0], [0.5]]), Calibration(3.0, [[1.0], [0.5]])
-    plain = described(tmp_path, **config)
-    assert described(tmp_path, **config, calibration=first) == plain
-    asked = {"calibrated": True, "min_confidence": 0.0, "coverage": 0.9, "per_class": True}
-    found = described(tmp_path, **config, calibration=first, **asked)
-    other = described(tmp_path, **config, calibration=second, **asked)
-    assert {name for name in found if found[name] != other[name]} == {"calibration"}
-    names = {"calibrated", "least confidence", "coverage", "coverage per class", "calibration"}
-    assert {name for name in found if name not in plain} == names
+    other = Calibration(CALIBRATION.temperature, [[1.0], [0.25]])
+    for question, differs in (({}, set()), ({"coverage": 0.9, "per_class": True}, {"scores of the calibration"})):
+        first = described(tmp_path, **config, calibration=CALIBRATION, **question)
+        second = described(tmp_path, **config, calibration=other, **question)
+        assert {name for name in first if first[name] != second[name]} == differs
+        assert ("coverage" in first, "coverage per class" in first) == (bool(question), bool(question))
 
 
 def test_a_job_that_asked_for_more_is_another_one(tmp_path):

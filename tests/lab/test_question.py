@@ -37,9 +37,11 @@ def test_a_prediction_is_confident_if_its_calibrated_probability_is_high_enough(
         assert [answer.best[0][1] for answer in answers] == pytest.approx(calibrated.tolist())
 
 
-def test_calibrated_probabilities_can_be_asked_for_alone(classifier):
-    (answer, _) = Question(1, calibrated=True).answers(classifier)(LOGITS)
-    assert answer.best[0][1] == pytest.approx((LOGITS[0] / 2).softmax(dim=-1)[0].item()) and answer.classes is None
+@pytest.mark.parametrize("calibrated, temperature", [(None, 2), (True, 2), (False, 1)])
+def test_probabilities_are_calibrated_unless_the_user_says_otherwise(classifier, calibrated, temperature):
+    (answer, _) = Question(1, calibrated).answers(classifier)(LOGITS)
+    probability = (LOGITS[0] / temperature).softmax(dim=-1)[0].item()
+    assert answer.best[0][1] == pytest.approx(probability) and answer.classes is None
 
 
 @pytest.mark.parametrize("per_class", [False, True])
@@ -56,6 +58,7 @@ def test_the_classes_of_a_set_are_those_above_their_thresholds(classifier, per_c
         ({"min_confidence": 90.0}, "--min_confidence=90.0 is not a number from 0 to 1"),
         ({"coverage": 1.0}, "--coverage=1.0 is not a number above 0 and below 1"),
         ({"per_class": True}, "--per_class needs --coverage"),
+        ({"min_confidence": 0.5, "calibrated": False}, "--min_confidence .* Leave out --no_calibrated"),
     ],
 )
 def test_options_out_of_range_are_refused_by_their_flags(options, message):

@@ -20,6 +20,7 @@ from ...classifier.pictures import open_picture, pixel_values
 from ...classifier.prediction import PictureClassifier
 from ...rollout import AttentionRollout, attention_rollout
 from ...rules import normalized
+from ..calibration import probabilities_in_words
 from ..run_classifier import load_classifier, result_of
 from .spotlight import enlarged, spotlight
 
@@ -121,8 +122,8 @@ class Demo:
         with_adapter = with_adapter or not self.has_adapter
         with self._switched(with_adapter):
             classifier = self._for(names, with_adapter)
-            temperature = None if classifier.calibration is None else classifier.calibration.temperature
-            (best,) = classifier.top_k([opened], len(names), calibrated=temperature is not None)
+            (best,) = classifier.top_k([opened], len(names))
+            temperature = classifier.temperature_for()
             seen = pixel_values(opened, classifier.image_processor, do_normalize=False)
             rollout = _rollout(classifier, opened)
         drawn = enlarged(seen) if rollout is None else spotlight(seen, rollout.patches[0].cpu())
@@ -204,11 +205,7 @@ PLAIN = "These are the probabilities of the CLIP without its adapter."
 
 
 def _of_probabilities(with_adapter: bool, temperature: Optional[float]) -> str:
-    if not with_adapter:
-        return PLAIN
-    if temperature is None:
-        return "The probabilities are not calibrated."
-    return f"The probabilities are calibrated, at temperature {temperature:.2f}."
+    return probabilities_in_words(temperature) if with_adapter else PLAIN
 
 
 def _of_shares(rollout: Optional[AttentionRollout]) -> str:
