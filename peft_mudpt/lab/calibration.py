@@ -105,6 +105,25 @@ def probabilities_in_words(temperature: Optional[float]) -> str:
     return f"The probabilities are calibrated, at temperature {temperature:.2f}."
 
 
+def note_on_calibration(found: Mapping[str, Any]) -> list[str]:
+    """
+    Say why calibration made the probabilities of other pictures than those of the run worse, if it did.
+
+    Args:
+        found: what `measured` found on these pictures.
+
+    Returns:
+        The note; none if it did not.
+    """
+    before, after = found["before"], found["after"]
+    if after is None or round(after["error"], 1) <= round(before["error"], 1):
+        return []
+    return [
+        "calibration makes the probabilities of these pictures worse, because the temperature was fitted on others: "
+        "the validation pictures of the run"
+    ]
+
+
 def calibration_lines(metrics: Mapping[str, Optional[Mapping[str, Any]]]) -> list[tuple[str, str]]:
     """
     Say in words how far the probabilities can be trusted. Of the sets, it names those of the first coverage above the

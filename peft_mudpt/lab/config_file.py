@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.text_files import read_json_object, read_text
+from .similar import did_you_mean
 
 
 FLAG = "--config"
@@ -37,8 +37,7 @@ def flags_in(file: str | os.PathLike, known: Mapping[str, Any]) -> list[str]:
     given = read_json_object(path, FLAG, '{"shots": 4, ...}') if is_json(path) else _read_yaml(path)
     for name in given:
         if name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
-            advice = f"Did you mean {similar[0]!r}?" if similar else "--help lists the flags."
+            advice = did_you_mean([name], known, repr) or "--help lists the flags."
             raise ValueError(f"{FLAG} {path} holds {name!r}, which is no flag. {advice}")
     return [
         f"--{name}={_typed(name, value, known[name], path)}"

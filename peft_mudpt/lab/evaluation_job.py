@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from ..classifier.answers import probabilities_of
 from ..rules import AT_LEAST_ONE
-from .calibration import measured
+from .calibration import measured, note_on_calibration
 from .data.fingerprints import fingerprints_of
 from .data.labeled import LabeledFolder
 from .data.loaders import make_loader
@@ -139,17 +139,18 @@ def evaluate_saved(
         check_pictures(pictures)  # names every picture that cannot be read, instead of the first
         raise
     labels, items, names = pictures["label"][:], pictures["item"][:], distinct(classifier.class_names)
+    reliability = measured(logits, labels, classifier.calibration)
     return SavedEvaluation(
         os.fspath(adapter),
         os.fspath(folder),
         names,
         {
             **metrics_of(logits.argmax(dim=-1), labels, classifier.class_names, items),
-            "calibration": measured(logits, labels, classifier.calibration),
+            "calibration": reliability,
         },
         _mistakes(probabilities_of(logits, temperature), labels, names, items),
         temperature is not None,
-        [*notes, *_seen_by_the_run(Path(adapter), pictures)],
+        [*notes, *_seen_by_the_run(Path(adapter), pictures), *note_on_calibration(reliability)],
     )
 
 

@@ -6,7 +6,6 @@ import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import HfArgumentParser
 
 from ..rules import Rule, one_of
 from .config_file import flags_in
+from .similar import did_you_mean
 
 
 def flag(default: Any, help: str, **metadata) -> Any:
@@ -243,11 +243,10 @@ def _names(*kinds: type) -> list[str]:
 
 def _refuse(unknown: Sequence[str], known: Sequence[str]) -> None:
     """Raise a ValueError if there are unknown arguments. It names the most similar of the known flags."""
-    names = filter(None, map(flag_name, unknown))
-    meant = [f"--{near}" for name in names for near in get_close_matches(name, known, n=1)]
-    hint = f" Did you mean {' '.join(meant)}?" if meant else ""
     if unknown:
-        raise ValueError(f"Unknown arguments: {' '.join(unknown)}.{hint} --help lists the flags.")
+        question = did_you_mean(filter(None, map(flag_name, unknown)), known, "--{}".format)
+        hint = f"{question} " if question else ""
+        raise ValueError(f"Unknown arguments: {' '.join(unknown)}. {hint}--help lists the flags.")
 
 
 class _Formatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from peft_mudpt import MuDPTClassifier
 from peft_mudpt.calibration.calibration import Calibration
 from peft_mudpt.lab.arguments import Arguments
-from peft_mudpt.lab.calibration import calibration_lines, error_in_words, measured
+from peft_mudpt.lab.calibration import calibration_lines, error_in_words, measured, note_on_calibration
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.run_classifier import load_classifier
 from peft_mudpt.lab.schema import read_result
@@ -152,6 +152,17 @@ def test_new_classes_get_the_temperature_but_no_sets(folders, tmp_path, fresh_ac
     # as `predict` answers, which calibrates the classes of the run only
     temperatures = [result["metrics"][name]["mistakes_temperature"] for name in ("base", "new")]
     assert temperatures == [result["calibration"]["temperature"], None]
+
+
+def test_a_calibration_that_makes_other_pictures_worse_says_why():
+    sure, labels = 4 * torch.eye(2).repeat(10, 1), torch.tensor([0, 1] * 10)
+    of_sure = measured(sure, labels, Calibration(3.0, [[1.0], [1.0]]))
+    assert of_sure["after"]["error"] > of_sure["before"]["error"]
+    (note,) = note_on_calibration(of_sure)
+    assert "validation pictures of the run" in note
+    of_chance = measured(sure, labels.flip(0), Calibration(3.0, [[1.0], [1.0]]))
+    assert of_chance["after"]["error"] < of_chance["before"]["error"] and note_on_calibration(of_chance) == []
+    assert note_on_calibration(measured(sure, labels, None)) == []
 
 
 def test_only_coverages_with_enough_pictures_are_tested():

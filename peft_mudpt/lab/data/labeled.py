@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ...rules import normalized
+from ..similar import did_you_mean
 from .few_shot_data import dataset_of_files
 from .files import listed
 from .folders import Tree, name_classes, read_tree, remarks_on_files
@@ -73,10 +74,12 @@ class LabeledFolder:
         times = Counter(known)
         unknown = [name for name in self.names if name not in times]
         if unknown:
+            question = did_you_mean(unknown, known)
+            hint = f"{question} " if question else ""
             raise ValueError(
-                f"{FOLDER} {self.folder} has classes that the classifier does not know: {listed(unknown)}. It knows "
-                f"{listed(known)}. Name the folders in a file (--class_names), leave other folders out, or give other "
-                "classes (--classes)."
+                f"{FOLDER} {self.folder} has classes that the classifier does not know: {listed(unknown)}. "
+                f"{hint}It knows {listed(known)}. Name the folders in a file (--class_names), leave other folders "
+                "out, or give other classes (--classes)."
             )
         shared = [name for name in dict.fromkeys(self.names) if times[name] > 1]
         if shared:

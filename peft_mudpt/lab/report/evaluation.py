@@ -39,7 +39,7 @@ def evaluation_lines(found: SavedEvaluation) -> list[str]:
         ("accuracy", accuracy_in_words(found.metrics)),
         *calibration_lines({"test": found.metrics}),
     ]
-    kind = "calibrated probability" if found.calibrated else "probability"
+    kind = "calibrated probability" if found.calibrated else "uncalibrated probability"
     sections = {
         "accuracy of each class (95 % interval)": class_lines(found.metrics),
         "confusion matrix (rows: true classes, columns: predicted ones)": confusion_lines(found.metrics),
@@ -129,7 +129,8 @@ def class_lines(metrics: Metrics) -> list[str]:
 
 def confusion_lines(metrics: Metrics) -> list[str]:
     """
-    Show a confusion matrix. If it is large, list the classes that are confused most often.
+    Show a confusion matrix, without the empty rows of classes that have no pictures. If it is large, list the classes
+    that are confused most often.
 
     Args:
         metrics: the metrics of the test set (see `evaluation.metrics_of`).
@@ -145,12 +146,17 @@ def confusion_lines(metrics: Metrics) -> list[str]:
         lines = [f"  {w.number:5,}  {printable(w.name)} taken for {printable(w.taken_for)}" for w in wrong[:SHOWN]]
         return [*lines, *_rest(len(wrong), "pairs of classes")]
     matrix = confusion_matrix(metrics, [name for name in metrics["classes"] if name in occurring])
+    absent = [f"{row} {name}" for row, (name, counts) in enumerate(matrix.items(), start=1) if not any(counts)]
     width = 2 + max(2, *(len(str(count)) for counts in matrix.values() for count in counts))
     label = max(len(printable(name)) for name in matrix) + 4
     lines = [" " * label + "".join(f"{column:>{width}}" for column in range(1, len(matrix) + 1))]
     for row, (name, counts) in enumerate(matrix.items(), start=1):
-        cells = "".join(f"{count or '.':>{width}}" for count in counts)
-        lines.append(f"{row:>2}  {printable(name)}".ljust(label) + cells)
+        if any(counts):
+            cells = "".join(f"{count or '.':>{width}}" for count in counts)
+            lines.append(f"{row:>2}  {printable(name)}".ljust(label) + cells)
+    if absent:
+        have = "predicted class has" if len(absent) == 1 else "predicted classes have"
+        lines.append(f"{len(absent)} {have} no pictures, and so no row: {printable(', '.join(absent))}")
     return lines
 
 

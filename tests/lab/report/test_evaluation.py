@@ -31,6 +31,13 @@ def test_the_confusion_matrix_is_that_of_scikit_learn_in_a_file_and_in_the_termi
     assert numbers == [["1", "2", "3"], *([str(n) for n in row[:3]] for row in wanted[:3])]  # no picture is an owl
 
 
+def test_classes_without_pictures_have_no_row_but_are_named_with_their_columns():
+    header, *rows, absent = confusion_lines(found_for([0, 0, 2, 2], [0, 1, 3, 2], NAMES))
+    assert header.split() == ["1", "2", "3", "4"]
+    assert [row.split()[0] for row in rows] == ["1", "3"]
+    assert absent.endswith(": 2 dog, big, 4 owl")
+
+
 def test_of_many_classes_the_terminal_lists_the_pairs_that_are_confused_most_often():
     names = [f"class {i}" for i in range(30)]
     labels = [0, 0, 1, *range(30)]
