@@ -71,7 +71,7 @@ def main() -> None:
         answers = {what: _attempt(ask) for what, ask in QUESTIONS.items()}
     for what, reason in NOT_NEEDED.items():
         if what in answers and not answers[what].is_good:
-            answers[what] = Answer(False, f"{answers[what].text} ({reason})")
+            answers[what] = Answer(False, f"{reason} (it fails here: {answers[what].text.removeprefix(NO)})")
     lines = [
         f"{PACKAGE} {about['Version']}, Python {platform.python_version()}, {platform.platform()}",
         f"required: {_found(required)}",
@@ -115,7 +115,7 @@ def _attempt(ask: Callable[[], str]) -> Answer:
         return Answer(True, ask())
     except Exception as error:  # whatever a library raises is the answer
         first_line = str(error).strip().partition("\n")[0]
-        return Answer(False, f"no: {type(error).__name__}: {first_line}")
+        return Answer(False, f"{NO}{type(error).__name__}: {first_line}")
 
 
 def _device() -> str:
@@ -172,7 +172,7 @@ def _add_adapter() -> str:
     return WORKS
 
 
-WORKS = "yes"
+WORKS, NO = "yes", "no: "
 NECESSARY, ADD_ADAPTER = "MuDPT on a CLIP", "transformers' add_adapter"
 # What is asked, by trying it. A new question is a function that returns what it found, or raises why not.
 QUESTIONS: dict[str, Callable[[], str]] = {

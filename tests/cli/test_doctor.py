@@ -38,7 +38,7 @@ def test_it_describes_this_installation(diagnosis, tmp_path, monkeypatch):
     assert (
         add_adapter == "yes"
         if refusal_by_transformers() is None
-        else "not needed: PEFT's get_peft_model" in add_adapter
+        else re.match(r"not needed: PEFT's get_peft_model .*\(it fails here: \w+Error: ", add_adapter)
     )
     assert answers["cluster"] == "not installed: ray (for many machines)"
     assert "required: torch 2.13.0" in done.stdout
