@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 from accelerate import Accelerator
@@ -30,10 +31,12 @@ class Written(NamedTuple):
     Attributes:
         errors: number of pictures that could not be read.
         before: True if an earlier call had completed the file, so that nothing was left to do.
+        note: the file beside it that tells how the predictions were made.
     """
 
     errors: int
     before: bool
+    note: Path
 
 
 def predict_to_file(
@@ -96,7 +99,7 @@ def predict_to_file(
         return None
     with suppress(OSError):  # it holds something of the user
         file.folder.rmdir()
-    return Written(errors, before=finished is not None)
+    return Written(errors, finished is not None, file.note)
 
 
 def _classify_parts(

@@ -105,6 +105,7 @@ def write_predictions(
     already, number = " already" if written.before else "", f"{len(pictures):,}"
     predicted = f"{len(pictures) - written.errors:,} of {number}" if written.errors else f"all {number}"
     print(f"{output} holds the predictions of {predicted} pictures{already}")
+    print(f"{written.note} tells how they were made, so that the same command does not make them again")
     if written.errors:
         have = "has" if written.errors == 1 else "have"
         print(f"{written.errors:,} {have} no answer; the column error says why", file=sys.stderr)

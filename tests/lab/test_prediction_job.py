@@ -53,7 +53,7 @@ def expected(classifier, pictures, tmp_path_factory):
         for room in (predictions, prediction_job):
             patch.setattr(room, "PART_SIZE", 4)
         output = tmp_path_factory.mktemp("expected") / "x.csv"
-        assert run(classifier, pictures, output) == Written(errors=2, before=False)
+        assert run(classifier, pictures, output) == Written(2, before=False, note=output.with_name("x.csv.json"))
     return output.read_bytes()
 
 
@@ -81,7 +81,7 @@ def test_workers_change_no_byte(classifier, pictures, expected, tmp_path):
 def test_a_finished_job_is_not_begun_again(classifier, pictures, expected, tmp_path, monkeypatch):
     run(classifier, pictures, tmp_path / "x.csv")
     monkeypatch.setattr(prediction_job, "classify", lambda *arguments: pytest.fail("classified again"))
-    assert run(classifier, pictures, tmp_path / "x.csv") == Written(errors=2, before=True)
+    assert run(classifier, pictures, tmp_path / "x.csv") == Written(2, before=True, note=tmp_path / "x.csv.json")
     assert {path.name for path in tmp_path.iterdir()} == {"x.csv", "x.csv.json"}
 
 
@@ -144,7 +144,7 @@ def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_written(classifi
 def _one_of_two(rank: int, classifier, pictures, output: Path) -> None:
     for before in (False, True):
         written = run(classifier, pictures, output)
-        assert written == (Written(errors=2, before=before) if rank == 0 else None)
+        assert written == (Written(2, before, output.with_name("x.csv.json")) if rank == 0 else None)
 
 
 def test_two_processes_write_the_rows_of_one_also_after_a_kill_of_one(
