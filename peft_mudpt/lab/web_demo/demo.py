@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from peft import PeftModel
@@ -22,6 +22,7 @@ from ...rollout import AttentionRollout, attention_rollout
 from ...rules import normalized
 from ..calibration import probabilities_in_words
 from ..run_classifier import load_classifier, result_of
+from .about import UNKNOWN, About, describe, name_of
 from .spotlight import enlarged, spotlight
 
 
@@ -51,14 +52,22 @@ class Demo:
     Args:
         classifier: the classifier.
         plain_texts: the texts of classes for the CLIP without its adapter; None: those of the classifier.
+        about: what visitors should know.
 
     Attributes:
         class_names: names of the classes that the classifier was made for.
         takes_classes: whether it can be asked for other classes: it cannot if it learned its classes without texts.
         has_adapter: whether there is an adapter that can be switched off.
+        about: what visitors should know.
     """
 
-    def __init__(self, classifier: PictureClassifier, plain_texts: Optional[ClassTexts] = None):
+    def __init__(
+        self,
+        classifier: PictureClassifier,
+        plain_texts: Optional[ClassTexts] = None,
+        about: About = UNKNOWN,
+    ):
+        self.about = about
         self.class_names = list(classifier.class_names)
         self.takes_classes = isinstance(classifier, MuDPTClassifier)
         self.has_adapter = self.takes_classes and isinstance(classifier.model, PeftModel)
@@ -81,19 +90,23 @@ class Demo:
         class_names: Optional[list[str]] = None,
         template: Optional[str] = None,
         model_name_or_path: Optional[str] = None,
+        name: Optional[str] = None,
     ) -> Demo:
         """
         Load the classifier that a run left, onto the accelerator of this machine if there is one.
 
         Args:
             adapter, class_names, template, model_name_or_path: see `load_classifier`.
+            name: what the page calls the classifier; None: see `name_of`.
 
         Raises:
             ValueError: as `load_classifier`.
         """
         classifier = load_classifier(adapter, class_names, template, model_name_or_path)
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return cls(classifier.to(device or "cpu"), _texts_of_plain_clip(adapter, classifier))
+        result = result_of(adapter)
+        described = describe(name or name_of(adapter), result, classifier.model.name_or_path)
+        return cls(classifier.to(device or "cpu"), _texts_of_plain_clip(result, classifier), described)
 
     def answer(
         self, picture: str | os.PathLike, class_names: Optional[list[str]] = None, with_adapter: bool = True
@@ -127,7 +140,7 @@ class Demo:
             seen = pixel_values(opened, classifier.image_processor, do_normalize=False)
             rollout = _rollout(classifier, opened)
         drawn = enlarged(seen) if rollout is None else spotlight(seen, rollout.patches[0].cpu())
-        return Answer(dict(best), drawn, f"{_of_probabilities(with_adapter, temperature)} {_of_shares(rollout)}")
+        return Answer(dict(best), drawn, f"{_of_probabilities(with_adapter, temperature)}\n\n{_of_shares(rollout)}")
 
     @contextmanager
     def _switched(self, with_adapter: bool) -> Iterator[None]:
@@ -178,12 +191,11 @@ def names_in(text: str) -> list[str]:
     return names
 
 
-def _texts_of_plain_clip(adapter: str | os.PathLike, classifier: PictureClassifier) -> Optional[ClassTexts]:
+def _texts_of_plain_clip(result: Mapping[str, Any], classifier: PictureClassifier) -> Optional[ClassTexts]:
     """
     The texts of classes for the CLIP without its adapter: those of the run's zero-shot test. If there is no result of
     a run, the words that the text prompts started from stand in their place. None: the texts of the classifier.
     """
-    result = result_of(adapter)
     given = result.get("zero_shot_texts") or {"template": result.get("template")}
     if any(given.values()):
         return ClassTexts.given(**given)
@@ -215,6 +227,7 @@ def _of_shares(rollout: Optional[AttentionRollout]) -> str:
     shares = {"the picture": rollout.patches.sum(), "the prompts": rollout.prompts.sum(), "itself": itself}
     *first, last = [f"{name} ({100 * float(share):.0f} %)" for name, share in shares.items() if share > 0]
     return (
-        f"By attention rollout, the class token is a mixture of {', '.join(first)} and {last}. The brightest parts of "
-        "the picture have the largest shares."
+        "The bright parts of the picture are those that CLIP attended to most. They show where it looked, and not why "
+        "it chose a class. In numbers: by attention rollout, its class token is a mixture of "
+        f"{', '.join(first)} and {last}."
     )

@@ -14,7 +14,6 @@ from gradio.data_classes import ImageData
 from .demo import LONGEST_LIST, Demo, names_in
 
 
-TITLE = "What is in the picture?"
 LARGEST_PICTURE = "50mb"
 HOUR = 3600  # after which pictures are deleted
 TOP = 5
@@ -55,8 +54,8 @@ def make_page(demo: Demo) -> gr.Blocks:
             return None, None, ""
         return found.probabilities, found.picture, found.note
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        gr.Markdown(f"# {TITLE}")
+    with gr.Blocks(title=demo.about.title, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+        gr.Markdown(demo.about.as_markdown())
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(label="Picture", type="filepath", image_mode=None, height=HEIGHT)

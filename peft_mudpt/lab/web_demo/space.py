@@ -12,7 +12,6 @@ from typing import Optional
 
 from huggingface_hub import SpaceCardData
 
-from ... import demo as embedded
 from ...classifier.saving import CLASSES
 from ..hub import leave_out_paths
 from ..learner import HEADS
@@ -20,8 +19,8 @@ from ..run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..saving import find_file
 from ..schema import RESULT
 from ..storage import PARTIAL, naming
+from .about import About, is_embedded
 from .demo import Demo
-from .page import TITLE
 
 
 PACKAGE = "peft_mudpt"
@@ -58,7 +57,8 @@ def write_space(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} already exists, and is no empty folder. Give a new one.")
-    base = _base_of(Demo.load(adapter, class_names, template, model_name_or_path))
+    demo = Demo.load(adapter, class_names, template, model_name_or_path)
+    base = _base_of(demo)
     with naming(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f"{folder.name}{PARTIAL}", dir=folder.parent) as partial:
@@ -69,9 +69,11 @@ def write_space(
             if (space / ADAPTER / ADAPTER_CONFIG).exists():
                 leave_out_paths(space / ADAPTER / ADAPTER_CONFIG)
             given = model_name_or_path if base is not None else None
-            (space / APP).write_text(_app(class_names, template, base is None, given), encoding="utf-8")
+            (space / APP).write_text(
+                _app(class_names, template, base is None, given, demo.about.name), encoding="utf-8"
+            )
             (space / REQUIREMENTS).write_text(f"{PACKAGE}[demo]=={version(PACKAGE)}\n", encoding="utf-8")
-            (space / README).write_text(_readme(adapter, base), encoding="utf-8")
+            (space / README).write_text(_readme(adapter, base, demo.about), encoding="utf-8")
             os.replace(space, folder)
     return folder
 
@@ -79,22 +81,24 @@ def write_space(
 def _base_of(demo: Demo) -> Optional[str]:
     """The Hub id of the CLIP; None if it is the embedded one, which the package contains."""
     base = demo.base_model_name_or_path
+    if is_embedded(base):
+        return None
     if not Path(base).is_dir():
         return base
-    if Path(base).samefile(embedded.MODEL_PATH):
-        return None
     raise ValueError(
         f"The CLIP {base} is a folder of this machine, which a Space cannot load. Upload it to the Hub, and give its "
         "id (--model_name_or_path)."
     )
 
 
-def _app(class_names: Optional[list[str]], template: Optional[str], is_embedded: bool, base: Optional[str]) -> str:
+def _app(
+    class_names: Optional[list[str]], template: Optional[str], on_embedded: bool, base: Optional[str], name: str
+) -> str:
     """The program that shows the page. Names are written as Python writes them, so that none is run."""
-    given = {"class_names": class_names, "template": template, "model_name_or_path": base}
+    given = {"class_names": class_names, "template": template, "model_name_or_path": base, "name": name}
     arguments = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     imports = f"from {PACKAGE}.lab.web_demo.demo import Demo\nfrom {PACKAGE}.lab.web_demo.page import launch\n"
-    if is_embedded:
+    if on_embedded:
         imports = f"from {PACKAGE} import demo\n{imports}"
         arguments.append("model_name_or_path=demo.MODEL_PATH")
     call = ", ".join([f'Path(__file__).with_name("{ADAPTER}")', *arguments])
@@ -104,11 +108,11 @@ def _app(class_names: Optional[list[str]], template: Optional[str], is_embedded:
     )
 
 
-def _readme(adapter: str | os.PathLike, base: Optional[str]) -> str:
+def _readme(adapter: str | os.PathLike, base: Optional[str], about: About) -> str:
     """The description, which begins with the settings of the Space."""
     on_hub = None if Path(adapter).exists() else os.fspath(adapter)
     card = SpaceCardData(
-        title=TITLE,
+        title=about.title,
         emoji="🔎",
         colorFrom="indigo",
         colorTo="gray",
@@ -120,6 +124,6 @@ def _readme(adapter: str | os.PathLike, base: Optional[str]) -> str:
         tags=["peft", "clip", "few-shot"],
     )
     return (
-        f"---\n{card.to_yaml()}\n---\n\n# {TITLE}\n\nDrop a picture, edit the classes, and see what "
+        f"---\n{card.to_yaml()}\n---\n\n{about.as_markdown()}\n\nDrop a picture, edit the classes, and see what "
         f"{base or 'a tiny CLIP of drawn shapes'} with a few-shot adapter answers, and where it looks.\n"
     )

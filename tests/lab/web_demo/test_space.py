@@ -4,6 +4,7 @@ import json
 import runpy
 import shutil
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,6 +28,12 @@ def started(monkeypatch):
     return demos
 
 
+def title_of(space):
+    """The title in the description of a Space."""
+    _, settings, _ = (Path(space) / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(settings)["title"]
+
+
 def write(*arguments):
     from peft_mudpt.lab.web_demo.space import write_space
 
@@ -38,6 +45,7 @@ def test_the_program_of_a_space_answers_as_the_adapter_wherever_it_lies(adapter,
     moved = shutil.move(space, tmp_path / "elsewhere")
     runpy.run_path(f"{moved}/app.py", run_name="__main__")
     (shown,) = started
+    assert shown.about.title == f"{adapter.name}: what is in the picture?" == title_of(moved)
     expected = MuDPTClassifier.from_pretrained(adapter).top_k([star], 3)[0]
     assert list(shown.answer(star).probabilities.items()) == expected
 
