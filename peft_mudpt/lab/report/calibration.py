@@ -97,7 +97,7 @@ def calibration_section(result: Result) -> Optional[str]:
         text += f"\n\n{SETS}\n\n{markdown_table(header, rows)}"
     lines = []
     if stored["temperature"] is not None:
-        lines.append('classifier.top_k(["picture.jpg"], calibrated=True)')
+        lines.append('classifier.top_k(["picture.jpg"])  # calibrated')
     if sets:
         lines.append(f'classifier.predict_sets(["picture.jpg"], coverage={sets[-1]["coverage"]})')
     number, code = sum(map(len, stored["scores"])), "\n".join(lines)

@@ -97,7 +97,7 @@ def test_a_card_holds_the_errors_and_the_code_for_calibrated_answers():
     assert row == ["test", "12.0 %", "8.0 %", "4.0 %", "3.0 %"]
     assert sets_header == ["stated coverage", "sets that hold the right class", "classes in a set"]
     assert sets == [["90 %", "91.0 %", "1.25"], ["95 %", "96.0 %", "2.00"]]
-    assert 'calibrated=True)\nclassifier.predict_sets(["picture.jpg"], coverage=0.95)' in text
+    assert '# calibrated\nclassifier.predict_sets(["picture.jpg"], coverage=0.95)' in text
     assert "the 3 validation pictures" in text
 
 

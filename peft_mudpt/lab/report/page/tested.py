@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from ...calibration import error_in_words, hold_too_many
+from ...calibration import error_in_words, hold_too_many, probabilities_in_words
 from ...intervals import interval_in_words
 from ...protocols import number_of_pictures, number_of_right
 from ...run_pictures import RunPictures
@@ -124,7 +124,7 @@ def _wrong_values(metrics: Metrics, name: str, thumbnails: Thumbnails) -> dict[s
         "few_wrong": FEW_WRONG,
         "may_be_labels": 100 * len(wrong) <= FEW_WRONG * number_of_pictures(metrics),
         "knows_probabilities": "mistakes" in metrics,
-        "knows_calibrated": bool((metrics.get("calibration") or {}).get("after")),
+        "calibrated": probabilities_in_words(metrics.get("mistakes_temperature")),
         "missing": thumbnails.missing,
     }
 

@@ -89,6 +89,15 @@ def test_a_mistake_whose_own_probability_is_unknown_is_listed_without_it(run):
     assert "dog/test 2.png dog cow –" in words
 
 
+@pytest.mark.parametrize(
+    "temperature, words", [(1.5, "are calibrated, at temperature 1.50."), (None, "are not calibrated.")]
+)
+def test_mistakes_say_whether_their_probabilities_are_calibrated(run, temperature, words):
+    (one,) = read_results(run)
+    one["metrics"]["test"]["mistakes_temperature"] = temperature
+    assert words in text_of(html_page([one], {}, with_pictures=False))
+
+
 def test_the_accuracy_stands_beside_its_interval(run):
     page = text_of(html_page(read_results(run), {}))
     low, high = (100 * end for end in binomtest(5, 9).proportion_ci(method="wilson"))
