@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from peft_mudpt import MuDPTClassifier, demo
 from peft_mudpt.lab.arguments import Arguments
+from peft_mudpt.lab.data import held_out
 from peft_mudpt.lab.report.tables import markdown_report
 from peft_mudpt.lab.run import run
 from peft_mudpt.lab.schema import read_result, read_results
@@ -51,7 +53,11 @@ def test_an_adapter_gives_the_recorded_logits(adapter, template):
         torch.testing.assert_close(classifier(images).logits, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(workplace):
+def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(workplace, monkeypatch):
+    # the earlier version held other pictures out, and this run must go on with those that it trained on
+    monkeypatch.setattr(
+        held_out, "random_order", lambda items, seed: Random(seed).sample(range(len(items)), len(items))
+    )
     options = {"method": "coop", "method_kwargs": '{"num_virtual_tokens": 2}', "checkpointing_steps": 2}
     result = run(Arguments(**ASKED, **options, output_dir="interrupted", resume_from_checkpoint="latest"))
     assert result["steps"] == 4

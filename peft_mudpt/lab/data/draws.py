@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Optional
 
 from .few_shot_data import FewShotData, with_labels
 from .files import listed
+from .held_out import HELD_OUT, hold_out
 from .sampling import MAX_VALIDATION_SHOTS, sample_few_shot
-from .separation import hold_out
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HELD_OUT = 0.3  # share of each class that is held out for testing if there is no test split
 # What a remark says of classes without pictures to evaluate on, and the advice. Fewer shots would not help, because
 # pictures are held out before the draw.
 LACKING = {
@@ -70,11 +69,11 @@ def draw(
     Draw the training and validation pictures of a run (see `sample_few_shot`), and choose the test pictures.
 
     If there is no test split, the share `HELD_OUT` of each class of the training split is held out for testing. The
-    held-out pictures depend on neither `shots` nor `seed`. If there is no validation split, validation pictures are
-    taken from the other pictures of the training split: `validation_shots` of each class before training pictures are
-    drawn, or without this number, to evaluate on them, the share `HELD_OUT` of each class, but from 1 to
-    `MAX_VALIDATION_SHOTS`; otherwise, what is left after training pictures are drawn. Pictures of a group are not
-    separated (see `hold_out`).
+    held-out pictures of a class depend on neither `shots` nor `seed`, nor on the other classes. If there is no
+    validation split, validation pictures are taken from the other pictures of the training split: `validation_shots`
+    of each class before training pictures are drawn, or without this number, to evaluate on them, the share `HELD_OUT`
+    of each class, but from 1 to `MAX_VALIDATION_SHOTS`; otherwise, what is left after training pictures are drawn.
+    Pictures of a group are not separated (see `hold_out`).
 
     Args:
         data: the data set.
@@ -87,14 +86,15 @@ def draw(
     Returns:
         The drawn pictures, the test pictures, and remarks about them.
     """
-    labels = data.train["label"][:]
+    items, labels = data.train["item"][:], data.train["label"][:]
     groups = list(range(len(labels)) if data.groups is None else data.groups)
+    columns = (items, labels, groups)
     pool, test, validation = list(range(len(labels))), [], []
     if data.test is None:
-        test, pool = _take(pool, labels, groups, lambda n: int(HELD_OUT * n), seed=0)
+        test, pool = _take(pool, columns, lambda n: int(HELD_OUT * n), seed=0)
     holds_out = evaluate_on == "validation" or validation_shots is not None
     if data.validation is None and holds_out:
-        validation, pool = _take(pool, labels, groups, lambda n: validation_shots or _number_to_validate_on(n), seed)
+        validation, pool = _take(pool, columns, lambda n: validation_shots or _number_to_validate_on(n), seed)
     validation_labels = data.validation["label"][:] if data.validation else []
     train, drawn = sample_few_shot([labels[i] for i in pool], validation_labels, shots, seed, validation_shots)
     train = [pool[i] for i in train]
@@ -121,9 +121,11 @@ def _number_to_validate_on(n: int) -> int:
     return min(MAX_VALIDATION_SHOTS, max(1, int(HELD_OUT * n)))
 
 
-def _take(pool: list[int], labels: list[int], groups: list[int], number: Callable[[int], int], seed: int) -> tuple:
+def _take(
+    pool: list[int], columns: Sequence[Sequence], number: Callable[[int], int], seed: int
+) -> tuple[list[int], list[int]]:
     """Divide a pool into the pictures that are held out and the others."""
-    taken = set(hold_out([labels[i] for i in pool], [groups[i] for i in pool], number, seed))
+    taken = set(hold_out(*([column[i] for i in pool] for column in columns), number, seed))
     return [i for k, i in enumerate(pool) if k in taken], [i for k, i in enumerate(pool) if k not in taken]
 
 

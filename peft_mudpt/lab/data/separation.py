@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -83,47 +82,6 @@ def equal_files(paths: Sequence[Path]) -> list[list[int]]:
                 continue
             by_content[content].append(i)
     return [indices for indices in by_content.values() if len(indices) > 1]
-
-
-def hold_out(labels: Sequence[int], groups: Sequence[int], number: Callable[[int], int], seed: int) -> list[int]:
-    """
-    Choose pictures of each class at random, without separating groups.
-
-    A group is taken if all of its pictures are wanted. If a class has no such group, its smallest group is taken.
-    At least one picture of each class is not taken.
-
-    Args:
-        labels: the labels of N pictures.
-        groups: the numbers of their groups.
-        number: maps the number of pictures of a class to the number that is wanted.
-        seed: seed of the choice.
-
-    Returns:
-        The positions of the chosen pictures, in ascending order.
-    """
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in random.Random(seed).sample(range(len(labels)), len(labels)):
-        members[groups[i]].append(i)  # the groups are in a random order, too
-    sizes = {group: Counter(labels[i] for i in indices) for group, indices in members.items()}
-    left = Counter(labels)
-    wanted = {label: number(n) for label, n in left.items()}
-    lacking = {label for label, n in wanted.items() if n > 0}
-    chosen: list[int] = []
-
-    def take(group: int) -> None:
-        chosen.extend(members[group])
-        lacking.difference_update(sizes[group])
-        for label, n in sizes[group].items():
-            wanted[label] -= n
-            left[label] -= n
-
-    for group, size in sizes.items():
-        if all(n <= wanted[label] and n < left[label] for label, n in size.items()):
-            take(group)
-    for group, size in sorted(sizes.items(), key=lambda item: item[1].total()):
-        if lacking & size.keys() and all(n < left[label] for label, n in size.items()):
-            take(group)
-    return sorted(chosen)
 
 
 def _group_numbers(pictures: Sequence[Picture], same: Iterable[Sequence[tuple[str, Picture]]]) -> list[int]:

@@ -30,6 +30,27 @@ def test_held_out_test_pictures_are_the_same_for_every_number_of_shots_and_every
     assert any(trained[0] != other for other in trained[1:])
 
 
+def test_a_class_folder_more_leaves_the_held_out_pictures_of_the_other_classes(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 20, "dog": 17})
+    before = draw(load_folders(folder), 2, 1, validation_shots=3)
+    save_pictures(tmp_path / "pictures", {"bee": 9})  # between the others' labels
+    after = draw(load_folders(folder), 2, 1, validation_shots=3)
+    for part in ("validation", "test"):
+        kept = [item for item in getattr(after, part)["item"][:] if not item.startswith("bee/")]
+        assert kept == getattr(before, part)["item"][:]
+        assert len(getattr(after, part)) > len(kept)
+
+
+def test_a_picture_more_moves_few_pictures(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", {"cat": 20, "dog": 20})
+    before = draw(load_folders(folder), 2, 1, validation_shots=3)
+    save_pictures(tmp_path / "pictures", {"cat": 21})
+    after = draw(load_folders(folder), 2, 1, validation_shots=3)
+    for part in ("validation", "test"):
+        one, other = (set(getattr(drawn, part)["item"][:]) for drawn in (before, after))
+        assert len(one - other) <= 1
+
+
 def test_without_a_validation_split_at_most_four_of_the_remaining_pictures_per_class_validate(tmp_path):
     train = save_pictures(tmp_path / "pictures", {"cat": 9, "dog": 6})
     data = load_data(DataOptions(train_dir=train, test_dir=save_pictures(tmp_path / "test", {"cat": 1, "dog": 1})))

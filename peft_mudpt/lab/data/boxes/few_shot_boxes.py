@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..draws import HELD_OUT, Drawn
+from ..draws import Drawn
 from ..files import listed
+from ..held_out import HELD_OUT, random_order
 from ..sampling import MAX_VALIDATION_SHOTS
 from .options import BoxDataOptions
 from .records import BoxData
@@ -98,8 +98,7 @@ def draw_boxes(data: FewShotBoxes, shots: int, seed: int, evaluate_on: str = "te
     """
     pool, test = data.train, data.test
     if test is None:
-        order = list(range(len(pool)))
-        random.Random(0).shuffle(order)
+        order = random_order(pool["item"][:], seed=0)
         number = int(HELD_OUT * len(order))
         pool, test = pool.select(sorted(order[number:])), pool.select(sorted(order[:number]))
     validation: list[int] = []

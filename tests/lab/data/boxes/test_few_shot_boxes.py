@@ -42,6 +42,15 @@ def test_without_one_a_third_is_held_out_whatever_the_shots_and_the_seed():
     assert not set(test) & set(draw_boxes(data(), 9, 1).train["item"])
 
 
+def test_a_picture_more_changes_one_held_out_picture_at_most():
+    tested = []
+    for number in range(10, 20):
+        grown = FewShotBoxes("made", ["cat"], pictures([[0]] * number))
+        tested.append(set(draw_boxes(grown, 1, 1).test["item"]))
+    assert [len(test) for test in tested] == [3, 3, 3, 3, 4, 4, 4, 5, 5, 5]
+    assert all(len(one - other) <= 1 for one, other in zip(tested, tested[1:]))
+
+
 def test_validation_pictures_are_drawn_first_and_are_not_trained_on():
     drawn = draw_boxes(data(), 1, 1, "validation")
     parts = [set(part["item"]) for part in (drawn.train, drawn.validation, drawn.test)]
