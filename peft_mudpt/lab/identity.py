@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from .flags import Options
 from .method import CLASSIFICATION, DETECTION, TASKS
 from .methods import BaseMethodOptions, MethodOptions, find_method
 from .protocols import FewShotOptions, ProtocolOptions, Task
-from .recipe import warmup_steps
 from .robustness import RobustnessOptions
 from .schema import FIELDS, in_current_words
 from .training_options import TrainingOptions
@@ -150,14 +149,6 @@ def as_identity(asked: Mapping[str, Any]) -> dict[str, Any]:
     return identity
 
 
-def _has_no_warmup(identity: Mapping[str, Any]) -> bool:
-    """True if the options say that no step precedes the peak, so that the kind of warmup does not matter."""
-    ratio, steps = identity["warmup_ratio"], identity["max_train_steps"]
-    if not isinstance(ratio, (int, float)):
-        return False
-    return ratio == 0 or (isinstance(steps, int) and warmup_steps(ratio, steps) == 0)
-
-
 def is_identity(value: Mapping[str, Any]) -> bool:
     """
     Check that a file holds the identity of a run.
@@ -175,82 +166,6 @@ def is_identity(value: Mapping[str, Any]) -> bool:
     )
     known_task = options.get(TASK, CLASSIFICATION) in TASKS
     return are_fingerprints and known_task and is_text(options.get("method")) and FIELDS["arguments"].accepts(options)
-
-
-def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """
-    Describe how two runs differ.
-
-    If the pictures of both runs are known, it does not matter in which folders they are. The same holds for the model.
-
-    Args:
-        there: identity of the stored run.
-        asked: identity of the requested run.
-
-    Returns:
-        The flags with different values, and the pictures and the files of the model that changed, as text; empty if
-        the runs are the same.
-    """
-    there, asked = as_identity(there), as_identity(asked)
-    known = PICTURES in there and PICTURES in asked
-    known_model = there.get(MODEL_FINGERPRINTS) and asked.get(MODEL_FINGERPRINTS)
-    skipped = (PICTURES, MODEL_FINGERPRINTS, *(DATA_PATHS if known else ()), *((MODEL,) if known_model else ()))
-    if _has_no_warmup(there) or _has_no_warmup(asked):  # then another ratio or number of steps makes the difference
-        skipped += ("warmup",)
-    changed = [
-        f"{name}: {in_words(there.get(name))} there, {in_words(asked.get(name))} here"
-        for name in {**asked, **there}
-        if name not in skipped and there.get(name) != asked.get(name)
-    ]
-    if known:
-        ours, theirs = asked[PICTURES], there[PICTURES]
-        for name in {**ours, **theirs}:
-            if counts := _changes(theirs.get(name, {}), ours.get(name, {})):
-                changed.append(f"{name} pictures: {counts}")
-    return "; ".join([*changed, *_differences_of_models(there, asked)])
-
-
-def _differences_of_models(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    """Say how the files of two models differ, if both runs know whether there are files."""
-    if MODEL_FINGERPRINTS in there and MODEL_FINGERPRINTS in asked:
-        theirs, ours = there[MODEL_FINGERPRINTS], asked[MODEL_FINGERPRINTS]
-        if theirs and ours:
-            if counts := _changes(theirs, ours):
-                yield f"files of --{MODEL}: {counts}"
-        elif theirs or ours:
-            places = ["in a folder" if files else "of the Hub" for files in (theirs, ours)]
-            yield f"{MODEL}: {places[0]} there, {places[1]} here"
-
-
-def in_words(value: Any, show: Callable[[Any], str] = repr) -> str:
-    """
-    Show an option of a run or a job in a message.
-
-    Args:
-        value: its value; None: it is not given.
-        show: how other values are shown.
-
-    Returns:
-        The words.
-    """
-    return "not given" if value is None else show(value)
-
-
-def _changes(there: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Say which pictures or files were added, removed, replaced or, of pictures, given to another class."""
-    both = [item for item in now if item in there and now[item] != there[item]]
-    replaced = [item for item in both if now[item].split(" ")[0] != there[item].split(" ")[0]]
-    changes = {
-        "added": [item for item in now if item not in there],
-        "removed": [item for item in there if item not in now],
-        "replaced": replaced,
-        "labeled differently": [item for item in both if item not in replaced],
-    }
-    return ", ".join(
-        f"{len(items)} {what} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"
-        for what, items in changes.items()
-        if items
-    )
 
 
 def to_share(asked: Mapping[str, Any]) -> dict[str, Any]:

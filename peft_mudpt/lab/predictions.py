@@ -21,7 +21,7 @@ from ..classifier.batches import in_ranges
 from ..classifier.prediction import PictureClassifier
 from .data.class_names import join_names
 from .data.unlabeled import ParquetPictures, PictureFiles
-from .identity import in_words
+from .differences import in_words
 from .predicting import Prediction
 from .question import Question
 from .storage import PARTIAL, naming, read_json, write_json

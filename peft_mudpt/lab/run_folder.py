@@ -14,7 +14,8 @@ from typing import Any, Optional
 from filelock import FileLock, Timeout
 
 from ..classifier.saving import CLASSES
-from .identity import TASK, as_identity, differences, is_identity
+from .differences import differences
+from .identity import TASK, as_identity, is_identity
 from .learner import HEADS
 from .method import CLASSIFICATION, DETECTION
 from .methods import find_method
@@ -46,7 +47,9 @@ RUN_PARTIALS = (
 _CHECKPOINT = re.compile(r"step_\d{8,}")
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Optional[dict[str, Any]]:
+def claim(
+    folder: Path, identity: dict[str, Any], overwrite: bool = False, of_comparison: bool = False
+) -> Optional[dict[str, Any]]:
     """
     Check that a run may use a folder. The folder is not changed.
 
@@ -54,6 +57,7 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
         folder: the folder of the run; it need not exist.
         identity: identifies the run (see `identity.as_identity`).
         overwrite: True if the run may replace the files of another run, or its own.
+        of_comparison: True for a run of a comparison, which takes no --overwrite_output_dir.
 
     Returns:
         The result, if this run has already finished in the folder and `overwrite` is False; else None.
@@ -64,7 +68,8 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> Op
     """
     if overwrite:
         return None
-    choice = "Choose another --output_dir, or delete this folder; a single run also takes --overwrite_output_dir."
+    replacing = "delete this folder" if of_comparison else "give --overwrite_output_dir"
+    choice = f"To keep that, choose another --output_dir; to replace it, {replacing}."
     other = read_identity(folder)
     found = [name for name in (*_files_of(identity, other), *RUN_PARTIALS) if os.path.lexists(folder / name)]
     checkpoints = own_checkpoints(folder)

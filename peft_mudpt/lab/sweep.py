@@ -89,7 +89,7 @@ class Run:
         identity = experiment.asked
         if (self.folder / RUN).exists():
             identity |= {PICTURES: pictures(experiment), MODEL_FINGERPRINTS: experiment.backbone.fingerprints()}
-        return claim(self.folder, identity) is not None
+        return claim(self.folder, identity, of_comparison=True) is not None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer, CLIPModel, SiglipConfig, SiglipModel
 
 from peft_mudpt import MuDPTClassifier, demo
 from peft_mudpt.classifier.class_texts import ClassTexts
-from peft_mudpt.lab.identity import as_identity, differences, what_was_asked
+from peft_mudpt.lab.differences import differences
+from peft_mudpt.lab.identity import as_identity, what_was_asked
 from peft_mudpt.lab.learner import Ground
 from peft_mudpt.lab.methods import MethodOptions, find_method
 from peft_mudpt.lab.report.rows import row_name

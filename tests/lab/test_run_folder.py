@@ -130,8 +130,11 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path, left):
     start(tmp_path)
     (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / left).touch()
-    with pytest.raises(ValueError, match="another run .seed: 1 .* 2 .*--overwrite_output_dir"):
+    with pytest.raises(ValueError, match="another run .seed: 1 .* 2 .*--output_dir.*--overwrite_output_dir"):
         claim(tmp_path, {**IDENTITY, "seed": 2})
+    with pytest.raises(ValueError, match="another run .*--output_dir.*delete this folder") as refused:
+        claim(tmp_path, {**IDENTITY, "seed": 2}, of_comparison=True)
+    assert "--overwrite_output_dir" not in str(refused.value)
 
 
 def test_a_failed_run_without_checkpoints_does_not_block_its_folder(tmp_path):

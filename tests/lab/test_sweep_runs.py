@@ -84,7 +84,7 @@ def test_a_folder_of_another_run_stops_the_sweep_before_it_starts(tmp_path, cons
     with hold(runs[3].folder, {**what_was_asked(runs[3].arguments()), "max_train_steps": 5}):
         pass
     (runs[3].folder / "adapter_config.json").touch()
-    with pytest.raises(ValueError, match="another run .max_train_steps: 5 "):
+    with pytest.raises(ValueError, match="another run .max_train_steps: 5 .*delete this folder"):
         run_all(runs, stand_in(tmp_path), JobOptions(jobs=1), title="runs")
     assert not (tmp_path / "notes").exists()
 

@@ -15,7 +15,8 @@ from accelerate.utils import RNG_STATE_NAME
 from accelerate.utils import load as read_state
 from safetensors.torch import load_file, save_file
 
-from ..identity import as_identity, differences
+from ..differences import differences
+from ..identity import as_identity
 from ..run_folder import CHECKPOINTS, RUN, discard, own_checkpoints, read_identity, sweep_leftovers
 from ..storage import PARTIAL, naming, write_json
 
