@@ -51,6 +51,29 @@ class Selection:
         return pictures_of(self.task)
 
 
+def picture_lines(selection: Selection, protocol: FewShotOptions) -> dict[str, str]:
+    """
+    Say how many pictures a run keeps from training, and how many of the user's own it does not use.
+
+    Args:
+        selection: the pictures of the run.
+        protocol: the options by which they were selected.
+
+    Returns:
+        What is printed, by name. Pictures of a known data set that are not used are left out, because its protocol
+        leaves them over.
+    """
+    task, origin, unused = selection.task, selection.data.origin, selection.drawn.unused
+    validation = task.calibration_pictures
+    lines = {} if validation is None else {"validation pictures": f"{len(validation):,}"}
+    lines["test pictures"] = f"{sum(len(test.pictures) for test in task.tests.values()):,}"
+    are_own = origin.train_dir is not None or origin.dataset_name is not None
+    if unused and are_own and protocol.protocol != "base-to-new":  # which trains on half of the classes
+        number = "1 picture" if unused == 1 else f"{unused:,} pictures"
+        lines["not used"] = f"{number}, because --shots is {protocol.shots} (a larger number trains on more)"
+    return lines
+
+
 @dataclass(frozen=True)
 class BaseExperiment(ABC):
     """

@@ -20,7 +20,7 @@ from ..data.loading import TestPictures
 from ..evaluation import ValidationPictures, calibrate_task, distinct, evaluate_task
 from ..feature_cache import FeatureCache, cached
 from ..feature_keys import text_bank_key
-from ..plan import Plan
+from ..plan import Plan, picture_lines
 from ..protocols import summarize
 from ..recipe import Recipe
 from ..report.words import nearest_words
@@ -96,7 +96,7 @@ class ClassificationPlan(Plan):
             "text of a class": after_prompts_in_words(text) if self.learner.has_text_prompts else text,
             "classes": str(len(self.task.class_names)),
             "training pictures": f"{len(self.task.train):,}",
-            "test pictures": f"{sum(len(test.pictures) for test in self.task.tests.values()):,}",
+            **picture_lines(self.selection, self.experiment.protocol),
             **({} if zero_shot is None else {"texts of zero-shot": zero_shot.in_words()}),
         }
 

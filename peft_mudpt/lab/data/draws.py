@@ -37,12 +37,14 @@ class Drawn:
         validation: validation pictures; may be empty.
         test: test pictures; may be empty.
         remarks: notes for the user about these pictures, such as classes with too few of them; may be empty.
+        unused: number of pictures that the run does not use, but would train on with more shots.
     """
 
     train: Dataset
     validation: Dataset
     test: Dataset
     remarks: list[str]
+    unused: int = 0
 
 
 def subset(pictures: Dataset, classes: Sequence[int]) -> Dataset:
@@ -103,6 +105,7 @@ def draw(
         left = [i for i in pool if groups[i] not in used]
         some, _ = sample_few_shot([labels[i] for i in left], [], min(shots, MAX_VALIDATION_SHOTS), seed)
         validation = [left[i] for i in some]
+    unused = len(set(pool).difference(train, validation))
     parts = (
         data.train.select(train),
         data.train.select(validation) if data.validation is None else data.validation.select(drawn),
@@ -114,7 +117,7 @@ def draw(
         number = Counter(parts[1]["label"][:])
         few = [f"{name} ({number[i]})" for i, name in enumerate(data.class_names) if number[i] < validation_shots]
         remarks += [f"fewer than {validation_shots} pictures to validate on: {listed(few)}"] if few else []
-    return Drawn(*parts, remarks)
+    return Drawn(*parts, remarks, unused)
 
 
 def _number_to_validate_on(n: int) -> int:

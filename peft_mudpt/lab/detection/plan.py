@@ -17,7 +17,7 @@ from ..backbone import EMBEDDED
 from ..data.boxes.few_shot_boxes import pictures_by_class
 from ..data.boxes.loading import TrainingBoxes
 from ..data.loading import PIXEL_VALUES, picture
-from ..plan import Plan
+from ..plan import Plan, picture_lines
 from ..protocols import Task
 from ..report.boxes import example_sheet
 from ..run_folder import EXAMPLES
@@ -61,7 +61,7 @@ class DetectionPlan(Plan):
             "trainable parameters": f"{self.trainable_parameters:,}",
             "classes": str(len(task.class_names)),
             "training pictures": f"{len(task.train):,} with {boxes:,} boxes",
-            "test pictures": f"{sum(len(test.pictures) for test in task.tests.values()):,}",
+            **picture_lines(self.selection, self.experiment.protocol),
         }
 
     def notes(self) -> list[str]:

@@ -57,6 +57,12 @@ def test_validation_pictures_are_drawn_first_and_are_not_trained_on():
     assert all(parts) and not parts[0] & parts[1] and not parts[2] & (parts[0] | parts[1])
 
 
+def test_pictures_with_boxes_that_no_shot_needs_are_counted():
+    test = pictures([[0]], "test")
+    assert draw_boxes(data(test=test), 1, 0).unused == 8 - 2  # 0 and 1 of the 8 pictures with boxes
+    assert draw_boxes(data(test=test), 9, 0).unused == 0
+
+
 def test_ignored_boxes_count_for_no_shot():
     ignored = [[True], [False]]
     few = FewShotBoxes("made", ["cat", "dog"], pictures([[0], [0]], ignored=ignored), pictures([[0]], "test"))
