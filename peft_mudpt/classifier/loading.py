@@ -77,6 +77,15 @@ class ModelSource:
         """Without `trust_remote_code`, transformers would ask on the terminal whether to run code of a repository."""
         return {"revision": self.revision, "trust_remote_code": False, **self.hub}
 
+    def _options_if_reachable(self) -> dict[str, Any]:
+        """
+        The options, after one file of the Hub was asked for. Without a network, transformers would ask for several,
+        each with all retries of the Hub's client, before it says that there is none.
+        """
+        if not Path(self.name_or_path).is_dir():
+            PretrainedConfig.get_config_dict(self.name_or_path, **self._options)
+        return self._options
+
     def config(self) -> PretrainedConfig:
         """Load the config, without weights."""
         return AutoConfig.from_pretrained(self.name_or_path, **self._options)
@@ -91,11 +100,11 @@ class ModelSource:
 
     def _model(self, auto_class: Any, model_kwargs: dict[str, Any]) -> PreTrainedModel:
         model_kwargs.setdefault("dtype", model_kwargs.pop("torch_dtype", torch.float32))  # the older name, too
-        return auto_class.from_pretrained(self.name_or_path, **{**self._options, **model_kwargs})
+        return auto_class.from_pretrained(self.name_or_path, **{**self._options_if_reachable(), **model_kwargs})
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer. Raises a ValueError if there is none."""
-        tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, **self._options)
+        tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, **self._options_if_reachable())
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes one without words if files lack
             raise ValueError(
                 f"{self.name_or_path} holds a model, but no tokenizer. Save that of the model there "
@@ -108,7 +117,8 @@ class ModelSource:
         Load the image processor. `image_size` is the number of pixels of both sides of the images that it makes; None:
         as it is stored.
         """
-        processor = AutoProcessor.from_pretrained(self.name_or_path, backend="pil", **self._options).image_processor
+        options = self._options_if_reachable()
+        processor = AutoProcessor.from_pretrained(self.name_or_path, backend="pil", **options).image_processor
         return processor if image_size is None else _with_image_size(processor, image_size)
 
 

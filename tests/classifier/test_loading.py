@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, SiglipImageProcessor
 
@@ -24,6 +25,18 @@ def publish(cache: Path, repository: str, revision: str, folder: Path) -> None:
     shutil.copytree(folder, stored / "snapshots" / commit)
     (stored / "refs").mkdir(exist_ok=True)
     (stored / "refs" / revision).write_text(commit)
+
+
+def unreachable(monkeypatch) -> list[str]:
+    """Cut the network off. Returns a list to which each file is added that the Hub is asked for."""
+    asked = []
+
+    def download(name, file, **_):
+        asked.append(file)
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", download)
+    return asked
 
 
 def save_clip(folder: Path, seed: int) -> Path:
@@ -154,6 +167,14 @@ class TestRefusing:
         (tmp_path / "adapter_config.json").write_text(text)
         with pytest.raises(ValueError, match="adapter_config.json"):
             find_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("load", [ModelSource.tokenizer, ModelSource.image_processor, ModelSource.clip])
+def test_a_hub_that_cannot_be_reached_is_asked_for_one_file(monkeypatch, load):
+    asked = unreachable(monkeypatch)
+    with pytest.raises(OSError, match="find them in the cached files"):
+        load(ModelSource("someone/unknown"))
+    assert asked == ["config.json"]
 
 
 @pytest.mark.parametrize("argument", ["dtype", "torch_dtype"])

@@ -15,7 +15,7 @@ from peft_mudpt.classifier.loading import ModelSource
 from peft_mudpt.lab import Experiment, prepare
 from peft_mudpt.lab.backbone import Backbone, BackboneOptions
 from peft_mudpt.lab.data.embedded import load_embedded
-from tests.classifier.test_loading import CLIP, publish, save_clip
+from tests.classifier.test_loading import CLIP, publish, save_clip, unreachable
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -47,6 +47,13 @@ def test_a_clip_of_the_hub_is_known_by_name():
 def test_a_clip_that_cannot_be_loaded_is_named_with_the_flag_and_the_embedded_one(tmp_path):
     with pytest.raises(OSError, match=f"The CLIP '{tmp_path}' cannot be loaded.* --model_name_or_path.* 'embedded'"):
         Backbone.load(ModelSource(str(tmp_path)), torch.device("cpu"))
+
+
+def test_a_run_asks_a_hub_that_cannot_be_reached_for_one_file(monkeypatch):
+    asked = unreachable(monkeypatch)
+    with pytest.raises(OSError, match="The CLIP 'someone/unknown' cannot be loaded.* 'embedded'"):
+        prepare(Experiment(load_embedded("faded"), "mudpt", "someone/unknown"))
+    assert asked == ["config.json"]
 
 
 @pytest.mark.parametrize("method", ["coop", "lora"])
