@@ -1,7 +1,7 @@
 """Report the results in a folder of experiments. This is `peft-mudpt report`.
 
-python examples/report.py outputs/lab                       # writes outputs/lab/report/report.md and its plots
-python examples/report.py outputs/mine --html               # also writes outputs/mine/report/report.html
+python examples/report.py outputs/lab                          # writes outputs/lab/report/report.md and its plots
+python examples/report.py outputs/my_pictures --html           # also writes outputs/my_pictures/report/report.html
 python examples/report.py outputs/lab --paired ivlp --paired mudpt
 """
 

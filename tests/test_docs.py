@@ -70,7 +70,7 @@ ONLY_READ = {
     "sweep_federated.py": "48 runs take long; tests/lab/federated/test_comparison.py plans some",
     "-m peft_mudpt train --output_dir outputs/several": "the same command as the one before it",
     "torch.distributed.run": "tests/examples/test_fewshot.py runs two processes",
-    "predict outputs/mine pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
+    "predict outputs/my_pictures pictures.parquet": "tests/lab/test_prediction_job.py runs two processes",
     "demo outputs/adapter\n": "waits for a browser; tests/lab/web_demo/test_page.py opens the page",
     "export outputs/adapter outputs/classifier.onnx": "tests/examples/test_export.py does the same",
     "export outputs/adapter outputs/encoders-too": "tests/examples/test_export.py does the same",
