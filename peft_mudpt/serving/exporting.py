@@ -25,10 +25,10 @@ def export_classifier(
     one. An error leaves the older file as it was, and nothing else.
 
     The exported program takes `pixel_values` (B, 3, H, W) for any B, as the CLIP's image processor makes them, and
-    returns `probabilities` (B, C). The file also contains `class_names` (JSON, in the order of the probabilities),
-    `class_template` (not of a linear probe) or, if classes have several texts, `class_texts` (JSON, the texts of each
-    class in the order of the probabilities), `picture_rule` (how to open a picture, in words) and
-    `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
+    returns `probabilities` (B, C), those of `predict_proba`. The file also contains `class_names` (JSON, in the order
+    of the probabilities), `class_template` (not of a linear probe) or, if classes have several texts, `class_texts`
+    (JSON, the texts of each class in the order of the probabilities), `picture_rule` (how to open a picture, in words)
+    and `preprocessor_config` (JSON: the image processor's settings). An ONNX file has them in its metadata, a
     `torch.export` archive as extra files.
 
     The file holds the vision tower and one feature per class, or one per class and domain. If the text prompts of the

@@ -48,7 +48,7 @@ class Program:
 @torch.autocast("cpu", enabled=False)  # which computes the features of the classes
 def classifier_program(classifier: PictureClassifier) -> Program:
     """
-    A classifier with its classes: `pixel_values` (B, 3, H, W) to `probabilities` (B, C).
+    A classifier with its classes: `pixel_values` (B, 3, H, W) to `probabilities` (B, C), those of `predict_proba`.
 
     Args:
         classifier: the classifier. It stays as it is.
@@ -58,13 +58,14 @@ def classifier_program(classifier: PictureClassifier) -> Program:
     """
     inputs = _pixel_values(classifier)
     layer = layer_of(classifier.model)
-    module: torch.nn.Module
+    logits: torch.nn.Module
     if layer is not None and layer.text_depends_on_image:
-        module = _ClassifierOfTexts(classifier)
+        logits = _ClassifierOfTexts(classifier)
     elif layer is not None and layer.num_domains and isinstance(classifier, MuDPTClassifier):
-        module = _ClassifierOfDomains(classifier)
+        logits = _ClassifierOfDomains(classifier)
     else:
-        module = _ImageClassifier(classifier)
+        logits = _ImageClassifier(classifier)
+    module = _Probabilities(logits, classifier.temperature_for())
     return Program(module, inputs, "probabilities", {"pixel_values": {0: BATCH}})
 
 
@@ -161,8 +162,22 @@ class _TextEncoder(_Encoder):
         return self.features(input_ids=input_ids, attention_mask=attention_mask)  # (T, D)
 
 
+class _Probabilities(torch.nn.Module):
+    """A classifier with fixed classes: its logits, divided by its temperature if it has one, as probabilities."""
+
+    def __init__(self, logits: torch.nn.Module, temperature: Optional[float]):
+        super().__init__()
+        self.logits, self.temperature = logits, temperature
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        logits = self.logits(pixel_values)  # (B, C)
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        return logits.softmax(dim=-1)
+
+
 class _ImageClassifier(torch.nn.Module):
-    """A classifier with fixed classes: the image encoder, and the linear layer that compares features with them."""
+    """The logits of fixed classes: the image encoder, and the linear layer that compares features with them."""
 
     class_weights: torch.Tensor
     class_biases: Optional[torch.Tensor]
@@ -180,11 +195,11 @@ class _ImageClassifier(torch.nn.Module):
         logits = self.encoder(pixel_values) @ self.class_weights.t()  # (B, C)
         if self.class_biases is not None:
             logits = logits + self.class_biases
-        return logits.softmax(dim=-1)
+        return logits
 
 
 class _ClassifierOfDomains(torch.nn.Module):
-    """A classifier with fixed classes whose text features each image mixes over the domains of the adapter."""
+    """The logits of fixed classes whose text features each image mixes over the domains of the adapter."""
 
     domain_features: torch.Tensor
 
@@ -201,15 +216,15 @@ class _ClassifierOfDomains(torch.nn.Module):
         assert images.domain_weights is not None, "the adapter has domains"
         class_features = mixed_features(images.domain_weights, self.domain_features)  # (B, C, D)
         cosines = torch.einsum("bd,bcd->bc", image_features, class_features)
-        return self.family.logits(self.model, cosines, logit_shift_of(self.model)).softmax(dim=-1)  # (B, C)
+        return self.family.logits(self.model, cosines, logit_shift_of(self.model))  # (B, C)
 
 
 class _ClassifierOfTexts(torch.nn.Module):
-    """A classifier with fixed classes whose texts are encoded again for each image: both towers of the CLIP."""
+    """The logits of fixed classes whose texts are encoded again for each image: both towers of the CLIP."""
 
     def __init__(self, classifier: PictureClassifier):
         super().__init__()
         self.classifier = copy.deepcopy(classifier).cpu().float().eval()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.classifier(pixel_values).logits.softmax(dim=-1)  # (B, C)
+        return self.classifier(pixel_values).logits  # (B, C)

@@ -17,6 +17,7 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 from peft_mudpt import MuDPTClassifier, MuDPTConfig, demo, export_classifier, set_image_size
 from peft_mudpt.lab.probe import LinearProbe
 from peft_mudpt.serving import formats
+from peft_mudpt.serving.programs import classifier_program
 from tests.conftest import of_two_layers
 from tests.towers.test_families import FAMILIES, Tokenizer, adapted
 from tests.towers.test_families import NAMES as WORD_NAMES
@@ -57,6 +58,16 @@ def run(session, images, batch_size):
 def test_onnx_gives_the_models_probabilities_for_any_batch(classifier, images, onnx_file, batch_size):
     found = run(onnxruntime.InferenceSession(onnx_file), images, batch_size)
     torch.testing.assert_close(found, classifier.predict_proba(images), atol=1e-4, rtol=0)
+
+
+def test_the_probabilities_of_a_calibrated_classifier_are_calibrated(images):
+    calibrated = classifier_with(MuDPTConfig(init_std=0.5))
+    labels = calibrated.predict(images)
+    labels[::4] = [NAMES[(NAMES.index(label) + 1) % len(NAMES)] for label in labels[::4]]  # it is too sure of itself
+    calibrated.calibrate(images, labels)
+    found = classifier_program(calibrated).module(images)
+    torch.testing.assert_close(found, calibrated.predict_proba(images), atol=1e-5, rtol=0)
+    assert (found - calibrated.predict_proba(images, calibrated=False)).abs().max() > 0.01
 
 
 def test_onnx_is_one_file_that_knows_its_classes(onnx_file):
