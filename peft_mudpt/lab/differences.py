@@ -39,7 +39,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         if name not in skipped and there.get(name) != asked.get(name)
     ]
     pictures = _differences_of_pictures(there, asked) if known else ()
-    return "; ".join([*changed, *pictures, *_differences_of_models(there, asked)])
+    return "; ".join([*changed, *pictures, *differences_of_models(there, asked)])
 
 
 def _differences_of_pictures(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
@@ -68,8 +68,17 @@ def _class_of(found: str) -> str:
     return found.partition(" ")[2]
 
 
-def _differences_of_models(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    """Say how the files of two models differ, if both runs know whether there are files."""
+def differences_of_models(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """
+    Say how the files of two models differ.
+
+    Args:
+        there: identity of the stored run, or only what it says under `MODEL_FINGERPRINTS`.
+        asked: the same of the requested run.
+
+    Returns:
+        The files that changed, as text; nothing if there are none, or if a run does not know whether there are files.
+    """
     if MODEL_FINGERPRINTS in there and MODEL_FINGERPRINTS in asked:
         theirs, ours = there[MODEL_FINGERPRINTS], asked[MODEL_FINGERPRINTS]
         if theirs and ours:

@@ -10,6 +10,7 @@ from ...rules import check_template
 from ..backbone import BackboneOptions
 from ..data.few_shot_data import DEFAULT_TEMPLATE
 from ..flags import Count, OptionalCount, Options, at_least, at_most, flag, more_than
+from ..identity import MODEL_FINGERPRINTS
 from ..method import CLASSIFICATION, Method
 from ..methods import BaseMethodOptions, all_methods, find_method
 from ..training.objectives import OBJECTIVES
@@ -227,6 +228,10 @@ class FederatedArguments(LocalOptions, RoundOptions, ClientOptions, BaseMethodOp
         """The options that determine the result, by flag."""
         others = ("output_dir", "overwrite_output_dir", "timeout")
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the result, except for the pictures, which only the clients see."""
+        return {**self.asked, MODEL_FINGERPRINTS: self.fingerprints()}
 
 
 @dataclass(frozen=True)

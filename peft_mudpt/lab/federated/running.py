@@ -18,7 +18,9 @@ from ...federated.client import client_app
 from ...federated.in_process import InProcessGrid, in_process
 from ...federated.rounds import Round
 from ...federated.server import CHECKPOINT
+from ..differences import differences_of_models, in_words
 from ..environment import hardware, versions
+from ..identity import MODEL_FINGERPRINTS
 from ..run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, lock
 from ..saving import save_learned
 from ..storage import read_json, write_json
@@ -36,17 +38,18 @@ def run(arguments: FederatedArguments, grid: Optional[Grid] = None) -> dict[str,
     Let clients learn, and save the adapter and `federation.json` in `arguments.output_dir`.
 
     If this folder already holds the result of the same run, return it. If it holds the state of this federation after
-    some round, go on from there; other settings begin again.
+    some round, go on from there.
 
     Args:
         arguments: the flags.
         grid: Flower's connection to the clients; None: the clients run in this process, one after another.
 
     Returns:
-        The result: `arguments`, `clients`, `rounds` (see `federated.rounds.Round`), `accuracy` in percent by domain,
-        their `mean` (None if no client has test pictures, or a test is missing), the same without the adapter
-        (`zero_shot`, `zero_shot_mean`), `megabytes` that all clients have sent and received in training,
-        `trainable_parameters`, `adapter_bytes`, `seconds`, `versions` and `hardware`.
+        The result: `arguments`, `model_files` (see `BackboneOptions.fingerprints`), `clients`, `rounds` (see
+        `federated.rounds.Round`), `accuracy` in percent by domain, their `mean` (None if no client has test pictures,
+        or a test is missing), the same without the adapter (`zero_shot`, `zero_shot_mean`), `megabytes` that all
+        clients have sent and received in training, `trainable_parameters`, `adapter_bytes`, `seconds`, `versions` and
+        `hardware`.
 
     Raises:
         ValueError: if an option or the data cannot be used, or if the folder holds another run.
@@ -92,15 +95,21 @@ def claim(folder: Path, arguments: FederatedArguments) -> Optional[dict[str, Any
         return None
     result = read_json(folder / RESULT)
     saved = result.get("arguments", {})
-    others = [name for name, value in arguments.asked.items() if saved.get(name) != value]
-    if others:
-        differs = ", ".join(f"--{name} {saved.get(name)}" for name in others)
-        raise ValueError(f"{folder} holds a run with {differs}. Give another --output_dir, or --overwrite_output_dir.")
+    changed = [
+        f"{name}: {in_words(saved.get(name))} there, {in_words(value)} here"
+        for name, value in arguments.asked.items()
+        if saved.get(name) != value
+    ]
+    changed += differences_of_models(result, arguments.identity())
+    if changed:
+        raise ValueError(
+            f"{folder} holds another run ({'; '.join(changed)}). Give another --output_dir, or --overwrite_output_dir."
+        )
     return result
 
 
 def _run_in(folder: Path, arguments: FederatedArguments, grid: Optional[Grid]) -> dict[str, Any]:
-    started = time.perf_counter()
+    started, model_files = time.perf_counter(), arguments.fingerprints()
     if grid is not None and arguments.setting != "federated":
         raise ValueError(f"--setting {arguments.setting} has no server; run examples/federated.py.")
     with in_process() if grid is None else nullcontext(), _progress(arguments) as on_round:
@@ -116,6 +125,7 @@ def _run_in(folder: Path, arguments: FederatedArguments, grid: Optional[Grid]) -
         size = save_learned(bench.learner, bench.class_names, bench.texts, folder)
     result = {
         "arguments": arguments.asked,
+        MODEL_FINGERPRINTS: model_files,
         "clients": clients,
         "rounds": [asdict(each) for each in history],
         "zero_shot": history[0].accuracy,

@@ -59,7 +59,7 @@ def train_with_server(
     members = find_members(grid, arguments.num_clients, arguments.timeout)
     bench = bench_of(arguments, members[0].class_names)
     rounds = arguments.rounds(arguments.seed)
-    arrays, history = run_rounds(grid, members, bench.initial, rounds, folder, on_round, arguments.asked)
+    arrays, history = run_rounds(grid, members, bench.initial, rounds, folder, on_round, arguments.identity())
     return Trained(bench, arrays, history, [_described(member) for member in members])
 
 

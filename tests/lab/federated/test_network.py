@@ -54,7 +54,7 @@ def test_a_port_in_use_is_named_before_anything_starts(arguments):
 
 def test_a_folder_of_another_run_is_refused_before_anything_starts(arguments):
     run(arguments(method="coop"))
-    with pytest.raises(ValueError, match="holds a run with"):
+    with pytest.raises(ValueError, match="holds another run"):
         run_with_flower(arguments(method="coop", seed=2), simulation=False)
 
 

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from peft_mudpt import MuDPTClassifier
+from peft_mudpt import MuDPTClassifier, demo
 from peft_mudpt.federated.arrays import number_of_bytes
 from peft_mudpt.federated.domains import domain_of, sent_arrays
 from peft_mudpt.federated.server import CHECKPOINT
@@ -132,9 +132,22 @@ def test_a_finished_run_is_returned_and_another_refused(arguments, tmp_path, cap
     first = run(arguments(method="coop"))
     assert run(arguments(method="coop")) == json.loads(json.dumps(first))
     assert "already done" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="holds a run with --seed 1"):
+    with pytest.raises(ValueError, match="another run .seed: 1 there, 2 here"):
         run(arguments(method="coop", seed=2))
     run(arguments(method="coop", seed=2, overwrite_output_dir=True))
+
+
+def test_another_clip_in_the_same_folder_is_another_run(arguments, tmp_path):
+    clip = shutil.copytree(demo.MODEL_PATH, tmp_path / "clip")
+    given = dict(method="coop", model_name_or_path=str(clip))
+    run(arguments(**given))
+    with open(clip / "tokenizer_config.json", "a") as file:
+        file.write(" ")
+    with pytest.raises(ValueError, match=r"files of --model_name_or_path: 1 replaced \(tokenizer_config.json\)"):
+        run(arguments(**given))
+    (tmp_path / "out" / RESULT).unlink()  # as if it had been stopped
+    with pytest.raises(ValueError, match="model_files"):
+        run(arguments(**given))
 
 
 def test_a_folder_with_another_adapter_is_refused(arguments, tmp_path):
