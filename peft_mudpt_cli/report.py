@@ -112,10 +112,12 @@ def run(arguments: Namespace) -> None:
     if arguments.method_comparison is not None:
         write_method_comparison(results, arguments.method_comparison)
     parts = sections(results)
-    report = markdown_report(results, {}, arguments.brief, arguments.paired) + published
     # who asks for the page of a run wants to read what it has reached; report.md holds the tables to compare runs
     reached = single_run_blocks(results) if arguments.html and not (published or arguments.paired) else []
-    print("\n\n".join(reached) + "\n" if reached else report, end="")
+    if reached:
+        print("\n\n".join(reached))
+    else:
+        print(markdown_report(results, {}, arguments.brief, arguments.paired) + published, end="")
     figures = plot_report(parts)
     if arguments.picture and (len(parts) > 1 or OVERVIEW not in figures[parts[0].title]):
         found = ", ".join(part.title for part in parts)

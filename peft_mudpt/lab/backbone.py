@@ -28,7 +28,7 @@ FOR_PHOTOGRAPHS = "openai/clip-vit-base-patch16"
 # Files that transformers loads a model, its tokenizer and its image processor from; of the weights, those of one kind.
 SETTINGS = ("config.json", "*processor_config.json", "tokenizer*", "vocab*", "*.model", "merges.txt", "*tokens*.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-KNOWS_SHAPES_ONLY = "the embedded CLIP knows drawn shapes only"
+KNOWS_SHAPES_ONLY = "The embedded CLIP knows drawn shapes only"
 PICTURES_FROM = ("train_dir", "dataset_name", "coop_root", "domains_dir")  # flags that name other pictures than ours
 
 

@@ -20,12 +20,9 @@ from accelerate import Accelerator
 
 
 PACKAGES = ("peft_mudpt", "torch", "transformers", "peft", "accelerate", "datasets")
-MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": -3, "M_TRIM_THRESHOLD": -1}  # of mallopt, as numbered in GNU's malloc.h
-MALLOC_VARIABLES = (
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD_",
-    "GLIBC_TUNABLES",
-)  # a user sets the options here
+# Options of mallopt, as numbered in GNU's malloc.h, and the variables in which a user sets them.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 KEPT_MEMORY = 2**30  # bytes
 
 
@@ -73,8 +70,8 @@ def keep_freed_memory(device: torch.device) -> None:
         return
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        # the trim threshold alone would stop GNU's own adaptation of the other
-        all(mallopt(option, KEPT_MEMORY) for option in MALLOC_OPTIONS.values())
+        if mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY):  # the other one alone would only stop GNU's own adaptation of this
+            mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
 
 
 def reset_peak_memory(accelerator: Accelerator) -> None:

@@ -114,8 +114,8 @@ class ClassificationPlan(Plan):
                 "--templates and --descriptions give the texts of zero-shot CLIP and of anchors"
             )
         if self.experiment.model_name_or_path == EMBEDDED and self.data.origin.train_dir is not None:
-            another = f"name another one (--model_name_or_path {FOR_PHOTOGRAPHS})"
-            notes.append(f"{KNOWS_SHAPES_ONLY}: for photographs, {another}")
+            known = KNOWS_SHAPES_ONLY[0].lower() + KNOWS_SHAPES_ONLY[1:]
+            notes.append(f"{known}: for photographs, name another one (--model_name_or_path {FOR_PHOTOGRAPHS})")
         if self.experiment.protocol.evaluate_on == "test" and self.task.calibration_pictures is None:
             notes.append(
                 "probabilities are not calibrated, because no picture is left to validate on; --validation_shots 2 "

@@ -63,7 +63,7 @@ def describe(name: str, result: Mapping[str, Any], base_model_name_or_path: str)
         for test, metrics in tested.items()
     ]
     if arguments.get("model_name_or_path") == EMBEDDED or is_embedded(base_model_name_or_path):
-        lines.append(f"{KNOWS_SHAPES_ONLY[0].upper()}{KNOWS_SHAPES_ONLY[1:]}.")
+        lines.append(f"{KNOWS_SHAPES_ONLY}.")
     return About(name, lines)
 
 

@@ -117,7 +117,7 @@ def draw_boxes(data: FewShotBoxes, shots: int, seed: int, evaluate_on: str = "te
     _check_boxes(data, train, len(places), "training")
     _check_boxes(data, evaluated, len(evaluated), evaluate_on)
     remarks = _remarks(data.class_names, train, evaluated, shots)
-    unused = sum(map(bool, (labels[place] for place in places))) - len(drawn)  # no shot is without boxes
+    unused = sum(bool(labels[place]) for place in places) - len(drawn)  # no shot is without boxes
     return Drawn(train, chosen, test, [*data.remarks, *remarks], unused)
 
 

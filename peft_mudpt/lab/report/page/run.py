@@ -59,8 +59,7 @@ def _caveat(part: Section) -> Optional[str]:
         return WORLDS[part.task]
     if part.model != EMBEDDED:
         return None
-    known = KNOWS_SHAPES_ONLY[0].upper() + KNOWS_SHAPES_ONLY[1:]
-    return f"{known}; photographs need another one, such as {FOR_PHOTOGRAPHS}."
+    return f"{KNOWS_SHAPES_ONLY}; photographs need another one, such as {FOR_PHOTOGRAPHS}."
 
 
 def _facts(result: Result) -> Iterator[tuple[str, str]]:
