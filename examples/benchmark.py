@@ -47,7 +47,9 @@ class BenchmarkArguments:
         default="float32", metadata={"help": "float32, or bfloat16 autocast.", "choices": ["float32", "bfloat16"]}
     )
     compile: bool = field(default=False, metadata={"help": "Run ours and plain CLIP through torch.compile."})
-    seconds: float = field(default=10.0, metadata={"help": "Seconds of timing per way and case; at least two steps."})
+    seconds: float = field(
+        default=10.0, metadata={"help": "Seconds of timing per way and case; at least three steps."}
+    )
     minutes: float = field(
         default=20.0, metadata={"help": "Most minutes that a row may take; a longer one is stopped, and says so."}
     )

@@ -9,20 +9,20 @@ from typing import Any, Union
 import torch
 from accelerate import Accelerator
 
-from ..environment import peak_memory_bytes, reset_peak_memory
+from ..environment import keep_freed_memory, peak_memory_bytes, reset_peak_memory
 from .banks import ways_to_build
 from .cases import Case
 from .detectors import DetectorCase
 
 
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = 3
 
 
 def seconds_of(
     case: Union[Case, DetectorCase], ways: Sequence[str], device: str, seconds_per_way: float
 ) -> dict[str, list[float]]:
     """
-    Time the steps of a case.
+    Time the steps of a case. As in a run, this process keeps freed memory from now on.
 
     Args:
         case: the case.
@@ -33,6 +33,7 @@ def seconds_of(
     Returns:
         As `seconds_in_turns`.
     """
+    keep_freed_memory(torch.device(device))
     return seconds_in_turns(case.steps(ways, device), seconds_per_way)
 
 
@@ -49,6 +50,7 @@ def seconds_of_bank(model: str, pictures: int, device: str, seconds_per_way: flo
     Returns:
         For each way, the seconds of each turn.
     """
+    keep_freed_memory(torch.device(device))
     return seconds_in_turns(ways_to_build(model, pictures, device), seconds_per_way)
 
 
@@ -58,7 +60,7 @@ def seconds_in_turns(steps: Mapping[str, Callable[[], Any]], seconds_per_way: fl
 
     Args:
         steps: for each way, a function that runs one step.
-        seconds_per_way: each step is repeated until it has taken this many seconds, and at least twice.
+        seconds_per_way: each step is repeated until it has taken this many seconds, and at least three times.
 
     Returns:
         For each way, the seconds of each step in order, without the first step (warm-up) unless that alone takes more

@@ -49,7 +49,7 @@ def run(
         batch_sizes: images per batch.
         autocast: True for bfloat16 autocast, False for float32.
         compiled: True if the ways "ours" and "plain" use `torch.compile`.
-        seconds_per_way: seconds for which each way is timed in each case; at least two steps are timed.
+        seconds_per_way: seconds for which each way is timed in each case; at least three steps are timed.
         adapters: names in `ADAPTERS`.
         bank_pictures: numbers of pictures of which a bank of attacked pictures is built, in float32.
         detectors: names in `DETECTORS`; the weights are random. They are measured in the same tasks, at the same

@@ -84,8 +84,8 @@ def test_plain_clip_runs_without_prompts_and_texts():
 def test_the_ways_take_turns_until_each_has_had_its_time():
     order = []
     times = seconds_in_turns({way: lambda way=way: order.append(way) for way in "ab"}, seconds_per_way=0)
-    assert order == list("ab" * 3)  # one warm-up, two measurements
-    assert {way: len(t) for way, t in times.items()} == {"a": 2, "b": 2}
+    assert order == list("ab" * 4)  # one warm-up, three measurements
+    assert {way: len(t) for way, t in times.items()} == {"a": 3, "b": 3}
 
 
 def row(classes, padded=None, **fields):
@@ -208,7 +208,7 @@ def test_the_command_prints_tables_and_writes_measurements_and_a_plot(
     ran = run_script("benchmark.py", *flags.split(), *files)
     assert ran.stdout.count("| tiny, coop | 2 | 3 |") == 3 and ran.stdout.count("| tiny, coop | 2 | 6 |") == 2
     numbers = json.loads((tmp_path / "numbers.json").read_text())
-    assert {len(turns) for case in numbers["times"] for turns in case["seconds"].values()} == {2}
+    assert {len(turns) for case in numbers["times"] for turns in case["seconds"].values()} == {3}
     assert {case["task"] for case in numbers["times"] if KNOWN in case["seconds"]} == {TRAINING}
     assert numbers["memory"][0]["bytes"] == dict.fromkeys((*WAYS, KNOWN), 369)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
