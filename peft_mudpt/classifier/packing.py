@@ -154,7 +154,7 @@ def unmasked_words(class_tokens: dict[str, torch.Tensor]) -> list[list[int]]:
 
 def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> PackedClasses:
     """
-    Fill rows with classes, in order.
+    Fill rows with classes, so that there is little padding.
 
     Args:
         words: token ids of each class from BOS to EOS, as `class_words` returns them.
@@ -162,14 +162,7 @@ def pack_classes(words: list[list[int]], num_tokens: int, max_length: int) -> Pa
         max_length: largest number of tokens in a row, without the prompts; no class may be longer.
     """
     shared = len(_common_prefix(words))
-    rows: list[list[int]] = []  # the classes of each row
-    filled = max_length
-    for label, text in enumerate(words):
-        if filled + len(text) - shared > max_length:
-            rows.append([])
-            filled = shared
-        rows[-1].append(label)
-        filled += len(text) - shared
+    rows = _best_fit([len(text) - shared for text in words], max_length - shared)
     return _lay_out(words, rows, num_tokens)
 
 
@@ -253,23 +246,25 @@ def _even_rows(lengths: list[int], room: int) -> list[list[int]]:
     Distribute classes of these lengths over few rows of equal length, so that there is little padding. A row is at
     most `room` long, unless a class alone is longer.
     """
-    fewest = len(_first_fit(lengths, room))
+    fewest = len(_best_fit(lengths, room))
     heights = range(max(max(lengths), -(-sum(lengths) // fewest)), room)
-    fitted = (_first_fit(lengths, height) for height in heights)
-    return next((rows for rows in fitted if len(rows) <= fewest), _first_fit(lengths, room))
+    fitted = (_best_fit(lengths, height) for height in heights)
+    return next((rows for rows in fitted if len(rows) <= fewest), _best_fit(lengths, room))
 
 
-def _first_fit(lengths: list[int], room: int) -> list[list[int]]:
-    """Put each class, the longest first, into the first row that has room for it."""
+def _best_fit(lengths: list[int], room: int) -> list[list[int]]:
+    """Put each class, the longest first, into the row that it fills best. Classes of equal length stay in order."""
     rows: list[list[int]] = []
-    left: list[int] = []  # of each row
+    with_room: list[list[int]] = [[] for _ in range(room + 1)]  # the rows, by the room that is left in them
     for label in sorted(range(len(lengths)), key=lambda label: -lengths[label]):
-        row = next((row for row, free in enumerate(left) if free >= lengths[label]), len(rows))
-        if row == len(rows):
+        left = next((left for left in range(lengths[label], room + 1) if with_room[left]), None)
+        if left is None:
+            left = room
+            with_room[left].append(len(rows))
             rows.append([])
-            left.append(room)
+        row = with_room[left].pop()
         rows[row].append(label)
-        left[row] -= lengths[label]
+        with_room[max(0, left - lengths[label])].append(row)  # a class may be longer than a row
     return rows
 
 

@@ -40,24 +40,30 @@ def test_texts_that_cannot_be_packed_are_refused(texts, mask, said):
 
 def test_what_the_texts_begin_with_stands_once_in_a_row():
     packed = pack_classes(TEXTS, num_tokens=0, max_length=20)
-    assert packed.input_ids.tolist() == [[BOS, 1, 2, 11, EOS, 12, 13, EOS, EOS]]
-    assert packed.eos.tolist() == [4, 7, 8]
+    assert packed.input_ids.tolist() == [[BOS, 1, 2, 12, 13, EOS, 11, EOS, EOS]]  # the longest comes first
+    assert packed.eos.tolist() == [7, 5, 8]
 
 
 def test_a_class_stands_at_the_positions_it_has_alone_behind_the_prompts():
     packed = pack_classes(TEXTS, num_tokens=4, max_length=20)
-    assert packed.position_ids.tolist() == [[0, 5, 6, 7, 8, 7, 8, 9, 7]]
+    assert packed.position_ids.tolist() == [[0, 5, 6, 7, 8, 9, 7, 8, 7]]
 
 
 def test_a_class_that_finds_no_room_begins_a_new_row():
     packed = pack_classes(TEXTS, num_tokens=0, max_length=6)
-    assert packed.input_ids.tolist() == [[BOS, 1, 2, 11, EOS, 0], [BOS, 1, 2, 12, 13, EOS], [BOS, 1, 2, EOS, 0, 0]]
-    assert packed.eos.tolist() == [4, 6 + 5, 12 + 3]
+    assert packed.input_ids.tolist() == [[BOS, 1, 2, 12, 13, EOS], [BOS, 1, 2, 11, EOS, EOS]]
+    assert packed.eos.tolist() == [6 + 4, 5, 6 + 5]
+
+
+def test_short_classes_fill_the_rows_of_long_ones():
+    texts = [[BOS, *[label] * (1 + label % 7), EOS] for label in range(1, 60)]  # 2 to 8 tokens after BOS
+    rows = len(pack_classes(texts, num_tokens=0, max_length=21).input_ids)
+    assert rows == -(-sum(len(text) - 1 for text in texts) // 20)  # as many as the tokens need
 
 
 def test_each_class_sees_the_prefix_and_itself_and_nothing_behind():
     mask = pack_classes(TEXTS, num_tokens=1, max_length=20).attention_mask
-    owner = [0, 0, 0, 0, 1, 1, 2, 2, 2, 3]  # of BOS, the prompt, two common words, and the three classes' own
+    owner = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]  # of BOS, the prompt, two common words, and the three classes' own
     for query in range(10):
         for key in range(10):
             sees = key <= query and owner[key] in (0, owner[query])
@@ -74,7 +80,7 @@ def test_a_class_with_its_own_tokens_sees_bos_its_tokens_and_all_its_words():
     packed = pack_classes(TEXTS, num_tokens=2, max_length=20)
     own = own_rows(TEXTS, packed, num_tokens=2, max_length=20)
     # of the packed row: BOS, two prompts, two common words, the classes' words; then two tokens for each class
-    texts = [[0, 11, 12, 3, 4, 5, 6], [0, 13, 14, 3, 4, 7, 8, 9], [0, 15, 16, 3, 4, 10]]
+    texts = [[0, 11, 12, 3, 4, 8, 9], [0, 13, 14, 3, 4, 5, 6, 7], [0, 15, 16, 3, 4, 10]]
     (sources,), (mask,) = own.sources.tolist(), own.attention_mask[:, 0]
     for text, end in zip(texts, own.eos.tolist()):
         assert [sources[key] for key in range(len(sources)) if mask[end, key]] == text
