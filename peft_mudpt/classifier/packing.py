@@ -255,16 +255,18 @@ def _even_rows(lengths: list[int], room: int) -> list[list[int]]:
 def _best_fit(lengths: list[int], room: int) -> list[list[int]]:
     """Put each class, the longest first, into the row that it fills best. Classes of equal length stay in order."""
     rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(room + 1)]  # the rows, by the room that is left in them
+    with_room: list[list[int]] = [[] for _ in range(room)]  # the rows that are neither full nor empty, by their room
     for label in sorted(range(len(lengths)), key=lambda label: -lengths[label]):
-        left = next((left for left in range(lengths[label], room + 1) if with_room[left]), None)
-        if left is None:
-            left = room
-            with_room[left].append(len(rows))
+        length = lengths[label]
+        left = next((left for left in range(length, room) if with_room[left]), room)
+        if left < room:
+            row = with_room[left].pop()
+        else:
+            row = len(rows)
             rows.append([])
-        row = with_room[left].pop()
         rows[row].append(label)
-        with_room[max(0, left - lengths[label])].append(row)  # a class may be longer than a row
+        if left > length:
+            with_room[left - length].append(row)
     return rows
 
 

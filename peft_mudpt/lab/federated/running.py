@@ -109,7 +109,8 @@ def claim(folder: Path, arguments: FederatedArguments) -> Optional[dict[str, Any
 
 
 def _run_in(folder: Path, arguments: FederatedArguments, grid: Optional[Grid]) -> dict[str, Any]:
-    started, model_files = time.perf_counter(), arguments.fingerprints()
+    started = time.perf_counter()
+    model_files = arguments.fingerprints()  # before the model is loaded: the files may change while it learns
     if grid is not None and arguments.setting != "federated":
         raise ValueError(f"--setting {arguments.setting} has no server; run examples/federated.py.")
     with in_process() if grid is None else nullcontext(), _progress(arguments) as on_round:
