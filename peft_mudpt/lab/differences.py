@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .data.files import listed
@@ -33,13 +33,26 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     skipped = (PICTURES, MODEL_FINGERPRINTS, *(DATA_PATHS if known else ()), *((MODEL,) if known_model else ()))
     if _has_no_warmup(there) or _has_no_warmup(asked):  # then another ratio or number of steps makes the difference
         skipped += ("warmup",)
-    changed = [
-        f"{name}: {in_words(there.get(name))} there, {in_words(asked.get(name))} here"
-        for name in {**asked, **there}
-        if name not in skipped and there.get(name) != asked.get(name)
-    ]
+    flags = differences_of_flags(there, asked, [name for name in {**asked, **there} if name not in skipped])
     pictures = _differences_of_pictures(there, asked) if known else ()
-    return "; ".join([*changed, *pictures, *differences_of_models(there, asked)])
+    return "; ".join([*flags, *pictures, *differences_of_models(there, asked)])
+
+
+def differences_of_flags(there: Mapping[str, Any], asked: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    """
+    Say which flags have another value.
+
+    Args:
+        there: values of the stored run, by flag.
+        asked: values of the requested run, by flag.
+        names: the flags that are compared, in order.
+
+    Returns:
+        The flags with both values, as text.
+    """
+    for name in names:
+        if there.get(name) != asked.get(name):
+            yield f"{name}: {in_words(there.get(name))} there, {in_words(asked.get(name))} here"
 
 
 def _differences_of_pictures(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ...federated.client import client_app
 from ...federated.in_process import InProcessGrid, in_process
 from ...federated.rounds import Round
 from ...federated.server import CHECKPOINT
-from ..differences import differences_of_models, in_words
+from ..differences import differences_of_flags, differences_of_models
 from ..environment import hardware, versions
 from ..identity import MODEL_FINGERPRINTS
 from ..run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, lock
@@ -94,13 +94,8 @@ def claim(folder: Path, arguments: FederatedArguments) -> Optional[dict[str, Any
             )
         return None
     result = read_json(folder / RESULT)
-    saved = result.get("arguments", {})
-    changed = [
-        f"{name}: {in_words(saved.get(name))} there, {in_words(value)} here"
-        for name, value in arguments.asked.items()
-        if saved.get(name) != value
-    ]
-    changed += differences_of_models(result, arguments.identity())
+    flags = differences_of_flags(result.get("arguments", {}), arguments.asked, arguments.asked)
+    changed = [*flags, *differences_of_models(result, arguments.identity())]
     if changed:
         raise ValueError(
             f"{folder} holds another run ({'; '.join(changed)}). Give another --output_dir, or --overwrite_output_dir."
